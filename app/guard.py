@@ -1,0 +1,96 @@
+"""What a request must pass before anything of it is parsed: key, media type, size. Pure ASGI."""
+
+import asyncio
+import hmac
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import MediaTypeError, ServiceError, TooLargeError, UnauthorizedError
+
+# What probes, scrapers and browsers read without a key.
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
+
+
+class Guard:
+    """Checks key, media type and size, reads the body whole, and cancels the work of a client that went away."""
+
+    def __init__(self, app: ASGIApp, keys: Iterable[str], max_body_bytes: int) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = Headers(scope=scope)
+            self._check_key(scope["path"], headers)
+            _check_media_type(scope["method"], headers)
+            body = await self._read(headers, receive)
+        except ServiceError as error:
+            # The rest of the body is not read, so the connection cannot serve another request.
+            response = JSONResponse(error.body(), error.status, error.headers | {"Connection": "close"})
+            await response(scope, receive, send)
+            return
+        if body is not None:
+            await _serve_while_connected(self._app, scope, body, receive, send)
+
+    def _check_key(self, path: str, headers: Headers) -> None:
+        if not self._keys or path in OPEN_PATHS:
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        # Every key is compared, each in constant time, so that timing tells nothing.
+        matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise UnauthorizedError(
+                "give a valid key as `Authorization: Bearer KEY`", "authorization", {"WWW-Authenticate": "Bearer"}
+            )
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The whole body; None if the client left before its end."""
+        announced = headers.get("content-length", "")
+        if announced.isdecimal():
+            self._check_size(int(announced))
+        chunks, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            self._check_size(size)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body_bytes:
+            raise TooLargeError(f"the body is larger than {self._max_body_bytes} bytes (max_body_bytes)", "body")
+
+
+def _check_media_type(method: str, headers: Headers) -> None:
+    if method == "POST" and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise MediaTypeError("send the body with Content-Type: application/json", "content-type")
+
+
+async def _serve_while_connected(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    """Runs the application on a body already read; a disconnect cancels it, and with it its place in the queue."""
+
+    async def replay() -> Message:
+        nonlocal body
+        message, body = {"type": "http.request", "body": body, "more_body": False}, b""
+        return message
+
+    work = asyncio.ensure_future(app(scope, replay, send))
+    gone = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+    finally:
+        work.cancel()
+        gone.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)

@@ -1,0 +1,127 @@
+"""The application: what is put together, and its life from loading to draining."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app import __version__
+from app.errors import TABLE, InvalidError, MalformedError, NotFoundError, ServiceError, responses
+from app.guard import Guard
+from app.routes import native, ops
+from app.schemas import param_of
+from app.service import Service
+from app.settings import ModelSettings, Settings
+from app.telemetry import Metrics, Telemetry
+from models import Encoder, ModelError, load
+
+logger = logging.getLogger(__name__)
+
+# Where pydantic's own words would puzzle a caller.
+_MESSAGES = {
+    "extra_forbidden": "unknown field",
+    "missing": "is required",
+    "model_attributes_type": "must be a JSON object",
+    "too_short": "must not be empty",
+}
+
+
+def create_app(
+    settings: Settings, encoder: Encoder | None = None, on_failure: Callable[[str], None] = lambda reason: None
+) -> FastAPI:
+    """Puts the service together.
+
+    Args:
+        settings: all of them.
+        encoder: serve this one; where None, the one that the settings name is loaded while the port is open already.
+        on_failure: called with one sentence when the encoder cannot be loaded.
+    """
+    metrics = Metrics()
+    service = Service(settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # A daemon thread, so that a stop in the middle of loading does not wait for its end.
+        threading.Thread(
+            target=_start, args=(service, settings, encoder, on_failure), name="loader", daemon=True
+        ).start()
+        yield
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="l2v",
+        version=__version__,
+        summary="LLM2Vec embeddings over HTTP",
+        lifespan=lifespan,
+        redoc_url=None,
+        responses=responses(404, 405),
+    )
+    app.state.service = service
+    for router in (native.router, ops.router):
+        app.include_router(router)
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(
+        Guard, keys=[key.get_secret_value() for key in settings.api_keys], max_body_bytes=settings.max_body_bytes
+    )
+    paths = frozenset({*app.openapi()["paths"], "/docs", "/openapi.json"})
+    app.add_middleware(Telemetry, metrics=metrics, paths=paths)
+    return app
+
+
+def load_encoder(settings: ModelSettings) -> Encoder:
+    """The encoder that the settings name; raises `ModelError`."""
+    return load(
+        settings.model,
+        settings.adapters,
+        dtype=settings.dtype,
+        device=settings.device,
+        pooling=settings.pooling,
+        max_length=settings.max_length,
+        doc_max_length=settings.doc_max_length,
+        skip_instruction=settings.skip_instruction,
+        template=settings.template,
+    )
+
+
+def _start(service: Service, settings: Settings, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
+    try:
+        service.start(encoder or load_encoder(settings))
+        logger.info("ready", extra={"model": service.model})
+    except ModelError as error:
+        on_failure(str(error))
+    except Exception as error:
+        on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
+
+
+async def _service_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    """One error of the table for pydantic's list: the first, which names its place."""
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return await _service_error(request, MalformedError("the body is no JSON", "body"))
+    param = param_of(tuple(first["loc"]))
+    message = _MESSAGES.get(first["type"], first["msg"])
+    return await _service_error(request, InvalidError(message, param or "body"))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """Starlette's own refusals, in our shape."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 400:
+        return await _service_error(request, MalformedError("the body is no JSON", "body"))
+    row = TABLE.get(error.status_code, NotFoundError)
+    return await _service_error(request, row(row.meaning, "path", dict(error.headers or {})))

@@ -1,0 +1,1 @@
+"""One API surface a file, no logic."""

@@ -1,0 +1,20 @@
+"""What handlers are given."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.service import Service
+from app.telemetry import Timings
+
+
+def _service(request: Request) -> Service:
+    return cast(Service, request.app.state.service)
+
+
+def _timings(request: Request) -> Timings:
+    return cast(Timings, request.state.timings)
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+TimingsDep = Annotated[Timings, Depends(_timings)]

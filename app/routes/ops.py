@@ -1,0 +1,41 @@
+"""What operators and probes ask."""
+
+from typing import Any
+
+import prometheus_client
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from app.errors import responses
+from app.routes.dependencies import ServiceDep
+from app.service import Service, State
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/info", responses=responses(401, 503))
+async def info(service: ServiceDep) -> dict[str, Any]:
+    """The model, how it pools, where it came from, and the limits of a request."""
+    return service.info()
+
+
+@router.get("/health", responses={503: {"description": "The engine is dead or hangs: restart the service."}})
+async def health(service: ServiceDep) -> JSONResponse:
+    """Whether the process is worth keeping, from the engine thread's own heartbeat."""
+    return _state(service, service.state is not State.DOWN)
+
+
+@router.get("/ready", responses={503: {"description": "Loading, draining or down: send no requests."}})
+async def ready(service: ServiceDep) -> JSONResponse:
+    """Whether requests are taken."""
+    return _state(service, service.state is State.READY)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: ServiceDep) -> Response:
+    """Prometheus metrics."""
+    return Response(service.metrics.render(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+def _state(service: Service, good: bool) -> JSONResponse:
+    return JSONResponse({"status": str(service.state)}, 200 if good else 503)

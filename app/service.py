@@ -1,0 +1,223 @@
+"""The spine: admit → tokenize → schedule → finish."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+from app import __version__
+from app.errors import DeadlineError, InvalidError, OverloadedError, TooLargeError, UnavailableError
+from app.scheduler import Scheduler, Vectors
+from app.settings import Settings
+from app.telemetry import Metrics, Timings
+from models import Encoder, Encoding, Input, InputError
+from models.sources import label
+
+logger = logging.getLogger(__name__)
+
+_CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
+
+
+class State(StrEnum):
+    """Where the service stands; only `READY` takes work."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One list of inputs of a request, under the name it has there."""
+
+    name: str
+    inputs: Sequence[Input]
+    single: bool = False
+
+    def param(self, index: int, field: str) -> str:
+        return self.name if self.single else f"{self.name}[{index}].{field}"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of one side.
+
+    Attributes:
+        vectors: [n, d] float32, not normalised.
+        tokens: the length of each row.
+        truncated: the positions of the inputs that were shortened.
+    """
+
+    vectors: Vectors
+    tokens: list[int]
+    truncated: list[int]
+
+
+class Service:
+    """Takes inputs to vectors, or says why not."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.model = label(settings.model)
+        self._encoder: Encoder | None = None
+        self._scheduler: Scheduler | None = None
+        self._draining = False
+        self._tokenizers = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="tokenize")
+        self._permits = settings.max_requests
+        metrics.engine_up.set_function(lambda: float(self.state in (State.READY, State.DRAINING)))
+        metrics.queue_tokens.set_function(lambda: self._scheduler.queue_tokens if self._scheduler else 0)
+        metrics.queue_inputs.set_function(lambda: self._scheduler.queue_inputs if self._scheduler else 0)
+
+    @property
+    def state(self) -> State:
+        if self._scheduler is None:
+            return State.DRAINING if self._draining else State.LOADING
+        if not self._scheduler.alive(self.settings.engine_timeout):
+            return State.DOWN
+        return State.DRAINING if self._draining else State.READY
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; raises `UnavailableError` while it loads."""
+        if self._encoder is None:
+            raise UnavailableError("the model is loading")
+        return self._encoder
+
+    def start(self, encoder: Encoder) -> None:
+        """Warms the encoder up and opens the service."""
+        budget = self.settings.max_batch_tokens or (
+            _CUDA_BATCH_TOKENS if encoder.device.type == "cuda" else _CPU_BATCH_TOKENS
+        )
+        scheduler = Scheduler(encoder.forward, budget, self.settings.max_queue_tokens, self.metrics)
+        scheduler.submit(
+            encoder.tokenize([Input("warm up"), Input("and once more, with an instruction", "Warm up:")])
+        ).result()
+        self.metrics.model_info.labels(self.model, encoder.dtype, str(encoder.device), __version__).set(1)
+        if encoder.device.type == "cuda":
+            self.metrics.memory.labels("allocated").set_function(lambda: torch.cuda.memory_allocated(encoder.device))
+            self.metrics.memory.labels("reserved").set_function(lambda: torch.cuda.memory_reserved(encoder.device))
+        self._encoder, self._scheduler = encoder, scheduler
+
+    def drain(self) -> None:
+        """From now on new requests are refused; those in the house are finished."""
+        self._draining = True
+
+    def close(self) -> None:
+        """Ends the engine thread, after what is queued."""
+        self.drain()
+        if self._scheduler is not None:
+            self._scheduler.close(self.settings.drain_timeout)
+        self._tokenizers.shutdown(wait=False, cancel_futures=True)
+
+    async def embed(self, sides: Sequence[Side], truncate: bool, timings: Timings) -> list[Embedded]:
+        """Embeds all sides of a request as one job.
+
+        Raises:
+            ServiceError: any of the table but the bugs.
+        """
+        self._check_open()
+        self._check_sizes(sides)
+        with self._admitted():
+            try:
+                async with asyncio.timeout(self.settings.request_timeout):
+                    with timings.stage("tokenize"):
+                        encodings = await self._tokenize(sides, truncate)
+                    vectors = await self._schedule([e for side in encodings for e in side], timings)
+            except TimeoutError as error:
+                raise DeadlineError(
+                    f"the request took more than {self.settings.request_timeout:g} s (request_timeout)"
+                ) from error
+        return _split(encodings, vectors)
+
+    def info(self) -> dict[str, Any]:
+        """What is served and within which limits."""
+        encoder, settings = self.encoder, self.settings
+        return {
+            "model": self.model,
+            "version": __version__,
+            "dtype": encoder.dtype,
+            "device": str(encoder.device),
+            **encoder.describe(),
+            "limits": {
+                name: getattr(settings, name)
+                for name in ("max_inputs", "max_characters", "max_body_bytes", "max_requests", "max_queue_tokens")
+            },
+        }
+
+    def _check_open(self) -> None:
+        if self.state is not State.READY:
+            raise UnavailableError(
+                {
+                    State.LOADING: "the model is loading",
+                    State.DRAINING: "the service is shutting down",
+                    State.DOWN: "the engine is down",
+                }[self.state]
+            )
+
+    def _check_sizes(self, sides: Sequence[Side]) -> None:
+        limits = self.settings
+        count = sum(len(side.inputs) for side in sides)
+        if count > limits.max_inputs:
+            names = " and ".join(side.name for side in sides)
+            raise TooLargeError(f"{names}: {count} inputs, at most {limits.max_inputs} (max_inputs)", sides[0].name)
+        for side in sides:
+            for index, input_ in enumerate(side.inputs):
+                for field in ("text", "instruction"):
+                    if (length := len(getattr(input_, field))) > limits.max_characters:
+                        raise InvalidError(
+                            f"{field} has {length} characters, at most {limits.max_characters} (max_characters)",
+                            side.param(index, field),
+                        )
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """One of the permits, so that what is in the house is bounded before any work is done for it."""
+        if self._permits == 0:
+            self.metrics.rejected.labels("requests").inc()
+            raise OverloadedError(f"{self.settings.max_requests} requests are being served (max_requests)", 1)
+        self._permits -= 1
+        try:
+            yield
+        finally:
+            self._permits += 1
+
+    async def _tokenize(self, sides: Sequence[Side], truncate: bool) -> list[list[Encoding]]:
+        return [await self._tokenize_side(side, truncate) for side in sides]
+
+    async def _tokenize_side(self, side: Side, truncate: bool) -> list[Encoding]:
+        loop = asyncio.get_running_loop()
+        try:
+            encodings = await loop.run_in_executor(self._tokenizers, self.encoder.tokenize, side.inputs)
+        except InputError as error:
+            raise InvalidError(str(error), side.param(error.index, error.field)) from error
+        cut = [index for index, encoding in enumerate(encodings) if encoding.truncated]
+        if cut and not truncate:
+            raise InvalidError("text is too long, and truncate is false", side.param(cut[0], "text"))
+        self.metrics.inputs.inc(len(encodings))
+        self.metrics.tokens.inc(sum(map(len, encodings)))
+        self.metrics.truncated.inc(len(cut))
+        return encodings
+
+    async def _schedule(self, encodings: list[Encoding], timings: Timings) -> Vectors:
+        assert self._scheduler is not None  # the state was checked on entry
+        result = await asyncio.wrap_future(self._scheduler.submit(encodings))
+        timings["queue"], timings["forward"] = result.queued, result.computed
+        return result.vectors
+
+
+def _split(encodings: list[list[Encoding]], vectors: Vectors) -> list[Embedded]:
+    embedded, start = [], 0
+    for side in encodings:
+        cut = [index for index, encoding in enumerate(side) if encoding.truncated]
+        embedded.append(Embedded(vectors[start : start + len(side)], [len(encoding) for encoding in side], cut))
+        start += len(side)
+    return embedded

@@ -1,0 +1,91 @@
+"""Settings: one field is an environment variable, a flag, its help text and its row in the docs."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from models.loading import DType
+from models.pooling import Pooling
+from models.templates import TemplateName
+
+PREFIX = "L2V_"
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+
+
+class ModelSettings(BaseSettings):
+    """Which encoder to load, and how."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        protected_namespaces=(),
+    )
+
+    model: str = Field(
+        "demo",
+        description="Base model, LLM2Vec repository or merged export: a Hub id (`id` or `id@revision`), a folder, or a "
+        "short name of a published stack",
+    )
+    adapters: Names = Field((), description="Adapters merged in order behind what the model brings, comma-separated")
+    dtype: DType = Field("auto", description="`auto`: bfloat16 on CUDA and on CPUs that compute in it, else float32")
+    device: str = Field("auto", description="`auto`: CUDA if there is one, else the CPU; or any torch device")
+    pooling: Pooling | None = Field(None, description="Where unset, what the model says, else `mean`")
+    max_length: int | None = Field(None, ge=8, description="Longest row in tokens; where unset, the model's, else 512")
+    doc_max_length: int | None = Field(
+        None, ge=1, description="Longest text in tokens, before its instruction; where unset, the model's, else 400"
+    )
+    skip_instruction: bool | None = Field(
+        None, description="Pool the text alone, not its instruction; where unset, the model's, else true"
+    )
+    template: TemplateName | None = Field(None, description="Template around each input; where unset, the base model's")
+
+
+class Settings(ModelSettings):
+    """Everything the service can be told."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    api_keys: Secrets = Field((), description="Bearer keys, any of which opens the API, comma-separated; unset: open")
+    max_batch_tokens: int | None = Field(
+        None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
+    )
+    max_queue_tokens: int = Field(
+        1_048_576, ge=1, description="Tokens that may wait; beyond it requests get 429, save one alone in the queue"
+    )
+    max_requests: int = Field(512, ge=1, description="Requests in the house at once; beyond it they get 429")
+    max_inputs: int = Field(2048, ge=1, description="Inputs in one request, both sides of a similarity together")
+    max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
+    max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
+    request_timeout: float = Field(120.0, gt=0, description="Seconds until a request is given up with 504")
+    engine_timeout: float = Field(120.0, gt=0, description="Seconds of one forward pass until `/health` says 503")
+    drain_timeout: float = Field(30.0, gt=0, description="Seconds that SIGTERM leaves for what was accepted")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+
+    @model_validator(mode="after")
+    def _budget_holds_a_row(self) -> "Settings":
+        if self.max_batch_tokens is not None and self.max_batch_tokens < (self.max_length or 512):
+            raise ValueError("max_batch_tokens must not be below max_length: a row would never fit")
+        return self
+
+
+def table() -> str:
+    """The settings as a Markdown table."""
+    rows = ["| variable | flag | default | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())

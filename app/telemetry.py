@@ -1,0 +1,184 @@
+"""Metrics, Server-Timing and structured logs, all from the same timings object."""
+
+import logging
+import re
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import prometheus_client
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import InternalError
+
+logger = logging.getLogger("app.requests")
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CLIENT_CLOSED = 499
+
+
+class Timings(dict[str, float]):
+    """Seconds spent in each stage of one request, in the order of the stages."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[name] = self.get(name, 0.0) + time.perf_counter() - started
+
+    def header(self) -> str:
+        """As a `Server-Timing` header, in milliseconds."""
+        return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in self.items())
+
+
+class Metrics:
+    """The service's Prometheus metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry = CollectorRegistry()
+        prometheus_client.ProcessCollector(registry=registry)
+        prometheus_client.PlatformCollector(registry=registry)
+        prometheus_client.GCCollector(registry=registry)
+        self.requests = Counter("l2v_requests", "Requests by route and status.", ["route", "status"], registry=registry)
+        self.request_seconds = Histogram(
+            "l2v_request_seconds", "Time of a request in the house.", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "l2v_stage_seconds", "Time of a request in each stage.", ["stage"], buckets=_SECONDS, registry=registry
+        )
+        self.inputs = Counter("l2v_inputs", "Inputs tokenised.", registry=registry)
+        self.tokens = Counter("l2v_tokens", "Tokens of these inputs.", registry=registry)
+        self.truncated = Counter("l2v_truncated_inputs", "Inputs that were shortened.", registry=registry)
+        self.batch_tokens = Histogram(
+            "l2v_batch_tokens", "Tokens in a batch.", buckets=[2**i for i in range(3, 16)], registry=registry
+        )
+        self.batch_inputs = Histogram(
+            "l2v_batch_inputs", "Inputs in a batch.", buckets=[2**i for i in range(12)], registry=registry
+        )
+        self.batches = Counter("l2v_batches", "Batches by outcome.", ["outcome"], registry=registry)
+        self.queue_tokens = Gauge("l2v_queue_tokens", "Tokens that wait for a batch.", registry=registry)
+        self.queue_inputs = Gauge("l2v_queue_inputs", "Inputs that wait for a batch.", registry=registry)
+        self.in_flight = Gauge("l2v_requests_in_flight", "Requests in the house.", registry=registry)
+        self.rejected = Counter("l2v_rejected", "Requests refused for load, by reason.", ["reason"], registry=registry)
+        self.engine_up = Gauge("l2v_engine_up", "1 while the engine thread lives.", registry=registry)
+        self.model_info = Gauge(
+            "l2v_model_info", "What is served; always 1.", ["model", "dtype", "device", "version"], registry=registry
+        )
+        self.memory = Gauge("l2v_device_memory_bytes", "Memory of the device.", ["kind"], registry=registry)
+
+    def observe_batch(self, tokens: int, inputs: int) -> None:
+        self.batches.labels("ok").inc()
+        self.batch_tokens.observe(tokens)
+        self.batch_inputs.observe(inputs)
+
+    def render(self) -> bytes:
+        return prometheus_client.generate_latest(self.registry)
+
+
+class Telemetry:
+    """The outermost layer: a request id, its timings, one log line, its metrics, and a 500 for what nobody caught.
+
+    Pure ASGI. Logs never hold a text, a key or a message of an unexpected error, which may quote either.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, timings, status = _request_id(Headers(scope=scope)), Timings(), _CLIENT_CLOSED
+        started = time.perf_counter()
+        scope.setdefault("state", {})["timings"] = timings
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                if timings:
+                    headers["Server-Timing"] = timings.header()
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            _log_bug(error, request_id)
+            if status == _CLIENT_CLOSED:
+                response = JSONResponse(InternalError(f"request {request_id}").body(), InternalError.status)
+                await response(scope, receive, send_with_headers)
+        finally:
+            self._metrics.in_flight.dec()
+            self._record(scope, request_id, status, timings, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, request_id: str, status: int, timings: Timings, seconds: float) -> None:
+        route = scope["path"] if scope["path"] in self._paths else "other"
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        for stage, stage_seconds in timings.items():
+            self._metrics.stage_seconds.labels(stage).observe(stage_seconds)
+        stages = {f"{stage}_ms": round(1000 * value, 2) for stage, value in timings.items()}
+        logger.log(
+            logging.DEBUG if scope["method"] == "GET" and status < 400 else logging.INFO,
+            "request",
+            extra={"request_id": request_id, "route": route, "status": status, "ms": round(1000 * seconds, 2)} | stages,
+        )
+
+
+def _request_id(headers: Headers) -> str:
+    """The caller's X-Request-Id if it is harmless, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _log_bug(error: Exception, request_id: str) -> None:
+    frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    logger.error("bug", extra={"request_id": request_id, "error": type(error).__name__, "frames": frames[-8:]})
+
+
+def _without_colours(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Drops the second, coloured form of its messages that uvicorn adds."""
+    event.pop("color_message", None)
+    return event
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines on standard error for everything that logs, uvicorn and the libraries among them."""
+    shared: list[Callable[[Any, str, MutableMapping[str, Any]], Any]] = [
+        structlog.stdlib.ExtraAdder(),
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _without_colours,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for noisy in ("httpx", "httpx2", "httpcore", "filelock", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,46 @@
+"""From raw vectors to what a response holds: pure functions on float32 arrays."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.scheduler import Vectors
+
+
+def shorten(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """The first `dimensions` columns of [n, d]; all where None."""
+    return np.ascontiguousarray(vectors[:, :dimensions])
+
+
+def normalize(vectors: Vectors) -> Vectors:
+    """Each row of [n, d] scaled to length 1; a zero row stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    return np.divide(vectors, lengths, dtype=np.float32)
+
+
+def scores(queries: Vectors, documents: Vectors, metric: str) -> Vectors:
+    """[q, n] similarities of [q, d] and [n, d] by `cosine` (within -1…1) or `dot`."""
+    if metric == "dot":
+        return queries @ documents.T
+    return (normalize(queries) @ normalize(documents).T).clip(-1, 1)
+
+
+def best(matrix: Vectors, top_k: int) -> list[list[dict[str, Any]]]:
+    """For each row of [q, n] its `top_k` highest columns as {"index", "score"}, best first, ties by position."""
+    order = np.argsort(-matrix, axis=1, kind="stable")[:, :top_k]
+    return [
+        [{"index": int(i), "score": float(row[i])} for i in places] for row, places in zip(matrix, order, strict=True)
+    ]
+
+
+def encode_base64(vectors: Vectors) -> list[str]:
+    """Each row as base64 of its little-endian float32 numbers."""
+    return [base64.b64encode(row.tobytes()).decode() for row in vectors.astype("<f4", copy=False)]
+
+
+def to_json(content: dict[str, Any]) -> bytes:
+    """JSON bytes, arrays written straight from their memory."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)

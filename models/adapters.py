@@ -1,0 +1,74 @@
+"""Merging a LoRA adapter into the decoder, with proof that it fits and that it changes something."""
+
+import torch
+from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from models.errors import AdapterError, SourceError
+from models.sources import Source
+
+
+def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
+    """Merges one adapter, whose keys address the bare decoder (`base_model.model.layers.…`).
+
+    Returns:
+        The decoder with the adapter's change added to its weights, free of peft's layers.
+
+    Raises:
+        SourceError: if the adapter's files cannot be read.
+        AdapterError: if its keys or shapes are not exactly the decoder's, or if it changes nothing.
+    """
+    weights = _weights(source)
+    try:
+        config = PeftConfig.from_pretrained(str(source.folder))
+        config.inference_mode = True
+        adapted = get_peft_model(decoder, config)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise AdapterError(f"adapter {source.name} does not fit {decoder.config.model_type}: {error}") from error
+    _check_fit(source, weights, get_peft_model_state_dict(adapted))
+    _check_effect(source, weights)
+    set_peft_model_state_dict(adapted, weights)
+    merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=False)
+    # transformers looks at this mark when it saves, and would save an adapter instead of the model.
+    merged._hf_peft_config_loaded = False  # noqa: SLF001
+    return merged
+
+
+def _weights(source: Source) -> dict[str, torch.Tensor]:
+    if not any((source.folder / f"adapter_model.{ending}").is_file() for ending in ("safetensors", "bin")):
+        raise SourceError(
+            f"adapter {source.name} has no weights: no adapter_model.safetensors stands in {source.folder}"
+        )
+    try:
+        # Safetensors, or a .bin read with weights_only: never a pickle's code.
+        weights: dict[str, torch.Tensor] = load_peft_weights(str(source.folder), device="cpu")
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise SourceError(f"the weights of adapter {source.name} are damaged ({error}): fetch them again") from error
+    return weights
+
+
+def _check_fit(source: Source, weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    odd = sorted(weights.keys() ^ expected.keys())
+    if odd:
+        hint = " (it was trained on a ForCausalLM model: strip one `model.` from its keys)" * any(
+            key.startswith("base_model.model.model.") for key in weights
+        )
+        raise AdapterError(
+            f"adapter {source.name} does not fit the model: {len(odd)} of its keys or the model's have no partner, "
+            f"{odd[0]} among them{hint}; check that it belongs to this base model"
+        )
+    for key, weight in weights.items():
+        if weight.shape != expected[key].shape:
+            raise AdapterError(
+                f"adapter {source.name} does not fit the model: {key} has shape {list(weight.shape)}, "
+                f"the model needs {list(expected[key].shape)}; check that it belongs to this base model"
+            )
+
+
+def _check_effect(source: Source, weights: dict[str, torch.Tensor]) -> None:
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise AdapterError(f"adapter {source.name} holds NaN or infinity: its weights are damaged")
+    if not any(weight.any() for key, weight in weights.items() if "lora_A" not in key):
+        raise AdapterError(f"adapter {source.name} changes nothing (its lora_B weights are all zero): was it trained?")

@@ -1,0 +1,122 @@
+"""Packed bidirectional attention: the only file that knows about masks.
+
+Sequences stand one behind the other in a single row of T tokens; `cu_seqlens` says where each begins. Every token
+attends to every token of its own sequence and to nothing else. So this one function is at once LLM2Vec's
+bidirectional patch (paper, section 2.1) and what makes padding unnecessary. transformers calls it in place of its own
+attention for every decoder that uses the attention interface.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from models.errors import UnsupportedModelError
+
+NAME = "l2v_packed"
+
+# torch 2.11 takes fewer key heads than query heads without being told so; later versions want this flag.
+_grouped: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_varlen_attn: Callable[..., Any] = partial(varlen_attn, **_grouped)
+# Arguments by which some architectures change the attention scores: ignoring one would give wrong vectors silently.
+_UNSUPPORTED = {"softcap": "soft-caps its attention scores", "s_aux": "uses attention sinks", "position_bias": "biases"}
+
+
+@torch.library.custom_op("l2v::segment_attention", mutates_args=())
+def segment_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Attention within each segment by one SDPA call per segment, for CPUs and for float32 on CUDA.
+
+    An opaque op, so that torch.compile meets one call of dynamic length rather than a new Python list of lengths
+    (and a recompilation) for every batch.
+
+    Args:
+        query: [1, H, T, D].
+        key: [1, H_kv, T, D].
+        value: [1, H_kv, T, D].
+        cu_seqlens: [n + 1] int32.
+        scale: the factor on the scores.
+
+    Returns:
+        [1, T, H, D], contiguous.
+    """
+    output = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+    bounds = cu_seqlens.tolist()
+    grouped = query.shape[1] != key.shape[1]
+    for start, end in pairwise(bounds):
+        segment = (slice(None), slice(None), slice(start, end))
+        attended = scaled_dot_product_attention(
+            query[segment], key[segment], value[segment], scale=scale, enable_gqa=grouped
+        )
+        output[:, start:end] = attended.transpose(1, 2)
+    return output
+
+
+@segment_attention.register_fake
+def _(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
+) -> torch.Tensor:
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int = 0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention function as transformers calls it in every layer.
+
+    A `sliding_window` is ignored, as the reference ignores Mistral's: LLM2Vec attends to the whole sequence.
+
+    Args:
+        module: the attention module of the layer.
+        query: [1, H, T, D].
+        key: [1, H_kv, T, D].
+        value: [1, H_kv, T, D].
+        attention_mask: None; any mask is refused.
+        scaling: the factor on the scores; 1/sqrt(D) where None.
+        cu_seqlens: [n + 1] int32, handed through by the model from the call of `forward`.
+        max_seqlen: the longest sequence.
+        kwargs: what else an architecture hands its attention.
+
+    Returns:
+        ([1, T, H, D], None), as transformers expects.
+
+    Raises:
+        UnsupportedModelError: if the architecture asks for something that this function does not do.
+    """
+    architecture = type(module).__name__
+    if cu_seqlens is None:
+        raise UnsupportedModelError(f"{architecture} does not hand sequence bounds to its attention function")
+    if attention_mask is not None:
+        raise UnsupportedModelError(f"{architecture} brings an attention mask of its own")
+    for name, what in _UNSUPPORTED.items():
+        if kwargs.get(name) is not None:
+            raise UnsupportedModelError(f"{architecture} {what} ({name}), which packed attention does not support")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        rows = [states[0].transpose(0, 1) for states in (query, key, value)]
+        output: torch.Tensor = _varlen_attn(*rows, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, scale=scale)
+        return output[None], None
+    return segment_attention(query, key, value, cu_seqlens, scale), None
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """Tells transformers to build no mask: the bounds of the sequences say all."""
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, _no_mask)

@@ -1,0 +1,119 @@
+"""The encoder: inputs in, pooled float32 vectors out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from models.pooling import Pooling, pool
+from models.tokenization import Tokenization
+from models.types import Batch, Encoding, Input
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A bidirectional decoder with merged adapters, its tokenizer and its way of pooling. Made by `models.load`.
+
+    `forward` belongs to one thread at a time; `tokenize` may be called from many.
+
+    Attributes:
+        model: the bare decoder (no language-modelling head), in evaluation mode.
+        tokenizer: as transformers loaded it, for the export.
+        tokenization: how inputs become token ids.
+        pooling: the pooling mode.
+        base: the name of the base model, on which the template depends.
+        template: the template's name.
+        provenance: each source that was merged, in order: its name, kind and revision.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    tokenization: Tokenization
+    pooling: Pooling
+    base: str
+    template: str
+    provenance: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def dimensions(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    @property
+    def max_length(self) -> int:
+        return self.tokenization.max_length
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def describe(self) -> dict[str, Any]:
+        """What a caller may want to know of the model, for `/info`."""
+        return {
+            "base": self.base,
+            "architecture": self.model.config.model_type,
+            "dimensions": self.dimensions,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "pooling": self.pooling,
+            "template": self.template,
+            "max_length": self.max_length,
+            "doc_max_length": self.tokenization.doc_max_length,
+            "skip_instruction": self.tokenization.skip_instruction,
+            "sources": self.provenance,
+        }
+
+    def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
+        """Tokenises inputs; raises `InputError` for one that cannot be encoded."""
+        return self.tokenization(inputs)
+
+    @torch.inference_mode()
+    def forward(self, encodings: list[Encoding]) -> NDArray[np.float32]:
+        """Runs one packed batch.
+
+        Args:
+            encodings: n encodings; together they should keep to the token budget, which the caller sets.
+
+        Returns:
+            [n, d] float32, not normalised, in the order of the encodings.
+        """
+        batch = Batch.pack(encodings, self.device)
+        return pool(hidden_states(self.model, batch), batch, self.pooling).cpu().numpy()
+
+    def encode(self, inputs: Sequence[Input], max_batch_tokens: int = 4096) -> NDArray[np.float32]:
+        """Tokenises and runs inputs in batches of at most `max_batch_tokens`; [n, d] float32, not normalised."""
+        batches = _batches(self.tokenize(inputs), max_batch_tokens)
+        return np.concatenate([np.zeros((0, self.dimensions), np.float32), *map(self.forward, batches)])
+
+
+def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """[T, d]: the hidden states of a packed batch after the final norm."""
+    output = model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        cu_seqlens=batch.cu_seqlens,
+        max_seqlen=batch.max_seqlen,
+        use_cache=False,
+    )
+    states: torch.Tensor = output.last_hidden_state[0]
+    return states
+
+
+def _batches(encodings: Sequence[Encoding], max_batch_tokens: int) -> Iterator[list[Encoding]]:
+    batch: list[Encoding] = []
+    tokens = 0
+    for encoding in encodings:
+        if batch and tokens + len(encoding) > max_batch_tokens:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(encoding)
+        tokens += len(encoding)
+    if batch:
+        yield batch

@@ -1,0 +1,39 @@
+"""What can be wrong with a model or an input, as one sentence for the person who can mend it.
+
+Exception
+├── ModelError                 the encoder cannot be loaded
+│   ├── SourceError              a source is missing, gated, offline or damaged
+│   ├── AdapterError             an adapter does not fit or has no effect
+│   └── UnsupportedModelError    the architecture cannot be served faithfully
+└── InputError                 one input cannot be encoded
+"""
+
+
+class ModelError(Exception):
+    """The encoder cannot be loaded: the message says which source, why, and what to do."""
+
+
+class SourceError(ModelError):
+    """A source is missing, gated, offline or damaged."""
+
+
+class AdapterError(ModelError):
+    """An adapter does not fit the base model or has no effect on it."""
+
+
+class UnsupportedModelError(ModelError):
+    """The architecture cannot be run bidirectionally and packed."""
+
+
+class InputError(ValueError):
+    """One input of a list cannot be encoded.
+
+    Attributes:
+        index: its position in the list.
+        field: `"text"` or `"instruction"`.
+    """
+
+    def __init__(self, index: int, field: str, message: str) -> None:
+        super().__init__(message)
+        self.index = index
+        self.field = field

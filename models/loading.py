@@ -1,0 +1,219 @@
+"""Sources → base → adapters → merge → verify: from names to an encoder that is known to work."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from models import attention
+from models.adapters import merge
+from models.encoder import Encoder
+from models.errors import ModelError, SourceError, UnsupportedModelError
+from models.pooling import Pooling
+from models.published import STACKS
+from models.sources import Kind, Source, label, resolve
+from models.templates import TEMPLATES, TemplateName, eos_for, template_for
+from models.tokenization import Tokenization
+from models.verify import verify
+
+logger = logging.getLogger(__name__)
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def load(
+    model: str,
+    adapters: Sequence[str] = (),
+    *,
+    dtype: DType = "auto",
+    device: str = "auto",
+    pooling: Pooling | None = None,
+    max_length: int | None = None,
+    doc_max_length: int | None = None,
+    skip_instruction: bool | None = None,
+    template: TemplateName | None = None,
+) -> Encoder:
+    """Loads an encoder and proves that it is one.
+
+    Args:
+        model: a base model, an LLM2Vec repository or a merged export, as Hub id (`id` or `id@revision`), folder or
+            published short name.
+        adapters: sources merged in this order behind what `model` brings.
+        dtype: `auto` is bfloat16 on CUDA and on CPUs that compute in it, else float32.
+        device: `auto` is CUDA if there is one, else the CPU; or any torch device.
+        pooling, max_length, doc_max_length, skip_instruction: where None, what the sources say (`l2v.json`,
+            `llm2vec_config.json`, the last adapter's first), else mean, 512, 400, True.
+        template: a name of `models.templates.TEMPLATES`; where None, the base model's.
+
+    Raises:
+        ModelError: one sentence that says which source, why, and what to do.
+    """
+    base, chain = _sources(model, adapters)
+    settings = _settings([base, *chain])
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    config = _config(base)
+    decoder = _decoder(base, config, _dtype(dtype, place))
+    for adapter in chain:
+        decoder = merge(decoder, adapter)
+    decoder = decoder.to(place).eval()
+    verify(decoder)
+
+    # Like the reference, the tokenizer of the repository that was named, where it brings one.
+    tokenizer = _tokenizer(next(source for source in [*chain[:1], base] if source.has_tokenizer or source is base))
+    base_name = settings.get("base") or _base_name(base, chain)
+    template = template or settings.get("template") or template_for(base_name)
+    pooling = pooling or settings.get("pooling_mode", "mean")
+    if template not in TEMPLATES or pooling not in get_args(Pooling):
+        raise ModelError(
+            f"template {template} or pooling {pooling} is unknown: see the settings L2V_TEMPLATE and L2V_POOLING"
+        )
+    tokenization = Tokenization(
+        tokenizer=_backend(tokenizer),
+        template=TEMPLATES[template],
+        eos=eos_for(TEMPLATES[template], config.model_type) if pooling == "eos_token" else "",
+        max_length=max_length or settings.get("max_length", 512),
+        doc_max_length=doc_max_length or settings.get("doc_max_length", 400),
+        skip_instruction=settings.get("skip_instruction", True) if skip_instruction is None else skip_instruction,
+    )
+    _check_lengths(config, tokenization.max_length)
+    if pooling == "bos_token" and tokenization.leading == 0:
+        raise ModelError(f"pooling bos_token needs a beginning token, which the tokenizer of {base.name} does not add")
+    return Encoder(
+        model=decoder,
+        tokenizer=tokenizer,
+        tokenization=tokenization,
+        pooling=pooling,
+        base=label(base_name),
+        template=template,
+        provenance=settings.get("sources")
+        or [{"name": s.label, "kind": s.kind, "revision": s.revision} for s in [base, *chain]],
+    )
+
+
+def _sources(model: str, adapters: Sequence[str]) -> tuple[Source, list[Source]]:
+    """The base (or export) and the adapters behind it, all as local folders."""
+    if stack := STACKS.get(model):
+        model, adapters = stack.model, [*stack.adapters, *adapters]
+    named, behind = resolve(model), [resolve(adapter) for adapter in adapters]
+    for source in behind:
+        if source.kind is not Kind.ADAPTER:
+            raise SourceError(f"{source.name} is no adapter (no adapter_config.json): name it as the model instead")
+    if named.kind is not Kind.ADAPTER:
+        return named, behind
+    base = named.read("adapter_config.json").get("base_model_name_or_path")
+    if not base:
+        raise SourceError(f"{named.name} does not say which base model it is for: name that as the model instead")
+    base, chain = _sources(base, [])
+    return base, [*chain, named, *behind]
+
+
+def _settings(sources: list[Source]) -> dict[str, Any]:
+    """What the sources themselves say of pooling and lengths; later ones win."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        merged |= source.read("llm2vec_config.json") | source.read("l2v.json")
+    return merged
+
+
+def _base_name(base: Source, chain: list[Source]) -> str:
+    """The Hub id that the template goes by; read from the JSON, since transformers 5 drops it from its config."""
+    names = [source.read("adapter_config.json").get("base_model_name_or_path") for source in chain]
+    names += [base.read("config.json").get("_name_or_path"), base.name]
+    known: list[str] = [name for name in names if name]
+    return next((name for name in known if template_for(name) != "none"), known[0])
+
+
+def _dtype(name: DType, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    capabilities = torch.cpu.get_capabilities()
+    fast = device.type == "cuda" or capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _config(base: Source) -> PreTrainedConfig:
+    try:
+        # An LLM2Vec repository names remote code in its config; it is neither needed nor ever run.
+        return AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        kind = base.read("config.json").get("model_type", "unknown")
+        raise UnsupportedModelError(
+            f"{base.name} is of type {kind}, which this version of transformers cannot read without remote code"
+        ) from error
+
+
+def _decoder(base: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The bare decoder with packed bidirectional attention, every weight found."""
+    if not any(base.folder.glob("*.safetensors")) and not any(base.folder.glob("*.bin")):
+        raise SourceError(f"{base.name} has no weights: neither *.safetensors nor *.bin stands in {base.folder}")
+    try:
+        decoder, found = AutoModel.from_pretrained(
+            base.folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention.NAME,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (SafetensorError, OSError, EOFError, RuntimeError) as error:
+        raise SourceError(
+            f"the weights of {base.name} are damaged or incomplete ({_line(error)}): fetch them again"
+        ) from error
+    except (ValueError, ImportError, AttributeError, TypeError, KeyError) as error:
+        raise UnsupportedModelError(
+            f"{base.name} ({config.model_type}) cannot run packed attention: {_line(error)}"
+        ) from error
+    missing = sorted(found["missing_keys"]) + sorted(str(key[0]) for key in found["mismatched_keys"])
+    if missing:
+        raise SourceError(
+            f"the weights of {base.name} do not fit its config: {len(missing)} are missing or of another shape, "
+            f"{missing[0]} among them; fetch it again"
+        )
+    return decoder
+
+
+def _check_lengths(config: PreTrainedConfig, max_length: int) -> None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and max_length > positions:
+        raise ModelError(f"max_length {max_length} is beyond the {positions} positions of the model")
+    window = getattr(config, "sliding_window", None)
+    layers = set(getattr(config, "layer_types", None) or [])
+    if window and len(layers) > 1 and max_length > window:
+        raise UnsupportedModelError(
+            f"{config.model_type} mixes layers of full and of windowed attention: max_length {max_length} "
+            f"must not be beyond its window of {window}"
+        )
+
+
+def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+        raise SourceError(f"{source.name} has no tokenizer that can be read ({_line(error)})") from error
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(f"{source.name} has no fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
+def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A copy without truncation and padding, which the original may carry."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

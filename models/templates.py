@@ -1,0 +1,51 @@
+"""Chat templates and end-of-sequence suffixes by base model, as the reference's `prepare_for_tokenization` has them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What stands around instruction and text.
+
+    Attributes:
+        prefix: before the instruction; attended to, never pooled.
+        suffix: behind the text; pooled with it.
+        eos: behind everything when pooling is `eos_token`, where this template has its own; None: by architecture.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+    eos: str | None = None
+
+
+TemplateName = Literal["none", "llama-3-instruct", "inst", "qwen2-instruct", "llama-3"]
+
+TEMPLATES: dict[TemplateName, Template] = {
+    "none": Template(),
+    "llama-3-instruct": Template("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>", eos=""),
+    "inst": Template("[INST] ", " [/INST]"),
+    "qwen2-instruct": Template("<|im_start|>user\n", "<|im_end|>"),
+    "llama-3": Template(eos="<|end_of_text|>"),
+}
+
+_BY_BASE: dict[str, TemplateName] = {
+    "meta-llama/Meta-Llama-3-8B-Instruct": "llama-3-instruct",
+    "meta-llama/Meta-Llama-3-8B": "llama-3",
+    "mistralai/Mistral-7B-Instruct-v0.2": "inst",
+    "meta-llama/Llama-2-7b-chat-hf": "inst",
+    "Qwen/Qwen2-1.5B-Instruct": "qwen2-instruct",
+    "Qwen/Qwen2-7B-Instruct": "qwen2-instruct",
+}
+
+_EOS_BY_ARCHITECTURE = {"llama": " </s>", "mistral": " </s>", "gemma": "<eos>", "qwen2": "<|endoftext|>"}
+
+
+def template_for(base: str) -> TemplateName:
+    """The name of the template that models on `base` (a Hub id) were trained with; "none" for all others."""
+    return _BY_BASE.get(base, "none")
+
+
+def eos_for(template: Template, model_type: str) -> str:
+    """What `eos_token` pooling appends: the template's own end, else the architecture's, else nothing."""
+    return _EOS_BY_ARCHITECTURE.get(model_type, "") if template.eos is None else template.eos

@@ -1,0 +1,157 @@
+"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/ARCHITECTURE.md states the differences).
+
+Works on the `tokenizers` library's object alone, which is safe to share between threads and releases the interpreter
+lock while it works.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tokenizers import Tokenizer
+
+from models.errors import InputError
+from models.templates import Template
+from models.types import Encoding, Input
+
+# Tokens count only up to `max_length`, so a huge text is tokenised by a leading piece of this many characters for each
+# token of the limit. Should that give fewer tokens than the limit, the whole text is tokenised.
+_CHARACTERS_PER_TOKEN = 16
+# By how many tokens a piece's cut in the middle of a word may change its count.
+_CUT_SLACK = 32
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """How inputs become rows of token ids.
+
+    Attributes:
+        tokenizer: the model's tokenizer, without truncation or padding of its own.
+        template: what stands around instruction and text.
+        eos: what `eos_token` pooling appends behind the template; pooled with the text.
+        max_length: the longest row, in tokens.
+        doc_max_length: the longest text, in tokens.
+        skip_instruction: pool the text alone rather than every position.
+        leading: how many special tokens the tokenizer puts first.
+        trailing: how many it puts last.
+    """
+
+    tokenizer: Tokenizer
+    template: Template
+    eos: str
+    max_length: int
+    doc_max_length: int
+    skip_instruction: bool
+    leading: int = field(init=False)
+    trailing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        plain, special = self._ids("a", special=False), self._ids("a", special=True)
+        leading = next(i for i in range(len(special)) if special[i : i + len(plain)] == plain)
+        object.__setattr__(self, "leading", leading)
+        object.__setattr__(self, "trailing", len(special) - len(plain) - leading)
+
+    def __call__(self, inputs: Sequence[Input]) -> list[Encoding]:
+        """Tokenises the inputs, each as if it came alone.
+
+        Raises:
+            InputError: if a text is empty or blank, gives no token, or is pushed out of the row by its instruction.
+        """
+        for index, input_ in enumerate(inputs):
+            if not input_.text.strip():
+                raise InputError(index, "text", "text must not be empty or blank")
+        trimmed = self._trim([input_.text for input_ in inputs])
+        tails = [self._tail(text) for text, _, _ in trimmed]
+        rows = self._batch(
+            [self._head(input_) + tail for input_, tail in zip(inputs, tails, strict=True)], special=True
+        )
+        # Without template the pooled part is the text itself, which the trimming has counted already.
+        same = [tail == text for tail, (text, _, _) in zip(tails, trimmed, strict=True)]
+        counts = iter(self._batch([tail for tail, known in zip(tails, same, strict=True) if not known], special=False))
+        return [
+            self._encoding(index, row, trim[1] if known else len(next(counts)), cut=trim[2])
+            for index, (row, known, trim) in enumerate(zip(rows, same, trimmed, strict=True))
+        ]
+
+    def _head(self, input_: Input) -> str:
+        """What precedes the text: attended to, never pooled.
+
+        The reference strips the whole of instruction and text, so under a template a blank instruction vanishes.
+        """
+        instruction = f"{input_.instruction.strip()} " if input_.instruction else ""
+        return self.template.prefix + (instruction.lstrip() if self._strips else instruction)
+
+    def _tail(self, text: str) -> str:
+        """The pooled part: the text with the suffixes behind it. A suffix strips what it follows, as the reference."""
+        text = text.rstrip() + self.template.suffix if self.template.suffix else text
+        return text.rstrip() + self.eos if self.eos else text
+
+    @property
+    def _strips(self) -> bool:
+        return bool(self.template.suffix or self.eos)
+
+    def _encoding(self, index: int, row: list[int], pooled: int, *, cut: bool) -> Encoding:
+        """Cuts the row to `max_length` and says how many of its last positions are the text's."""
+        if not pooled:
+            raise InputError(index, "text", "text gives no token")
+        over = len(row) - self.max_length
+        if over > 0:
+            kept = len(row) - self.trailing - over
+            row = row[:kept] + row[len(row) - self.trailing :]
+            pooled -= over
+            if pooled <= 0:
+                raise InputError(
+                    index, "instruction", f"instruction leaves no room for the text within {self.max_length} tokens"
+                )
+        return Encoding(row, min(pooled, len(row)) if self.skip_instruction else len(row), truncated=cut or over > 0)
+
+    def _trim(self, texts: list[str]) -> list[tuple[str, int, bool]]:
+        """(text, its tokens, whether it was cut) for each text, cut to about `doc_max_length` tokens.
+
+        Keeps the first int(words · doc_max_length / tokens) words, joined by one space, until they fit, tokens being
+        counted up to `max_length` (reference `_convert_to_str`).
+        """
+        leading = [self._leading(text) for text in texts]
+        counts = [len(ids) for ids in self._batch(leading, special=False)]
+        return [
+            self._shorten(text, count) if self._over(count) else (piece, count, len(piece) < len(text))
+            for text, piece, count in zip(texts, leading, counts, strict=True)
+        ]
+
+    def _over(self, count: int) -> bool:
+        return min(count, self.max_length) > self.doc_max_length
+
+    def _shorten(self, text: str, count: int) -> tuple[str, int, bool]:
+        words = text.split()
+        kept = len(words)
+        while self._over(count):
+            kept = int(kept * (self.doc_max_length / min(count, self.max_length)))
+            if kept == 0:
+                # The reference goes on to the empty text here: a text without spaces would lose everything.
+                return self._cut_word(words[0])
+            text = " ".join(words[:kept])
+            count = len(self._ids(self._leading(text), special=False))
+        return text, count, True
+
+    def _cut_word(self, word: str) -> tuple[str, int, bool]:
+        """Cuts a text without spaces by tokens, at a character's end."""
+        offsets = self.tokenizer.encode(self._leading(word), add_special_tokens=False).offsets
+        length = self.doc_max_length
+        while True:
+            text = word[: offsets[length - 1][1]]
+            count = len(self._ids(text, special=False))
+            if count <= self.doc_max_length or length == 1:
+                return text, count, True
+            length -= 1
+
+    def _leading(self, text: str) -> str:
+        """As much of a huge text as tells that it has more tokens than a row may, so that cost stays bounded."""
+        piece = text[: _CHARACTERS_PER_TOKEN * self.max_length]
+        if len(piece) == len(text) or len(self._ids(piece, special=False)) >= self.max_length + _CUT_SLACK:
+            return piece
+        return text
+
+    def _ids(self, text: str, *, special: bool) -> list[int]:
+        return self._batch([text], special=special)[0]
+
+    def _batch(self, texts: list[str], *, special: bool) -> list[list[int]]:
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]

@@ -1,0 +1,52 @@
+"""Probes that a loaded model does what it claims: finite, bidirectional, and blind to its batch-mates."""
+
+import torch
+from transformers import PreTrainedModel
+
+from models.encoder import hidden_states
+from models.errors import ModelError, UnsupportedModelError
+from models.types import Batch, Encoding
+
+_LENGTH = 16
+# Between two runs of the same row in other company only rounding may differ.
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+@torch.inference_mode()
+def verify(model: PreTrainedModel) -> None:
+    """Runs a few tokens through the model and looks at what moves.
+
+    Raises:
+        UnsupportedModelError: if a change of the last token leaves the first one's hidden state as it was (the model
+            runs causally), or if a sequence sees its neighbours in a packed row.
+        ModelError: if hidden states are not finite.
+    """
+    architecture = type(model).__name__
+    tokens = [(7919 * i + 13) % model.config.vocab_size for i in range(_LENGTH + 1)]
+    sequence, changed = tokens[:-1], tokens[:-2] + tokens[-1:]
+    try:
+        alone, moved = (_run(model, [ids]) for ids in (sequence, changed))
+        packed = _run(model, [changed, sequence, changed])[_LENGTH : 2 * _LENGTH]
+    except UnsupportedModelError:
+        raise
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise UnsupportedModelError(
+            f"{architecture} cannot run packed sequences ({type(error).__name__}: {error})"
+        ) from error
+    if not (alone.isfinite().all() and moved.isfinite().all()):
+        raise ModelError(f"{architecture} computes NaN or infinity: its weights are damaged, or need another dtype")
+    # A causal model repeats the first token's state to the last bit: the same numbers go through the same kernels.
+    if torch.equal(alone[0], moved[0]):
+        raise UnsupportedModelError(
+            f"{architecture} runs causally: its first token does not see its last, so it is no LLM2Vec encoder"
+        )
+    difference = (packed - alone).norm(dim=-1) / alone.norm(dim=-1)
+    if difference.max() > _TOLERANCE[model.dtype]:
+        raise UnsupportedModelError(
+            f"{architecture} mixes the sequences of a batch: it cannot be served without padding"
+        )
+
+
+def _run(model: PreTrainedModel, sequences: list[list[int]]) -> torch.Tensor:
+    batch = Batch.pack([Encoding(ids, pooled=1) for ids in sequences], model.device)
+    return hidden_states(model, batch).float()

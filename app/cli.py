@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -92,6 +93,7 @@ class L2v(BaseSettings):
 
 def main() -> None:
     """Runs the command; a mistake ends with one sentence and status 1 or 2."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:

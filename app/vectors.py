@@ -18,7 +18,8 @@ def normalize(vectors: Vectors) -> Vectors:
     """Each row of [n, d] scaled to length 1; a zero row stays zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     lengths[lengths == 0] = 1
-    return np.divide(vectors, lengths, dtype=np.float32)
+    normalized: Vectors = vectors / lengths
+    return normalized
 
 
 def scores(queries: Vectors, documents: Vectors, metric: str) -> Vectors:
@@ -31,9 +32,7 @@ def scores(queries: Vectors, documents: Vectors, metric: str) -> Vectors:
 def best(matrix: Vectors, top_k: int) -> list[list[dict[str, Any]]]:
     """For each row of [q, n] its `top_k` highest columns as {"index", "score"}, best first, ties by position."""
     order = np.argsort(-matrix, axis=1, kind="stable")[:, :top_k]
-    return [
-        [{"index": int(i), "score": float(row[i])} for i in places] for row, places in zip(matrix, order, strict=True)
-    ]
+    return [[{"index": int(i), "score": row[i]} for i in places] for row, places in zip(matrix, order, strict=True)]
 
 
 def encode_base64(vectors: Vectors) -> list[str]:

@@ -1,5 +1,7 @@
 """Merging a LoRA adapter into the decoder, with proof that it fits and that it changes something."""
 
+from pickle import UnpicklingError  # noqa: S403
+
 import torch
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
@@ -24,6 +26,7 @@ def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
     try:
         config = PeftConfig.from_pretrained(str(source.folder))
         config.inference_mode = True
+        config.base_model_name_or_path = None  # the base is a local folder by now: no wonder that names differ
         adapted = get_peft_model(decoder, config)
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise AdapterError(f"adapter {source.name} does not fit {decoder.config.model_type}: {error}") from error
@@ -44,6 +47,10 @@ def _weights(source: Source) -> dict[str, torch.Tensor]:
     try:
         # Safetensors, or a .bin read with weights_only: never a pickle's code.
         weights: dict[str, torch.Tensor] = load_peft_weights(str(source.folder), device="cpu")
+    except UnpicklingError as error:
+        raise SourceError(
+            f"the weights of adapter {source.name} hold more than numbers, which is never loaded"
+        ) from error
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
         raise SourceError(f"the weights of adapter {source.name} are damaged ({error}): fetch them again") from error
     return weights

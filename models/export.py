@@ -65,6 +65,8 @@ def _write(encoder: Encoder, folder: Path) -> None:
     # sentence-transformers pads, and pads like the reference where the tokenizer does not say how.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     tokenizer.save_pretrained(folder)
+    # The tokenizer as it is served, which transformers may have rebuilt with other rules.
+    encoder.tokenization.tokenizer.save(str(folder / "tokenizer.json"))
     # What makes transformers' own attention, and so sentence-transformers', bidirectional.
     config = json.loads((folder / "config.json").read_text())
     _json(folder / "config.json", config | {"is_causal": False, "_name_or_path": encoder.base})

@@ -1,7 +1,8 @@
 """Sources → base → adapters → merge → verify: from names to an encoder that is known to work."""
 
-import logging
+import copy
 from collections.abc import Sequence
+from pickle import UnpicklingError  # noqa: S403
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +18,6 @@ from transformers import (
 )
 
 from models import attention
-from models.adapters import merge
 from models.encoder import Encoder
 from models.errors import ModelError, SourceError, UnsupportedModelError
 from models.pooling import Pooling
@@ -27,7 +27,8 @@ from models.templates import TEMPLATES, TemplateName, eos_for, template_for
 from models.tokenization import Tokenization
 from models.verify import verify
 
-logger = logging.getLogger(__name__)
+# The keys under which tokenizer files name single special tokens.
+_SPECIAL_TOKENS = [f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -64,13 +65,17 @@ def load(
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     config = _config(base)
     decoder = _decoder(base, config, _dtype(dtype, place))
-    for adapter in chain:
-        decoder = merge(decoder, adapter)
+    if chain:
+        from models.adapters import merge  # here, since an export needs no peft
+
+        for adapter in chain:
+            decoder = merge(decoder, adapter)
     decoder = decoder.to(place).eval()
     verify(decoder)
 
     # Like the reference, the tokenizer of the repository that was named, where it brings one.
-    tokenizer = _tokenizer(next(source for source in [*chain[:1], base] if source.has_tokenizer or source is base))
+    tokenizer_source = next(source for source in [*chain[:1], base] if source.has_tokenizer or source is base)
+    tokenizer = _tokenizer(tokenizer_source)
     base_name = settings.get("base") or _base_name(base, chain)
     template = template or settings.get("template") or template_for(base_name)
     pooling = pooling or settings.get("pooling_mode", "mean")
@@ -79,7 +84,7 @@ def load(
             f"template {template} or pooling {pooling} is unknown: see the settings L2V_TEMPLATE and L2V_POOLING"
         )
     tokenization = Tokenization(
-        tokenizer=_backend(tokenizer),
+        tokenizer=_backend(tokenizer_source, tokenizer),
         template=TEMPLATES[template],
         eos=eos_for(TEMPLATES[template], config.model_type) if pooling == "eos_token" else "",
         max_length=max_length or settings.get("max_length", 512),
@@ -87,6 +92,11 @@ def load(
         skip_instruction=settings.get("skip_instruction", True) if skip_instruction is None else skip_instruction,
     )
     _check_lengths(config, tokenization.max_length)
+    if (tokens := tokenization.tokenizer.get_vocab_size()) > config.vocab_size:
+        raise ModelError(
+            f"the tokenizer of {tokenizer_source.name} has {tokens} tokens and the model {config.vocab_size}: "
+            "they do not belong together"
+        )
     if pooling == "bos_token" and tokenization.leading == 0:
         raise ModelError(f"pooling bos_token needs a beginning token, which the tokenizer of {base.name} does not add")
     return Encoder(
@@ -166,7 +176,10 @@ def _decoder(base: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
             attn_implementation=attention.NAME,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
+    except UnpicklingError as error:
+        raise SourceError(f"the weights of {base.name} hold more than numbers, which is never loaded") from error
     except (SafetensorError, OSError, EOFError, RuntimeError) as error:
         raise SourceError(
             f"the weights of {base.name} are damaged or incomplete ({_line(error)}): fetch them again"
@@ -207,9 +220,20 @@ def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A copy without truncation and padding, which the original may carry."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+def _backend(source: Source, tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The tokenizer itself, without truncation and padding, which its file may carry.
+
+    From tokenizer.json where there is one: transformers 5 rebuilds Llama's from its vocabulary with other rules for
+    leading spaces and special tokens than the file has, and than transformers 4, the reference's, follows. Special
+    tokens that the other files name are added, as transformers does on loading: MNTP training names `_` the mask
+    token, and so text splits at every underscore.
+    """
+    file = source.folder / "tokenizer.json"
+    backend = Tokenizer.from_file(str(file)) if file.is_file() else copy.deepcopy(tokenizer.backend_tokenizer)
+    named = source.read("tokenizer_config.json") | source.read("special_tokens_map.json")
+    tokens = [named[key] for key in _SPECIAL_TOKENS if named.get(key)]
+    contents = [token["content"] if isinstance(token, dict) else token for token in tokens]
+    backend.add_special_tokens([content for content in contents if backend.token_to_id(content) is not None])
     backend.no_truncation()
     backend.no_padding()
     return backend

@@ -1,0 +1,267 @@
+"""The native API through a real socket: what it answers, and what it refuses, with the field by name."""
+
+import base64
+import json
+import math
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from app.errors import TABLE
+from models import Encoder, Input
+from tests.serving import LocalServer
+
+JSON = {"Content-Type": "application/json"}
+
+
+def cosine(left: Any, right: Any) -> float:
+    left, right = np.array(left, np.float64), np.array(right, np.float64)
+    return float(left @ right / np.linalg.norm(left) / np.linalg.norm(right))
+
+
+def test_every_form_of_input_means_the_same(server: LocalServer) -> None:
+    single = server.embed("hello", instruction="Find:")["embeddings"]
+    for inputs in (["hello"], [["Find:", "hello"]], [{"text": "hello", "instruction": "Find:"}], {"text": "hello"}):
+        assert cosine(server.embed(inputs, instruction="Find:")["embeddings"][0], single[0]) > 0.999999
+    assert cosine(server.embed(["hello"])["embeddings"][0], single[0]) < 0.999
+    own = server.embed([["Other:", "hello"], {"text": "hello", "instruction": ""}], instruction="Find:")["embeddings"]
+    assert cosine(own[1], server.embed("hello")["embeddings"][0]) > 0.999999
+    assert cosine(own[0], single[0]) < 0.999
+
+
+def test_a_list_of_two_texts_is_two_inputs(server: LocalServer) -> None:
+    assert len(server.embed(["hello", "world"])["embeddings"]) == 2
+
+
+def test_vectors_are_the_encoders(server: LocalServer, encoder: Encoder) -> None:
+    raw = encoder.encode([Input("hello", "Find:")])[0]
+    content = server.embed("hello", instruction="Find:", normalize=False)
+    np.testing.assert_allclose(content["embeddings"][0], raw, atol=1e-6)
+    assert content["dimensions"] == encoder.dimensions == len(content["embeddings"][0])
+    assert content["tokens"] == [len("<Find: hello")]  # one a byte, and the beginning token
+    assert content["truncated"] == []
+
+
+def test_dimensions_are_cut_before_normalising(server: LocalServer, encoder: Encoder) -> None:
+    raw = encoder.encode([Input("hello")])[0][:8]
+    content = server.embed("hello", dimensions=8)
+    assert content["dimensions"] == 8
+    np.testing.assert_allclose(content["embeddings"][0], raw / np.linalg.norm(raw), atol=1e-6)
+
+
+def test_base64_is_little_endian_float32(server: LocalServer) -> None:
+    content = server.embed(["hello", "world"])
+    packed = server.embed(["hello", "world"], encoding_format="base64")
+    for text, vector in zip(packed["embeddings"], content["embeddings"], strict=True):
+        np.testing.assert_allclose(np.frombuffer(base64.b64decode(text), "<f4"), vector, atol=1e-6)
+
+
+def test_long_texts_are_shortened_and_named(server: LocalServer) -> None:
+    content = server.embed(["short", "word " * 500, "also short"])
+    assert content["truncated"] == [1]
+    assert content["tokens"][1] <= 401
+
+
+def test_similarity_equals_the_vectors_of_embed(server: LocalServer) -> None:
+    queries, documents = ["where is the cat?", "stocks"], ["the cat sits here", "shares fell", "a third"]
+    answer = server.client.post(
+        "/similarity", json={"queries": queries, "documents": documents, "query_instruction": "Find:"}
+    ).json()
+    left = np.array(server.embed(queries, instruction="Find:")["embeddings"])
+    right = np.array(server.embed(documents)["embeddings"])
+    np.testing.assert_allclose(answer["scores"], left @ right.T, atol=1e-5)
+    assert len(answer["tokens"]["queries"]) == 2
+    assert len(answer["tokens"]["documents"]) == 3
+    assert answer["truncated"] == {"queries": [], "documents": []}
+
+
+def test_similarity_dot_is_of_the_raw_vectors(server: LocalServer, encoder: Encoder) -> None:
+    answer = server.client.post("/similarity", json={"queries": "a", "documents": ["b"], "metric": "dot"}).json()
+    left, right = encoder.encode([Input("a"), Input("b")])
+    assert answer["scores"][0][0] == pytest.approx(float(left @ right), rel=1e-5)
+
+
+def test_similarity_without_documents_compares_the_queries(server: LocalServer) -> None:
+    answer = server.client.post("/similarity", json={"queries": ["a", "b", "c"]}).json()
+    scores = np.array(answer["scores"])
+    assert scores.shape == (3, 3)
+    np.testing.assert_allclose(np.diag(scores), 1, atol=1e-6)
+    assert scores.max() <= 1
+    assert list(answer["tokens"]) == ["queries"]
+
+
+def test_top_k_gives_the_best_first(server: LocalServer) -> None:
+    body = {"queries": ["hello world", "other"], "documents": ["abc", "hello world", "xyz", "hello there"]}
+    full = np.array(server.client.post("/similarity", json=body).json()["scores"])
+    answer = server.client.post("/similarity", json=body | {"top_k": 2}).json()
+    assert "scores" not in answer
+    for row, best in zip(full, answer["results"], strict=True):
+        assert [match["index"] for match in best] == np.argsort(-row, kind="stable")[:2].tolist()
+        assert [match["score"] for match in best] == sorted(row, reverse=True)[:2]
+    everything = server.client.post("/similarity", json=body | {"top_k": 99}).json()["results"]
+    assert [len(row) for row in everything] == [4, 4]
+
+
+def test_every_answer_has_its_id_and_its_timings(server: LocalServer) -> None:
+    response = server.client.post("/embed", json={"inputs": "a"}, headers={"X-Request-Id": "mine-1"})
+    assert response.headers["X-Request-Id"] == "mine-1"
+    stages = dict(part.split(";dur=") for part in response.headers["Server-Timing"].split(", "))
+    assert list(stages) == ["tokenize", "queue", "forward", "finish"]
+    assert all(float(milliseconds) >= 0 for milliseconds in stages.values())
+    forged = server.client.post("/embed", json={"inputs": "a"}, headers={"X-Request-Id": "a b{}"})
+    assert len(forged.headers["X-Request-Id"]) == 32
+
+
+def test_info_says_what_is_served(server: LocalServer, encoder: Encoder) -> None:
+    info = server.client.get("/info").json()
+    assert info["dimensions"] == encoder.dimensions
+    assert info["pooling"] == "mean"
+    assert info["limits"]["max_inputs"] == 2048
+    assert "/" not in json.dumps([source["name"] for source in info["sources"]])
+
+
+def body(content: Any) -> bytes:
+    return json.dumps(content).encode()
+
+
+BAD_REQUESTS: dict[str, tuple[bytes, int, str | None]] = {
+    "not json": (b"{", 400, "body"),
+    "empty body": (b"", 422, "body"),
+    "not utf-8": (b'{"inputs": "\xff\xfe"}', 400, "body"),
+    "deeply nested": (b'{"inputs": ' + b"[" * 100_000, 400, "body"),
+    "a list": (body(["a"]), 422, "body"),
+    "a text": (body("a"), 422, "body"),
+    "null": (b"null", 422, "body"),
+    "no inputs": (body({}), 422, "inputs"),
+    "inputs null": (body({"inputs": None}), 422, "inputs"),
+    "inputs number": (body({"inputs": 5}), 422, "inputs"),
+    "inputs empty list": (body({"inputs": []}), 422, "inputs"),
+    "inputs empty text": (body({"inputs": ""}), 422, "inputs"),
+    "input blank": (body({"inputs": ["a", " \n\t"]}), 422, "inputs[1].text"),
+    "input number": (body({"inputs": ["a", 1]}), 422, "inputs[1]"),
+    "input nested": (body({"inputs": [["i", ["x"]]]}), 422, "inputs[0].text"),
+    "pair of one": (body({"inputs": [["i"]]}), 422, "inputs[0].text"),
+    "pair of three": (body({"inputs": [["i", "t", "x"]]}), 422, "inputs[0]"),
+    "pair blank": (body({"inputs": [["i", ""]]}), 422, "inputs[0].text"),
+    "pair of numbers": (body({"inputs": [[1, "t"]]}), 422, "inputs[0].instruction"),
+    "object without text": (body({"inputs": [{"instruction": "i"}]}), 422, "inputs[0].text"),
+    "object with more": (body({"inputs": [{"text": "t", "lang": "de"}]}), 422, "inputs[0].lang"),
+    "unknown field": (body({"inputs": "a", "colour": "red"}), 422, "colour"),
+    "lone surrogate": (b'{"inputs": ["a", "\\ud800"]}', 422, "inputs[1].text"),
+    "surrogate in the instruction": (b'{"inputs": "a", "instruction": "\\udfff"}', 422, "instruction"),
+    "NUL": (body({"inputs": ["a\0b"]}), 422, "inputs[0].text"),
+    "dimensions 0": (body({"inputs": "a", "dimensions": 0}), 422, "dimensions"),
+    "dimensions beyond": (body({"inputs": "a", "dimensions": 4096}), 422, "dimensions"),
+    "dimensions text": (body({"inputs": "a", "dimensions": "8"}), 422, "dimensions"),
+    "dimensions true": (body({"inputs": "a", "dimensions": True}), 422, "dimensions"),
+    "normalize text": (body({"inputs": "a", "normalize": "yes"}), 422, "normalize"),
+    "format unknown": (body({"inputs": "a", "encoding_format": "int8"}), 422, "encoding_format"),
+    "long text": (body({"inputs": ["a", "x" * 1_000_000]}), 422, "inputs[1].text"),
+    "long instruction": (body({"inputs": "a", "instruction": "x" * 200_000}), 422, "inputs"),
+    "too many inputs": (body({"inputs": ["a"] * 3000}), 413, "inputs"),
+    "too long and not to be cut": (body({"inputs": ["a", "w " * 900], "truncate": False}), 422, "inputs[1].text"),
+    "no room for the text": (body({"inputs": ["a"], "instruction": "x" * 600}), 422, "inputs[0].instruction"),
+    "body too large": (b'{"inputs": "' + b"x" * 17_000_000, 413, "body"),
+}
+
+
+def test_bad_requests_are_refused_by_name_beside_good_ones_that_succeed(server: LocalServer) -> None:
+    expected = server.embed("a good text")["embeddings"][0]
+
+    def send(content: bytes) -> httpx.Response:
+        return httpx.post(f"{server.url}/embed", content=content, headers=JSON, timeout=60)
+
+    good = body({"inputs": "a good text"})
+    with ThreadPoolExecutor(16) as pool:
+        beside = [pool.submit(send, good) for _ in range(20)]
+        answers = {name: pool.submit(send, content) for name, (content, _, _) in BAD_REQUESTS.items()}
+        beside += [pool.submit(send, good) for _ in range(20)]
+    wrong = {}
+    for name, (_, status, param) in BAD_REQUESTS.items():
+        response = answers[name].result()
+        error = response.json()["error"]
+        if (response.status_code, error["param"], error["type"]) != (status, param, TABLE[status].type):
+            wrong[name] = (response.status_code, error)
+        assert error["message"]
+    assert not wrong
+    for future in beside:
+        assert cosine(future.result().json()["embeddings"][0], expected) > 0.999999
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "param"),
+    [
+        ("GET", "/embed", {}, 405, "path"),
+        ("DELETE", "/similarity", {}, 405, "path"),
+        ("GET", "/nothing", {}, 404, "path"),
+        ("POST", "/nothing", JSON, 404, "path"),
+        ("POST", "/embed", {"Content-Type": "text/plain"}, 415, "content-type"),
+        ("POST", "/embed", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "content-type"),
+    ],
+)
+def test_wrong_path_method_and_media_type(
+    server: LocalServer, method: str, path: str, headers: dict[str, str], status: int, param: str
+) -> None:
+    response = server.client.request(method, path, headers=headers, content=b'{"inputs": "a"}')
+    assert (response.status_code, response.json()["error"]["param"]) == (status, param)
+
+
+def test_similarity_names_its_own_fields(server: LocalServer) -> None:
+    for content, param in (
+        ({"documents": ["a"]}, "queries"),
+        ({"queries": ["a", ""]}, "queries[1].text"),
+        ({"queries": "a", "documents": [["i", " "]]}, "documents[0].text"),
+        ({"queries": "a", "document_instruction": "i"}, "document_instruction"),
+        ({"queries": "a", "top_k": 0}, "top_k"),
+        ({"queries": "a", "metric": "euclid"}, "metric"),
+        ({"queries": ["a"] * 1500, "documents": ["b"] * 1500}, "queries"),
+    ):
+        response = server.client.post("/similarity", json=content)
+        assert response.status_code in (413, 422)
+        assert response.json()["error"]["param"] == param
+
+
+def test_a_huge_body_is_refused_before_it_is_read(server: LocalServer) -> None:
+    sent = 0
+
+    def endless() -> Any:
+        nonlocal sent
+        while sent < 500_000_000:
+            sent += 1_000_000
+            yield b" " * 1_000_000
+
+    try:
+        response = httpx.post(f"{server.url}/embed", content=endless(), headers=JSON, timeout=60)
+        assert response.status_code == 413
+    except httpx.WriteError:
+        pass  # the server answered and closed while the client was still writing
+    assert sent < 100_000_000
+    with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as announced:
+        announced.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n"
+        )
+        assert announced.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_numbers_survive_the_way_through_json(server: LocalServer, encoder: Encoder) -> None:
+    """float32 in, the same float32 out."""
+    vector = np.array(server.embed("hello", normalize=False)["embeddings"][0])
+    np.testing.assert_array_equal(vector.astype(np.float32), encoder.encode([Input("hello")])[0])
+    assert all(math.isfinite(number) for number in vector)
+
+
+def test_openapi_promises_what_the_table_sends(server: LocalServer) -> None:
+    schema = server.client.get("/openapi.json").json()
+    for path in ("/embed", "/similarity"):
+        operation = schema["paths"][path]["post"]
+        refusals = {int(status) for status in operation["responses"] if status != "200"}
+        assert refusals == {400, 401, 404, 405, 413, 415, 422, 429, 500, 503, 504}
+        for status in refusals:
+            content = operation["responses"][str(status)]
+            assert content["description"] == TABLE[status].meaning
+            assert content["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
+    assert server.client.get("/docs").status_code == 200

@@ -1,0 +1,237 @@
+"""The scheduler with a fake encoder whose forward waits at a gate: every order of events is forced, never slept for."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+
+from app.errors import InternalError, OverloadedError, UnavailableError
+from app.scheduler import Scheduler, Vectors
+from app.telemetry import Metrics
+from models import Encoding
+
+SECONDS = 10
+
+
+class FakeEncoder:
+    """Gives each encoding its first id as a vector; a batch starts when the test lets it."""
+
+    def __init__(self) -> None:
+        self.batches: queue.Queue[list[int]] = queue.Queue()
+        self.gate = threading.Semaphore(0)
+        self.failures: dict[int, BaseException] = {}
+        self.nan: set[int] = set()
+
+    def forward(self, encodings: list[Encoding]) -> Vectors:
+        names = [encoding.ids[0] for encoding in encodings]
+        self.batches.put(names)
+        assert self.gate.acquire(timeout=SECONDS)
+        for name in names:
+            if name in self.failures:
+                raise self.failures[name]
+        return np.array([[np.nan if name in self.nan else name] for name in names], np.float32)
+
+    def next_batch(self) -> list[int]:
+        """The batch that now stands at the gate."""
+        return self.batches.get(timeout=SECONDS)
+
+    def release(self, count: int = 1) -> None:
+        self.gate.release(count)
+
+
+def encodings(*names: int, length: int = 1) -> list[Encoding]:
+    return [Encoding([name] * length, pooled=1) for name in names]
+
+
+@pytest.fixture
+def fake() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def scheduler(fake: FakeEncoder, metrics: Metrics) -> Iterator[Scheduler]:
+    made = Scheduler(fake.forward, max_batch_tokens=4, max_queue_tokens=20, metrics=metrics)
+    yield made
+    fake.release(1000)
+    made.close(SECONDS)
+
+
+def hold(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    """Keeps the engine busy with a batch of its own, so that what follows queues up."""
+    scheduler.submit(encodings(0))
+    assert fake.next_batch() == [0]
+
+
+def test_result_keeps_the_order_of_the_inputs(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    fake.release(10)
+    result = scheduler.submit(encodings(5, 3, 9, 1, 7)).result(SECONDS)
+    assert result.vectors.ravel().tolist() == [5, 3, 9, 1, 7]
+    assert result.queued >= 0
+    assert result.computed > 0
+
+
+def test_batches_fill_to_the_budget_in_turn_over_requests(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    hold(scheduler, fake)
+    bulk = scheduler.submit(encodings(10, 11, 12, 13, 14, 15))
+    second = scheduler.submit(encodings(20, 21))
+    single = scheduler.submit(encodings(30))
+    fake.release()
+    assert fake.next_batch() == [10, 20, 30, 11]
+    fake.release()
+    assert fake.next_batch() == [21, 12, 13, 14]
+    assert single.result(SECONDS).vectors.ravel().tolist() == [30]
+    assert not bulk.done()
+    fake.release(2)
+    assert fake.next_batch() == [15]
+    assert bulk.result(SECONDS).vectors.ravel().tolist() == [10, 11, 12, 13, 14, 15]
+    assert second.result(SECONDS).vectors.ravel().tolist() == [20, 21]
+
+
+def test_an_encoding_that_does_not_fit_opens_the_next_batch(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    hold(scheduler, fake)
+    scheduler.submit(encodings(1, length=3))
+    scheduler.submit(encodings(2, length=2))
+    fake.release()
+    assert fake.next_batch() == [1]
+    fake.release()
+    assert fake.next_batch() == [2]
+
+
+def test_an_encoding_beyond_the_budget_goes_alone(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    fake.release(2)
+    assert scheduler.submit(encodings(8, length=9)).result(SECONDS).vectors.ravel().tolist() == [8]
+
+
+def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
+    hold(scheduler, fake)
+    waiting = scheduler.submit(encodings(1, length=15))
+    with pytest.raises(OverloadedError) as refused:
+        scheduler.submit(encodings(2, length=6))
+    assert int(refused.value.headers["Retry-After"]) >= 1
+    assert metrics.registry.get_sample_value("l2v_rejected_total", {"reason": "queue"}) == 1
+    assert (scheduler.queue_tokens, scheduler.queue_inputs) == (15, 1)
+    fake.release(2)
+    waiting.result(SECONDS)
+    assert scheduler.queue_tokens == 0
+
+
+def test_a_request_larger_than_the_queue_goes_when_it_is_alone(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    fake.release(50)
+    assert len(scheduler.submit(encodings(*range(1, 41))).result(SECONDS).vectors) == 40
+
+
+def test_abandoned_work_is_dropped_before_the_forward(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    hold(scheduler, fake)
+    gone, stays = scheduler.submit(encodings(1, 2, 3)), scheduler.submit(encodings(4))
+    assert gone.cancel()
+    fake.release()
+    assert fake.next_batch() == [4]
+    fake.release()
+    stays.result(SECONDS)
+    assert (scheduler.queue_tokens, scheduler.queue_inputs) == (0, 0)
+    with pytest.raises(CancelledError):
+        gone.result(SECONDS)
+
+
+def test_a_request_abandoned_in_its_batch_is_not_computed_further(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    long = scheduler.submit(encodings(1, 2, 3, 4, 5, 6))
+    assert fake.next_batch() == [1, 2, 3, 4]
+    long.cancel()
+    follower = scheduler.submit(encodings(7))
+    fake.release()
+    assert fake.next_batch() == [7]
+    fake.release()
+    follower.result(SECONDS)
+
+
+def test_a_failing_batch_fails_its_own_requests_only(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
+    hold(scheduler, fake)
+    fake.failures[1] = RuntimeError("secret text")
+    bad, beside = scheduler.submit(encodings(1, 2, 3)), scheduler.submit(encodings(4, 5))
+    later = scheduler.submit(encodings(6))
+    fake.release()
+    assert fake.next_batch() == [1, 4, 6, 2]
+    fake.release(5)
+    for future in (bad, beside, later):
+        with pytest.raises(InternalError) as failed:
+            future.result(SECONDS)
+        assert "secret" not in str(failed.value)
+    assert metrics.registry.get_sample_value("l2v_batches_total", {"outcome": "error"}) == 1
+    assert scheduler.submit(encodings(9)).result(SECONDS).vectors.ravel().tolist() == [9]
+    assert scheduler.queue_tokens == 0
+
+
+def test_a_vector_that_is_not_finite_never_leaves(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    hold(scheduler, fake)
+    fake.nan = {1}
+    bad, good = scheduler.submit(encodings(1)), scheduler.submit(encodings(2))
+    fake.release(2)
+    with pytest.raises(InternalError):
+        bad.result(SECONDS)
+    assert good.result(SECONDS).vectors.ravel().tolist() == [2]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_engine_leaves_no_future_pending(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    hold(scheduler, fake)
+    fake.failures[1] = SystemExit()
+    dying, waiting = scheduler.submit(encodings(1, 1, 1, 1)), scheduler.submit(encodings(2, length=4))
+    fake.release(2)
+    with pytest.raises(InternalError):
+        dying.result(SECONDS)
+    with pytest.raises(UnavailableError):
+        waiting.result(SECONDS)
+    scheduler.close(SECONDS)
+    assert not scheduler.alive(timeout=SECONDS)
+    with pytest.raises(UnavailableError):
+        scheduler.submit(encodings(3))
+
+
+def test_a_hanging_forward_stops_the_heartbeat(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    assert scheduler.alive(timeout=SECONDS)
+    hold(scheduler, fake)
+    assert not scheduler.alive(timeout=0)
+
+
+def test_close_finishes_what_waits_and_refuses_the_rest(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    hold(scheduler, fake)
+    waiting = scheduler.submit(encodings(1, 2, 3, 4, 5))
+    closer = threading.Thread(target=scheduler.close)
+    closer.start()
+    fake.release(10)
+    closer.join(SECONDS)
+    assert waiting.result(0).vectors.ravel().tolist() == [1, 2, 3, 4, 5]
+    with pytest.raises(UnavailableError):
+        scheduler.submit(encodings(6))
+
+
+def test_every_future_is_resolved_once_under_a_crowd(metrics: Metrics) -> None:
+    """Many threads submit and half of them cancel at once; nothing is lost, mixed up or counted twice."""
+    scheduler = Scheduler(lambda batch: np.array([[e.ids[0]] for e in batch], np.float32), 16, 1_000_000, metrics)
+    failures: list[object] = []
+
+    def client(number: int) -> None:
+        for turn in range(100):
+            names = [number * 1000 + turn * 5 + i for i in range(5)]
+            future = scheduler.submit(encodings(*names))
+            if turn % 2 and future.cancel():
+                continue
+            if (got := future.result(SECONDS).vectors.ravel().tolist()) != names:
+                failures.append((names, got))
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(16)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join(60)
+    scheduler.close(SECONDS)
+    assert not failures
+    assert (scheduler.queue_tokens, scheduler.queue_inputs) == (0, 0)

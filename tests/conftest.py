@@ -1,0 +1,80 @@
+"""What the tests share: an offline Hub cache with the parity stacks, tiny models, and servers on free ports."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before transformers and huggingface_hub are imported: they read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="l2v-hub-")
+for name in [name for name in os.environ if name.startswith("L2V_")]:
+    del os.environ[name]
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import transformers
+
+from models import Encoder, load
+from tests import tiny
+from tests.parity.hub import make_hub_cache
+from tests.serving import LocalServer, ServerProcess
+
+PARITY = Path(__file__).parent / "parity"
+STACKS = {
+    "llama3-instruct": ("meta-llama/Meta-Llama-3-8B-Instruct", "Meta-Llama-3-8B-Instruct"),
+    "mistral-instruct": ("mistralai/Mistral-7B-Instruct-v0.2", "Mistral-7B-Instruct-v2"),
+    "sheared-llama": ("princeton-nlp/Sheared-LLaMA-1.3B", "Sheared-LLaMA"),
+    "gemma": ("google/gemma-2b", "Gemma-2b"),
+    "qwen2-instruct": ("Qwen/Qwen2-1.5B-Instruct", "Qwen2-1.5B-Instruct"),
+}
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hub() -> Iterator[Path]:
+    """A Hub cache that holds the parity stacks under the names of the published ones."""
+    cache = Path(os.environ["HF_HUB_CACHE"])
+    for stack, (base, family) in STACKS.items():
+        folder = PARITY / "stacks" / stack
+        mntp = f"McGill-NLP/LLM2Vec-{family}-mntp"
+        repositories = {base: "base", mntp: "mntp", f"{mntp}-supervised": "contrastive"}
+        make_hub_cache(cache, {name: folder / part for name, part in repositories.items()})
+    yield cache
+    shutil.rmtree(cache)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama."""
+    return tiny.make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter for it."""
+    return tiny.make_adapter(tmp_path_factory.mktemp("adapter"), base)
+
+
+@pytest.fixture(scope="session")
+def encoder(adapter: Path) -> Encoder:
+    """Both, loaded in float32."""
+    return load(str(adapter), dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def server(encoder: Encoder) -> Iterator[LocalServer]:
+    """The service on the tiny encoder, behind a real socket in this process."""
+    with LocalServer(encoder) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[ServerProcess]:
+    """`l2v serve` as users start it: a process of its own with the built-in model."""
+    with ServerProcess() as process:
+        process.wait_ready()
+        yield process

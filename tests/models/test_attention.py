@@ -1,0 +1,123 @@
+"""Packed bidirectional attention against plain attention, and the architectures that can and cannot run it."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from models import Encoder, Input, UnsupportedModelError, load
+from models.attention import packed_attention, segment_attention
+from tests import tiny
+
+SUPPORTED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "starcoder2"]
+TEXTS = ["a", "a longer text with several words in it", "mid sized", "x" * 300, "Grüße, 世界 🙂"]
+
+
+def states(tokens: int, heads: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(1, heads, tokens, 8, dtype=dtype)
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_each_segment_attends_to_itself_alone_and_both_ways(key_heads: int) -> None:
+    torch.manual_seed(0)
+    bounds = [0, 1, 4, 11]
+    query, key, value = states(11, 4), states(11, key_heads), states(11, key_heads)
+    output = segment_attention(query, key, value, torch.tensor(bounds, dtype=torch.int32), 0.3)
+    key, value = (part.repeat_interleave(4 // key_heads, dim=1) for part in (key, value))
+    for start, end in pairwise(bounds):
+        expected = torch.softmax(query[:, :, start:end] @ key[:, :, start:end].mT * 0.3, -1) @ value[:, :, start:end]
+        torch.testing.assert_close(output[:, start:end], expected.transpose(1, 2))
+
+
+def test_the_operator_is_well_formed_for_compilation() -> None:
+    bounds = torch.tensor([0, 2, 5], dtype=torch.int32)
+    torch.library.opcheck(
+        segment_attention,
+        (states(5, 4), states(5, 2), states(5, 2), bounds, 0.5),
+        test_utils=["test_schema", "test_faketensor"],
+    )
+
+
+def test_scaling_defaults_to_the_head_dimension() -> None:
+    query, key, value = (states(3, 2) for _ in range(3))
+    bounds = torch.tensor([0, 3], dtype=torch.int32)
+    output, weights = packed_attention(torch.nn.Identity(), query, key, value, None, cu_seqlens=bounds)
+    torch.testing.assert_close(output, scaled_dot_product_attention(query, key, value).transpose(1, 2))
+    assert weights is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"cu_seqlens": None}, "does not hand"),
+        ({"attention_mask": torch.zeros(1)}, "mask of its own"),
+        ({"softcap": 50.0}, "soft-caps"),
+        ({"s_aux": torch.zeros(1)}, "sinks"),
+    ],
+)
+def test_what_would_change_the_scores_is_refused(arguments: dict[str, object], reason: str) -> None:
+    bounds = torch.tensor([0, 3], dtype=torch.int32)
+    arguments = {"attention_mask": None, "cu_seqlens": bounds} | arguments
+    with pytest.raises(UnsupportedModelError, match=reason):
+        packed_attention(torch.nn.Identity(), states(3, 2), states(3, 2), states(3, 2), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model_type", SUPPORTED)
+def test_architecture_gives_the_same_vectors_packed_and_as_transformers_computes_them(
+    model_type: str, tmp_path: Path
+) -> None:
+    """transformers' own SDPA with `is_causal=False`, one text at a time, is an implementation not ours."""
+    folder = tiny.make_base(tmp_path, model_type)
+    encoder = load(str(folder), dtype="float32", skip_instruction=False)
+    packed = encoder.encode([Input(text) for text in TEXTS])
+    model = encoder.model
+    model.config.is_causal = False
+    model.set_attn_implementation("eager")
+    for text, vector in zip(TEXTS, packed, strict=True):
+        ids = torch.tensor([encoder.tokenize([Input(text)])[0].ids])
+        with torch.inference_mode():
+            expected = model(ids, use_cache=False).last_hidden_state[0].mean(0)
+        np.testing.assert_allclose(vector, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [4, 64])
+def test_a_sliding_window_is_cleared(window: int, tmp_path: Path) -> None:
+    narrow = load(str(tiny.make_base(tmp_path / "narrow", "mistral", sliding_window=window)), dtype="float32")
+    wide = load(str(tiny.make_base(tmp_path / "wide", "mistral", sliding_window=None)), dtype="float32")
+    inputs = [Input(text) for text in TEXTS]
+    np.testing.assert_allclose(narrow.encode(inputs), wide.encode(inputs), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "reason"),
+    [
+        ("gemma2", {}, "soft-caps"),
+        ("gpt_oss", {"max_position_embeddings": 131072}, "sinks"),
+        ("bloom", {}, "mixes the sequences|causally|packed"),
+        ("stablelm", {}, "does not hand"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_architecture_that_cannot_is_refused_with_the_reason(
+    model_type: str, changes: dict[str, object], reason: str, tmp_path: Path
+) -> None:
+    folder = tiny.make_base(tmp_path, model_type, **changes)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        load(str(folder), dtype="float32")
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999999), ("bfloat16", 0.9999)])
+def test_batch_mates_do_not_matter(adapter: Path, dtype: str, least: float) -> None:
+    encoder: Encoder = load(str(adapter), dtype=dtype)  # type: ignore[arg-type]
+    inputs = [Input(f"text {i} " + "word " * (i * 7 % 60), "Find it:" if i % 3 else "") for i in range(64)]
+    together = encoder.encode(inputs, max_batch_tokens=100_000)
+    alone = np.concatenate([encoder.encode([input_]) for input_ in inputs])
+    assert cosines(together, alone).min() >= least
+
+
+def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    return (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)

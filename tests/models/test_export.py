@@ -1,0 +1,88 @@
+"""The merged export: same vectors, no peft, and as much of it as sentence-transformers can express."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import Encoder, Input, ModelError, load
+from models.export import export
+from tests.conftest import PARITY
+
+INPUTS = [Input("hello world"), Input("  a text with leading spaces", "an instruction:"), Input("word " * 600, "long:")]
+# A stack whose tokenizer transformers rebuilds, and one with a template that its name alone would no longer tell.
+MODELS = ["sheared-llama-1.3b-supervised", "mistral-7b-supervised"]
+
+
+@pytest.fixture(params=MODELS)
+def original(request: pytest.FixtureRequest) -> Encoder:
+    return load(request.param, dtype="float32")
+
+
+@pytest.fixture
+def folder(original: Encoder, tmp_path: Path) -> Path:
+    export(original, tmp_path / "renamed")
+    return tmp_path / "renamed"
+
+
+def test_the_export_gives_the_same_vectors(original: Encoder, folder: Path) -> None:
+    again = load(str(folder), dtype="float32")
+    np.testing.assert_array_equal(again.encode(INPUTS), original.encode(INPUTS))
+    assert again.describe() == original.describe()
+
+
+def test_the_export_loads_without_peft(original: Encoder, folder: Path) -> None:
+    """`peft` hidden: the export needs none of it."""
+    script = (
+        "import sys; sys.modules['peft'] = None\n"
+        "from models import Input, load\n"
+        f"print(load({str(folder)!r}, dtype='float32').encode([Input('hello world')])[0, :3].tolist())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PARITY.parents[1]
+    )
+    np.testing.assert_allclose(json.loads(run.stdout), original.encode(INPUTS[:1])[0, :3], atol=1e-6)
+
+
+def test_the_export_says_what_sentence_transformers_cannot(folder: Path) -> None:
+    own = json.loads((folder / "l2v.json").read_text())
+    assert len(own["sources"]) == 3
+    for limit in own["sentence_transformers_limits"]:
+        assert limit in (folder / "README.md").read_text()
+    assert any("instruction is left out of pooling only" in limit for limit in own["sentence_transformers_limits"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sentence_transformers_loads_the_export(adapter: Path, tmp_path: Path) -> None:
+    """With a prompt its pooling equals ours; without one it pools the beginning token too."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = load(str(adapter), dtype="float32")
+    export(encoder, tmp_path / "out")
+    theirs = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    texts = ["hello world", "another, longer text"]
+    ours = encoder.encode([Input(text, "Find it:") for text in texts])
+    np.testing.assert_allclose(theirs.encode(texts, prompt="Find it: "), ours, atol=1e-5)
+    everything = load(str(adapter), dtype="float32", skip_instruction=False).encode([Input(text) for text in texts])
+    np.testing.assert_allclose(theirs.encode(texts), everything, atol=1e-5)
+
+
+def test_an_existing_folder_is_not_touched(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("kept")
+    with pytest.raises(ModelError, match="exists already"):
+        export(encoder, tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+def test_a_failed_export_leaves_nothing(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(encoder.tokenizer), "save_pretrained", full)
+    with pytest.raises(ModelError, match="No space left"):
+        export(encoder, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

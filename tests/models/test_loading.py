@@ -1,0 +1,270 @@
+"""Sources of every kind, in order and pinned; and every way a source can be bad, each with its one sentence."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from models import AdapterError, Input, ModelError, SourceError, UnsupportedModelError, load
+from models.published import STACKS
+from models.sources import resolve
+from tests import tiny
+from tests.parity.hub import make_hub_cache
+
+INPUTS = [Input("hello world"), Input("a text", "an instruction:")]
+
+
+def vectors(model: str | Path, *adapters: str | Path) -> np.ndarray:
+    return load(str(model), [str(adapter) for adapter in adapters], dtype="float32").encode(INPUTS)
+
+
+def copy(source: Path, target: Path) -> Path:
+    return Path(shutil.copytree(source, target))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_merging_equals_the_adapters_change_of_the_weights(base: Path, adapter: Path) -> None:
+    plain, merged = load(str(base), dtype="float32").model, load(str(base), [str(adapter)], dtype="float32").model
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = "layers.1.self_attn.q_proj"
+    a, b = (weights[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    expected = plain.get_submodule(name).weight + 2.0 * (b @ a)  # lora_alpha 8 over r 4
+    torch.testing.assert_close(merged.get_submodule(name).weight, expected)
+
+
+def test_an_adapter_folder_brings_its_base(base: Path, adapter: Path) -> None:
+    np.testing.assert_array_equal(vectors(adapter), vectors(base, adapter))
+    assert np.abs(vectors(base) - vectors(adapter)).max() > 1e-2
+
+
+def test_adapters_are_merged_in_the_order_given(base: Path, adapter: Path, tmp_path: Path) -> None:
+    second = tiny.make_adapter(tmp_path / "second", base, seed=7)
+    both = load(str(adapter), [str(second)], dtype="float32")
+    assert [source["name"] for source in both.provenance] == [base.name, adapter.name, "second"]
+    np.testing.assert_array_equal(both.encode(INPUTS), vectors(base, adapter, second))
+    assert np.abs(both.encode(INPUTS) - vectors(adapter)).max() > 1e-2
+
+
+def test_a_published_short_name_brings_base_mntp_and_second_adapter() -> None:
+    encoder = load("sheared-llama-1.3b-supervised", dtype="float32")
+    assert [(source["name"], source["kind"]) for source in encoder.provenance] == [
+        ("princeton-nlp/Sheared-LLaMA-1.3B", "base"),
+        ("McGill-NLP/LLM2Vec-Sheared-LLaMA-mntp", "adapter"),
+        ("McGill-NLP/LLM2Vec-Sheared-LLaMA-mntp-supervised", "adapter"),
+    ]
+    assert all(len(source["revision"]) == 40 for source in encoder.provenance)
+    assert encoder.base == "princeton-nlp/Sheared-LLaMA-1.3B"
+
+
+def test_the_template_goes_by_the_base_that_the_adapter_names() -> None:
+    assert load("mistral-7b-supervised").template == "inst"
+    assert load("llama-3-8b-supervised").template == "llama-3-instruct"
+    assert load("llama-3-8b-supervised", template="none").template == "none"
+
+
+def test_all_published_stacks_are_hub_ids() -> None:
+    assert len(STACKS) == 19
+    for name, stack in STACKS.items():
+        if name != "demo":
+            assert all(source.startswith("McGill-NLP/LLM2Vec-") for source in (stack.model, *stack.adapters))
+
+
+def test_a_revision_can_be_pinned(hub: Path, base: Path) -> None:
+    make_hub_cache(hub, {"someone/pinned": base})
+    commit = resolve("someone/pinned").revision
+    assert resolve(f"someone/pinned@{commit}").revision == commit
+    with pytest.raises(SourceError, match="someone/pinned@v2 is not in the local Hub cache"):
+        resolve("someone/pinned@v2")
+
+
+def test_settings_come_from_the_sources_and_yield_to_the_callers(base: Path, adapter: Path, tmp_path: Path) -> None:
+    tuned = copy(adapter, tmp_path / "tuned")
+    (tuned / "llm2vec_config.json").write_text(
+        '{"pooling_mode": "weighted_mean", "max_length": 64, "doc_max_length": 32}'
+    )
+    encoder = load(str(tuned), dtype="float32")
+    assert (encoder.pooling, encoder.max_length, encoder.tokenization.doc_max_length) == ("weighted_mean", 64, 32)
+    assert load(str(tuned), dtype="float32", pooling="mean", max_length=128).describe()["max_length"] == 128
+
+
+def test_bin_weights_are_read_and_pickles_are_not(base: Path, tmp_path: Path) -> None:
+    folder = copy(base, tmp_path / "bin")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    np.testing.assert_array_equal(vectors(folder), vectors(base))
+
+    trap = tmp_path / "trap"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+            return Path.touch, (trap,)  # type: ignore[return-value]
+
+    torch.save({"model.norm.weight": Payload()}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError):
+        load(str(folder))
+    assert not trap.exists()
+
+
+def test_remote_code_is_never_run(base: Path, tmp_path: Path) -> None:
+    folder = copy(base, tmp_path / "code")
+    trap = tmp_path / "trap"
+    (folder / "modeling_trap.py").write_text(f"open({str(trap)!r}, 'w')\nclass Model: pass\nclass Config: pass\n")
+    edit(folder / "config.json", auto_map={"AutoModel": "modeling_trap.Model", "AutoConfig": "modeling_trap.Config"})
+    np.testing.assert_array_equal(vectors(folder), vectors(base))
+    edit(folder / "config.json", model_type="trap")
+    with pytest.raises(UnsupportedModelError, match="of type trap"):
+        load(str(folder))
+    assert not trap.exists()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def scale(path: Path, part: str, factor: float) -> None:
+    save_file({k: v * factor if part in k else v for k, v in load_file(path).items()}, path, {"format": "pt"})
+
+
+BASE_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), SourceError, "has no weights"),
+    "truncated": (lambda f: truncate(f / "model.safetensors"), SourceError, "damaged or incomplete"),
+    "garbled": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 999), SourceError, "damaged or incomplete"),
+    "config no json": (lambda f: (f / "config.json").write_text("{"), SourceError, "config.json of .* is damaged"),
+    "config of another shape": (
+        lambda f: edit(f / "config.json", hidden_size=64, head_dim=16),
+        SourceError,
+        "do not fit",
+    ),
+    "more layers than weights": (lambda f: edit(f / "config.json", num_hidden_layers=3), SourceError, "are missing"),
+    "no tokenizer": (
+        lambda f: [p.unlink() for p in f.glob("token*")] and None,
+        SourceError,
+        "no tokenizer that can be read",
+    ),
+    "tokenizer garbled": (lambda f: (f / "tokenizer.json").write_text("{}"), SourceError, "tokenizer"),
+    "unknown architecture": (lambda f: edit(f / "config.json", model_type="martian"), UnsupportedModelError, "martian"),
+    "encoder architecture": (lambda f: edit(f / "config.json", model_type="t5"), ModelError, "."),
+    "NaN weights": (lambda f: scale(f / "model.safetensors", "norm", float("nan")), ModelError, "NaN"),
+    "no config": (lambda f: (f / "config.json").unlink(), SourceError, "is no model"),
+    "too few positions": (
+        lambda f: edit(f / "config.json", max_position_embeddings=256),
+        ModelError,
+        "beyond the 256 positions",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BASE_FAULTS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_bad_base_is_refused_with_its_name(fault: str, base: Path, tmp_path: Path) -> None:
+    spoil, error, reason = BASE_FAULTS[fault]
+    folder = copy(base, tmp_path / "bad-base")
+    spoil(folder)
+    with pytest.raises(error, match=reason) as refused:
+        load(str(folder), dtype="float32")
+    assert "\n" not in str(refused.value)
+
+
+ADAPTER_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] = {
+    "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), SourceError, "has no weights"),
+    "truncated": (lambda f: truncate(f / "adapter_model.safetensors"), SourceError, "damaged"),
+    "untrained": (lambda f: scale(f / "adapter_model.safetensors", "lora_B", 0), AdapterError, "changes nothing"),
+    "NaN": (lambda f: scale(f / "adapter_model.safetensors", "lora_A", float("inf")), AdapterError, "NaN or infinity"),
+    "a key too few": (
+        lambda f: save_file(
+            dict(list(load_file(f / "adapter_model.safetensors").items())[1:]), f / "adapter_model.safetensors"
+        ),
+        AdapterError,
+        "have no partner",
+    ),
+    "other modules": (
+        lambda f: edit(f / "adapter_config.json", target_modules=["query_key_value"]),
+        AdapterError,
+        "does not fit",
+    ),
+    "config no json": (lambda f: (f / "adapter_config.json").write_text("["), SourceError, "is damaged"),
+    "no base named": (
+        lambda f: edit(f / "adapter_config.json", base_model_name_or_path=None),
+        SourceError,
+        "name that",
+    ),
+    "base missing": (
+        lambda f: edit(f / "adapter_config.json", base_model_name_or_path="no/where"),
+        SourceError,
+        "no/where is not in",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", ADAPTER_FAULTS)
+def test_a_bad_adapter_is_refused_with_its_name(fault: str, adapter: Path, tmp_path: Path) -> None:
+    spoil, error, reason = ADAPTER_FAULTS[fault]
+    folder = copy(adapter, tmp_path / "bad-adapter")
+    spoil(folder)
+    with pytest.raises(error, match=reason) as refused:
+        load(str(folder), dtype="float32")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_adapter_for_another_shape_is_refused(base: Path, tmp_path: Path) -> None:
+    other = tiny.make_base(tmp_path / "other", hidden_size=64, head_dim=16)
+    with pytest.raises(AdapterError, match="has shape"):
+        load(str(base), [str(tiny.make_adapter(tmp_path / "misfit", other))], dtype="float32")
+
+
+def test_an_adapter_trained_on_the_causal_model_is_refused_with_a_hint(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    folder = copy(adapter, tmp_path / "causal")
+    path = folder / "adapter_model.safetensors"
+    save_file({k.replace("base_model.model.", "base_model.model.model."): v for k, v in load_file(path).items()}, path)
+    with pytest.raises(AdapterError, match="ForCausalLM"):
+        load(str(folder), dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("./nowhere", "neither a folder here nor a published short name nor a Hub id"),
+        ("mistral-70b", "neither a folder here nor a published short name nor a Hub id"),
+        ("a/b/c", "neither a folder here"),
+        ("someone/something", "not in the local Hub cache and the Hub cannot be reached"),
+        ("someone/some thing", "not on the Hub"),
+    ],
+)
+def test_a_source_that_is_not_there_is_named(name: str, reason: str) -> None:
+    with pytest.raises(SourceError, match=reason) as refused:
+        load(name)
+    assert name in str(refused.value)
+
+
+def test_a_base_is_no_adapter(base: Path) -> None:
+    with pytest.raises(SourceError, match="is no adapter"):
+        load(str(base), [str(base)])
+
+
+def test_beginning_token_pooling_needs_a_beginning_token() -> None:
+    with pytest.raises(ModelError, match="bos_token"):
+        load("Qwen/Qwen2-1.5B-Instruct", dtype="float32", pooling="bos_token")
+
+
+def test_the_causal_checkpoint_itself_would_not_pass_the_probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe on transformers' own causal attention: what a silent fall-back would look like."""
+    from models import verify
+
+    model = AutoModelForCausalLM.from_pretrained(base).model
+    monkeypatch.setattr(
+        verify, "hidden_states", lambda model, batch: model(batch.input_ids, use_cache=False).last_hidden_state[0]
+    )
+    with pytest.raises(UnsupportedModelError, match="runs causally"):
+        verify.verify(model)

@@ -1,0 +1,125 @@
+"""Where we differ from the reference on purpose, and that huge texts cost little. Equality stands in tests/parity."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from models import Encoder, Input, InputError
+from models.templates import TEMPLATES
+from models.tokenization import Tokenization
+
+
+@pytest.fixture
+def tokenization(encoder: Encoder) -> Tokenization:
+    """One token a byte behind <s> (256): lengths can be read off the text."""
+    return encoder.tokenization
+
+
+def text_of(tokenization: Tokenization, ids: list[int]) -> str:
+    text: str = tokenization.tokenizer.decode(ids)
+    return text
+
+
+def test_special_tokens_of_the_tokenizer_are_found(tokenization: Tokenization) -> None:
+    assert (tokenization.leading, tokenization.trailing) == (1, 0)
+
+
+def test_instruction_is_attended_to_and_not_pooled(tokenization: Tokenization) -> None:
+    (encoding,) = tokenization([Input("hello", " Find: ")])
+    assert encoding.ids[0] == 256
+    assert text_of(tokenization, encoding.ids) == "Find: hello"
+    assert encoding.pooled == len("hello")
+    assert not encoding.truncated
+
+
+def test_everything_is_pooled_when_asked(tokenization: Tokenization) -> None:
+    (encoding,) = replace(tokenization, skip_instruction=False)([Input("hello", "Find:")])
+    assert encoding.pooled == len(encoding)
+
+
+@pytest.mark.parametrize("text", ["x" * 450, "世界" * 400, "🙂" * 300, "é" * 399 + "x" * 9])
+def test_a_long_text_without_spaces_is_cut_by_tokens_and_not_to_nothing(tokenization: Tokenization, text: str) -> None:
+    (encoding,) = tokenization([Input(text)])
+    kept = text_of(tokenization, encoding.ids)
+    assert encoding.truncated
+    assert text.startswith(kept)
+    assert 396 <= encoding.pooled <= 400
+    assert encoding.pooled == len(kept.encode())
+
+
+def test_the_references_separator_is_ordinary_text(tokenization: Tokenization) -> None:
+    text = "mind the !@#$%^&*() gap"
+    (encoding,) = tokenization([Input(text, "Find:")])
+    assert encoding.pooled == len(text)
+    assert text_of(tokenization, encoding.ids) == f"Find: {text}"
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t　"])
+def test_an_empty_text_is_refused_by_its_place(tokenization: Tokenization, text: str) -> None:
+    with pytest.raises(InputError) as refused:
+        tokenization([Input("fine"), Input(text, "Find:")])
+    assert (refused.value.index, refused.value.field) == (1, "text")
+
+
+def test_the_span_keeps_to_the_text_when_the_row_is_cut(tokenization: Tokenization) -> None:
+    """The reference pools the last N positions of the cut row, and so parts of the instruction."""
+    (encoding,) = tokenization([Input("t" * 300, "i" * 399)])
+    assert len(encoding) == 512
+    assert encoding.truncated
+    assert encoding.pooled == 512 - 1 - 400  # beginning token, instruction and space stay, the text gives way
+    assert text_of(tokenization, encoding.ids[-encoding.pooled :]) == "t" * encoding.pooled
+
+
+def test_an_instruction_that_pushes_the_text_out_is_refused(tokenization: Tokenization) -> None:
+    with pytest.raises(InputError) as refused:
+        tokenization([Input("text", "i" * 600)])
+    assert refused.value.field == "instruction"
+
+
+def test_row_ends_with_the_trailing_special_token_when_cut(tokenization: Tokenization) -> None:
+    from tokenizers import Tokenizer, processors
+
+    tokenizer = Tokenizer.from_str(tokenization.tokenizer.to_str())
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 256), ("</s>", 257)]
+    )
+    both = replace(tokenization, tokenizer=tokenizer)
+    assert (both.leading, both.trailing) == (1, 1)
+    (encoding,) = both([Input("t" * 300, "i" * 399)])
+    assert (len(encoding), encoding.ids[0], encoding.ids[-1]) == (512, 256, 257)
+
+
+def test_text_is_trimmed_by_words_before_the_instruction_is_added(tokenization: Tokenization) -> None:
+    (encoding,) = tokenization([Input("one  two\n" * 100, "Find:")])
+    kept = text_of(tokenization, encoding.ids).removeprefix("Find: ")
+    assert encoding.truncated
+    assert kept == " ".join((["one", "two"] * 100)[: len(kept.split())])
+    assert encoding.pooled == len(kept) <= 400
+
+
+def test_no_trimming_when_texts_may_be_as_long_as_rows(tokenization: Tokenization) -> None:
+    (encoding,) = replace(tokenization, doc_max_length=512)([Input("word " * 50_000)])
+    assert (len(encoding), encoding.pooled, encoding.truncated) == (512, 511, True)
+
+
+def test_template_suffix_is_pooled_and_prefix_is_not(tokenization: Tokenization) -> None:
+    (encoding,) = replace(tokenization, template=TEMPLATES["inst"])([Input(" hello ", "Find:")])
+    assert text_of(tokenization, encoding.ids) == "[INST] Find:  hello [/INST]"
+    assert encoding.pooled == len(" hello [/INST]")
+
+
+def test_a_huge_text_costs_little(tokenization: Tokenization) -> None:
+    """The reference tokenises all of it about twenty times; cost is bounded by a leading piece here."""
+    huge = [Input("word " * 200_000), Input("x" * 1_000_000)]
+    started = time.process_time()
+    encodings = tokenization(huge)
+    assert time.process_time() - started < 5
+    assert all(encoding.truncated and encoding.pooled <= 400 for encoding in encodings)
+    small = tokenization([Input("word " * 4_000)])[0]
+    assert 300 < small.pooled <= 400
+
+
+def test_inputs_are_tokenised_as_if_alone(tokenization: Tokenization) -> None:
+    inputs = [Input("a", "b:"), Input("c" * 500), Input("d  e"), Input("f " * 300, "g")]
+    assert tokenization(inputs) == [tokenization([input_])[0] for input_ in inputs]

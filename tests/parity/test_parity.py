@@ -1,0 +1,48 @@
+"""The service against vectors of the real `llm2vec` 0.2.3, through HTTP (see generate.py)."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from models import Input, load
+from tests.conftest import PARITY, STACKS
+from tests.serving import LocalServer
+
+TOLERANCE = 1e-4
+CASES = json.loads((PARITY / "cases.json").read_text(encoding="utf-8"))
+RUNS = [
+    (path.stem, name) for path in sorted((PARITY / "goldens").glob("*.safetensors")) for name in sorted(load_file(path))
+]
+
+
+def test_goldens_cover_the_contract() -> None:
+    assert {stack for stack, _ in RUNS} == set(STACKS)
+    assert len(CASES) > 30
+
+
+@pytest.mark.parametrize(("stack", "name"), RUNS)
+def test_vectors_equal_the_reference(stack: str, name: str) -> None:
+    pooling, _, everything = name.partition(".")
+    golden = load_file(PARITY / "goldens" / f"{stack}.safetensors")[name]
+    mntp = f"McGill-NLP/LLM2Vec-{STACKS[stack][1]}-mntp"
+    encoder = load(mntp, [f"{mntp}-supervised"], dtype="float32", pooling=pooling, skip_instruction=not everything)
+    inputs = [{"text": case["text"], "instruction": case["instruction"] or ""} for case in CASES]
+
+    with LocalServer(encoder) as server:
+        content = server.embed(inputs, normalize=False)
+
+    difference = np.abs(np.array(content["embeddings"], np.float32) - golden).max(axis=1)
+    worst = {CASES[i]["name"]: float(difference[i]) for i in np.nonzero(difference > TOLERANCE)[0]}
+    assert not worst
+
+
+@pytest.mark.parametrize("stack", sorted(STACKS))
+@pytest.mark.parametrize("pooling", ["mean", "eos_token"])
+def test_rows_and_spans_equal_the_reference(stack: str, pooling: str) -> None:
+    golden = json.loads((PARITY / "goldens" / f"{stack}.json").read_text())[pooling]
+    encoder = load(f"McGill-NLP/LLM2Vec-{STACKS[stack][1]}-mntp", dtype="float32", pooling=pooling)
+    encodings = encoder.tokenize([Input(case["text"], case["instruction"] or "") for case in CASES])
+    assert [encoding.ids for encoding in encodings] == golden["ids"]
+    assert [encoding.pooled for encoding in encodings] == golden["pooled"]

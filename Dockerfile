@@ -1,0 +1,33 @@
+# One image for CPU and GPU: torch from PyPI carries its own CUDA libraries and uses them where there is a device.
+ARG PYTHON_IMAGE=python:3.11-slim
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /src
+RUN python -m venv /opt/l2v
+ENV PATH=/opt/l2v/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The dependencies first: this layer, by far the largest, stays when only the source changes.
+COPY pyproject.toml ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    > requirements.txt && pip install -r requirements.txt
+COPY README.md LICENSE ./
+COPY models ./models
+COPY app ./app
+RUN pip install --no-deps .
+
+FROM ${PYTHON_IMAGE}
+RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin l2v && install -d -o l2v /models
+COPY --from=build /opt/l2v /opt/l2v
+ENV PATH=/opt/l2v/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HF_HOME=/models \
+    L2V_HOST=0.0.0.0 \
+    L2V_PORT=8080
+VOLUME /models
+USER 10001
+WORKDIR /home/l2v
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['L2V_PORT']}/health\", timeout=2)"]
+ENTRYPOINT ["l2v"]
+CMD ["serve"]

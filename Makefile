@@ -1,0 +1,41 @@
+# `make serve` and `make test` do all set-up themselves; PYTHON names another interpreter than python3.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: serve test lint docs goldens clean
+
+serve: .venv/serve  ## Serve the built-in model, or what L2V_MODEL names, on port 8080
+	$(BIN)/l2v serve
+
+test: .venv/test  ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/test  ## Style, types and the generated tables of the docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/tables.py --check
+
+docs: .venv/test  ## Write the generated tables of the docs anew
+	$(BIN)/python docs/tables.py
+
+goldens:  ## Make the parity stacks and goldens anew with the reference, in a venv of its own
+	$(PYTHON) -m venv .venv-reference
+	.venv-reference/bin/pip install --quiet -r tests/parity/requirements.txt
+	.venv-reference/bin/python tests/parity/generate.py
+
+clean:
+	rm -rf .venv .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "l2v needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# Stamps: an install is done again when the dependencies change.
+.venv/serve: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/test: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[test,lint]'
+	@touch $@ .venv/serve

@@ -1,0 +1,139 @@
+"""The metrics as a real Prometheus sees them, and the dashboard that reads them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.serving import LOAD_SECONDS, ServerProcess, free_port, wait_for
+
+DOCKER = Path(__file__).parents[2] / "docker"
+NAMES = """
+l2v_requests_total l2v_request_seconds l2v_stage_seconds l2v_inputs_total l2v_tokens_total l2v_truncated_inputs_total
+l2v_batch_tokens l2v_batch_inputs l2v_batches_total l2v_queue_tokens l2v_queue_inputs l2v_requests_in_flight
+l2v_rejected_total l2v_engine_up l2v_model_info l2v_device_memory_bytes
+""".split()
+
+
+def program(name: str) -> str:
+    """A system program; without it the test is skipped, and fails in CI, which installs it."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed (Debian's package prometheus has it)"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="module")
+def busy(demo: ServerProcess) -> ServerProcess:
+    """The service after some traffic of every kind."""
+    for number in range(5):
+        demo.client.post("/embed", json={"inputs": ["a text"] * (number + 1) + ["word " * 900]})
+        demo.client.post("/similarity", json={"queries": "a", "documents": ["b", "c"]})
+    demo.client.post("/embed", json={"inputs": ""})
+    demo.client.get("/nowhere")
+    return demo
+
+
+class Prometheus:
+    """A Prometheus that scrapes one service, by the configuration of the compose file."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        config = (DOCKER / "prometheus.yml").read_text()
+        assert "l2v:8080" in config
+        (folder / "prometheus.yml").write_text(
+            config.replace("l2v:8080", target).replace("scrape_interval: 5s", "scrape_interval: 200ms")
+        )
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.process = subprocess.Popen(
+            [
+                program("prometheus"),
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={self.url.removeprefix('http://')}",
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        try:
+            answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
+        except httpx.TransportError:
+            return []
+        assert answer["status"] == "success", answer
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
+    def value(self, expression: str) -> float:
+        (sample,) = self.query(expression)
+        return float(sample["value"][1])
+
+
+@pytest.fixture(scope="module")
+def prometheus(busy: ServerProcess) -> Iterator[Prometheus]:
+    program("prometheus")
+    with tempfile.TemporaryDirectory() as folder:
+        running = Prometheus(Path(folder), busy.url.removeprefix("http://"))
+        try:
+            wait_for(lambda: running.query('up{job="l2v"} == 1'), LOAD_SECONDS, "scrape")
+            yield running
+        finally:
+            running.process.terminate()
+            running.process.wait(30)
+
+
+def test_promtool_finds_nothing_to_mend(busy: ServerProcess) -> None:
+    text = busy.client.get("/metrics").text
+    checked = subprocess.run([program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_every_metric_of_the_design_is_declared(busy: ServerProcess) -> None:
+    declared = re.findall(r"^# TYPE (l2v_\w+)", busy.client.get("/metrics").text, re.MULTILINE)
+    assert sorted(declared) == sorted(NAMES)
+
+
+def test_prometheus_sees_the_traffic(busy: ServerProcess, prometheus: Prometheus) -> None:
+    wait_for(lambda: prometheus.query('l2v_requests_total{route="/similarity",status="200"}'), what="samples")
+    assert prometheus.value('l2v_requests_total{route="/embed",status="200"}') >= 5
+    assert prometheus.value('l2v_requests_total{route="/embed",status="422"}') >= 1
+    assert prometheus.value('l2v_requests_total{route="other",status="404"}') >= 1
+    assert prometheus.value("l2v_truncated_inputs_total") >= 5
+    assert prometheus.value("l2v_inputs_total") >= 30
+    assert prometheus.value("l2v_tokens_total") > prometheus.value("l2v_inputs_total")
+    assert prometheus.value('l2v_stage_seconds_count{stage="forward"}') >= 10
+    assert prometheus.value("l2v_batch_tokens_sum") >= prometheus.value("l2v_tokens_total")  # the warm-up too
+    assert prometheus.value("l2v_engine_up") == 1
+    assert prometheus.value("l2v_queue_tokens") == 0
+    (info,) = prometheus.query("l2v_model_info")
+    assert (info["metric"]["model"], info["metric"]["device"]) == ("demo", "cpu")
+
+
+def expressions() -> list[str]:
+    dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "l2v.json").read_text())
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_each_query_of_the_dashboard_reads_metrics_that_exist(
+    expression: str, busy: ServerProcess, prometheus: Prometheus
+) -> None:
+    families = set(re.findall(r"^# TYPE (\w+)", busy.client.get("/metrics").text, re.MULTILINE))
+    for name in re.findall(r"\b(?:l2v|process)_\w+", expression):
+        assert name in families or re.sub(r"_(bucket|sum|count)$", "", name) in families
+    prometheus.query(expression.replace("$__rate_interval", "1m"))  # asserts that Prometheus takes it
+
+
+def test_the_dashboard_reads_the_provisioned_datasource() -> None:
+    datasource = yaml.safe_load((DOCKER / "grafana/provisioning/datasources/prometheus.yml").read_text())
+    dashboard = json.loads((DOCKER / "grafana/dashboards/l2v.json").read_text())
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {datasource["datasources"][0]["uid"]}

@@ -1,0 +1,155 @@
+"""The shape of the house: who imports whom, what containers are told, and that the README tells the truth."""
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.settings import PREFIX, Settings
+from docs import tables
+from tests.serving import ServerProcess
+
+ROOT = Path(__file__).parents[1]
+# From the lowest: a module may import those before it and its own.
+LAYERS = [
+    ["app.errors", "app.telemetry"],
+    ["app.settings", "app.schemas", "app.guard", "app.scheduler"],
+    ["app.service", "app.vectors"],
+    ["app.routes"],
+    ["app.main"],
+    ["app.cli"],
+]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_models_import_nothing_from_above() -> None:
+    for path in (ROOT / "models").rglob("*.py"):
+        assert not {name for name in imports(path) if name.split(".")[0] in ("app", "training", "bench", "tests")}, path
+
+
+def test_app_imports_run_one_way() -> None:
+    rank = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+    def level(module: str) -> int | None:
+        return next((rank[name] for name in rank if module == name or module.startswith(f"{name}.")), None)
+
+    for path in (ROOT / "app").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if (own := level(module)) is None:
+            continue
+        upwards = {name for name in imports(path) if (other := level(name)) is not None and other > own}
+        assert not upwards, f"{module} imports {upwards}"
+
+
+def test_masks_are_known_in_one_file_only() -> None:
+    for path in (ROOT / "models").glob("*.py"):
+        if path.name != "attention.py":
+            assert "attention_mask" not in path.read_text(), path
+
+
+def test_the_built_in_model_travels_in_the_package_and_is_small() -> None:
+    demo = ROOT / "models" / "demo"
+    assert sum(file.stat().st_size for file in demo.rglob("*") if file.is_file()) <= 16_000_000
+    assert all((demo / part).is_dir() for part in ("base", "mntp", "contrastive"))
+    assert not [file for file in demo.rglob("*") if file.suffix in (".bin", ".pt", ".pkl", ".py")]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, object]:
+    content: dict[str, object] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return content
+
+
+def test_compose_passes_on_settings_that_exist(compose: dict[str, object]) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in ("l2v", "l2v-gpu"):
+        environment = compose["services"][name]["environment"]  # type: ignore[index]
+        assert {key for key in environment if key.startswith(PREFIX)} <= known
+    assert compose["services"]["l2v-gpu"]["profiles"] == ["gpu"]  # type: ignore[index]
+
+
+def test_compose_mounts_what_is_in_the_repository(compose: dict[str, object]) -> None:
+    mounts = re.findall(r"- (\./[^:]+):", (ROOT / "docker-compose.yml").read_text())
+    assert len(mounts) == 3
+    assert all((ROOT / mount).exists() for mount in mounts)
+
+
+def test_the_images_environment_names_settings_that_exist() -> None:
+    named = set(re.findall(r"\b(L2V_\w+)=", (ROOT / "Dockerfile").read_text()))
+    assert named == {"L2V_HOST", "L2V_PORT"} <= {PREFIX + name.upper() for name in Settings.model_fields}
+
+
+def test_the_tables_of_the_readme_are_generated() -> None:
+    text = tables.README.read_text(encoding="utf-8")
+    assert tables.fill(text) == text
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    text = tables.README.read_text(encoding="utf-8")
+    assert (
+        text.index("make serve")
+        < text.index("make test")
+        < text.index("l2v serve --model sheared-llama-1.3b-supervised")
+    )
+
+
+def examples() -> list[tuple[str, str]]:
+    """Each `$ command` of the README's and docs' console blocks, and what stands below it."""
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"```console\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+            for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, _, output = re.sub(r" \\\n\s*", " ", example).partition("\n")
+                if command.startswith("curl"):
+                    found.append((command, output.strip()))
+    return found
+
+
+def like(got: object, expected: object) -> bool:
+    """Equal, numbers to the rounding of another machine's dtype."""
+    if isinstance(expected, float):
+        return isinstance(got, float) and abs(got - expected) < 0.02
+    if isinstance(expected, list):
+        return isinstance(got, list) and len(got) == len(expected) and all(map(like, got, expected))
+    if isinstance(expected, dict):
+        return isinstance(got, dict) and got.keys() == expected.keys() and all(like(got[k], expected[k]) for k in got)
+    return got == expected
+
+
+@pytest.mark.parametrize(("command", "output"), examples())
+def test_examples_of_the_docs_show_the_real_output(command: str, output: str, demo: ServerProcess) -> None:
+    address = f"localhost:{demo.port}"
+    arguments = [part.replace("localhost:8080", address) for part in shlex.split(command)]
+    answered = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    assert like(json.loads(answered), json.loads(output)), answered
+
+
+def test_there_are_examples() -> None:
+    assert len(examples()) >= 3
+
+
+def test_the_package_names_what_it_needs() -> None:
+    """Every import of the service is a declared dependency."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[\[<>=~]", item)[0].replace("-", "_") for item in project["dependencies"]}
+    used = set()
+    for folder in ("app", "models"):
+        for path in (ROOT / folder).rglob("*.py"):
+            used |= {name.split(".")[0] for name in imports(path)}
+    standard = set(__import__("sys").stdlib_module_names) | {"app", "models", "starlette", ""}
+    assert {name for name in used - standard} <= declared | {"pydantic_core"}

@@ -18,10 +18,11 @@ Exception
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
 
 
 class ServiceError(Exception):
-    """Something to tell the caller. Subclasses are the rows of the table.
+    """Something to tell the caller. Subclasses are the rows of the table, its columns the three surfaces.
 
     Attributes:
         param: what in the request is at fault, like `inputs[3].text`; None where nothing in particular is.
@@ -31,46 +32,63 @@ class ServiceError(Exception):
     status: ClassVar[int]
     type: ClassVar[str]
     meaning: ClassVar[str]
+    openai: ClassVar[tuple[int, str]]
+    tei: ClassVar[tuple[int, str]]
 
     def __init__(self, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.param = param
         self.headers = headers or {}
 
-    def body(self) -> dict[str, Any]:
-        return {"error": {"type": self.type, "message": str(self), "param": self.param}}
-
 
 class MalformedError(ServiceError):
     status, type, meaning = 400, "malformed", "The body is no JSON."
+    openai, tei = (400, "invalid_request_error"), (400, "Validation")
 
 
 class UnauthorizedError(ServiceError):
     status, type, meaning = 401, "unauthorized", "The bearer key is missing or wrong."
+    openai, tei = (401, "invalid_request_error"), (401, "Validation")
 
 
 class NotFoundError(ServiceError):
     status, type, meaning = 404, "not_found", "There is no such path."
+    openai, tei = (404, "invalid_request_error"), (404, "Validation")
 
 
 class MethodError(ServiceError):
     status, type, meaning = 405, "method_not_allowed", "The path does not take this method."
+    openai, tei = (405, "invalid_request_error"), (405, "Validation")
 
 
 class TooLargeError(ServiceError):
     status, type, meaning = 413, "too_large", "The body is too large, or holds too many inputs."
+    openai, tei = (413, "invalid_request_error"), (413, "Validation")
 
 
 class MediaTypeError(ServiceError):
     status, type, meaning = 415, "unsupported_media_type", "The Content-Type is not application/json."
+    openai, tei = (415, "invalid_request_error"), (415, "Validation")
 
 
 class InvalidError(ServiceError):
     status, type, meaning = 422, "invalid", "A value is invalid; `param` names it."
+    openai, tei = (400, "invalid_request_error"), (413, "Validation")
+
+
+class EmptyError(InvalidError):
+    """A list or a text without anything in it, which TEI tells apart."""
+
+    tei = (400, "Empty")
+
+
+class TooLongError(InvalidError):
+    """A text with too many tokens that may not be cut."""
 
 
 class OverloadedError(ServiceError):
     status, type, meaning = 429, "overloaded", "Too much work is waiting; try again after Retry-After seconds."
+    openai, tei = (429, "rate_limit_error"), (429, "Overloaded")
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)})
@@ -78,18 +96,34 @@ class OverloadedError(ServiceError):
 
 class InternalError(ServiceError):
     status, type, meaning = 500, "internal", "A bug of ours; the message holds the request id and nothing else."
+    openai, tei = (500, "server_error"), (424, "Backend")
 
 
 class UnavailableError(ServiceError):
-    status, type, meaning = (
-        503,
-        "unavailable",
-        "The model is loading, or the service is draining, or its engine is down.",
-    )
+    status, type, meaning = 503, "unavailable", "The model is loading, or the service drains, or its engine is down."
+    openai, tei = (503, "server_error"), (503, "Unhealthy")
 
 
 class DeadlineError(ServiceError):
     status, type, meaning = 504, "deadline", "The request took too long and was given up."
+    openai, tei = (504, "server_error"), (424, "Backend")
+
+
+def answer(error: ServiceError, path: str) -> Response:
+    """The response to an error in the words of the surface that the path belongs to."""
+    if path == "/tei/v1/embeddings":
+        status, kind = error.tei
+        content: dict[str, Any] = {"message": str(error), "code": status, "type": kind}
+    elif path == "/tei" or path.startswith("/tei/"):
+        status, kind = error.tei
+        content = {"error": str(error), "error_type": kind}
+    elif path.startswith("/v1/"):
+        status, kind = error.openai
+        content = {"error": {"message": str(error), "type": kind, "param": error.param, "code": None}}
+    else:
+        status = error.status
+        content = {"error": {"message": str(error), "type": error.type, "param": error.param}}
+    return JSONResponse(content, status, error.headers)
 
 
 TABLE: dict[int, type[ServiceError]] = {error.status: error for error in ServiceError.__subclasses__()}

@@ -5,13 +5,12 @@ import hmac
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import MediaTypeError, ServiceError, TooLargeError, UnauthorizedError
+from app.errors import MediaTypeError, ServiceError, TooLargeError, UnauthorizedError, answer
 
 # What probes, scrapers and browsers read without a key.
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/tei/health", "/tei/metrics"})
 
 
 class Guard:
@@ -33,8 +32,8 @@ class Guard:
             body = await self._read(headers, receive)
         except ServiceError as error:
             # The rest of the body is not read, so the connection cannot serve another request.
-            response = JSONResponse(error.body(), error.status, error.headers | {"Connection": "close"})
-            await response(scope, receive, send)
+            error.headers["Connection"] = "close"
+            await answer(error, scope["path"])(scope, receive, send)
             return
         if body is not None:
             await _serve_while_connected(self._app, scope, body, receive, send)

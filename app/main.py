@@ -9,14 +9,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.errors import TABLE, InvalidError, MalformedError, NotFoundError, ServiceError, responses
+from app.errors import TABLE, EmptyError, InvalidError, MalformedError, NotFoundError, ServiceError, answer, responses
 from app.guard import Guard
-from app.routes import native, ops
-from app.schemas import param_of
+from app.routes import native, openai, ops, tei
+from app.schemas.inputs import param_of
 from app.service import Service
 from app.settings import ModelSettings, Settings
 from app.telemetry import Metrics, Telemetry
@@ -31,6 +32,7 @@ _MESSAGES = {
     "model_attributes_type": "must be a JSON object",
     "too_short": "must not be empty",
 }
+_EMPTY = ("too_short", "blank")
 
 
 def create_app(
@@ -64,11 +66,15 @@ def create_app(
         responses=responses(404, 405),
     )
     app.state.service = service
-    for router in (native.router, ops.router):
+    for router in (native.router, openai.router, tei.router, ops.router):
         app.include_router(router)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
     app.add_middleware(
         Guard, keys=[key.get_secret_value() for key in settings.api_keys], max_body_bytes=settings.max_body_bytes
     )
@@ -102,12 +108,12 @@ def _start(service: Service, settings: Settings, encoder: Encoder | None, on_fai
         on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
 
 
-async def _service_error(request: Request, error: Exception) -> JSONResponse:
+async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return JSONResponse(error.body(), error.status, error.headers)
+    return answer(error, request.url.path)
 
 
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _validation_error(request: Request, error: Exception) -> Response:
     """One error of the table for pydantic's list: the first, which names its place."""
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
@@ -115,10 +121,11 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
         return await _service_error(request, MalformedError("the body is no JSON", "body"))
     param = param_of(tuple(first["loc"]))
     message = _MESSAGES.get(first["type"], first["msg"])
-    return await _service_error(request, InvalidError(message, param or "body"))
+    row = EmptyError if first["type"] in _EMPTY else InvalidError
+    return await _service_error(request, row(message, param or "body"))
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own refusals, in our shape."""
     assert isinstance(error, HTTPException)
     if error.status_code == 400:

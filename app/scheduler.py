@@ -26,7 +26,7 @@ from models import Encoding
 logger = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
-Forward = Callable[[list[Encoding]], Vectors]
+Forward = Callable[[list[Encoding]], Sequence[Vectors]]
 
 # How often an idle engine thread shows that it lives.
 _HEARTBEAT_SECONDS = 1.0
@@ -37,12 +37,12 @@ class Result:
     """What a job's future gives.
 
     Attributes:
-        vectors: [n, d] float32, one row an encoding, in their order.
+        vectors: one float32 array an encoding, in their order, as `Encoder.forward` gives them.
         queued: seconds until the first encoding was taken.
         computed: seconds of the forward passes that the job took part in.
     """
 
-    vectors: Vectors
+    vectors: list[Vectors]
     queued: float
     computed: float
 
@@ -54,9 +54,8 @@ class Job:
     encodings: Sequence[Encoding]
     submitted: float
     future: "Future[Result]" = field(default_factory=Future)
-    vectors: Vectors | None = None
+    vectors: list[Vectors] = field(default_factory=list)
     taken: int = 0
-    done: int = 0
     queued: float = 0.0
     computed: float = 0.0
 
@@ -65,14 +64,14 @@ class Job:
         return sum(map(len, self.encodings[self.taken :]))
 
 
-Batch = list[tuple[Job, int]]
+Batch = list[tuple[Job, Encoding]]
 
 
 class Scheduler:
     """Runs `forward` in a thread of its own over batches filled from all waiting jobs.
 
     Args:
-        forward: encodings → [n, d] float32; called from the engine thread only.
+        forward: `Encoder.forward`; called from the engine thread only.
         max_batch_tokens: the budget of one forward pass; a single longer encoding still goes, alone.
         max_queue_tokens: what may wait; a job beyond it is refused unless the queue is empty.
         metrics: where batches and refusals are counted.
@@ -168,12 +167,13 @@ class Scheduler:
                 self._leave(job.waiting_tokens, len(job.encodings) - job.taken)
                 self._jobs.popleft()
                 continue
-            length = len(job.encodings[job.taken])
+            encoding = job.encodings[job.taken]
+            length = len(encoding)
             if batch and length > room:
                 break
             if job.taken == 0:
                 job.queued = time.monotonic() - job.submitted
-            batch.append((job, job.taken))
+            batch.append((job, encoding))
             room -= length
             job.taken += 1
             self._leave(length, 1)
@@ -189,7 +189,7 @@ class Scheduler:
     def _process(self, batch: Batch) -> None:
         """Runs one batch; whatever fails in it fails its own jobs and nothing else."""
         jobs = dict.fromkeys(job for job, _ in batch)
-        encodings = [job.encodings[index] for job, index in batch]
+        encodings = [encoding for _, encoding in batch]
         tokens = sum(map(len, encodings))
         started = time.monotonic()
         try:
@@ -211,16 +211,14 @@ class Scheduler:
             job.computed += seconds
         self._scatter(batch, vectors)
 
-    def _scatter(self, batch: Batch, vectors: Vectors) -> None:
-        for (job, index), vector in zip(batch, vectors, strict=True):
+    def _scatter(self, batch: Batch, vectors: Sequence[Vectors]) -> None:
+        for (job, _), vector in zip(batch, vectors, strict=True):
             if not np.isfinite(vector).all():
                 _fail(job, InternalError("the model computed no finite vector"))
                 continue
-            if job.vectors is None:
-                job.vectors = np.empty((len(job.encodings), vectors.shape[1]), np.float32)
-            job.vectors[index] = vector
-            job.done += 1
-            if job.done == len(job.encodings) and _claim(job):
+            # Encodings are taken in their order, so their vectors come in it too.
+            job.vectors.append(vector)
+            if len(job.vectors) == len(job.encodings) and _claim(job):
                 job.future.set_result(Result(job.vectors, job.queued, job.computed))
 
 

@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import torch
 
 from app import __version__
-from app.errors import DeadlineError, InvalidError, OverloadedError, TooLargeError, UnavailableError
+from app.errors import DeadlineError, InvalidError, OverloadedError, TooLargeError, TooLongError, UnavailableError
 from app.scheduler import Scheduler, Vectors
 from app.settings import Settings
 from app.telemetry import Metrics, Timings
@@ -51,14 +53,19 @@ class Embedded:
     """The vectors of one side.
 
     Attributes:
-        vectors: [n, d] float32, not normalised.
-        tokens: the length of each row.
+        rows: one float32 array an input, not normalised: its vector [d], or the states of all its tokens [tokens, d].
+        tokens: the length of each row of tokens.
         truncated: the positions of the inputs that were shortened.
     """
 
-    vectors: Vectors
+    rows: list[Vectors]
     tokens: list[int]
     truncated: list[int]
+
+    @property
+    def vectors(self) -> Vectors:
+        """[n, d], where each input has one vector."""
+        return np.stack(self.rows)
 
 
 class Service:
@@ -68,10 +75,14 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.model = label(settings.model)
+        self.prompts = settings.read_prompts()
         self._encoder: Encoder | None = None
         self._scheduler: Scheduler | None = None
         self._draining = False
-        self._tokenizers = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="tokenize")
+        self.started = int(time.time())
+        self.max_batch_tokens = settings.max_batch_tokens or _CPU_BATCH_TOKENS
+        self.tokenization_workers = min(4, os.cpu_count() or 1)
+        self._tokenizers = ThreadPoolExecutor(self.tokenization_workers, thread_name_prefix="tokenize")
         self._permits = settings.max_requests
         metrics.engine_up.set_function(lambda: float(self.state in (State.READY, State.DRAINING)))
         metrics.queue_tokens.set_function(lambda: self._scheduler.queue_tokens if self._scheduler else 0)
@@ -94,10 +105,9 @@ class Service:
 
     def start(self, encoder: Encoder) -> None:
         """Warms the encoder up and opens the service."""
-        budget = self.settings.max_batch_tokens or (
-            _CUDA_BATCH_TOKENS if encoder.device.type == "cuda" else _CPU_BATCH_TOKENS
-        )
-        scheduler = Scheduler(encoder.forward, budget, self.settings.max_queue_tokens, self.metrics)
+        if encoder.device.type == "cuda" and self.settings.max_batch_tokens is None:
+            self.max_batch_tokens = _CUDA_BATCH_TOKENS
+        scheduler = Scheduler(encoder.forward, self.max_batch_tokens, self.settings.max_queue_tokens, self.metrics)
         scheduler.submit(
             encoder.tokenize([Input("warm up"), Input("and once more, with an instruction", "Warm up:")])
         ).result()
@@ -118,25 +128,49 @@ class Service:
             self._scheduler.close(self.settings.drain_timeout)
         self._tokenizers.shutdown(wait=False, cancel_futures=True)
 
-    async def embed(self, sides: Sequence[Side], truncate: bool, timings: Timings) -> list[Embedded]:
+    async def embed(
+        self, sides: Sequence[Side], truncate: bool, timings: Timings, *, pooled: bool = True
+    ) -> list[Embedded]:
         """Embeds all sides of a request as one job.
+
+        Args:
+            sides: the lists of inputs.
+            truncate: shorten what is too long rather than refuse it.
+            timings: where the stages are recorded.
+            pooled: give one vector an input; else the states of all its tokens.
 
         Raises:
             ServiceError: any of the table but the bugs.
         """
-        self._check_open()
+        self.check_open()
         self._check_sizes(sides)
         with self._admitted():
             try:
                 async with asyncio.timeout(self.settings.request_timeout):
                     with timings.stage("tokenize"):
-                        encodings = await self._tokenize(sides, truncate)
-                    vectors = await self._schedule([e for side in encodings for e in side], timings)
+                        encodings = [await self._tokenize(side, truncate) for side in sides]
+                    if not pooled:
+                        encodings = [[replace(encoding, pooled=0) for encoding in side] for side in encodings]
+                    rows = await self._schedule([e for side in encodings for e in side], timings)
             except TimeoutError as error:
                 raise DeadlineError(
                     f"the request took more than {self.settings.request_timeout:g} s (request_timeout)"
                 ) from error
-        return _split(encodings, vectors)
+        return _split(encodings, rows)
+
+    def decode(self, ids: Sequence[int], param: str, *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids; raises `InvalidError` for an id that the model does not have."""
+        tokenizer = self.encoder.tokenization.tokenizer
+        if (highest := max(ids)) >= tokenizer.get_vocab_size():
+            raise InvalidError(f"{highest} is no token id of the model", param)
+        text: str = tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        return text
+
+    def check_dimensions(self, dimensions: int | None) -> None:
+        """Raises `InvalidError` for more dimensions than the model has."""
+        available = self.encoder.dimensions
+        if dimensions is not None and dimensions > available:
+            raise InvalidError(f"must be at most {available}, the dimensions of the model", "dimensions")
 
     def info(self) -> dict[str, Any]:
         """What is served and within which limits."""
@@ -153,7 +187,8 @@ class Service:
             },
         }
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises `UnavailableError` unless requests are taken."""
         if self.state is not State.READY:
             raise UnavailableError(
                 {
@@ -190,10 +225,7 @@ class Service:
         finally:
             self._permits += 1
 
-    async def _tokenize(self, sides: Sequence[Side], truncate: bool) -> list[list[Encoding]]:
-        return [await self._tokenize_side(side, truncate) for side in sides]
-
-    async def _tokenize_side(self, side: Side, truncate: bool) -> list[Encoding]:
+    async def _tokenize(self, side: Side, truncate: bool) -> list[Encoding]:
         loop = asyncio.get_running_loop()
         try:
             encodings = await loop.run_in_executor(self._tokenizers, self.encoder.tokenize, side.inputs)
@@ -201,23 +233,37 @@ class Service:
             raise InvalidError(str(error), side.param(error.index, error.field)) from error
         cut = [index for index, encoding in enumerate(encodings) if encoding.truncated]
         if cut and not truncate:
-            raise InvalidError("text is too long, and truncate is false", side.param(cut[0], "text"))
+            raise TooLongError(
+                f"text has more than {self.encoder.tokenization.doc_max_length} tokens, or more than "
+                f"{self.encoder.max_length} with its instruction, and truncate is false",
+                side.param(cut[0], "text"),
+            )
         self.metrics.inputs.inc(len(encodings))
         self.metrics.tokens.inc(sum(map(len, encodings)))
         self.metrics.truncated.inc(len(cut))
         return encodings
 
-    async def _schedule(self, encodings: list[Encoding], timings: Timings) -> Vectors:
+    async def _schedule(self, encodings: list[Encoding], timings: Timings) -> list[Vectors]:
         assert self._scheduler is not None  # the state was checked on entry
         result = await asyncio.wrap_future(self._scheduler.submit(encodings))
         timings["queue"], timings["forward"] = result.queued, result.computed
         return result.vectors
 
 
-def _split(encodings: list[list[Encoding]], vectors: Vectors) -> list[Embedded]:
+def _split(encodings: list[list[Encoding]], rows: list[Vectors]) -> list[Embedded]:
     embedded, start = [], 0
     for side in encodings:
         cut = [index for index, encoding in enumerate(side) if encoding.truncated]
-        embedded.append(Embedded(vectors[start : start + len(side)], [len(encoding) for encoding in side], cut))
+        embedded.append(Embedded(rows[start : start + len(side)], [len(encoding) for encoding in side], cut))
         start += len(side)
     return embedded
+
+
+def texts_of(service: Service, given: Any, name: str, instruction: str, keep_end: bool = False) -> list[Input]:
+    """The inputs of the surfaces that take a text, token ids, or a list of either."""
+    single = isinstance(given, str) or isinstance(given[0], int)
+    inputs = []
+    for index, item in enumerate([given] if single else given):
+        text = item if isinstance(item, str) else service.decode(item, name if single else f"{name}[{index}]")
+        inputs.append(Input(text, instruction, keep_end))
+    return inputs

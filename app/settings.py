@@ -1,10 +1,12 @@
 """Settings: one field is an environment variable, a flag, its help text and its row in the docs."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.prompts import Prompts
 from models.loading import DType
 from models.pooling import Pooling
 from models.templates import TemplateName
@@ -53,6 +55,11 @@ class ModelSettings(BaseSettings):
 class Settings(ModelSettings):
     """Everything the service can be told."""
 
+    prompts: Path | None = Field(None, description="JSON file of named prompts: {name: instruction}")
+    query_instruction: str = Field("", description="Default instruction of queries, and the prompt `query`")
+    document_instruction: str = Field("", description="Default instruction of documents, and the prompt `document`")
+    playground: bool = Field(True, description="Serve the web page at `/`")
+    cors_origins: Names = Field((), description="Origins whose pages may call the API, comma-separated; `*`: all")
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     api_keys: Secrets = Field((), description="Bearer keys, any of which opens the API, comma-separated; unset: open")
@@ -71,10 +78,15 @@ class Settings(ModelSettings):
     drain_timeout: float = Field(30.0, gt=0, description="Seconds that SIGTERM leaves for what was accepted")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
 
+    def read_prompts(self) -> Prompts:
+        """The named prompts; raises `ValueError` for a file that is none."""
+        return Prompts.read(self.prompts, self.query_instruction, self.document_instruction)
+
     @model_validator(mode="after")
     def _budget_holds_a_row(self) -> "Settings":
         if self.max_batch_tokens is not None and self.max_batch_tokens < (self.max_length or 512):
             raise ValueError("max_batch_tokens must not be below max_length: a row would never fit")
+        self.read_prompts()
         return self
 
 
@@ -82,7 +94,7 @@ def table() -> str:
     """The settings as a Markdown table."""
     rows = ["| variable | flag | default | meaning |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        default = "" if field.default in (None, (), "") else f"`{field.default}`"
         rows.append(f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` | {default} | {field.description} |")
     return "\n".join(rows)
 

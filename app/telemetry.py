@@ -14,10 +14,9 @@ import prometheus_client
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import InternalError
+from app.errors import InternalError, answer
 
 logger = logging.getLogger("app.requests")
 
@@ -122,7 +121,7 @@ class Telemetry:
         except Exception as error:
             _log_bug(error, request_id)
             if status == _CLIENT_CLOSED:
-                response = JSONResponse(InternalError(f"request {request_id}").body(), InternalError.status)
+                response = answer(InternalError(f"request {request_id}"), scope["path"])
                 await response(scope, receive, send_with_headers)
         finally:
             self._metrics.in_flight.dec()

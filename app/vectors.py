@@ -1,17 +1,19 @@
-"""From raw vectors to what a response holds: pure functions on float32 arrays."""
+"""From raw vectors to the response: pure functions on float32 arrays."""
 
 import base64
 from typing import Any
 
 import numpy as np
 import orjson
+from starlette.responses import Response
 
 from app.scheduler import Vectors
 
 
-def shorten(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """The first `dimensions` columns of [n, d]; all where None."""
-    return np.ascontiguousarray(vectors[:, :dimensions])
+def finish(vectors: Vectors, dimensions: int | None, normalized: bool) -> Vectors:
+    """The first `dimensions` columns of [n, d] (all where None), then scaled to length 1 if asked."""
+    shortened = np.ascontiguousarray(vectors[:, :dimensions])
+    return normalize(shortened) if normalized else shortened
 
 
 def normalize(vectors: Vectors) -> Vectors:
@@ -40,6 +42,6 @@ def encode_base64(vectors: Vectors) -> list[str]:
     return [base64.b64encode(row.tobytes()).decode() for row in vectors.astype("<f4", copy=False)]
 
 
-def to_json(content: dict[str, Any]) -> bytes:
-    """JSON bytes, arrays written straight from their memory."""
-    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+def to_json(content: Any) -> Response:
+    """A JSON response, arrays written straight from their memory."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

@@ -1,6 +1,6 @@
 """Merging a LoRA adapter into the decoder, with proof that it fits and that it changes something."""
 
-from pickle import UnpicklingError  # noqa: S403
+from pickle import UnpicklingError
 
 import torch
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict

@@ -75,22 +75,29 @@ class Encoder:
         return self.tokenization(inputs)
 
     @torch.inference_mode()
-    def forward(self, encodings: list[Encoding]) -> NDArray[np.float32]:
+    def forward(self, encodings: list[Encoding]) -> list[NDArray[np.float32]]:
         """Runs one packed batch.
 
         Args:
             encodings: n encodings; together they should keep to the token budget, which the caller sets.
 
         Returns:
-            [n, d] float32, not normalised, in the order of the encodings.
+            n arrays in the order of the encodings, float32, not normalised: a pooled vector [d], or, where nothing is
+            to be pooled, the states of all positions [tokens, d].
         """
         batch = Batch.pack(encodings, self.device)
-        return pool(hidden_states(self.model, batch), batch, self.pooling).cpu().numpy()
+        states = hidden_states(self.model, batch)
+        rows = list(pool(states, batch, self.pooling).cpu().numpy())
+        for index, encoding in enumerate(encodings):
+            if not encoding.pooled:
+                start, end = batch.cu_seqlens[index : index + 2].tolist()
+                rows[index] = states[start:end].float().cpu().numpy()
+        return rows
 
     def encode(self, inputs: Sequence[Input], max_batch_tokens: int = 4096) -> NDArray[np.float32]:
         """Tokenises and runs inputs in batches of at most `max_batch_tokens`; [n, d] float32, not normalised."""
-        batches = _batches(self.tokenize(inputs), max_batch_tokens)
-        return np.concatenate([np.zeros((0, self.dimensions), np.float32), *map(self.forward, batches)])
+        rows = [row for batch in _batches(self.tokenize(inputs), max_batch_tokens) for row in self.forward(batch)]
+        return np.stack(rows) if rows else np.zeros((0, self.dimensions), np.float32)
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:

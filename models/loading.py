@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from pickle import UnpicklingError  # noqa: S403
+from pickle import UnpicklingError
 from typing import Any, Literal, get_args
 
 import torch

@@ -13,7 +13,7 @@ from models.errors import InputError
 from models.templates import Template
 from models.types import Encoding, Input
 
-# Tokens count only up to `max_length`, so a huge text is tokenised by a leading piece of this many characters for each
+# Tokens count only up to `max_length`, so a huge text is tokenised by a piece of this many characters for each
 # token of the limit. Should that give fewer tokens than the limit, the whole text is tokenised.
 _CHARACTERS_PER_TOKEN = 16
 # By how many tokens a piece's cut in the middle of a word may change its count.
@@ -59,7 +59,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if not input_.text.strip():
                 raise InputError(index, "text", "text must not be empty or blank")
-        trimmed = self._trim([input_.text for input_ in inputs])
+        trimmed = self._trim(inputs)
         tails = [self._tail(text) for text, _, _ in trimmed]
         rows = self._batch(
             [self._head(input_) + tail for input_, tail in zip(inputs, tails, strict=True)], special=True
@@ -68,8 +68,21 @@ class Tokenization:
         same = [tail == text for tail, (text, _, _) in zip(tails, trimmed, strict=True)]
         counts = iter(self._batch([tail for tail, known in zip(tails, same, strict=True) if not known], special=False))
         return [
-            self._encoding(index, row, trim[1] if known else len(next(counts)), cut=trim[2])
-            for index, (row, known, trim) in enumerate(zip(rows, same, trimmed, strict=True))
+            self._encoding(index, input_, row, trim[1] if known else len(next(counts)), cut=trim[2])
+            for index, (input_, row, known, trim) in enumerate(zip(inputs, rows, same, trimmed, strict=True))
+        ]
+
+    def show(self, texts: list[str], *, special: bool) -> list[list[tuple[int, str, bool, int | None, int | None]]]:
+        """(id, token, whether it is special, first and last character) for each token of each text, as it stands."""
+        rows = self.tokenizer.encode_batch(texts, add_special_tokens=special)
+        return [
+            [
+                (id_, token, bool(added), None if added else start, None if added else end)
+                for id_, token, added, (start, end) in zip(
+                    row.ids, row.tokens, row.special_tokens_mask, row.offsets, strict=True
+                )
+            ]
+            for row in rows
         ]
 
     def _head(self, input_: Input) -> str:
@@ -89,14 +102,15 @@ class Tokenization:
     def _strips(self) -> bool:
         return bool(self.template.suffix or self.eos)
 
-    def _encoding(self, index: int, row: list[int], pooled: int, *, cut: bool) -> Encoding:
+    def _encoding(self, index: int, input_: Input, row: list[int], pooled: int, *, cut: bool) -> Encoding:
         """Cuts the row to `max_length` and says how many of its last positions are the text's."""
         if not pooled:
             raise InputError(index, "text", "text gives no token")
         over = len(row) - self.max_length
         if over > 0:
-            kept = len(row) - self.trailing - over
-            row = row[:kept] + row[len(row) - self.trailing :]
+            body = len(row) - self.trailing
+            first = body - pooled if input_.keep_end else body - over
+            row = row[:first] + row[first + over :]
             pooled -= over
             if pooled <= 0:
                 raise InputError(
@@ -104,48 +118,50 @@ class Tokenization:
                 )
         return Encoding(row, min(pooled, len(row)) if self.skip_instruction else len(row), truncated=cut or over > 0)
 
-    def _trim(self, texts: list[str]) -> list[tuple[str, int, bool]]:
-        """(text, its tokens, whether it was cut) for each text, cut to about `doc_max_length` tokens.
+    def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
+        """(text, its tokens, whether it was cut) for each input, cut to about `doc_max_length` tokens.
 
         Keeps the first int(words · doc_max_length / tokens) words, joined by one space, until they fit, tokens being
-        counted up to `max_length` (reference `_convert_to_str`).
+        counted up to `max_length` (reference `_convert_to_str`); or the last, where the end is to be kept.
         """
-        leading = [self._leading(text) for text in texts]
-        counts = [len(ids) for ids in self._batch(leading, special=False)]
+        pieces = [self._piece(input_.text, input_.keep_end) for input_ in inputs]
+        counts = [len(ids) for ids in self._batch(pieces, special=False)]
         return [
-            self._shorten(text, count) if self._over(count) else (piece, count, len(piece) < len(text))
-            for text, piece, count in zip(texts, leading, counts, strict=True)
+            self._shorten(input_, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
+            for input_, piece, count in zip(inputs, pieces, counts, strict=True)
         ]
 
     def _over(self, count: int) -> bool:
         return min(count, self.max_length) > self.doc_max_length
 
-    def _shorten(self, text: str, count: int) -> tuple[str, int, bool]:
-        words = text.split()
-        kept = len(words)
+    def _shorten(self, input_: Input, count: int) -> tuple[str, int, bool]:
+        text, words = input_.text, input_.text.split()
         while self._over(count):
-            kept = int(kept * (self.doc_max_length / min(count, self.max_length)))
+            kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
             if kept == 0:
                 # The reference goes on to the empty text here: a text without spaces would lose everything.
-                return self._cut_word(words[0])
-            text = " ".join(words[:kept])
-            count = len(self._ids(self._leading(text), special=False))
+                return self._cut_word(words[0], input_.keep_end)
+            words = words[-kept:] if input_.keep_end else words[:kept]
+            text = " ".join(words)
+            count = len(self._ids(self._piece(text, input_.keep_end), special=False))
         return text, count, True
 
-    def _cut_word(self, word: str) -> tuple[str, int, bool]:
+    def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
         """Cuts a text without spaces by tokens, at a character's end."""
-        offsets = self.tokenizer.encode(self._leading(word), add_special_tokens=False).offsets
+        piece = self._piece(word, keep_end)
+        offsets = self.tokenizer.encode(piece, add_special_tokens=False).offsets
         length = self.doc_max_length
         while True:
-            text = word[: offsets[length - 1][1]]
+            text = piece[offsets[-length][0] :] if keep_end else piece[: offsets[length - 1][1]]
             count = len(self._ids(text, special=False))
             if count <= self.doc_max_length or length == 1:
                 return text, count, True
             length -= 1
 
-    def _leading(self, text: str) -> str:
+    def _piece(self, text: str, keep_end: bool) -> str:
         """As much of a huge text as tells that it has more tokens than a row may, so that cost stays bounded."""
-        piece = text[: _CHARACTERS_PER_TOKEN * self.max_length]
+        size = _CHARACTERS_PER_TOKEN * self.max_length
+        piece = text[-size:] if keep_end else text[:size]
         if len(piece) == len(text) or len(self._ids(piece, special=False)) >= self.max_length + _CUT_SLACK:
             return piece
         return text

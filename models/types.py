@@ -7,10 +7,17 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a caller wants embedded. Filled by the caller."""
+    """What a caller wants embedded. Filled by the caller.
+
+    Attributes:
+        text: what is embedded.
+        instruction: what it goes under; "" for none.
+        keep_end: where the text is too long, keep its end rather than its beginning.
+    """
 
     text: str
     instruction: str = ""
+    keep_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +26,7 @@ class Encoding:
 
     Attributes:
         ids: the whole row: special tokens, template, instruction, text, suffix.
-        pooled: how many of the last positions are pooled (at least 1).
+        pooled: how many of the last positions are pooled; 0: none, every position's state is wanted.
         truncated: whether some of the text was cut off.
     """
 
@@ -40,7 +47,7 @@ class Batch:
         position_ids: [1, T] int64, from 0 within each sequence.
         cu_seqlens: [n + 1] int32, where each of the n sequences starts; the last entry is T.
         max_seqlen: the longest sequence.
-        pooled: [n] int64, how many of each sequence's last positions are pooled.
+        pooled: [n] int64, how many of each sequence's last positions are pooled (at least 1).
     """
 
     input_ids: torch.Tensor
@@ -62,5 +69,5 @@ class Batch:
             position_ids=(torch.arange(len(input_ids)) - starts)[None].to(device),
             cu_seqlens=cu_seqlens.to(device),
             max_seqlen=int(lengths.max()),
-            pooled=torch.tensor([encoding.pooled for encoding in encodings]).to(device),
+            pooled=torch.tensor([max(1, encoding.pooled) for encoding in encodings]).to(device),
         )

@@ -76,7 +76,7 @@ class ServerProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
-        self._log = tempfile.NamedTemporaryFile("w+", prefix="l2v-log-", suffix=".jsonl")
+        self._log = tempfile.NamedTemporaryFile("w+", prefix="l2v-log-", suffix=".jsonl")  # noqa: SIM115
         self._command = [str(Path(sys.executable).with_name("l2v")), "serve", "--port", str(self.port), *flags]
         self._environment = os.environ | environment
 

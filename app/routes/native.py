@@ -1,4 +1,4 @@
-"""Our own API: /embed and /similarity."""
+"""Our own API: /embed, /similarity and /prompts."""
 
 from typing import Any
 
@@ -6,37 +6,29 @@ from fastapi import APIRouter, Response
 
 from app import vectors
 from app.errors import InvalidError, responses
+from app.prompts import DOCUMENT, QUERY
 from app.routes.dependencies import ServiceDep, TimingsDep
-from app.schemas import EmbedRequest, EmbedResponse, SimilarityRequest, SimilarityResponse, read
+from app.schemas.inputs import read
+from app.schemas.native import EmbedRequest, EmbedResponse, PromptsResponse, SimilarityRequest, SimilarityResponse
 from app.service import Service, Side
 
-router = APIRouter(tags=["embeddings"], responses=responses(400, 401, 413, 415, 422, 429, 500, 503, 504))
+router = APIRouter(tags=["embeddings"])
+_refusals = responses(400, 401, 413, 415, 422, 429, 500, 503, 504)
 
 
-def _json(content: dict[str, Any]) -> Response:
-    return Response(vectors.to_json(content), media_type="application/json")
-
-
-def _check_dimensions(service: Service, dimensions: int | None) -> None:
-    available = service.encoder.dimensions
-    if dimensions is not None and dimensions > available:
-        raise InvalidError(f"must be at most {available}, the dimensions of the model", "dimensions")
-
-
-@router.post("/embed", response_model=EmbedResponse)
+@router.post("/embed", response_model=EmbedResponse, responses=_refusals)
 async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """Embeds texts, each under its instruction.
 
     The instruction is attended to and left out of pooling. Vectors come in the order of the inputs.
     """
-    _check_dimensions(service, request.dimensions)
-    side = Side("inputs", read(request.inputs, request.instruction), single=not isinstance(request.inputs, list))
+    service.check_dimensions(request.dimensions)
+    instruction = service.prompts.instruction(request.instruction, request.prompt_name)
+    side = Side("inputs", read(request.inputs, instruction), single=not isinstance(request.inputs, list))
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
-        rows = vectors.shorten(embedded.vectors, request.dimensions)
-        if request.normalize:
-            rows = vectors.normalize(rows)
-        return _json(
+        rows = vectors.finish(embedded.vectors, request.dimensions, request.normalize)
+        return vectors.to_json(
             {
                 "model": service.model,
                 "dimensions": rows.shape[1],
@@ -47,27 +39,24 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
         )
 
 
-@router.post("/similarity", response_model=SimilarityResponse, response_model_exclude_none=True)
+@router.post("/similarity", response_model=SimilarityResponse, responses=_refusals)
 async def similarity(request: SimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """Compares queries with documents, each side under its own instruction."""
-    if request.documents is None and request.document_instruction is not None:
+    sides = [_side(service, request.queries, "queries", QUERY, request.query_instruction, request.query_prompt_name)]
+    instruction, prompt_name = request.document_instruction, request.document_prompt_name
+    if request.documents is not None:
+        sides.append(_side(service, request.documents, "documents", DOCUMENT, instruction, prompt_name))
+    elif instruction is not None or prompt_name is not None:
         raise InvalidError(
-            "needs documents: without them the queries are compared with each other", "document_instruction"
+            "goes with documents: without them the queries are compared with each other",
+            "document_prompt_name" if instruction is None else "document_instruction",
         )
-    sides = [
-        Side(name, read(inputs, instruction), single=not isinstance(inputs, list))
-        for name, inputs, instruction in (
-            ("queries", request.queries, request.query_instruction),
-            ("documents", request.documents, request.document_instruction),
-        )
-        if inputs is not None
-    ]
     embedded = await service.embed(sides, request.truncate, timings)
     with timings.stage("finish"):
         matrix = vectors.scores(embedded[0].vectors, embedded[-1].vectors, request.metric)
         outcome = {"scores": matrix} if request.top_k is None else {"results": vectors.best(matrix, request.top_k)}
         names = [side.name for side in sides]
-        return _json(
+        return vectors.to_json(
             {
                 "model": service.model,
                 **outcome,
@@ -75,3 +64,16 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
                 "truncated": {name: side.truncated for name, side in zip(names, embedded, strict=True)},
             }
         )
+
+
+def _side(
+    service: Service, inputs: Any, name: str, default: str, instruction: str | None, prompt_name: str | None
+) -> Side:
+    before = service.prompts.instruction(instruction, prompt_name, default=default, param=f"{default}_prompt_name")
+    return Side(name, read(inputs, before), single=not isinstance(inputs, list))
+
+
+@router.get("/prompts", responses=responses(401))
+async def prompts(service: ServiceDep) -> PromptsResponse:
+    """The named prompts; `query` and `document` are the defaults of the two sides of /similarity."""
+    return PromptsResponse(prompts=service.prompts.by_name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.errors import InternalError, OverloadedError, UnavailableError
-from app.scheduler import Scheduler, Vectors
+from app.scheduler import Result, Scheduler, Vectors
 from app.telemetry import Metrics
 from models import Encoding
 
@@ -46,6 +46,11 @@ def encodings(*names: int, length: int = 1) -> list[Encoding]:
     return [Encoding([name] * length, pooled=1) for name in names]
 
 
+def answers(result: Result) -> list[float]:
+    """Which encodings the result holds the vectors of."""
+    return [vector.item() for vector in result.vectors]
+
+
 @pytest.fixture
 def fake() -> FakeEncoder:
     return FakeEncoder()
@@ -73,7 +78,7 @@ def hold(scheduler: Scheduler, fake: FakeEncoder) -> None:
 def test_result_keeps_the_order_of_the_inputs(scheduler: Scheduler, fake: FakeEncoder) -> None:
     fake.release(10)
     result = scheduler.submit(encodings(5, 3, 9, 1, 7)).result(SECONDS)
-    assert result.vectors.ravel().tolist() == [5, 3, 9, 1, 7]
+    assert answers(result) == [5, 3, 9, 1, 7]
     assert result.queued >= 0
     assert result.computed > 0
 
@@ -87,12 +92,12 @@ def test_batches_fill_to_the_budget_in_turn_over_requests(scheduler: Scheduler, 
     assert fake.next_batch() == [10, 20, 30, 11]
     fake.release()
     assert fake.next_batch() == [21, 12, 13, 14]
-    assert single.result(SECONDS).vectors.ravel().tolist() == [30]
+    assert answers(single.result(SECONDS)) == [30]
     assert not bulk.done()
     fake.release(2)
     assert fake.next_batch() == [15]
-    assert bulk.result(SECONDS).vectors.ravel().tolist() == [10, 11, 12, 13, 14, 15]
-    assert second.result(SECONDS).vectors.ravel().tolist() == [20, 21]
+    assert answers(bulk.result(SECONDS)) == [10, 11, 12, 13, 14, 15]
+    assert answers(second.result(SECONDS)) == [20, 21]
 
 
 def test_an_encoding_that_does_not_fit_opens_the_next_batch(scheduler: Scheduler, fake: FakeEncoder) -> None:
@@ -107,7 +112,7 @@ def test_an_encoding_that_does_not_fit_opens_the_next_batch(scheduler: Scheduler
 
 def test_an_encoding_beyond_the_budget_goes_alone(scheduler: Scheduler, fake: FakeEncoder) -> None:
     fake.release(2)
-    assert scheduler.submit(encodings(8, length=9)).result(SECONDS).vectors.ravel().tolist() == [8]
+    assert answers(scheduler.submit(encodings(8, length=9)).result(SECONDS)) == [8]
 
 
 def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
@@ -165,7 +170,7 @@ def test_a_failing_batch_fails_its_own_requests_only(scheduler: Scheduler, fake:
             future.result(SECONDS)
         assert "secret" not in str(failed.value)
     assert metrics.registry.get_sample_value("l2v_batches_total", {"outcome": "error"}) == 1
-    assert scheduler.submit(encodings(9)).result(SECONDS).vectors.ravel().tolist() == [9]
+    assert answers(scheduler.submit(encodings(9)).result(SECONDS)) == [9]
     assert scheduler.queue_tokens == 0
 
 
@@ -176,7 +181,7 @@ def test_a_vector_that_is_not_finite_never_leaves(scheduler: Scheduler, fake: Fa
     fake.release(2)
     with pytest.raises(InternalError):
         bad.result(SECONDS)
-    assert good.result(SECONDS).vectors.ravel().tolist() == [2]
+    assert answers(good.result(SECONDS)) == [2]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -208,7 +213,7 @@ def test_close_finishes_what_waits_and_refuses_the_rest(scheduler: Scheduler, fa
     closer.start()
     fake.release(10)
     closer.join(SECONDS)
-    assert waiting.result(0).vectors.ravel().tolist() == [1, 2, 3, 4, 5]
+    assert answers(waiting.result(0)) == [1, 2, 3, 4, 5]
     with pytest.raises(UnavailableError):
         scheduler.submit(encodings(6))
 
@@ -224,7 +229,7 @@ def test_every_future_is_resolved_once_under_a_crowd(metrics: Metrics) -> None:
             future = scheduler.submit(encodings(*names))
             if turn % 2 and future.cancel():
                 continue
-            if (got := future.result(SECONDS).vectors.ravel().tolist()) != names:
+            if (got := answers(future.result(SECONDS))) != names:
                 failures.append((names, got))
 
     clients = [threading.Thread(target=client, args=(number,)) for number in range(16)]

@@ -25,6 +25,7 @@ L2V = str(Path(sys.executable).with_name("l2v"))
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [L2V, *arguments],
+        check=False,
         capture_output=True,
         text=True,
         timeout=120,

@@ -17,11 +17,24 @@ import yaml
 from tests.serving import LOAD_SECONDS, ServerProcess, free_port, wait_for
 
 DOCKER = Path(__file__).parents[2] / "docker"
-NAMES = """
-l2v_requests_total l2v_request_seconds l2v_stage_seconds l2v_inputs_total l2v_tokens_total l2v_truncated_inputs_total
-l2v_batch_tokens l2v_batch_inputs l2v_batches_total l2v_queue_tokens l2v_queue_inputs l2v_requests_in_flight
-l2v_rejected_total l2v_engine_up l2v_model_info l2v_device_memory_bytes
-""".split()
+NAMES = [
+    "l2v_requests_total",
+    "l2v_request_seconds",
+    "l2v_stage_seconds",
+    "l2v_inputs_total",
+    "l2v_tokens_total",
+    "l2v_truncated_inputs_total",
+    "l2v_batch_tokens",
+    "l2v_batch_inputs",
+    "l2v_batches_total",
+    "l2v_queue_tokens",
+    "l2v_queue_inputs",
+    "l2v_requests_in_flight",
+    "l2v_rejected_total",
+    "l2v_engine_up",
+    "l2v_model_info",
+    "l2v_device_memory_bytes",
+]
 
 
 def program(name: str) -> str:
@@ -93,7 +106,9 @@ def prometheus(busy: ServerProcess) -> Iterator[Prometheus]:
 
 def test_promtool_finds_nothing_to_mend(busy: ServerProcess) -> None:
     text = busy.client.get("/metrics").text
-    checked = subprocess.run([program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True)
+    checked = subprocess.run(
+        [program("promtool"), "check", "metrics"], check=False, input=text, capture_output=True, text=True
+    )
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 

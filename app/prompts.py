@@ -1,0 +1,51 @@
+"""Named prompts: instructions that callers use by name, and the defaults of the two sides."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from app.errors import InvalidError
+from app.schemas.inputs import Instruction
+
+# The names under which the two sides of a comparison find their default.
+QUERY, DOCUMENT = "query", "document"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The instructions that have names."""
+
+    by_name: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path | None, query: str, document: str) -> "Prompts":
+        """The prompts of a JSON file {name: instruction}; `query` and `document`, where given, win over its own.
+
+        Raises:
+            ValueError: if the file cannot be read or is no such object.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8")) if path else {}
+            prompts = TypeAdapter(dict[str, Instruction]).validate_python(content)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise ValueError(f"{path} is no JSON object of names and instructions") from error
+        return cls(prompts | {name: text for name, text in ((QUERY, query), (DOCUMENT, document)) if text})
+
+    def instruction(self, given: str | None, name: str | None, *, default: str = "", param: str = "prompt_name") -> str:
+        """What goes before a text: the instruction given, or the prompt named, or the prompt `default`, or nothing.
+
+        Raises:
+            InvalidError: if both are given, or the name is unknown.
+        """
+        if name is None:
+            return self.by_name.get(default, "") if given is None else given
+        if given is not None:
+            raise InvalidError("name a prompt or give an instruction, not both", param)
+        if name not in self.by_name:
+            known = ", ".join(sorted(self.by_name)) or "none"
+            raise InvalidError(f"there is no such prompt; known are: {known}", param)
+        return self.by_name[name]

@@ -1,0 +1,125 @@
+"""The surface of text-embeddings-inference under /tei, over the same service."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+
+from app import __version__, vectors
+from app.errors import TABLE
+from app.routes import openai, ops
+from app.routes.dependencies import ServiceDep, TimingsDep
+from app.schemas.tei import (
+    DecodeRequest,
+    EmbedAllRequest,
+    EmbedRequest,
+    Options,
+    SimilarityRequest,
+    TeiErrorBody,
+    Token,
+    TokenizeRequest,
+)
+from app.service import Side, texts_of
+
+router = APIRouter(prefix="/tei", tags=["TEI"])
+_refusals: dict[int | str, dict[str, Any]] = {
+    status: {
+        "model": TeiErrorBody,
+        "description": " ".join(row.meaning for row in TABLE.values() if row.tei[0] == status),
+    }
+    for status in sorted({row.tei[0] for row in TABLE.values()} - {404, 405})
+}
+
+
+def _side(service: ServiceDep, inputs: Any, options: Options, name: str = "inputs") -> Side:
+    instruction = service.prompts.instruction(None, options.prompt_name)
+    keep_end = options.truncation_direction.lower() == "left"
+    return Side(name, texts_of(service, inputs, name, instruction, keep_end), single=isinstance(inputs, str))
+
+
+def _truncate(options: Options) -> bool:
+    return options.truncate is not False
+
+
+@router.post("", response_model=list[list[float]], responses=_refusals, include_in_schema=False)
+@router.post("/embed", response_model=list[list[float]], responses=_refusals)
+async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+    """One vector for each input."""
+    service.check_dimensions(request.dimensions)
+    (embedded,) = await service.embed([_side(service, request.inputs, request)], _truncate(request), timings)
+    with timings.stage("finish"):
+        return vectors.to_json(vectors.finish(embedded.vectors, request.dimensions, request.normalize))
+
+
+@router.post("/embed_all", response_model=list[list[list[float]]], responses=_refusals)
+async def embed_all(request: EmbedAllRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+    """The state of every token of each input, special tokens and instruction among them."""
+    side = _side(service, request.inputs, request)
+    (embedded,) = await service.embed([side], _truncate(request), timings, pooled=False)
+    with timings.stage("finish"):
+        return vectors.to_json(embedded.rows)
+
+
+@router.post("/similarity", response_model=list[float], responses=_refusals)
+async def similarity(request: SimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+    """The cosine of the source sentence with each other one; a named prompt goes before all."""
+    options, inputs = request.parameters, request.inputs
+    sides = [
+        _side(service, inputs.source_sentence, options, "inputs.source_sentence"),
+        _side(service, inputs.sentences, options, "inputs.sentences"),
+    ]
+    source, sentences = await service.embed(sides, _truncate(options), timings)
+    with timings.stage("finish"):
+        return vectors.to_json(vectors.scores(source.vectors, sentences.vectors, "cosine")[0])
+
+
+@router.post("/tokenize", responses=_refusals)
+async def tokenize(request: TokenizeRequest, service: ServiceDep) -> list[list[Token]]:
+    """Texts as tokens, without template, instruction before them where a prompt is named."""
+    instruction = service.prompts.instruction(None, request.prompt_name)
+    texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
+    full = [f"{instruction.strip()} {text}" if instruction else text for text in texts]
+    return [
+        [Token(id=id_, text=text, special=special, start=start, stop=stop) for id_, text, special, start, stop in row]
+        for row in service.encoder.tokenization.show(full, special=request.add_special_tokens)
+    ]
+
+
+@router.post("/decode", responses=_refusals)
+async def decode(request: DecodeRequest, service: ServiceDep) -> list[str]:
+    """Token ids as texts."""
+    rows = request.ids if isinstance(request.ids[0], list) else [request.ids]
+    return [service.decode(ids, "ids", skip_special_tokens=request.skip_special_tokens) for ids in rows]
+
+
+@router.get("/info", responses=_refusals)
+async def info(service: ServiceDep) -> dict[str, Any]:
+    """What is served, in TEI's words."""
+    own, settings = service.info(), service.settings
+    return {
+        "model_id": service.model,
+        "model_sha": own["sources"][-1]["revision"] or None,
+        "model_dtype": own["dtype"],
+        "model_type": {"embedding": {"pooling": own["pooling"]}},
+        "max_concurrent_requests": settings.max_requests,
+        "max_input_length": own["max_length"],
+        "max_batch_tokens": service.max_batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": settings.max_inputs,
+        "auto_truncate": True,
+        "tokenization_workers": service.tokenization_workers,
+        "version": __version__,
+        "sha": None,
+        "docker_label": None,
+    }
+
+
+@router.get("/health", responses=_refusals)
+async def health(service: ServiceDep) -> Response:
+    """200 while requests are taken, as TEI's: it is asked before sending some."""
+    service.check_open()
+    return PlainTextResponse("")
+
+
+router.add_api_route("/metrics", ops.metrics, response_class=Response)
+router.add_api_route("/v1/embeddings", openai.embeddings, methods=["POST"], response_model=None, responses=_refusals)

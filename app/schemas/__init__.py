@@ -1,0 +1,1 @@
+"""Requests and responses, one API surface a file."""

@@ -1,0 +1,83 @@
+"""Requests and responses of the TEI surface, as text-embeddings-inference has them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+
+from app.schemas.inputs import PromptName, Text, TextsOrIds
+
+
+class TeiRequest(BaseModel):
+    """Unknown fields are ignored here, as TEI does, and clients send some."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Options(TeiRequest):
+    """How texts are shortened, and which named prompt goes before them."""
+
+    truncate: StrictBool | None = Field(None, description="Where unset, true")
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+    prompt_name: PromptName | None = None
+
+
+class EmbedAllRequest(Options):
+    """Texts whose every token is wanted."""
+
+    inputs: TextsOrIds
+
+
+class EmbedRequest(EmbedAllRequest):
+    """Texts to embed."""
+
+    normalize: StrictBool = True
+    dimensions: Annotated[StrictInt, Field(ge=1)] | None = None
+
+
+class Sentences(TeiRequest):
+    """One sentence and those to compare it with."""
+
+    source_sentence: Text
+    sentences: Annotated[list[Text], Field(min_length=1)]
+
+
+class SimilarityRequest(TeiRequest):
+    """A comparison."""
+
+    inputs: Sentences
+    parameters: Options = Options()
+
+
+class TokenizeRequest(TeiRequest):
+    """Texts to see as tokens."""
+
+    inputs: Text | Annotated[list[Text], Field(min_length=1)]
+    add_special_tokens: StrictBool = True
+    prompt_name: PromptName | None = None
+
+
+_Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1)]
+
+
+class DecodeRequest(TeiRequest):
+    """Token ids to see as texts."""
+
+    ids: _Ids | Annotated[list[_Ids], Field(min_length=1)]
+    skip_special_tokens: StrictBool = True
+
+
+class Token(BaseModel):
+    """A token and where in the text it stands, in characters."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class TeiErrorBody(BaseModel):
+    """The body of every error under /tei."""
+
+    error: str
+    error_type: str

@@ -7,7 +7,7 @@ BIN := .venv/bin
 serve: .venv/serve  ## Serve the built-in model, or what L2V_MODEL names, on port 8080
 	$(BIN)/l2v serve
 
-test: .venv/test  ## Run all tests
+test: .venv/test .venv-clients/installed  ## Run all tests
 	$(BIN)/python -m pytest
 
 lint: .venv/test  ## Style, types and the generated tables of the docs
@@ -25,7 +25,7 @@ goldens:  ## Make the parity stacks and goldens anew with the reference, in a ve
 	.venv-reference/bin/python tests/parity/generate.py
 
 clean:
-	rm -rf .venv .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-clients .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "l2v needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 1; }
@@ -34,6 +34,12 @@ $(BIN)/python:
 # Stamps: an install is done again when the dependencies change.
 .venv/serve: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+# The clients of others, which the tests run against the service, pin older libraries than it uses.
+.venv-clients/installed: tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet -r $<
 	@touch $@
 
 .venv/test: pyproject.toml | $(BIN)/python

@@ -71,13 +71,13 @@ def create_app(
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(
+        Guard, keys=[key.get_secret_value() for key in settings.api_keys], max_body_bytes=settings.max_body_bytes
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
-    app.add_middleware(
-        Guard, keys=[key.get_secret_value() for key in settings.api_keys], max_body_bytes=settings.max_body_bytes
-    )
     paths = frozenset({*app.openapi()["paths"], "/docs", "/openapi.json"})
     app.add_middleware(Telemetry, metrics=metrics, paths=paths)
     return app

@@ -112,6 +112,7 @@ class Service:
             encoder.tokenize([Input("warm up"), Input("and once more, with an instruction", "Warm up:")])
         ).result()
         self.metrics.model_info.labels(self.model, encoder.dtype, str(encoder.device), __version__).set(1)
+        self.metrics.memory.labels("weights").set(encoder.weight_bytes)
         if encoder.device.type == "cuda":
             self.metrics.memory.labels("allocated").set_function(lambda: torch.cuda.memory_allocated(encoder.device))
             self.metrics.memory.labels("reserved").set_function(lambda: torch.cuda.memory_reserved(encoder.device))

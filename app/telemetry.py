@@ -77,6 +77,12 @@ class Metrics:
         )
         self.memory = Gauge("l2v_device_memory_bytes", "Memory of the device.", ["kind"], registry=registry)
 
+        # From the start at 0, so that rates have something to rise from.
+        for reason in ("queue", "requests"):
+            self.rejected.labels(reason)
+        for outcome in ("ok", "error"):
+            self.batches.labels(outcome)
+
     def observe_batch(self, tokens: int, inputs: int) -> None:
         self.batches.labels("ok").inc()
         self.batch_tokens.observe(tokens)

@@ -55,6 +55,11 @@ class Encoder:
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
 
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the weights take on the device."""
+        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+
     def describe(self) -> dict[str, Any]:
         """What a caller may want to know of the model, for `/info`."""
         return {

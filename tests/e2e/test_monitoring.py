@@ -66,6 +66,7 @@ class Prometheus:
         (folder / "prometheus.yml").write_text(
             config.replace("l2v:8080", target).replace("scrape_interval: 5s", "scrape_interval: 200ms")
         )
+        shutil.copy(DOCKER / "alerts.yml", folder)
         self.url = f"http://127.0.0.1:{free_port()}"
         self.process = subprocess.Popen(
             [
@@ -117,6 +118,19 @@ def test_every_metric_of_the_design_is_declared(busy: ServerProcess) -> None:
     assert sorted(declared) == sorted(NAMES)
 
 
+def test_alerts_fire_on_what_they_are_for() -> None:
+    command = [program("promtool"), "test", "rules", str(DOCKER / "alerts_test.yml")]
+    tested = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_prometheus_takes_the_alerts_and_none_fires(busy: ServerProcess, prometheus: Prometheus) -> None:
+    groups = httpx.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) == 6
+    assert not [rule["name"] for rule in rules if rule["state"] == "firing"]
+
+
 def test_prometheus_sees_the_traffic(busy: ServerProcess, prometheus: Prometheus) -> None:
     wait_for(lambda: prometheus.query('l2v_requests_total{route="/similarity",status="200"}'), what="samples")
     assert prometheus.value('l2v_requests_total{route="/embed",status="200"}') >= 5
@@ -139,13 +153,14 @@ def expressions() -> list[str]:
 
 
 @pytest.mark.parametrize("expression", expressions())
-def test_each_query_of_the_dashboard_reads_metrics_that_exist(
+def test_each_query_of_the_dashboard_has_data(
     expression: str, busy: ServerProcess, prometheus: Prometheus
 ) -> None:
     families = set(re.findall(r"^# TYPE (\w+)", busy.client.get("/metrics").text, re.MULTILINE))
     for name in re.findall(r"\b(?:l2v|process)_\w+", expression):
         assert name in families or re.sub(r"_(bucket|sum|count)$", "", name) in families
-    prometheus.query(expression.replace("$__rate_interval", "1m"))  # asserts that Prometheus takes it
+    rates = expression.replace("$__rate_interval", "1m")
+    wait_for(lambda: prometheus.query(rates), what=f"data for {rates}")
 
 
 def test_the_dashboard_reads_the_provisioned_datasource() -> None:

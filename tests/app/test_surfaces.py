@@ -1,0 +1,210 @@
+"""The OpenAI and TEI surfaces by their wire format: shapes, options, statuses and error bodies."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import Encoder, Input
+from tests.serving import LocalServer
+
+
+@pytest.fixture
+def post(server: LocalServer) -> Callable[..., Any]:
+    def send(path: str, expected: int = 200, **content: Any) -> Any:
+        response = server.client.post(path, json=content)
+        assert response.status_code == expected, response.text
+        return response.json()
+
+    return send
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def test_openai_embeddings(post: Callable[..., Any], encoder: Encoder) -> None:
+    content = post("/v1/embeddings", input=["hello", "world"], model="any", user="someone")
+    assert content["object"] == "list"
+    assert [item["index"] for item in content["data"]] == [0, 1]
+    expected = unit(encoder.encode([Input("hello"), Input("world")]))
+    np.testing.assert_allclose([item["embedding"] for item in content["data"]], expected, atol=1e-5)
+    assert content["usage"] == {"prompt_tokens": 12, "total_tokens": 12}
+
+
+def test_openai_takes_token_ids(post: Callable[..., Any], encoder: Encoder) -> None:
+    ids = [encoder.tokenize([Input(text)])[0].ids for text in ("hello", "world")]
+    expected = unit(encoder.encode([Input("hello"), Input("world")]))
+    for given, rows in ((ids, expected), (ids[0], expected[:1])):
+        data = post("/v1/embeddings", input=given)["data"]
+        np.testing.assert_allclose([item["embedding"] for item in data], rows, atol=1e-5)
+    error = post("/v1/embeddings", 400, input=[ids[0], [9999]])["error"]
+    assert error["param"] == "input[1]"
+
+
+def test_openai_dimensions_base64_and_extensions(post: Callable[..., Any], encoder: Encoder) -> None:
+    content = post("/v1/embeddings", input="hello", dimensions=8, encoding_format="base64", instruction="Find:")
+    vector = np.frombuffer(base64.b64decode(content["data"][0]["embedding"]), "<f4")
+    np.testing.assert_allclose(vector, unit(encoder.encode([Input("hello", "Find:")])[0][:8]), atol=1e-5)
+
+
+def test_openai_refuses_what_is_too_long(post: Callable[..., Any]) -> None:
+    error = post("/v1/embeddings", 400, input=["short", "word " * 500])["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == "input[1].text"
+    assert error["code"] is None
+    assert len(post("/v1/embeddings", input=["word " * 500], truncate=True)["data"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "param"),
+    [({}, "input"), ({"input": []}, "input"), ({"input": ""}, "input"), ({"input": [1.5]}, "input[0]")]
+    + [({"input": "a", "dimensions": 999}, "dimensions"), ({"input": "a", "colour": 1}, "colour")],
+)
+def test_openai_errors(post: Callable[..., Any], content: dict[str, Any], param: str) -> None:
+    error = post("/v1/embeddings", 400, **content)["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+
+
+def test_openai_models(server: LocalServer) -> None:
+    listed = server.client.get("/v1/models").json()["data"]
+    assert [model["id"] for model in listed] == ["demo"]
+    assert server.client.get("/v1/models/demo").json() == listed[0]
+    assert server.client.get("/v1/models/gpt").status_code == 404
+
+
+def test_tei_embed(post: Callable[..., Any], encoder: Encoder) -> None:
+    raw = encoder.encode([Input("hello"), Input("world")])
+    for path in ("/tei", "/tei/embed"):
+        np.testing.assert_allclose(post(path, inputs=["hello", "world"]), unit(raw), atol=1e-5)
+    np.testing.assert_allclose(post("/tei/embed", inputs="hello"), unit(raw[:1]), atol=1e-5)
+    np.testing.assert_allclose(post("/tei/embed", inputs="hello", normalize=False), raw[:1], atol=1e-5)
+    np.testing.assert_allclose(post("/tei/embed", inputs="hello", dimensions=4), unit(raw[:1, :4]), atol=1e-5)
+    post("/tei/embed", inputs="hello", parameters={"unknown": 1})
+
+
+def test_tei_embed_all_gives_every_token(post: Callable[..., Any], encoder: Encoder) -> None:
+    short, long = post("/tei/embed_all", inputs=["hi", "hello"])
+    assert (len(short), len(long)) == (3, 6)
+    raw = encoder.encode([Input("hello")])[0]
+    np.testing.assert_allclose(np.mean(long[1:], axis=0), raw, atol=1e-5)
+
+
+def test_tei_similarity(post: Callable[..., Any]) -> None:
+    scores = post("/tei/similarity", inputs={"source_sentence": "hello", "sentences": ["hello", "other"]})
+    assert scores[0] == pytest.approx(1, abs=1e-5)
+    assert scores[1] < 0.99
+
+
+def test_tei_truncates_on_the_side_asked_for(post: Callable[..., Any]) -> None:
+    words = [f"w{i:03}" for i in range(200)]  # 5 tokens each: 80 words stay
+    text = " ".join(words)
+    right, left = (post("/tei/embed", inputs=text, truncation_direction=direction) for direction in ("right", "Left"))
+    assert np.array(right) @ np.array(left).T < 0.9999
+    assert post("/tei/embed", inputs=" ".join(words[: _kept(words)])) == right
+    assert post("/tei/embed", inputs=" ".join(words[-_kept(words) :])) == left
+
+
+def _kept(words: list[str]) -> int:
+    """The reference's loop, for words of one length and one token a character."""
+    kept = len(words)
+    while (tokens := min(512, kept * 5 - 1)) > 400:
+        kept = int(kept * 400 / tokens)
+    return kept
+
+
+def test_tei_tokenize_and_decode_are_inverse(post: Callable[..., Any]) -> None:
+    (tokens,) = post("/tei/tokenize", inputs="hello")
+    assert tokens[0] == {"id": 256, "text": "<s>", "special": True, "start": None, "stop": None}
+    assert [(token["start"], token["stop"]) for token in tokens[1:]] == [(i, i + 1) for i in range(5)]
+    ids = [token["id"] for token in tokens]
+    assert post("/tei/decode", ids=ids) == ["hello"]
+    assert post("/tei/decode", ids=[ids, ids], skip_special_tokens=False) == ["<s>hello"] * 2
+    assert len(post("/tei/tokenize", inputs=["hello", "hi"], add_special_tokens=False)[1]) == 2
+
+
+def test_tei_info_health_and_metrics(server: LocalServer, encoder: Encoder) -> None:
+    info = server.client.get("/tei/info").json()
+    assert info["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert info["max_input_length"] == 512
+    assert info["model_dtype"] == encoder.dtype
+    assert server.client.get("/tei/health").status_code == 200
+    assert "l2v_requests_total" in server.client.get("/tei/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "kind"),
+    [
+        ("/tei/embed", {"inputs": []}, 400, "Empty"),
+        ("/tei/embed", {"inputs": ""}, 400, "Empty"),
+        ("/tei/embed", {"inputs": 5}, 413, "Validation"),
+        ("/tei/embed", {"inputs": ["a"] * 3000}, 413, "Validation"),
+        ("/tei/embed", {"inputs": "word " * 500, "truncate": False}, 413, "Validation"),
+        ("/tei/embed", {"inputs": "a", "prompt_name": "nope"}, 413, "Validation"),
+        ("/tei/decode", {"ids": [99999]}, 413, "Validation"),
+        ("/tei/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "Empty"),
+    ],
+)
+def test_tei_errors(post: Callable[..., Any], path: str, content: dict[str, Any], status: int, kind: str) -> None:
+    error = post(path, status, **content)
+    assert error.keys() == {"error", "error_type"}
+    assert error["error_type"] == kind
+
+
+def test_tei_openai_errors_are_teis(post: Callable[..., Any]) -> None:
+    assert post("/tei/v1/embeddings", 400, input="") == {
+        "message": "must not be empty or blank",
+        "code": 400,
+        "type": "Empty",
+    }
+    assert len(post("/tei/v1/embeddings", input=["a", "b"])["data"]) == 2
+
+
+def test_named_prompts_in_every_surface(encoder: Encoder, tmp_path: Any) -> None:
+    file = tmp_path / "prompts.json"
+    file.write_text('{"sts": "Retrieve similar text:", "query": "overridden"}')
+    with LocalServer(encoder, prompts=file, query_instruction="Find:", document_instruction="Passage:") as server:
+        send = lambda path, **content: server.client.post(path, json=content)  # noqa: E731
+        assert server.client.get("/prompts").json() == {
+            "prompts": {"sts": "Retrieve similar text:", "query": "Find:", "document": "Passage:"}
+        }
+        expected = unit(encoder.encode([Input("hello", "Retrieve similar text:")]))
+        for vectors in (
+            send("/embed", inputs="hello", prompt_name="sts").json()["embeddings"],
+            [send("/v1/embeddings", input="hello", prompt_name="sts").json()["data"][0]["embedding"]],
+            send("/tei/embed", inputs="hello", prompt_name="sts").json(),
+        ):
+            np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        assert len(send("/tei/tokenize", inputs="a", prompt_name="sts").json()[0]) == len("<Retrieve similar text: a")
+        # Without a word of the caller, /embed has no instruction and the sides of /similarity have their defaults.
+        np.testing.assert_allclose(
+            send("/embed", inputs="hello").json()["embeddings"], unit(encoder.encode([Input("hello")])), atol=1e-5
+        )
+        left, right = unit(encoder.encode([Input("a", "Find:"), Input("b", "Passage:")]))
+        sides = {"queries": "a", "documents": "b"}
+        assert send("/similarity", **sides).json()["scores"][0][0] == pytest.approx(float(left @ right), abs=1e-5)
+        left, right = unit(encoder.encode([Input("a"), Input("b", "Retrieve similar text:")]))
+        answer = send("/similarity", **sides, query_instruction="", document_prompt_name="sts").json()
+        assert answer["scores"][0][0] == pytest.approx(float(left @ right), abs=1e-5)
+        for content, param in (
+            ({"inputs": "a", "prompt_name": "nope"}, "prompt_name"),
+            ({"inputs": "a", "prompt_name": "sts", "instruction": "x"}, "prompt_name"),
+        ):
+            assert send("/embed", **content).json()["error"]["param"] == param
+        assert send("/similarity", queries="a", document_prompt_name="sts").json()["error"]["param"] == (
+            "document_prompt_name"
+        )
+
+
+def test_cors_is_off_unless_asked_for(server: LocalServer, encoder: Encoder) -> None:
+    origin = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in server.client.options("/embed", headers=origin).headers
+    with LocalServer(encoder, cors_origins="https://a.example", api_keys="sesame") as open_server:
+        answer = open_server.client.options("/embed", headers=origin)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://a.example")
+        refused = open_server.client.post("/embed", json={"inputs": "a"}, headers=origin)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://a.example")
+        other = open_server.client.options("/embed", headers=origin | {"Origin": "https://b.example"})
+        assert "access-control-allow-origin" not in other.headers

@@ -1,0 +1,117 @@
+"""Embeds two texts by one client of others' and prints the vectors as JSON: `run.py CLIENT URL`.
+
+Each function is what its users write, with the address changed and nothing else. docs/CLIENTS.md shows the same lines.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+TEXTS = ["the cat sits on the mat", "stocks fell sharply"]
+Vectors = list[list[float]]
+
+
+def openai(url: str) -> Vectors:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"{url}/v1", api_key="none")
+    return [item.embedding for item in client.embeddings.create(model="demo", input=TEXTS).data]
+
+
+def openai_instruction(url: str) -> Vectors:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"{url}/v1", api_key="none")
+    extra = {"instruction": "Retrieve similar text:"}
+    return [item.embedding for item in client.embeddings.create(model="demo", input=TEXTS, extra_body=extra).data]
+
+
+def langchain_openai(url: str) -> Vectors:
+    from langchain_openai import OpenAIEmbeddings
+
+    # Without the check, texts go as they are; with it, they go as the token ids of OpenAI's own tokenizer.
+    embeddings = OpenAIEmbeddings(base_url=f"{url}/v1", api_key="none", model="demo", check_embedding_ctx_length=False)
+    return embeddings.embed_documents(TEXTS)
+
+
+def langchain_huggingface(url: str) -> Vectors:
+    from huggingface_hub import InferenceClient
+    from langchain_huggingface import HuggingFaceEndpointEmbeddings
+
+    embeddings = HuggingFaceEndpointEmbeddings()
+    embeddings.client = InferenceClient(f"{url}/tei")  # its own `model` takes names of the Hub only
+    return embeddings.embed_documents(TEXTS)
+
+
+def llama_index_tei(url: str) -> Vectors:
+    from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
+
+    return TextEmbeddingsInference(base_url=f"{url}/tei", model_name="demo").get_text_embedding_batch(TEXTS)
+
+
+def llama_index_openai_like(url: str) -> Vectors:
+    from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+
+    return OpenAILikeEmbedding(api_base=f"{url}/v1", api_key="none", model_name="demo").get_text_embedding_batch(TEXTS)
+
+
+def haystack_text(url: str) -> Vectors:
+    from haystack_integrations.components.embedders.huggingface_api import HuggingFaceAPITextEmbedder
+
+    embedder = HuggingFaceAPITextEmbedder(api_type="text_embeddings_inference", api_params={"url": f"{url}/tei"})
+    return [embedder.run(text=text)["embedding"] for text in TEXTS]
+
+
+def haystack_documents(url: str) -> Vectors:
+    from haystack import Document
+    from haystack_integrations.components.embedders.huggingface_api import HuggingFaceAPIDocumentEmbedder
+
+    embedder = HuggingFaceAPIDocumentEmbedder(api_type="text_embeddings_inference", api_params={"url": f"{url}/tei"})
+    documents = embedder.run(documents=[Document(content=text) for text in TEXTS])["documents"]
+    return [list(document.embedding) for document in documents]
+
+
+def huggingface_hub(url: str) -> Vectors:
+    from huggingface_hub import InferenceClient
+
+    return InferenceClient(f"{url}/tei").feature_extraction(TEXTS).tolist()
+
+
+def huggingface_hub_similarity(url: str) -> Vectors:
+    from huggingface_hub import InferenceClient
+
+    return [InferenceClient(f"{url}/tei/similarity").sentence_similarity(TEXTS[0], other_sentences=TEXTS)]
+
+
+def litellm(url: str) -> Vectors:
+    from litellm import embedding
+
+    answer = embedding(model="openai/demo", input=TEXTS, api_base=f"{url}/v1", api_key="none", encoding_format="float")
+    return [item["embedding"] for item in answer.data]
+
+
+def qdrant(url: str) -> Vectors:
+    return _example("qdrant_search", url)
+
+
+def lancedb(url: str) -> Vectors:
+    return _example("lancedb_search", url)
+
+
+def _example(name: str, url: str) -> Vectors:
+    """The ranks that an example of examples/ finds: [[position of the best document], …]."""
+    import importlib
+
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+    return importlib.import_module(name).main(url)
+
+
+CLIENTS: dict[str, Callable[[str], Vectors]] = {
+    name: function
+    for name, function in list(globals().items())
+    if callable(function) and not name.startswith("_") and name not in ("Callable", "Path", "Vectors")
+}
+
+if __name__ == "__main__":
+    print(json.dumps(CLIENTS[sys.argv[1]](sys.argv[2])))

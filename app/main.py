@@ -21,6 +21,7 @@ from app.schemas.inputs import param_of
 from app.service import Service
 from app.settings import ModelSettings, Settings
 from app.telemetry import Metrics, Telemetry
+from app.tracing import Tracing
 from models import Encoder, ModelError, load
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def create_app(
     """
     metrics = Metrics()
     service = Service(settings, metrics)
+    tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +58,8 @@ def create_app(
         ).start()
         yield
         await asyncio.to_thread(service.close)
+        if tracing:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="l2v",
@@ -79,7 +83,9 @@ def create_app(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
     paths = frozenset({*app.openapi()["paths"], "/docs", "/openapi.json"})
-    app.add_middleware(Telemetry, metrics=metrics, paths=paths)
+    app.add_middleware(Telemetry, metrics=metrics, paths=paths, trace=tracing.record if tracing else None)
+    if tracing:
+        tracing.instrument(app)
     return app
 
 

@@ -246,8 +246,10 @@ class Service:
 
     async def _schedule(self, encodings: list[Encoding], timings: Timings) -> list[Vectors]:
         assert self._scheduler is not None  # the state was checked on entry
+        submitted = time.time()
         result = await asyncio.wrap_future(self._scheduler.submit(encodings))
-        timings["queue"], timings["forward"] = result.queued, result.computed
+        timings.add("queue", submitted, result.queued)
+        timings.add("forward", submitted + result.queued, result.computed)
         return result.vectors
 
 

@@ -1,5 +1,6 @@
 """Settings: one field is an environment variable, a flag, its help text and its row in the docs."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,6 +61,10 @@ class Settings(ModelSettings):
     document_instruction: str = Field("", description="Default instruction of documents, and the prompt `document`")
     playground: bool = Field(True, description="Serve the web page at `/`")
     cors_origins: Names = Field((), description="Origins whose pages may call the API, comma-separated; `*`: all")
+    otlp_endpoint: str = Field(
+        "",
+        description="Address of an OpenTelemetry collector (OTLP over HTTP) for traces; unset: none; needs `l2v[otel]`",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     api_keys: Secrets = Field((), description="Bearer keys, any of which opens the API, comma-separated; unset: open")
@@ -81,6 +86,12 @@ class Settings(ModelSettings):
     def read_prompts(self) -> Prompts:
         """The named prompts; raises `ValueError` for a file that is none."""
         return Prompts.read(self.prompts, self.query_instruction, self.document_instruction)
+
+    @model_validator(mode="after")
+    def _tracing_is_installed(self) -> "Settings":
+        if self.otlp_endpoint and find_spec("opentelemetry.instrumentation.fastapi") is None:
+            raise ValueError("otlp_endpoint needs the extra otel: pip install 'l2v[otel]'")
+        return self
 
     @model_validator(mode="after")
     def _budget_holds_a_row(self) -> "Settings":

@@ -26,15 +26,27 @@ _CLIENT_CLOSED = 499
 
 
 class Timings(dict[str, float]):
-    """Seconds spent in each stage of one request, in the order of the stages."""
+    """Seconds spent in each stage of one request, in the order of the stages.
+
+    Attributes:
+        started: when each stage began, in seconds since the epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        clock, started = time.time(), time.perf_counter()
         try:
             yield
         finally:
-            self[name] = self.get(name, 0.0) + time.perf_counter() - started
+            self.add(name, clock, time.perf_counter() - started)
+
+    def add(self, name: str, started: float, seconds: float) -> None:
+        """Records a stage that was timed elsewhere."""
+        self.started[name], self[name] = started, seconds
 
     def header(self) -> str:
         """As a `Server-Timing` header, in milliseconds."""
@@ -98,10 +110,13 @@ class Telemetry:
     Pure ASGI. Logs never hold a text, a key or a message of an unexpected error, which may quote either.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, paths: frozenset[str], trace: Callable[[Timings], None] | None
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._paths = paths
+        self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -137,6 +152,8 @@ class Telemetry:
         route = scope["path"] if scope["path"] in self._paths else "other"
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
+        if self._trace:
+            self._trace(timings)
         for stage, stage_seconds in timings.items():
             self._metrics.stage_seconds.labels(stage).observe(stage_seconds)
         stages = {f"{stage}_ms": round(1000 * value, 2) for stage, value in timings.items()}

@@ -22,7 +22,7 @@ LAYERS = [
     ["app.schemas", "app.guard", "app.scheduler"],
     ["app.prompts"],
     ["app.settings"],
-    ["app.service", "app.vectors"],
+    ["app.service", "app.vectors", "app.tracing"],
     ["app.routes"],
     ["app.main"],
     ["app.cli"],

@@ -1,0 +1,66 @@
+"""Traces as a real OTLP exporter sends them: one span a request, one for each stage below it, and no text in any."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from models import Encoder
+from tests.serving import LocalServer, wait_for
+
+pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+SENT: list[bytes] = []
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what an OTLP exporter posts."""
+
+    def do_POST(self) -> None:
+        SENT.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def spans() -> list[Span]:
+    requests = [ExportTraceServiceRequest.FromString(body) for body in SENT]
+    return [
+        span
+        for request in requests
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+
+
+def test_a_request_is_one_span_with_one_below_it_for_each_stage(encoder: Encoder, endpoint: str) -> None:
+    with LocalServer(encoder, otlp_endpoint=endpoint) as server:
+        server.client.post("/embed?note=swordfish", json={"inputs": "swordfish", "instruction": "albatross"})
+        server.client.get("/ready")
+    wait_for(lambda: len(spans()) >= 5, what="spans")
+    (request,) = [span for span in spans() if span.kind == Span.SPAN_KIND_SERVER]
+    assert request.name == "POST /embed"
+    stages = [span for span in spans() if span is not request and span.parent_span_id == request.span_id]
+    assert [span.name for span in stages] == ["tokenize", "queue", "forward", "finish"]
+    for span in stages:
+        assert request.start_time_unix_nano <= span.start_time_unix_nano + 5_000_000
+        assert span.end_time_unix_nano <= request.end_time_unix_nano + 5_000_000
+    for secret in (b"swordfish", b"albatross"):
+        assert not any(secret in body for body in SENT)

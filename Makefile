@@ -27,12 +27,12 @@ goldens:  ## Make the parity stacks and goldens anew with the reference, in a ve
 clean:
 	rm -rf .venv .venv-clients .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-$(BIN)/python:
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "l2v needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 # Stamps: an install is done again when the dependencies change.
-.venv/serve: pyproject.toml | $(BIN)/python
+.venv/serve: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
@@ -42,6 +42,6 @@ $(BIN)/python:
 	.venv-clients/bin/pip install --quiet -r $<
 	@touch $@
 
-.venv/test: pyproject.toml | $(BIN)/python
+.venv/test: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[test,lint]'
 	@touch $@ .venv/serve

@@ -1,79 +1,61 @@
-"""The command `l2v`: one class a subcommand, its fields the flags."""
+"""The command `l2v`: its subcommands, how they are parsed, and how a mistake ends."""
 
-import logging
+import inspect
+import os
 import sys
 import warnings
-from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
+from argparse import ArgumentParser
+from typing import Any, Literal
 
-import transformers
-import uvicorn
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliPositionalArg,
+    CliSettingsSource,
+    CliSubCommand,
+    SettingsConfigDict,
+)
+from rich_argparse import RawDescriptionRichHelpFormatter
 
-from app.main import create_app, load_encoder
-from app.settings import PREFIX, ModelSettings, Settings
-from app.telemetry import configure_logging
-from models import ModelError
-from models.export import export
+from app.bulk.errors import BulkError
+from app.commands.embed import Embed
+from app.commands.export import Export
+from app.commands.info import Info
+from app.commands.serve import Serve
+from app.commands.similarity import Similarity
+from app.commands.tokenize import Tokenize
+from app.settings import PREFIX
+from models.errors import ModelError
 
-
-class Serve(Settings):
-    """Serve an encoder over HTTP."""
-
-    def cli_cmd(self) -> None:
-        configure_logging(self.log_level)
-        failures: list[str] = []
-
-        def stop(reason: str) -> None:
-            failures.append(reason)
-            server.should_exit = True
-
-        app = create_app(self, on_failure=stop)
-        config = uvicorn.Config(
-            app,
-            host=self.host,
-            port=self.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # The body and the answers wait for the queue to drain; uvicorn waits a little longer.
-            timeout_graceful_shutdown=int(self.drain_timeout) + 1,
-        )
-        server = Server(config, app.state.service.drain)
-        server.run()
-        if failures or not server.started:
-            raise SystemExit(f"l2v: {failures[0]}" if failures else 1)
+_FILES = {"input", "output", "skip-bad", "out"}
 
 
-class Server(uvicorn.Server):
-    """Tells the service of a signal before uvicorn stops listening, and ends with status 0 after an orderly stop."""
+class Help(RawDescriptionRichHelpFormatter):
+    """Coloured on a terminal, docstrings as they are written."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._drain = drain
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._drain()
-        # A second signal ends it at once. uvicorn's own version would raise the signal again afterwards.
-        self.force_exit = self.should_exit
-        self.should_exit = True
+    def add_text(self, text: Any) -> None:
+        super().add_text(inspect.cleandoc(text) if isinstance(text, str) else text)
 
 
-class Export(ModelSettings):
-    """Merge base and adapters and write the encoder as a folder of its own."""
+class Completion(BaseModel):
+    """Print the shell's completion script.
 
-    out: CliPositionalArg[Path] = Field(description="The new folder")
+    Examples:
+        l2v completion bash > ~/.local/share/bash-completion/completions/l2v
+        l2v completion zsh > ~/.zfunc/_l2v
+    """
+
+    shell: CliPositionalArg[Literal["bash", "zsh", "tcsh"]] = Field(description="Which shell")
 
     def cli_cmd(self) -> None:
-        logging.basicConfig(level="INFO", format="%(message)s")
-        export(load_encoder(self), self.out)
-        print(f"wrote {self.out}: serve it with `l2v serve --model {self.out}`")
+        import shtab
+
+        print(shtab.complete(_completable(parser()), self.shell))
 
 
 class L2v(BaseSettings):
-    """LLM2Vec embeddings: serve them, export them."""
+    """LLM2Vec embeddings: serve them, make them from files, look at them."""
 
     model_config = SettingsConfigDict(
         cli_prog_name="l2v",
@@ -82,29 +64,68 @@ class L2v(BaseSettings):
         cli_hide_none_type=True,
         cli_avoid_json=True,
         cli_enforce_required=True,
+        cli_shortcuts={"as-json": "json"},
     )
 
-    serve: CliSubCommand[Serve]
-    export: CliSubCommand[Export]
+    serve: CliSubCommand[Serve] = Field(description="Serve an encoder over HTTP")
+    embed: CliSubCommand[Embed] = Field(description="Embed a file of texts")
+    similarity: CliSubCommand[Similarity] = Field(description="Compare a query with documents")
+    info: CliSubCommand[Info] = Field(description="Say what a model is")
+    tokenize: CliSubCommand[Tokenize] = Field(description="Show a text's tokens and which are pooled")
+    export: CliSubCommand[Export] = Field(description="Write the merged encoder as a folder")
+    completion: CliSubCommand[Completion] = Field(description="Print the shell's completion script")
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
 
 
+def source() -> CliSettingsSource[Any]:
+    """What parses the command line."""
+    return CliSettingsSource(L2v, formatter_class=Help)
+
+
+def parser() -> ArgumentParser:
+    """The parser of all subcommands."""
+    root = source().root_parser
+    assert isinstance(root, ArgumentParser)
+    return root
+
+
 def main() -> None:
     """Runs the command; a mistake ends with one sentence and status 1 or 2."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     try:
-        CliApp.run(L2v)
+        CliApp.run(L2v, cli_settings_source=source())
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][-1]) if problem["loc"] else ""
             where = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if name.islower() else ""
             print(f"l2v: {where}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BulkError as error:
+        print(f"l2v: {error}", file=sys.stderr)
+        raise SystemExit(error.status) from None
     except ModelError as error:
         raise SystemExit(f"l2v: {error}") from None
+    except BrokenPipeError:
+        # Who read our output has gone, as `head` does; Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _completable(root: ArgumentParser) -> ArgumentParser:
+    """The parser, with files offered where files are meant."""
+    import shtab
+
+    for group in root._actions:  # noqa: SLF001 - argparse has no other way in
+        for sub in (group.choices or {}).values() if isinstance(group.choices, dict) else ():
+            for action in sub._actions:  # noqa: SLF001
+                if {action.dest.rpartition(".")[2], *(name.lstrip("-") for name in action.option_strings)} & _FILES:
+                    action.complete = shtab.FILE
+    return root
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import MediaTypeError, ServiceError, TooLargeError, UnauthorizedError, answer
+from app.errors import DeadlineError, MediaTypeError, ServiceError, TooLargeError, UnauthorizedError, answer
 
 # What probes, scrapers and browsers read without a key.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/tei/health", "/tei/metrics"})
@@ -16,10 +16,11 @@ OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi
 class Guard:
     """Checks key, media type and size, reads the body whole, and cancels the work of a client that went away."""
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str], max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[str], max_body_bytes: int, timeout: float) -> None:
         self._app = app
         self._keys = [key.encode() for key in keys]
         self._max_body_bytes = max_body_bytes
+        self._timeout = timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -29,8 +30,14 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_key(scope["path"], headers)
             _check_media_type(scope["method"], headers)
-            body = await self._read(headers, receive)
-        except ServiceError as error:
+            async with asyncio.timeout(self._timeout):
+                body = await self._read(headers, receive)
+        except (ServiceError, TimeoutError) as caught:
+            error = (
+                caught
+                if isinstance(caught, ServiceError)
+                else DeadlineError(f"the body took more than {self._timeout:g} s to arrive (request_timeout)", "body")
+            )
             # The rest of the body is not read, so the connection cannot serve another request.
             error.headers["Connection"] = "close"
             await answer(error, scope["path"])(scope, receive, send)
@@ -43,7 +50,7 @@ class Guard:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # Every key is compared, each in constant time, so that timing tells nothing.
-        matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
+        matches = [hmac.compare_digest(given.strip().encode("latin-1"), key) for key in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
             raise UnauthorizedError(
                 "give a valid key as `Authorization: Bearer KEY`", "authorization", {"WWW-Authenticate": "Bearer"}

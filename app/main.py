@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.errors import TABLE, EmptyError, InvalidError, MalformedError, NotFoundError, ServiceError, answer, responses
+from app.errors import TABLE, EmptyError, InvalidError, MalformedError, NotFoundError, ServiceError, answer
 from app.guard import Guard
 from app.routes import native, openai, ops, tei
 from app.schemas.inputs import param_of
@@ -67,7 +67,7 @@ def create_app(
         summary="LLM2Vec embeddings over HTTP",
         lifespan=lifespan,
         redoc_url=None,
-        responses=responses(404, 405),
+        redirect_slashes=False,
     )
     app.state.service = service
     for router in (native.router, openai.router, tei.router, ops.router):
@@ -76,7 +76,10 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(
-        Guard, keys=[key.get_secret_value() for key in settings.api_keys], max_body_bytes=settings.max_body_bytes
+        Guard,
+        keys=[key.get_secret_value() for key in settings.api_keys],
+        max_body_bytes=settings.max_body_bytes,
+        timeout=settings.request_timeout,
     )
     if settings.cors_origins:
         app.add_middleware(

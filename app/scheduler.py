@@ -132,16 +132,17 @@ class Scheduler:
 
     def _run(self) -> None:
         """The engine thread: never ends with a future unresolved."""
+        batch: Batch = []
         try:
             while batch := self._next_batch():
                 self._process(batch)
         except BaseException as error:
-            logger.critical("the engine thread died of %s", type(error).__name__)
-            raise
+            # Not raised again: Python would print it with its message, which may quote a text.
+            logger.critical("the engine died", extra={"error": type(error).__name__})
         finally:
             with self._changed:
                 self._closing = True
-                for job in self._jobs:
+                for job in [*self._jobs, *(job for job, _ in batch)]:
                     _fail(job, UnavailableError("the engine is down"))
                 self._jobs.clear()
                 self.queue_tokens = self.queue_inputs = 0
@@ -188,28 +189,22 @@ class Scheduler:
 
     def _process(self, batch: Batch) -> None:
         """Runs one batch; whatever fails in it fails its own jobs and nothing else."""
-        jobs = dict.fromkeys(job for job, _ in batch)
         encodings = [encoding for _, encoding in batch]
         tokens = sum(map(len, encodings))
         started = time.monotonic()
         try:
             vectors = self._forward(encodings)
-            if len(vectors) != len(encodings):
-                raise RuntimeError("the encoder lost an input")
-        except BaseException as error:
+            seconds = time.monotonic() - started
+            self._tokens_per_second = tokens / max(seconds, 1e-9)
+            self._metrics.observe_batch(tokens, len(encodings))
+            for job in {job for job, _ in batch}:
+                job.computed += seconds
+            self._scatter(batch, vectors)
+        except Exception as error:
             logger.error("a batch failed", extra={"error": type(error).__name__, "tokens": tokens})
             self._metrics.batches.labels("error").inc()
-            for job in jobs:
+            for job, _ in batch:
                 _fail(job, InternalError("the batch failed"))
-            if not isinstance(error, Exception):
-                raise
-            return
-        seconds = time.monotonic() - started
-        self._tokens_per_second = tokens / max(seconds, 1e-9)
-        self._metrics.observe_batch(tokens, len(encodings))
-        for job in jobs:
-            job.computed += seconds
-        self._scatter(batch, vectors)
 
     def _scatter(self, batch: Batch, vectors: Sequence[Vectors]) -> None:
         for (job, _), vector in zip(batch, vectors, strict=True):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -107,16 +108,20 @@ class Service:
         """Warms the encoder up and opens the service."""
         if encoder.device.type == "cuda" and self.settings.max_batch_tokens is None:
             self.max_batch_tokens = _CUDA_BATCH_TOKENS
+        # In this thread, so that what fails fails by its own name; the engine thread takes over after it.
+        encoder.forward([Encoding(array("q", range(min(16, encoder.max_length))), pooled=1)])
         scheduler = Scheduler(encoder.forward, self.max_batch_tokens, self.settings.max_queue_tokens, self.metrics)
-        scheduler.submit(
-            encoder.tokenize([Input("warm up"), Input("and once more, with an instruction", "Warm up:")])
-        ).result()
         self.metrics.model_info.labels(self.model, encoder.dtype, str(encoder.device), __version__).set(1)
         self.metrics.memory.labels("weights").set(encoder.weight_bytes)
         if encoder.device.type == "cuda":
             self.metrics.memory.labels("allocated").set_function(lambda: torch.cuda.memory_allocated(encoder.device))
             self.metrics.memory.labels("reserved").set_function(lambda: torch.cuda.memory_reserved(encoder.device))
         self._encoder, self._scheduler = encoder, scheduler
+
+    @property
+    def in_house(self) -> int:
+        """Requests that are being served."""
+        return self.settings.max_requests - self._permits
 
     def drain(self) -> None:
         """From now on new requests are refused; those in the house are finished."""

@@ -19,8 +19,15 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _split_secrets(value: object) -> object:
+    parts = _split(value)
+    if value and not parts:
+        raise ValueError("holds no key, and so would leave the service open")
+    return parts
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_secrets)]
 
 
 class ModelSettings(BaseSettings):
@@ -79,8 +86,10 @@ class Settings(ModelSettings):
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
     request_timeout: float = Field(120.0, gt=0, description="Seconds until a request is given up with 504")
-    engine_timeout: float = Field(120.0, gt=0, description="Seconds of one forward pass until `/health` says 503")
-    drain_timeout: float = Field(30.0, gt=0, description="Seconds that SIGTERM leaves for what was accepted")
+    engine_timeout: float = Field(120.0, ge=2, description="Seconds of one forward pass until `/health` says 503")
+    drain_timeout: float = Field(
+        30.0, gt=0, description="Seconds that SIGTERM leaves for what was accepted; new requests get 503"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
 
     def read_prompts(self) -> Prompts:
@@ -94,9 +103,7 @@ class Settings(ModelSettings):
         return self
 
     @model_validator(mode="after")
-    def _budget_holds_a_row(self) -> "Settings":
-        if self.max_batch_tokens is not None and self.max_batch_tokens < (self.max_length or 512):
-            raise ValueError("max_batch_tokens must not be below max_length: a row would never fit")
+    def _prompts_can_be_read(self) -> "Settings":
         self.read_prompts()
         return self
 

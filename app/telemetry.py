@@ -1,5 +1,6 @@
 """Metrics, Server-Timing and structured logs, all from the same timings object."""
 
+import asyncio
 import logging
 import re
 import sys
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import InternalError, answer
+from app.errors import InternalError, UnavailableError, answer
 
 logger = logging.getLogger("app.requests")
 
@@ -139,6 +140,11 @@ class Telemetry:
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # The server gives up what is left at the end of draining.
+            if status == _CLIENT_CLOSED:
+                response = answer(UnavailableError("the service is shutting down"), scope["path"])
+                await response(scope, receive, send_with_headers)
         except Exception as error:
             _log_bug(error, request_id)
             if status == _CLIENT_CLOSED:
@@ -171,13 +177,22 @@ def _request_id(headers: Headers) -> str:
 
 
 def _log_bug(error: Exception, request_id: str) -> None:
+    logger.error("bug", extra={"request_id": request_id, **_outline(error)})
+
+
+def _outline(error: BaseException) -> dict[str, Any]:
+    """An error without its message, which may quote a text or a key."""
     frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
-    logger.error("bug", extra={"request_id": request_id, "error": type(error).__name__, "frames": frames[-8:]})
+    return {"error": type(error).__name__, "frames": frames[-8:]}
 
 
-def _without_colours(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drops the second, coloured form of its messages that uvicorn adds."""
+def _tidy(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Drops the second, coloured form of its messages that uvicorn adds, and the messages of logged errors."""
     event.pop("color_message", None)
+    caught = event.pop("exc_info", None)
+    if caught:
+        error = caught[1] if isinstance(caught, tuple) else caught
+        event.update(_outline(error) if isinstance(error, BaseException) else {})
     return event
 
 
@@ -193,7 +208,7 @@ def configure_logging(level: str) -> None:
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _without_colours,
+            _tidy,
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(),
         ],

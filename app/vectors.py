@@ -34,7 +34,11 @@ def scores(queries: Vectors, documents: Vectors, metric: str) -> Vectors:
 def best(matrix: Vectors, top_k: int) -> list[list[dict[str, Any]]]:
     """For each row of [q, n] its `top_k` highest columns as {"index", "score"}, best first, ties by position."""
     order = np.argsort(-matrix, axis=1, kind="stable")[:, :top_k]
-    return [[{"index": int(i), "score": row[i]} for i in places] for row, places in zip(matrix, order, strict=True)]
+    ranked = np.take_along_axis(matrix, order, axis=1)
+    return [
+        [{"index": index, "score": score} for index, score in zip(places, row, strict=True)]
+        for places, row in zip(order.tolist(), ranked, strict=True)
+    ]
 
 
 def encode_base64(vectors: Vectors) -> list[str]:

@@ -27,11 +27,12 @@ def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
         config = PeftConfig.from_pretrained(str(source.folder))
         config.inference_mode = True
         config.base_model_name_or_path = None  # the base is a local folder by now: no wonder that names differ
+        config.task_type = None  # whatever it was trained for, it goes on the bare decoder
         adapted = get_peft_model(decoder, config)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise AdapterError(f"adapter {source.name} does not fit {decoder.config.model_type}: {error}") from error
     _check_fit(source, weights, get_peft_model_state_dict(adapted))
-    _check_effect(source, weights)
+    _check_effect(source, weights, config)
     set_peft_model_state_dict(adapted, weights)
     merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=False)
     # transformers looks at this mark when it saves, and would save an adapter instead of the model.
@@ -74,8 +75,14 @@ def _check_fit(source: Source, weights: dict[str, torch.Tensor], expected: dict[
             )
 
 
-def _check_effect(source: Source, weights: dict[str, torch.Tensor]) -> None:
+def _check_effect(source: Source, weights: dict[str, torch.Tensor], config: PeftConfig) -> None:
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise AdapterError(f"adapter {source.name} holds NaN or infinity: its weights are damaged")
-    if not any(weight.any() for key, weight in weights.items() if "lora_A" not in key):
-        raise AdapterError(f"adapter {source.name} changes nothing (its lora_B weights are all zero): was it trained?")
+    # A change is the product of its two factors and lora_alpha, so none of them may be all zero.
+    effective = any(
+        weight.any() and weights.get(key.replace("lora_B", "lora_A"), weight).any()
+        for key, weight in weights.items()
+        if "lora_A" not in key
+    )
+    if not effective or not getattr(config, "lora_alpha", 1):
+        raise AdapterError(f"adapter {source.name} changes nothing (a factor of its change is zero): was it trained?")

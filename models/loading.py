@@ -27,6 +27,8 @@ from models.templates import TEMPLATES, TemplateName, eos_for, template_for
 from models.tokenization import Tokenization
 from models.verify import verify
 
+# What the sources may say of the encoder.
+_KINDS = {"pooling_mode": str, "max_length": int, "doc_max_length": int, "skip_instruction": bool, "template": str}
 # The keys under which tokenizer files name single special tokens.
 _SPECIAL_TOKENS = [f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
@@ -62,7 +64,7 @@ def load(
     """
     base, chain = _sources(model, adapters)
     settings = _settings([base, *chain])
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = _device(device)
     config = _config(base)
     decoder = _decoder(base, config, _dtype(dtype, place))
     if chain:
@@ -70,7 +72,7 @@ def load(
 
         for adapter in chain:
             decoder = merge(decoder, adapter)
-    decoder = decoder.to(place).eval()
+    decoder = _move(decoder, place)
     verify(decoder)
 
     # Like the reference, the tokenizer of the repository that was named, where it brings one.
@@ -106,13 +108,14 @@ def load(
         pooling=pooling,
         base=label(base_name),
         template=template,
-        provenance=settings.get("sources")
-        or [{"name": s.label, "kind": s.kind, "revision": s.revision} for s in [base, *chain]],
+        provenance=(base.read("l2v.json").get("sources") or [base.describe()]) + [s.describe() for s in chain],
     )
 
 
-def _sources(model: str, adapters: Sequence[str]) -> tuple[Source, list[Source]]:
+def _sources(model: str, adapters: Sequence[str], brought_by: tuple[str, ...] = ()) -> tuple[Source, list[Source]]:
     """The base (or export) and the adapters behind it, all as local folders."""
+    if model in brought_by:
+        raise SourceError(f"adapter {model} names itself as its base: name the base as the model instead")
     if stack := STACKS.get(model):
         model, adapters = stack.model, [*stack.adapters, *adapters]
     named, behind = resolve(model), [resolve(adapter) for adapter in adapters]
@@ -124,7 +127,7 @@ def _sources(model: str, adapters: Sequence[str]) -> tuple[Source, list[Source]]
     base = named.read("adapter_config.json").get("base_model_name_or_path")
     if not base:
         raise SourceError(f"{named.name} does not say which base model it is for: name that as the model instead")
-    base, chain = _sources(base, [])
+    base, chain = _sources(base, [], (*brought_by, model))
     return base, [*chain, named, *behind]
 
 
@@ -132,7 +135,12 @@ def _settings(sources: list[Source]) -> dict[str, Any]:
     """What the sources themselves say of pooling and lengths; later ones win."""
     merged: dict[str, Any] = {}
     for source in sources:
-        merged |= source.read("llm2vec_config.json") | source.read("l2v.json")
+        for file in ("llm2vec_config.json", "l2v.json"):
+            given = {name: value for name, value in source.read(file).items() if value is not None}
+            for name, kind in _KINDS.items():
+                if name in given and (type(given[name]) is not kind or (kind is int and given[name] < 1)):
+                    raise SourceError(f"{file} of {source.name} is damaged: {name} must be a {kind.__name__} of sense")
+            merged |= given
     return merged
 
 
@@ -142,6 +150,23 @@ def _base_name(base: Source, chain: list[Source]) -> str:
     names += [base.read("config.json").get("_name_or_path"), base.name]
     known: list[str] = [name for name in names if name]
     return next((name for name in known if template_for(name) != "none"), known[0])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"device {name} is none that torch knows: use auto, cpu or cuda") from error
+
+
+def _move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    try:
+        moved: PreTrainedModel = decoder.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"the model cannot be put on device {device}: {_line(error)}") from error
+    return moved
 
 
 def _dtype(name: DType, device: torch.device) -> torch.dtype:
@@ -239,5 +264,5 @@ def _backend(source: Source, tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return backend
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -49,6 +49,10 @@ class Source:
         """The name to show to others: of a folder its last part only."""
         return label(self.name)
 
+    def describe(self) -> dict[str, str]:
+        """For the record of what an encoder was made of."""
+        return {"name": self.label, "kind": self.kind, "revision": self.revision}
+
     @property
     def kind(self) -> Kind:
         """Which of the three kinds the folder is.

@@ -4,6 +4,7 @@ Works on the `tokenizers` library's object alone, which is safe to share between
 lock while it works.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -59,11 +60,10 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if not input_.text.strip():
                 raise InputError(index, "text", "text must not be empty or blank")
+        heads = self._heads(inputs)
         trimmed = self._trim(inputs)
         tails = [self._tail(text) for text, _, _ in trimmed]
-        rows = self._batch(
-            [self._head(input_) + tail for input_, tail in zip(inputs, tails, strict=True)], special=True
-        )
+        rows = self._batch([head + tail for head, tail in zip(heads, tails, strict=True)], special=True)
         # Without template the pooled part is the text itself, which the trimming has counted already.
         same = [tail == text for tail, (text, _, _) in zip(tails, trimmed, strict=True)]
         counts = iter(self._batch([tail for tail, known in zip(tails, same, strict=True) if not known], special=False))
@@ -84,6 +84,21 @@ class Tokenization:
             ]
             for row in rows
         ]
+
+    def _heads(self, inputs: Sequence[Input]) -> list[str]:
+        """What precedes each text. One that fills the row is refused before it is copied to every text."""
+        heads: dict[str, str] = {}
+        for index, input_ in enumerate(inputs):
+            if input_.instruction not in heads:
+                heads[input_.instruction] = head = self._head(input_)
+                if len(self._ids(self._piece(head, keep_end=False), special=False)) >= self.max_length:
+                    raise self._no_room(index)
+        return [heads[input_.instruction] for input_ in inputs]
+
+    def _no_room(self, index: int) -> InputError:
+        return InputError(
+            index, "instruction", f"instruction leaves no room for the text within {self.max_length} tokens"
+        )
 
     def _head(self, input_: Input) -> str:
         """What precedes the text: attended to, never pooled.
@@ -113,10 +128,9 @@ class Tokenization:
             row = row[:first] + row[first + over :]
             pooled -= over
             if pooled <= 0:
-                raise InputError(
-                    index, "instruction", f"instruction leaves no room for the text within {self.max_length} tokens"
-                )
-        return Encoding(row, min(pooled, len(row)) if self.skip_instruction else len(row), truncated=cut or over > 0)
+                raise self._no_room(index)
+        pooled = min(pooled, len(row)) if self.skip_instruction else len(row)
+        return Encoding(array("q", row), pooled, truncated=cut or over > 0)
 
     def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
         """(text, its tokens, whether it was cut) for each input, cut to about `doc_max_length` tokens.
@@ -139,7 +153,7 @@ class Tokenization:
         while self._over(count):
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
             if kept == 0:
-                # The reference goes on to the empty text here: a text without spaces would lose everything.
+                # The reference goes on to the empty text here, and so a text without spaces loses everything.
                 return self._cut_word(words[0], input_.keep_end)
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
@@ -147,16 +161,17 @@ class Tokenization:
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
-        """Cuts a text without spaces by tokens, at a character's end."""
-        piece = self._piece(word, keep_end)
-        offsets = self.tokenizer.encode(piece, add_special_tokens=False).offsets
-        length = self.doc_max_length
-        while True:
-            text = piece[offsets[-length][0] :] if keep_end else piece[: offsets[length - 1][1]]
-            count = len(self._ids(text, special=False))
-            if count <= self.doc_max_length or length == 1:
-                return text, count, True
-            length -= 1
+        """Cuts a word by tokens, at a character's end, to what fits: it may have been white space that was too long."""
+        text = self._piece(word, keep_end)
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        count, length = len(encoding), self.doc_max_length
+        while self._over(count) and length:
+            start, end = encoding.offsets[-length][0], encoding.offsets[length - 1][1]
+            cut = text[start:] if keep_end else text[:end]
+            count, length = len(self._ids(cut, special=False)), length - 1
+            if not self._over(count):
+                text = cut
+        return text, count, True
 
     def _piece(self, text: str, keep_end: bool) -> str:
         """As much of a huge text as tells that it has more tokens than a row may, so that cost stays bounded."""

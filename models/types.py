@@ -1,5 +1,6 @@
 """The nouns that travel from a request to the vectors, and who fills each field."""
 
+from array import array
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,12 @@ class Encoding:
     """One input as token ids. Filled by `Tokenization`.
 
     Attributes:
-        ids: the whole row: special tokens, template, instruction, text, suffix.
+        ids: the whole row, 64 bits an id: special tokens, template, instruction, text, suffix.
         pooled: how many of the last positions are pooled; 0: none, every position's state is wanted.
         truncated: whether some of the text was cut off.
     """
 
-    ids: list[int]
+    ids: "array[int]"
     pooled: int
     truncated: bool = False
 
@@ -63,7 +64,10 @@ class Batch:
         cu_seqlens = torch.zeros(len(encodings) + 1, dtype=torch.int32)
         cu_seqlens[1:] = lengths.cumsum(0)
         starts = cu_seqlens[:-1].long().repeat_interleave(lengths)
-        input_ids = torch.tensor([id_ for encoding in encodings for id_ in encoding.ids])
+        ids = array("q")
+        for encoding in encodings:
+            ids.extend(encoding.ids)
+        input_ids = torch.frombuffer(ids, dtype=torch.int64)
         return cls(
             input_ids=input_ids[None].to(device),
             position_ids=(torch.arange(len(input_ids)) - starts)[None].to(device),

@@ -1,5 +1,7 @@
 """Probes that a loaded model does what it claims: finite, bidirectional, and blind to its batch-mates."""
 
+from array import array
+
 import torch
 from transformers import PreTrainedModel
 
@@ -48,5 +50,5 @@ def verify(model: PreTrainedModel) -> None:
 
 
 def _run(model: PreTrainedModel, sequences: list[list[int]]) -> torch.Tensor:
-    batch = Batch.pack([Encoding(ids, pooled=1) for ids in sequences], model.device)
+    batch = Batch.pack([Encoding(array("q", ids), pooled=1) for ids in sequences], model.device)
     return hidden_states(model, batch).float()

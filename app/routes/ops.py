@@ -19,12 +19,14 @@ async def info(service: ServiceDep) -> dict[str, Any]:
     return service.info()
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", responses={503: {"description": "The engine is dead or hangs: restart the service."}})
 async def health(service: ServiceDep) -> JSONResponse:
     """Whether the process is worth keeping, from the engine thread's own heartbeat."""
     return _state(service, service.state is not State.DOWN)
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"description": "Loading, draining or down: send no requests."}})
 async def ready(service: ServiceDep) -> JSONResponse:
     """Whether requests are taken."""

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 
@@ -43,7 +44,7 @@ class FakeEncoder:
 
 
 def encodings(*names: int, length: int = 1) -> list[Encoding]:
-    return [Encoding([name] * length, pooled=1) for name in names]
+    return [Encoding(array("q", [name] * length), pooled=1) for name in names]
 
 
 def answers(result: Result) -> list[float]:
@@ -174,6 +175,20 @@ def test_a_failing_batch_fails_its_own_requests_only(scheduler: Scheduler, fake:
     assert scheduler.queue_tokens == 0
 
 
+def test_an_error_behind_the_forward_fails_its_batch_and_the_engine_goes_on(
+    scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(tokens: int, inputs: int) -> None:
+        raise MemoryError
+
+    fake.release(10)
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics, "observe_batch", broken)
+        with pytest.raises(InternalError):
+            scheduler.submit(encodings(1)).result(SECONDS)
+    assert answers(scheduler.submit(encodings(2)).result(SECONDS)) == [2]
+
+
 def test_a_vector_that_is_not_finite_never_leaves(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     fake.nan = {1}
@@ -184,16 +199,14 @@ def test_a_vector_that_is_not_finite_never_leaves(scheduler: Scheduler, fake: Fa
     assert answers(good.result(SECONDS)) == [2]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_engine_leaves_no_future_pending(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     fake.failures[1] = SystemExit()
     dying, waiting = scheduler.submit(encodings(1, 1, 1, 1)), scheduler.submit(encodings(2, length=4))
     fake.release(2)
-    with pytest.raises(InternalError):
-        dying.result(SECONDS)
-    with pytest.raises(UnavailableError):
-        waiting.result(SECONDS)
+    for future in (dying, waiting):
+        with pytest.raises(UnavailableError):
+            future.result(SECONDS)
     scheduler.close(SECONDS)
     assert not scheduler.alive(timeout=SECONDS)
     with pytest.raises(UnavailableError):

@@ -124,7 +124,7 @@ def test_a_client_that_leaves_takes_its_work_along(gated: GatedEncoder, pool: Th
 
 
 def test_a_hanging_engine_is_unhealthy_and_a_slow_one_is_not(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
-    with LocalServer(gated, engine_timeout=0.5) as server:
+    with LocalServer(gated, engine_timeout=2) as server:
         assert server.client.get("/health").status_code == 200
         gated.gate.clear()
         hung = sender(server, pool)("a")
@@ -153,6 +153,27 @@ def test_keys_open_the_api_and_nothing_else_does(encoder: Encoder) -> None:
         for path in ("/health", "/ready", "/metrics", "/docs"):
             assert server.client.get(path).status_code == 200
         assert "key" not in server.client.get("/info", headers=headers).text
+
+
+def test_a_key_may_be_of_any_script(encoder: Encoder) -> None:
+    with LocalServer(encoder, api_keys="schlüssel") as server:
+        headers = {"Authorization": "Bearer schlüssel".encode()}
+        assert server.client.post("/embed", json={"inputs": "a"}, headers=headers).status_code == 200  # type: ignore[arg-type]
+
+
+def test_a_body_that_does_not_arrive_is_given_up(encoder: Encoder) -> None:
+    with LocalServer(encoder, request_timeout=0.3) as server:
+        with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as slow:
+            slow.sendall(
+                b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            )
+            slow.settimeout(10)
+            assert slow.recv(100).startswith(b"HTTP/1.1 504")
+        assert server.embed("and others are served")["tokens"]
+
+
+def test_probes_may_ask_by_head(server: LocalServer) -> None:
+    assert server.client.head("/health").status_code == server.client.head("/ready").status_code == 200
 
 
 def test_a_bug_shows_its_request_id_and_nothing_else(

@@ -35,7 +35,7 @@ def test_openai_embeddings(post: Callable[..., Any], encoder: Encoder) -> None:
 
 
 def test_openai_takes_token_ids(post: Callable[..., Any], encoder: Encoder) -> None:
-    ids = [encoder.tokenize([Input(text)])[0].ids for text in ("hello", "world")]
+    ids = [list(encoder.tokenize([Input(text)])[0].ids) for text in ("hello", "world")]
     expected = unit(encoder.encode([Input("hello"), Input("world")]))
     for given, rows in ((ids, expected), (ids[0], expected[:1])):
         data = post("/v1/embeddings", input=given)["data"]
@@ -60,8 +60,14 @@ def test_openai_refuses_what_is_too_long(post: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     ("content", "param"),
-    [({}, "input"), ({"input": []}, "input"), ({"input": ""}, "input"), ({"input": [1.5]}, "input[0]")]
-    + [({"input": "a", "dimensions": 999}, "dimensions"), ({"input": "a", "colour": 1}, "colour")],
+    [
+        ({}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": [1.5]}, "input[0]"),
+        ({"input": "a", "dimensions": 999}, "dimensions"),
+        ({"input": "a", "colour": 1}, "colour"),
+    ],
 )
 def test_openai_errors(post: Callable[..., Any], content: dict[str, Any], param: str) -> None:
     error = post("/v1/embeddings", 400, **content)["error"]
@@ -166,7 +172,10 @@ def test_named_prompts_in_every_surface(encoder: Encoder, tmp_path: Any) -> None
     file = tmp_path / "prompts.json"
     file.write_text('{"sts": "Retrieve similar text:", "query": "overridden"}')
     with LocalServer(encoder, prompts=file, query_instruction="Find:", document_instruction="Passage:") as server:
-        send = lambda path, **content: server.client.post(path, json=content)  # noqa: E731
+
+        def send(path: str, **content: Any) -> Any:
+            return server.client.post(path, json=content)
+
         assert server.client.get("/prompts").json() == {
             "prompts": {"sts": "Retrieve similar text:", "query": "Find:", "document": "Passage:"}
         }

@@ -77,7 +77,7 @@ def test_architecture_gives_the_same_vectors_packed_and_as_transformers_computes
     model.config.is_causal = False
     model.set_attn_implementation("eager")
     for text, vector in zip(TEXTS, packed, strict=True):
-        ids = torch.tensor([encoder.tokenize([Input(text)])[0].ids])
+        ids = torch.tensor([list(encoder.tokenize([Input(text)])[0].ids)])
         with torch.inference_mode():
             expected = model(ids, use_cache=False).last_hidden_state[0].mean(0)
         np.testing.assert_allclose(vector, expected.numpy(), atol=1e-4)

@@ -178,6 +178,23 @@ def test_a_bad_base_is_refused_with_its_name(fault: str, base: Path, tmp_path: P
 ADAPTER_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] = {
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), SourceError, "has no weights"),
     "truncated": (lambda f: truncate(f / "adapter_model.safetensors"), SourceError, "damaged"),
+    "no way in": (lambda f: scale(f / "adapter_model.safetensors", "lora_A", 0), AdapterError, "changes nothing"),
+    "no strength": (lambda f: edit(f / "adapter_config.json", lora_alpha=0), AdapterError, "changes nothing"),
+    "its own base": (
+        lambda f: edit(f / "adapter_config.json", base_model_name_or_path=str(f)),
+        SourceError,
+        "names itself as its base",
+    ),
+    "settings of another kind": (
+        lambda f: (f / "llm2vec_config.json").write_text('{"max_length": "512"}'),
+        SourceError,
+        "max_length must be",
+    ),
+    "settings of no sense": (
+        lambda f: (f / "llm2vec_config.json").write_text('{"doc_max_length": 0}'),
+        SourceError,
+        "doc_max_length must be",
+    ),
     "untrained": (lambda f: scale(f / "adapter_model.safetensors", "lora_B", 0), AdapterError, "changes nothing"),
     "NaN": (lambda f: scale(f / "adapter_model.safetensors", "lora_A", float("inf")), AdapterError, "NaN or infinity"),
     "a key too few": (
@@ -214,6 +231,19 @@ def test_a_bad_adapter_is_refused_with_its_name(fault: str, adapter: Path, tmp_p
     with pytest.raises(error, match=reason) as refused:
         load(str(folder), dtype="float32")
     assert "\n" not in str(refused.value)
+
+
+def test_an_adapter_trained_for_a_task_is_as_good(base: Path, adapter: Path, tmp_path: Path) -> None:
+    folder = copy(adapter, tmp_path / "task")
+    edit(folder / "adapter_config.json", task_type="CAUSAL_LM")
+    (folder / "llm2vec_config.json").write_text('{"max_length": null}')
+    np.testing.assert_array_equal(vectors(base, folder), vectors(base, adapter))
+
+
+def test_a_device_that_is_not_there_is_named(base: Path) -> None:
+    for device, reason in (("abacus", "none that torch knows"), ("cuda:7", "cannot be put on device cuda:7")):
+        with pytest.raises(ModelError, match=reason):
+            load(str(base), device=device)
 
 
 def test_an_adapter_for_another_shape_is_refused(base: Path, tmp_path: Path) -> None:

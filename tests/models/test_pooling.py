@@ -1,5 +1,7 @@
 """Pooling on packed states against the plain formula, sequence by sequence."""
 
+from array import array
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ LENGTHS, SPANS = [3, 1, 7, 5], [2, 1, 7, 1]
 
 @pytest.fixture
 def batch() -> Batch:
-    rows = [Encoding(list(range(length)), pooled) for length, pooled in zip(LENGTHS, SPANS, strict=True)]
+    rows = [Encoding(array("q", range(length)), pooled) for length, pooled in zip(LENGTHS, SPANS, strict=True)]
     return Batch.pack(rows, torch.device("cpu"))
 
 

@@ -1,6 +1,7 @@
 """Where we differ from the reference on purpose, and that huge texts cost little. Equality stands in tests/parity."""
 
 import time
+from array import array
 from dataclasses import replace
 
 import pytest
@@ -16,8 +17,8 @@ def tokenization(encoder: Encoder) -> Tokenization:
     return encoder.tokenization
 
 
-def text_of(tokenization: Tokenization, ids: list[int]) -> str:
-    text: str = tokenization.tokenizer.decode(ids)
+def text_of(tokenization: Tokenization, ids: "array[int]") -> str:
+    text: str = tokenization.tokenizer.decode(list(ids))
     return text
 
 
@@ -46,6 +47,30 @@ def test_a_long_text_without_spaces_is_cut_by_tokens_and_not_to_nothing(tokeniza
     assert text.startswith(kept)
     assert 396 <= encoding.pooled <= 400
     assert encoding.pooled == len(kept.encode())
+
+
+@pytest.mark.parametrize("text", [" " * 600 + "hi", "\n" * 1000 + "hi", "hi" + " " * 600, "　" * 500 + "hi"])
+@pytest.mark.parametrize("keep_end", [False, True])
+def test_a_text_of_much_white_space_keeps_its_words(tokenization: Tokenization, text: str, keep_end: bool) -> None:
+    (encoding,) = tokenization([Input(text, keep_end=keep_end)])
+    assert text_of(tokenization, encoding.ids) == "hi"
+    assert (encoding.pooled, encoding.truncated) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["x" * 300 + "yz" * 200, "世界" * 400])
+def test_the_end_can_be_kept(tokenization: Tokenization, text: str) -> None:
+    (encoding,) = tokenization([Input(text, "Find:", keep_end=True)])
+    assert text.endswith(text_of(tokenization, encoding.ids[-encoding.pooled :]))
+    assert 396 <= encoding.pooled <= 400
+
+
+def test_a_huge_instruction_is_refused_before_it_is_copied_to_every_text(tokenization: Tokenization) -> None:
+    inputs = [Input("x", "y" * 100_000)] * 2000
+    started = time.process_time()
+    with pytest.raises(InputError) as refused:
+        tokenization(inputs)
+    assert refused.value.field == "instruction"
+    assert time.process_time() - started < 1
 
 
 def test_the_references_separator_is_ordinary_text(tokenization: Tokenization) -> None:

@@ -1,0 +1,97 @@
+"""`l2v serve`."""
+
+import logging
+import os
+import sys
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.service import Service
+
+# How long it goes on listening after the last answer: clients and load balancers meet a 503, not a closed port.
+LINGER_SECONDS = 0.5
+
+
+class Serve(Settings):
+    """Serve an encoder over HTTP.
+
+    Examples:
+        l2v serve
+        l2v serve --model sheared-llama-1.3b-supervised --port 9000
+        l2v serve --model meta-llama/Meta-Llama-3-8B-Instruct --adapters my/mntp,my/contrastive@v2
+    """
+
+    def cli_cmd(self) -> None:
+        from app.commands.loading import quieten
+        from app.main import create_app
+        from app.telemetry import configure_logging
+
+        quieten()
+        configure_logging(self.log_level)
+        failures: list[str] = []
+
+        def stop(reason: str) -> None:
+            failures.append(reason)
+            server.should_exit = True
+
+        app = create_app(self, on_failure=stop)
+        config = uvicorn.Config(
+            app,
+            host=self.host,
+            port=self.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",  # a handshake would be logged with its path and its key
+            timeout_graceful_shutdown=1,  # the server below has waited already
+        )
+        server = Server(config, app.state.service, self.drain_timeout)
+        try:
+            server.run()
+        except SystemExit:
+            failures.append(
+                f"cannot listen on {self.host}:{self.port}: is another process there, or is the port reserved?"
+            )
+        _end(f"l2v: {failures[0]}" if failures else "")
+
+
+class Server(uvicorn.Server):
+    """Goes on listening while it drains, so that new requests are told so, and ends with status 0 after that."""
+
+    def __init__(self, config: uvicorn.Config, service: "Service", drain_timeout: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_timeout = drain_timeout
+        self._signalled: float | None = None
+        self._busy = 0.0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # A second signal ends it at once. uvicorn's own version would raise the signal again afterwards.
+        if self._signalled is not None:
+            self.should_exit = self.force_exit = True
+        self._signalled = self._busy = time.monotonic()
+        self._service.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._signalled is not None:
+            now = time.monotonic()
+            if self._service.in_house:
+                self._busy = now
+            self.should_exit |= now - self._busy > LINGER_SECONDS or now - self._signalled > self._drain_timeout
+        return await super().on_tick(counter)
+
+
+def _end(reason: str) -> None:
+    """Ends the process with its last words. Not by Python's own way: that aborts where a daemon thread is in torch."""
+    if reason:
+        print(reason, file=sys.stderr)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if reason else 0)

@@ -11,6 +11,7 @@ from app.errors import DeadlineError, MediaTypeError, ServiceError, TooLargeErro
 
 # What probes, scrapers and browsers read without a key.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/tei/health", "/tei/metrics"})
+OPEN_FOLDERS = ("/docs/", "/playground/")
 
 
 class Guard:
@@ -46,7 +47,7 @@ class Guard:
             await _serve_while_connected(self._app, scope, body, receive, send)
 
     def _check_key(self, path: str, headers: Headers) -> None:
-        if not self._keys or path in OPEN_PATHS:
+        if not self._keys or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # Every key is compared, each in constant time, so that timing tells nothing.

@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
 from app.errors import TABLE, EmptyError, InvalidError, MalformedError, NotFoundError, ServiceError, answer
 from app.guard import Guard
-from app.routes import native, openai, ops, tei
+from app.routes import docs, native, openai, ops, tei
 from app.schemas.inputs import param_of
 from app.service import Service
 from app.settings import ModelSettings, Settings
@@ -66,12 +67,16 @@ def create_app(
         version=__version__,
         summary="LLM2Vec embeddings over HTTP",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.service = service
+    # The guard has checked the key by then; this tells the API's readers that there is one.
+    keyed = [Depends(HTTPBearer(auto_error=False))] if settings.api_keys else []
     for router in (native.router, openai.router, tei.router, ops.router):
-        app.include_router(router)
+        app.include_router(router, dependencies=keyed)
+    app.include_router(docs.router)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)

@@ -23,6 +23,7 @@ LAYERS = [
     ["app.prompts"],
     ["app.settings"],
     ["app.service", "app.vectors", "app.tracing"],
+    ["app.files"],
     ["app.routes"],
     ["app.main"],
     ["app.cli"],

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -265,4 +266,15 @@ def test_openapi_promises_what_the_table_sends(server: LocalServer) -> None:
             content = operation["responses"][str(status)]
             assert content["description"] == TABLE[status].meaning
             assert content["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
-    assert server.client.get("/docs").status_code == 200
+
+
+def test_the_page_of_the_api_needs_no_other_host(server: LocalServer) -> None:
+    page = server.client.get("/docs")
+    assert "'self'" in page.headers["Content-Security-Policy"]
+    assert "http" not in page.text
+    for name in re.findall(r'"(/docs/[^"]+)"', page.text):
+        asset = server.client.get(name)
+        assert asset.status_code == 200
+        assert server.client.get(name, headers={"If-None-Match": asset.headers["ETag"]}).status_code == 304
+    for name in ("/docs/../main.py", "/docs/%2e%2e/main.py", "/docs/nothing.js"):
+        assert server.client.get(name).status_code == 404

@@ -24,6 +24,8 @@ logger = logging.getLogger("app.requests")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLIENT_CLOSED = 499
+# Asked every few seconds by machines.
+_PROBES = ("/health", "/ready", "/metrics", "/tei/health", "/tei/metrics")
 
 
 class Timings(dict[str, float]):
@@ -164,7 +166,7 @@ class Telemetry:
             self._metrics.stage_seconds.labels(stage).observe(stage_seconds)
         stages = {f"{stage}_ms": round(1000 * value, 2) for stage, value in timings.items()}
         logger.log(
-            logging.DEBUG if scope["method"] == "GET" and status < 400 else logging.INFO,
+            logging.DEBUG if route in _PROBES else logging.INFO,
             "request",
             extra={"request_id": request_id, "route": route, "status": status, "ms": round(1000 * seconds, 2)} | stages,
         )

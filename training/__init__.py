@@ -1,0 +1,1 @@
+"""The recipe that turns a decoder into an encoder."""

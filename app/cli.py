@@ -1,10 +1,12 @@
 """The command `l2v`: its subcommands, how they are parsed, and how a mistake ends."""
 
 import inspect
+import json
 import os
 import sys
 import warnings
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -81,7 +83,7 @@ class L2v(BaseSettings):
 
 def source() -> CliSettingsSource[Any]:
     """What parses the command line."""
-    return CliSettingsSource(L2v, formatter_class=Help)
+    return CliSettingsSource(L2v, formatter_class=Help, parse_args_method=_parse)
 
 
 def parser() -> ArgumentParser:
@@ -113,6 +115,15 @@ def main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _parse(root: ArgumentParser, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
+    """Parses; a list of texts goes on as JSON, since pydantic-settings would divide each at its commas."""
+    parsed = ArgumentParser.parse_args(root, args, namespace)
+    for name, value in list(vars(parsed).items()):
+        if name.endswith(".documents"):
+            setattr(parsed, name, json.dumps(value))
+    return parsed
 
 
 def _completable(root: ArgumentParser) -> ArgumentParser:

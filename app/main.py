@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app import __version__
 from app.errors import TABLE, EmptyError, InvalidError, MalformedError, NotFoundError, ServiceError, answer
 from app.guard import Guard
-from app.routes import docs, native, openai, ops, tei
+from app.routes import docs, native, openai, ops, playground, tei
 from app.schemas.inputs import param_of
 from app.service import Service
 from app.settings import ModelSettings, Settings
@@ -77,6 +77,8 @@ def create_app(
     for router in (native.router, openai.router, tei.router, ops.router):
         app.include_router(router, dependencies=keyed)
     app.include_router(docs.router)
+    if settings.playground:
+        app.include_router(playground.router)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -90,7 +92,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
-    paths = frozenset({*app.openapi()["paths"], "/docs", "/openapi.json"})
+    paths = frozenset({*app.openapi()["paths"], "/", "/docs", "/openapi.json"})
     app.add_middleware(Telemetry, metrics=metrics, paths=paths, trace=tracing.record if tracing else None)
     if tracing:
         tracing.instrument(app)

@@ -3,7 +3,7 @@
 Pure torch, transformers and peft; imports nothing from `app`.
 
     >>> from models import Input, load
-    >>> encoder = load("models/demo/mntp", ["models/demo/contrastive"])
+    >>> encoder = load("demo")
     >>> encoder.encode([Input("the cat sits on the mat")]).shape
     (1, 256)
 """

@@ -1,6 +1,6 @@
 """Make the built-in demo stack: a tiny Llama turned into a text encoder by the three steps of LLM2Vec.
 
-    python -m training.demo --data DIR --out models/demo              # about 20 minutes on two idle CPU cores
+    python -m training.demo --data DIR --out models/demo              # some 20 minutes on two idle CPU cores
     python -m training.demo --data DIR --out models/demo --evaluate   # STS-B dev score of what is saved there
 
 The service needs a checkpoint to answer with before any download; this makes one small enough to be committed, in the
@@ -136,18 +136,13 @@ def blocks(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
 
 
 def load(folder: Path, *adapters: str) -> LlamaModel:
-    """The saved base with the named adapters merged in that order, made bidirectional, and proved to be.
-
-    Two switches: the config's drops the causal mask; the layers' stops SDPA from being causal all the same for a
-    batch without padding, where transformers passes no mask at all."""
+    """The saved base with the named adapters merged in that order, made bidirectional, and proved to be."""
     model = LlamaModel.from_pretrained(folder / "base", dtype=torch.float32)
     for name in adapters:
         model = PeftModel.from_pretrained(model, str(folder / name)).merge_and_unload()
     model.config.is_causal = False
-    for layer in model.layers:
-        layer.self_attn.is_causal = False
     ids = torch.tensor([[0, 300, 301, 302, PAD], [0, 300, 301, 303, PAD]])
-    for width in (4, 5):  # without and with padding
+    for width in (4, 5):  # without and with padding: transformers takes different ways
         with torch.no_grad():
             first = model(ids[:, :width], attention_mask=(ids != PAD)[:, :width].long()).last_hidden_state[:, 0]
         if torch.equal(first[0], first[1]):
@@ -227,7 +222,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     """In bf16, naming the base as a repository would: peft puts in the path that it was loaded from."""
     config = model.peft_config["default"]
     config.base_model_name_or_path, config.target_modules = BASE_NAME, sorted(config.target_modules)
-    model.to(torch.bfloat16).save_pretrained(str(folder))
+    model.to(torch.bfloat16).save_pretrained(str(folder), save_embedding_layers=False)  # True asks the Hub
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
 
@@ -285,7 +280,7 @@ def evaluate(model: nn.Module, tokenizer: Tokenizer, path: Path) -> float:
     for values in ((a * b).sum(1).numpy(), np.array([p["score"] for p in pairs])):
         _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((counts.cumsum() - (counts - 1) / 2)[inverse])
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def main() -> None:
@@ -312,7 +307,7 @@ def main() -> None:
         if stage == "base":
             train_base(args.out, data)
         elif stage == "mntp":
-            train_mntp(args.out, data, tokenizer.token_to_id("_"))  # LLM2Vec's mask for Llama
+            train_mntp(args.out, data, tokenizer.get_vocab()["_"])  # LLM2Vec's mask for Llama
         else:
             train_contrastive(args.out, tokenizer, pairs)
     for adapters in ([], ["mntp"], ["mntp", "contrastive"]):

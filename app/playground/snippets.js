@@ -1,0 +1,52 @@
+// The request as a command and as code. The key never stands in them: they read it from the environment.
+
+/** One argument of a POSIX shell. */
+const quote = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
+
+export function curl(url, body, keyed) {
+  const parts = [
+    `curl ${quote(url)}`,
+    ...(keyed ? ['-H "Authorization: Bearer $L2V_API_KEY"'] : []),
+    "-H 'Content-Type: application/json'",
+    `-d ${quote(JSON.stringify(body, null, 2))}`,
+  ];
+  return parts.join(" \\\n  ");
+}
+
+/** Of texts, lists and objects alone JSON is Python too. */
+export function python(url, body, keyed) {
+  const headers = '    headers={"Authorization": f"Bearer {os.environ[\'L2V_API_KEY\']}"},\n';
+  return `${keyed ? "import os\n\n" : ""}import httpx
+
+response = httpx.post(
+    ${JSON.stringify(url)},
+${keyed ? headers : ""}    json=${JSON.stringify(body, null, 4).replaceAll("\n", "\n    ")},
+    timeout=120,
+)
+response.raise_for_status()
+print(response.json()["scores"])
+`;
+}
+
+/** Onto the clipboard, also where the page is not served securely and browsers hide `navigator.clipboard`. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyBySelection(text);
+  }
+}
+
+function copyBySelection(text) {
+  const focused = document.activeElement;
+  const area = document.createElement("textarea");
+  area.value = text;
+  area.className = "unseen";
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  focused?.focus();
+  return copied;
+}

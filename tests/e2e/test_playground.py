@@ -1,0 +1,655 @@
+"""The web page in a real browser: Debian's Chromium, headless, driven by Playwright."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
+
+from models import Encoder, Encoding
+from tests.serving import LocalServer, ServerProcess, wait_for
+
+ROOT = Path(__file__).parents[2]
+PLAYGROUND = ROOT / "app" / "playground"
+SCREENSHOT = ROOT / "docs" / "assets" / "playground.png"
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+QUERIES = [
+    "the cat sits on the mat",
+    "how do I reset my password?",
+    "share prices fell on Monday",
+    "a woman is cooking in the kitchen",
+]
+DOCUMENTS = [
+    "a small cat rests on the carpet",
+    "to change your password, open the settings",
+    "stock markets dropped on Monday",
+    "a lady prepares dinner in the kitchen",
+    "dogs are running through a field",
+]
+INSTRUCTION = "Retrieve semantically similar text:"
+EXAMPLE = {"queries": QUERIES, "documents": DOCUMENTS, "query_instruction": INSTRUCTION}
+# What shells, Python and HTML would each make something else of.
+TRICKY = """it's "quoted", $HOME `id` $(id) \\ \\n \\' !! %s {} # <b>bold</b> <img src=x> naïve 日本 🐈"""
+
+
+def chromium() -> str:
+    """The browser; without it the test is skipped, and fails in CI, which installs it."""
+    path = shutil.which("chromium")
+    if path is None:
+        reason = "chromium is not installed (Debian's package chromium has it)"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+Open = Callable[..., "Playground"]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Opens the page of a server in a browser context of its own."""
+    contexts: list[BrowserContext] = []
+
+    def open_(server: LocalServer | ServerProcess, **options: Any) -> Playground:
+        contexts.append(browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options)))
+        return Playground(contexts[-1], server)
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+class Playground:
+    """The page, and everything that it said and asked for."""
+
+    def __init__(self, context: BrowserContext, server: LocalServer | ServerProcess) -> None:
+        self.server = server
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(f"{server.url}/")
+        expect(self.page.locator("#model li").first).not_to_contain_text("asking")
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def __getitem__(self, selector: str) -> Locator:
+        return self.page.locator(selector)
+
+    def fill(self, queries: list[str], documents: list[str], instruction: str = "") -> None:
+        self["#query-texts"].fill("\n".join(queries))
+        self["#document-texts"].fill("\n".join(documents))
+        self["#query-instruction"].fill(instruction)
+
+    def run(self) -> None:
+        self["#run"].click()
+        self.done()
+
+    def done(self) -> None:
+        expect(self["#status"]).to_contain_text(" ms", timeout=20_000)
+
+    def scores(self) -> list[list[float]]:
+        """What the heatmap shows, cell by cell, the rounded text checked against the whole number."""
+        rows = []
+        for row in self["#heatmap tbody tr"].all():
+            cells = [
+                (float(cell.get_attribute("data-score") or "nan"), cell.inner_text())
+                for cell in row.locator("td").all()
+            ]
+            assert all(text.split()[0] == f"{value:.3f}" for value, text in cells)
+            rows.append([value for value, _ in cells])
+        return rows
+
+    def column(self, number: int) -> list[str]:
+        """A column of the table of texts."""
+        return self[f"#texts tbody tr > :nth-child({number})"].all_inner_texts()
+
+    def points(self) -> int:
+        """How many points Chart.js has drawn."""
+        count: int = self.page.evaluate(
+            "Chart.getChart('map').getSortedVisibleDatasetMetas().reduce((sum, meta) => sum + meta.data.length, 0)"
+        )
+        return count
+
+
+@pytest.fixture(scope="module")
+def site(request: pytest.FixtureRequest) -> LocalServer | ServerProcess:
+    """The built-in model where it is there, else the tiny one."""
+    name = "demo" if (ROOT / "models" / "demo" / "contrastive").is_dir() else "server"
+    running: LocalServer | ServerProcess = request.getfixturevalue(name)
+    return running
+
+
+def similarity(server: LocalServer | ServerProcess, **body: Any) -> dict[str, Any]:
+    response = server.client.post("/similarity", json=body)
+    assert response.status_code == 200, response.text
+    content: dict[str, Any] = response.json()
+    return content
+
+
+def test_files_come_with_strict_headers_and_a_tag(server: LocalServer) -> None:
+    for path, media_type in {
+        "/": "text/html",
+        "/playground/main.js": "text/javascript",
+        "/playground/style.css": "text/css",
+    }.items():
+        response = server.client.get(path)
+        assert response.status_code == 200
+        assert response.headers["Content-Type"].startswith(media_type)
+        policy = response.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        known = {"If-None-Match": response.headers["ETag"]}
+        assert server.client.get(path, headers=known).status_code == 304
+        assert server.client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["nothing.js", "", "../main.py", "%2e%2e/main.py", "..%2fmain.py", "/etc/passwd", "vendor", "vendor/../../main.py"],
+)
+def test_no_path_leads_out_of_the_known_files(path: str, server: LocalServer) -> None:
+    # Not through httpx alone, which would tidy the path up first.
+    answered = subprocess.run(
+        ["curl", "-s", "--path-as-is", f"{server.url}/playground/{path}"], capture_output=True, text=True, check=True
+    ).stdout
+    assert json.loads(answered)["error"]["type"] == "not_found"
+
+
+def test_it_can_be_switched_off(encoder: Encoder) -> None:
+    with LocalServer(encoder, playground=False) as server:
+        assert server.client.get("/").status_code == 404
+        assert server.client.get("/playground/main.js").status_code == 404
+
+
+def test_the_vendored_library_is_named_with_its_licence() -> None:
+    library = (PLAYGROUND / "vendor" / "chart.umd.min.js").read_text()
+    licences = (PLAYGROUND / "vendor" / "LICENSES.txt").read_text()
+    for name, marker in (("chart.js", r"Chart\.js v"), ("@kurkle/color", "@kurkle/color v")):
+        version = re.search(marker + r"([\d.]+)", library)
+        assert version is not None
+        assert f"{name} {version[1]}" in licences
+    assert licences.count("Permission is hereby granted") == 2
+
+
+def test_it_loads_without_a_complaint_and_says_what_is_served(
+    site: LocalServer | ServerProcess, open_page: Open
+) -> None:
+    page = open_page(site)
+    info = site.client.get("/info").json()
+    facts = [
+        info["model"],
+        info["dtype"],
+        info["device"],
+        f"{info['dimensions']} dimensions",
+        f"{info['pooling']} pooling",
+    ]
+    assert page["#model li"].all_inner_texts() == facts
+    expect(page["#key-row"]).to_be_hidden()
+    expect(page["#outcome"]).to_be_hidden()
+    assert page["nav a"].evaluate_all("links => links.map(link => link.pathname)") == ["/docs", "/metrics"]
+    assert page.complaints == []
+
+
+def test_the_example_shows_the_scores_of_the_api(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    page.run()
+    expected = similarity(site, **EXAMPLE)
+    np.testing.assert_allclose(page.scores(), expected["scores"], atol=1e-6)
+    assert page["#heatmap thead th"].all_inner_texts() == [f"D{i + 1}\n{text}" for i, text in enumerate(DOCUMENTS)]
+    assert page["#heatmap tbody th"].all_inner_texts() == [f"Q{i + 1}\n{text}" for i, text in enumerate(QUERIES)]
+    best = page["#heatmap tbody tr"].evaluate_all("rows => rows.map(row => row.querySelector('.best').cellIndex - 1)")
+    assert best == [int(np.argmax(row)) for row in expected["scores"]]
+    assert page["#status"].inner_text().startswith("4 × 5 scores in ")
+    assert page.complaints == []
+
+
+def test_every_request_goes_to_the_server_itself(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    page.run()
+    assert len(page.requests) > 10
+    assert [url for url in page.requests if not url.startswith(f"{site.url}/")] == []
+
+
+def test_the_map_holds_the_principal_components_of_all_texts(
+    site: LocalServer | ServerProcess, open_page: Open
+) -> None:
+    page = open_page(site)
+    page.run()
+    inputs: list[Any] = [[INSTRUCTION, text] for text in QUERIES] + DOCUMENTS
+    vectors = np.array(site.client.post("/embed", json={"inputs": inputs}).json()["embeddings"])
+    left, values, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    shown = np.array([page.column(4), page.column(5)], dtype=float).T
+    for axis in (0, 1):
+        expected = left[:, axis] * values[axis]
+        sign = np.sign(expected @ shown[:, axis])
+        np.testing.assert_allclose(shown[:, axis], sign * expected, atol=2e-3)
+    assert page.points() == len(inputs)
+    share = round(100 * values[0] ** 2 / (values**2).sum())
+    label = page["#map"].get_attribute("aria-label") or ""
+    assert label.startswith("Map of 9 texts.")
+    assert f"component 1, {share} %" in label
+
+
+def test_tokens_and_what_was_shortened_are_shown(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    long = "a long text of many words " * 200
+    page.fill([QUERIES[0]], [long, DOCUMENTS[0]])
+    page.run()
+    expected = similarity(site, queries=[QUERIES[0]], documents=[long.strip(), DOCUMENTS[0]])
+    tokens = expected["tokens"]["queries"] + expected["tokens"]["documents"]
+    assert page.column(3) == [str(number) for number in tokens]
+    assert expected["truncated"] == {"queries": [], "documents": [0]}
+    assert ["shortened" in text for text in page.column(2)] == [False, True, False]
+    assert page["#tokens-note"].inner_text() == f"{sum(tokens)} tokens, 1 text shortened"
+    assert "1 text shortened" in page["#status"].inner_text()
+
+
+def test_timings_of_both_calls_are_shown(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    page.run()
+    rows = {row.split("\t")[0].strip(): row.split("\t")[1:] for row in page["#timings tbody tr"].all_inner_texts()}
+    assert set(rows) == {"tokenize", "queue", "forward", "finish", "network, browser", "seen by this page"}
+    for call in (0, 1):
+        parts = [float(values[call]) for name, values in rows.items() if name != "seen by this page"]
+        assert float(rows["forward"][call]) > 0
+        assert sum(parts) == pytest.approx(float(rows["seen by this page"][call]), abs=0.05)
+
+
+def test_without_documents_the_queries_are_compared_with_each_other(
+    site: LocalServer | ServerProcess, open_page: Open
+) -> None:
+    page = open_page(site)
+    page["#document-instruction"].fill("of no use without documents")
+    page.fill(QUERIES, ["", "  "])
+    page.run()
+    np.testing.assert_allclose(page.scores(), similarity(site, queries=QUERIES)["scores"], atol=1e-6)
+    assert page.points() == len(QUERIES)
+    best = page["#heatmap tbody tr"].evaluate_all("rows => rows.map(row => row.querySelector('.best').cellIndex - 1)")
+    assert all(row != column for row, column in enumerate(best))
+
+
+def test_texts_are_never_read_as_markup(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    page.fill([TRICKY, "<script>document.title = 'no'</script>"], ["<h1>no</h1>"])
+    page.run()
+    assert page.column(2)[0] == TRICKY
+    assert page["h1"].count() == 1
+    assert page["main img"].count() == 0
+    assert page.complaints == []
+
+
+def test_alike_texts_and_a_single_one_have_a_map_too(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    for queries in (["alone"], ["twice", "twice"]):
+        page.fill(queries, [])
+        page.run()
+        assert page.column(4) == page.column(5) == ["0.000"] * len(queries)
+        assert page.points() == len(queries)
+    assert page.complaints == []
+
+
+def test_an_error_names_its_line_and_leads_there(encoder: Encoder, open_page: Open) -> None:
+    with LocalServer(encoder, max_characters=100) as server:
+        page = open_page(server)
+        page.fill(["short", "", "x" * 101, "short again"], ["also short"])
+        page["#run"].click()
+        problem = page["#problem"]
+        expect(problem).to_contain_text("Queries, line 3: text has 101 characters, at most 100 (max_characters)")
+        expect(problem).to_contain_text("422 · invalid · queries[1].text")
+        assert problem.get_attribute("role") == "alert"
+        expect(page["#query-texts"]).to_have_attribute("aria-invalid", "true")
+        problem.get_by_role("button", name="Show the place").click()
+        expect(page["#query-texts"]).to_be_focused()
+        assert page.page.evaluate("getSelection().toString()") == "x" * 101
+        page.page.keyboard.type("mended")
+        page.page.keyboard.press("Control+Enter")
+        page.done()
+        expect(problem).to_be_empty()
+        expect(page["#query-texts"]).not_to_have_attribute("aria-invalid", "true")
+        page["#document-instruction"].fill("y" * 101)
+        page["#run"].click()
+        expect(problem).to_contain_text("Instruction of the documents: instruction has 101 characters")
+        expect(page["#document-instruction"]).to_have_attribute("aria-invalid", "true")
+
+
+def test_nothing_to_compare_is_said_without_asking(server: LocalServer, open_page: Open) -> None:
+    page = open_page(server)
+    page.fill(["", "   "], ["a document"])
+    page["#run"].click()
+    expect(page["#problem"]).to_contain_text("Write at least one query")
+    expect(page["#query-texts"]).to_be_focused()
+    assert not [url for url in page.requests if url.endswith("/similarity")]
+
+
+def test_a_service_out_of_reach_is_said(server: LocalServer, open_page: Open) -> None:
+    page = open_page(server)
+    page.page.route("**/similarity", lambda route: route.abort())
+    page["#run"].click()
+    expect(page["#problem"]).to_contain_text("out of reach")
+    page.page.unroute("**/similarity")
+    page.run()
+    expect(page["#problem"]).to_be_empty()
+
+
+@dataclass(frozen=True)
+class GatedEncoder(Encoder):
+    """The tiny encoder, with a gate before each forward pass."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    started: list[int] = field(default_factory=list)
+
+    def forward(self, encodings: list[Encoding]):  # type: ignore[no-untyped-def]
+        self.started.append(len(encodings))
+        assert self.gate.wait(60)
+        return super().forward(encodings)
+
+
+@pytest.fixture
+def gated(encoder: Encoder) -> Iterator[GatedEncoder]:
+    made = GatedEncoder(**{name: getattr(encoder, name) for name in Encoder.__dataclass_fields__})
+    made.gate.set()
+    yield made
+    made.gate.set()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as made:
+        yield made
+
+
+def fill_queue(gated: GatedEncoder, server: LocalServer, pool: ThreadPoolExecutor) -> list[Any]:
+    """Shuts the gate, keeps the engine at it with one request and lets another wait."""
+    before = len(gated.started)
+    gated.gate.clear()
+    held = [pool.submit(httpx.post, f"{server.url}/embed", json={"inputs": "first"}, timeout=60)]
+    wait_for(lambda: len(gated.started) > before, what="a batch at the gate")
+    held.append(pool.submit(httpx.post, f"{server.url}/embed", json={"inputs": "second"}, timeout=60))
+    wait_for(lambda: server.service._scheduler.queue_tokens > 0, what="a request in the queue")
+    return held
+
+
+def test_overload_is_said_and_the_countdown_tries_again(
+    gated: GatedEncoder, pool: ThreadPoolExecutor, open_page: Open
+) -> None:
+    with LocalServer(gated, max_queue_tokens=8) as server:
+        page = open_page(server)
+        held = fill_queue(gated, server, pool)
+        page["#run"].click()
+        problem = page["#problem"]
+        expect(problem).to_contain_text("The service is busy")
+        expect(problem).to_contain_text("429 · overloaded")
+        expect(problem).to_contain_text(re.compile(r"Trying again in \d+ seconds?\."))
+        assert problem.get_by_role("timer").get_attribute("aria-live") == "off"
+        gated.gate.set()
+        page.done()
+        expect(problem).to_be_empty()
+        assert len(page.scores()) == len(QUERIES)
+        assert [request.result().status_code for request in held] == [200, 200]
+
+
+def test_overload_can_be_retried_at_once_or_given_up(
+    gated: GatedEncoder, pool: ThreadPoolExecutor, open_page: Open
+) -> None:
+    with LocalServer(gated, max_queue_tokens=8) as server:
+        page = open_page(server)
+        # A countdown that does not end within the test.
+        page.page.route("**/similarity", lambda route: _with_retry_after(route, "600"))
+        held = fill_queue(gated, server, pool)
+        page["#run"].click()
+        problem = page["#problem"]
+        expect(problem).to_contain_text("Trying again in 600 seconds.")
+        problem.get_by_role("button", name="Stop trying").click()
+        expect(problem).to_be_empty()
+        expect(page["#run"]).to_be_focused()
+        page["#run"].click()
+        expect(problem).to_contain_text("The service is busy")
+        gated.gate.set()
+        assert [request.result().status_code for request in held] == [200, 200]
+        problem.get_by_role("button", name="Try again now").click()
+        page.done()
+        expect(problem).to_be_empty()
+        expect(page["#run"]).to_be_focused()
+
+
+def _with_retry_after(route: Any, seconds: str) -> None:
+    response = route.fetch()
+    route.fulfill(response=response, headers=response.headers | {"retry-after": seconds})
+
+
+def test_while_busy_nothing_is_sent_twice_and_it_can_be_cancelled(gated: GatedEncoder, open_page: Open) -> None:
+    with LocalServer(gated) as server:
+        page = open_page(server)
+        gated.gate.clear()
+        page["#run"].click()
+        expect(page["#results"]).to_have_attribute("aria-busy", "true")
+        expect(page["#run"]).to_be_disabled()
+        page.page.keyboard.press("Control+Enter")
+        page["#cancel"].click()
+        expect(page["#status"]).to_have_text("Cancelled.")
+        expect(page["#results"]).to_have_attribute("aria-busy", "false")
+        expect(page["#run"]).to_be_enabled()
+        assert len([url for url in page.requests if url.endswith("/similarity")]) == 1
+        permits = server.service.settings.max_requests
+        wait_for(lambda: server.service._permits == permits, what="the permit given back")
+        gated.gate.set()
+
+
+def test_a_key_is_asked_for_and_then_opens_the_service(encoder: Encoder, open_page: Open) -> None:
+    with LocalServer(encoder, api_keys="open-sesame") as server:
+        page = open_page(server)
+        expect(page["#key-row"]).to_be_visible()  # /info wanted one
+        page["#run"].click()
+        expect(page["#problem"]).to_contain_text("asks for a key")
+        expect(page["#key"]).to_be_focused()
+        page.page.keyboard.type("wrong")
+        page.page.keyboard.press("Enter")
+        expect(page["#problem"]).to_contain_text("401 · unauthorized")
+        page["#key"].fill("open-sesame")
+        page.page.keyboard.press("Enter")
+        page.done()
+        assert len(page.scores()) == len(QUERIES)
+        expect(page["#model li"].nth(1)).to_have_text("float32")
+        # The key is in no snippet and in no storage.
+        expect(page["#curl"]).to_contain_text("Authorization: Bearer $L2V_API_KEY")
+        assert "open-sesame" not in page["body"].inner_text()
+        assert page.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+        for name, run in (("curl", shell), ("python", interpreter)):
+            scores = run(page[f"#{name}"].inner_text(), L2V_API_KEY="open-sesame")
+            np.testing.assert_allclose(scores, page.scores(), atol=1e-6)
+
+
+def shell(command: str, **environment: str) -> Any:
+    answered = subprocess.run(["sh", "-c", command], capture_output=True, check=True, env=os.environ | environment)
+    return json.loads(answered.stdout)["scores"]
+
+
+def interpreter(code: str, **environment: str) -> Any:
+    answered = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env=os.environ | environment
+    )
+    return ast.literal_eval(answered.stdout.decode())
+
+
+@pytest.mark.parametrize(("name", "run"), [("curl", shell), ("python", interpreter)])
+@pytest.mark.parametrize("clipboard", ["the browser's", "none, as without TLS"])
+def test_copied_requests_run_and_give_the_same_scores(
+    name: str, run: Callable[..., Any], clipboard: str, site: LocalServer | ServerProcess, open_page: Open
+) -> None:
+    page = open_page(site, permissions=["clipboard-read", "clipboard-write"])
+    if clipboard != "the browser's":
+        page.page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.fill([TRICKY, "plain"], ["'", '"', "\\", TRICKY], instruction="it's an instruction: $1")
+    page.run()
+    shown = page.scores()
+    page[f"[data-copy={name}]"].click()
+    expect(page["#copied"]).to_contain_text("copied")
+    expect(page[f"[data-copy={name}]"]).to_be_focused()
+    # Pasted as a user would paste it.
+    page["#query-texts"].fill("")
+    page["#query-texts"].press("Control+V")
+    np.testing.assert_allclose(run(page["#query-texts"].input_value()), shown, atol=1e-6)
+
+
+def test_it_is_used_with_the_keyboard_alone(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    keyboard = page.page.keyboard
+    order = []
+    for _ in range(13):
+        keyboard.press("Tab")
+        order.append(page.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+        outline = page.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid", f"no focus to be seen on {order[-1]}"
+    assert order == [
+        "Skip to the texts", "Skip to the results", "API docs", "Metrics",
+        "query-instruction", "query-texts", "document-instruction", "document-texts", "run",
+        "Copy the curl command", "curl", "Copy the Python code", "python",
+    ]  # fmt: skip
+    page["#query-texts"].focus()
+    keyboard.press("Control+Enter")
+    page.done()
+    expect(page["#query-texts"]).to_be_focused()
+    page["#run"].focus()
+    keyboard.press("Enter")
+    page.done()
+    expect(page["#run"]).to_be_focused()
+    keyboard.press("Tab")
+    expect(page["#heatmap"]).to_be_focused()
+    page["a.skip"].first.focus()
+    keyboard.press("Enter")
+    expect(page["#query-texts"]).to_be_focused()
+    page["a.skip"].last.focus()
+    keyboard.press("Enter")
+    expect(page["#results"]).to_be_focused()
+
+
+def test_screen_readers_find_each_table_by_its_name(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    page.run()
+    for name in (
+        "Cosine similarity of each query with each document.",
+        "Each text with its tokens and its place on the map.",
+        "Milliseconds of each call, by stage.",
+    ):
+        expect(page.page.get_by_role("table", name=name)).to_be_visible()
+    expect(page.page.get_by_role("group", name="Queries").get_by_label("Texts")).to_have_value("\n".join(QUERIES))
+    expect(page.page.get_by_role("img", name="Map of 9 texts.")).to_be_visible()
+    expect(page.page.get_by_role("status").first).to_have_attribute("aria-live", "polite")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_mend(scheme: str, encoder: Encoder, open_page: Open) -> None:
+    """Names, roles, landmarks, contrast and the like, before and after a run and with every panel open."""
+    with LocalServer(encoder, api_keys="open-sesame", max_characters=100) as server:
+        page = open_page(server, color_scheme=scheme)
+        states = [_axe(page)]
+        page["#key"].fill("open-sesame")
+        page.fill(["a cat", "x" * 101], DOCUMENTS)
+        page["#run"].click()
+        expect(page["#problem"]).to_contain_text("Queries, line 2")
+        states.append(_axe(page))
+        page.fill(QUERIES, ["word " * 19, *DOCUMENTS])
+        page.run()
+        states.append(_axe(page))
+    assert states == [[], [], []]
+
+
+def _axe(page: Playground) -> list[str]:
+    found = Axe().run(page.page)
+    return [f"{rule['id']}: {node['html']}" for rule in found.response["violations"] for node in rule["nodes"]]
+
+
+def test_light_and_dark_differ(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    page.run()
+    pictures = []
+    for scheme in ("light", "dark"):
+        page.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        pictures.append(page["#outcome"].screenshot())
+    assert pictures[0] != pictures[1]
+    # The heatmap and the map are drawn anew by script, the rest by the style sheet.
+    cell = page["#heatmap tbody td"].first
+    dark = cell.evaluate("cell => cell.style.backgroundColor")
+    page.page.emulate_media(color_scheme="light")
+    expect(cell).not_to_have_css("background-color", dark)
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_narrow_windows_scroll_only_downwards(width: int, site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site, viewport={"width": width, "height": 800})
+    page.fill([TRICKY * 3, "a-long-word-" * 20], [TRICKY] * 12)
+    page.run()
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_big_matrix_is_shown_in_part(site: LocalServer | ServerProcess, open_page: Open) -> None:
+    page = open_page(site)
+    texts = [f"text number {number}" for number in range(70)]
+    page.fill(texts, texts[:3])
+    page.run()
+    assert page["#heatmap tbody tr"].count() == 60
+    assert page["#heatmap-note"].inner_text() == "The first 60 × 3 of 70 × 3 scores."
+    assert page.points() == 73
+    assert len(page.column(3)) == 73
+
+
+def test_the_picture_in_the_readme_is_small() -> None:
+    assert SCREENSHOT.stat().st_size <= 300_000
+
+
+def main() -> None:
+    """Takes the picture for the README anew: `python -m tests.e2e.test_playground`."""
+    with ServerProcess() as server, sync_playwright() as playwright:
+        server.wait_ready()
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = Playground(browser.new_context(viewport={"width": 1280, "height": 800}), server)
+        for _ in range(3):  # the first ones warm up
+            page["#query-texts"].press("Control+Enter")
+            expect(page["#results"]).to_have_attribute("aria-busy", "false")
+            page.done()
+        page.page.mouse.move(0, 0)
+        page["#query-texts"].evaluate("field => field.blur()")
+        bottom = page["#timings"].evaluate("element => element.closest('.card').getBoundingClientRect().bottom")
+        SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
+        clip = {"x": 0, "y": 0, "width": 1280, "height": bottom + 16}
+        page.page.screenshot(path=SCREENSHOT, full_page=True, clip=clip)  # type: ignore[arg-type]
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -14,10 +14,13 @@ lint: .venv/test  ## Style, types and the generated tables of the docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python docs/tables.py --check
+	$(BIN)/python -m docs.tables --check
+	$(BIN)/python -m docs.pages --check
 
-docs: .venv/test  ## Write the generated tables of the docs anew
-	$(BIN)/python docs/tables.py
+docs: .venv/test  ## Write the generated parts of the docs anew, and build the site in build/site
+	$(BIN)/python -m docs.tables
+	$(BIN)/python -m docs.pages
+	$(BIN)/zensical build --strict
 
 goldens:  ## Make the parity stacks and goldens anew with the reference, in a venv of its own
 	$(PYTHON) -m venv .venv-reference

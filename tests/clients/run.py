@@ -1,6 +1,6 @@
 """Embeds two texts by one client of others' and prints the vectors as JSON: `run.py CLIENT URL`.
 
-Each function is what its users write, with the address changed and nothing else. docs/CLIENTS.md shows the same lines.
+Each function is what its users write, with the address changed and nothing else. docs/clients.md shows the same lines.
 """
 
 import json

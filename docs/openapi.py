@@ -1,0 +1,133 @@
+"""The API reference in Markdown, from the application's own OpenAPI and its table of errors. Writes nothing itself."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from app.errors import TABLE
+from app.main import create_app
+from app.settings import Settings
+
+Schema = dict[str, Any]
+_SECTIONS = {
+    "embeddings": "Native API",
+    "OpenAI": "OpenAI surface",
+    "TEI": "TEI surface",
+    "operations": "Operations",
+}
+# Statuses that every path may answer, said once for all.
+_EVERYWHERE = {"404", "405"}
+
+
+def reference() -> str:
+    """All paths by section, then the errors."""
+    document = create_app(Settings()).openapi()
+    schemas = document["components"]["schemas"]
+    sections: dict[str, list[str]] = {tag: [] for tag in _SECTIONS}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            sections[operation["tags"][0]].append(_operation(method, path, operation, schemas))
+    parts = [part for tag, title in _SECTIONS.items() for part in (f"## {title}", *sections[tag])]
+    return "\n\n".join([*parts, "## Errors", _errors()])
+
+
+def _operation(method: str, path: str, operation: Schema, schemas: dict[str, Schema]) -> str:
+    parts = [f"### {method.upper()} {path}", operation.get("description", "")]
+    if "requestBody" in operation:
+        schema = _body(operation["requestBody"])
+        parts += ["Request:", _table(_fields(schema, schemas), request=True)]
+    answer = _body(operation["responses"]["200"])
+    fields = list(_fields(answer, schemas))
+    if fields:
+        parts += ["Answer:", _table(fields, request=False)]
+    elif answer:
+        parts.append(f"Answer: {_kind(answer, schemas)}.")
+    parts.append(f"Statuses: {', '.join(_statuses(operation['responses']))}.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _body(holder: Schema) -> Schema:
+    return next((content.get("schema", {}) for content in holder.get("content", {}).values()), {})
+
+
+def _statuses(responses: dict[str, Schema]) -> list[str]:
+    """In order, without those of every path, and without the 422 that FastAPI adds by itself and nothing answers."""
+    return [
+        status
+        for status in sorted(responses)
+        if status not in _EVERYWHERE and "HTTPValidationError" not in _body(responses[status]).get("$ref", "")
+    ]
+
+
+def _resolve(schema: Schema, schemas: dict[str, Schema]) -> Schema:
+    return schemas[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
+
+
+def _fields(schema: Schema, schemas: dict[str, Schema], prefix: str = "") -> Iterator[tuple[str, bool, Schema]]:
+    """The leaves of an object: name with its path, whether required, schema."""
+    schema = _resolve(schema, schemas)
+    if schema.get("type") == "array" and not prefix:
+        return
+    for name, field in schema.get("properties", {}).items():
+        inner, path = _resolve(field, schemas), f"{prefix}{name}"
+        items = _resolve(inner.get("items", {}), schemas)
+        if "properties" in inner:
+            yield from _fields(inner, schemas, f"{path}.")
+        elif "properties" in items:
+            yield from _fields(items, schemas, f"{path}[].")
+        else:
+            yield path, name in schema.get("required", []), field
+
+
+def _table(fields: Any, *, request: bool) -> str:
+    head = ["field", "type", "default", "meaning"] if request else ["field", "type", "meaning"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, required, schema in fields:
+        default = schema.get("default")
+        shown = "required" if required else f"`{json.dumps(default)}`" if default is not None else ""
+        cells = [f"`{name}`", _kind(schema, {}), *([shown] if request else []), _meaning(schema)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _meaning(schema: Schema) -> str:
+    limits = {"minimum": "at least {:g}", "maximum": "at most {:g}", "maxLength": "at most {} characters"}
+    options = [schema, *schema.get("anyOf", [])]
+    found = [text.format(option[key]) for option in options for key, text in limits.items() if key in option]
+    return "; ".join([*filter(None, [schema.get("description")]), *found])
+
+
+def _kind(schema: Schema, schemas: dict[str, Schema]) -> str:
+    """A type in words."""
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[1].rsplit("__", 1)[-1]
+        return {"TextInput": '`{"text", "instruction"}`', "Token": "token", "Match": '`{"index", "score"}`'}.get(
+            name, name
+        )
+    for union in ("anyOf", "oneOf"):
+        if union in schema:
+            options = [option for option in schema[union] if option.get("type") != "null"]
+            kinds = list(dict.fromkeys(_kind(option, schemas) for option in options))
+            items = _kind(options[-1]["items"], schemas) if options[-1].get("type") == "array" else None
+            return f"{kinds[0]}, or a list of them" if [items] == kinds[:-1] else " or ".join(kinds)
+    if "const" in schema or "enum" in schema:
+        return " or ".join(f"`{json.dumps(value)}`" for value in schema.get("enum", [schema.get("const")]))
+    if "prefixItems" in schema:
+        return "pair of strings"
+    if schema.get("type") == "array":
+        inner = _kind(schema.get("items", {}), schemas)
+        return f"list of ({inner})" if " or " in inner else f"list of {_plural(inner)}"
+    return {"object": "object", "boolean": "true or false"}.get(schema.get("type", ""), schema.get("type", "any"))
+
+
+def _plural(kind: str) -> str:
+    first, separator, rest = kind.partition(" of ")
+    return kind if kind.startswith("`") else f"{first}s{separator}{rest}"
+
+
+def _errors() -> str:
+    rows = ["| native | `type` | OpenAI | TEI | meaning |", "|---|---|---|---|---|"]
+    for status, error in sorted(TABLE.items()):
+        (openai, openai_type), (tei, tei_type) = error.openai, error.tei
+        rows.append(f"| {status} | `{error.type}` | {openai} `{openai_type}` | {tei} `{tei_type}` | {error.meaning} |")
+    return "\n".join(rows)

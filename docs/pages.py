@@ -1,0 +1,92 @@
+"""`python -m docs.pages` writes the generated parts of the pages in docs/, or with --check says which are not fresh.
+
+A page marks where a part goes: `<!-- settings -->` … `<!-- /settings -->`.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+
+from app.settings import table as settings_table
+from app.telemetry import Metrics
+from docs import openapi, snippets
+from docs.tables import stacks_table
+from models.published import STACKS
+
+DOCS = Path(__file__).parent
+
+
+def memory_table() -> str:
+    """What each published stack's weights take."""
+    rows = ["| stack | weights in bfloat16 | weights in float32 |", "|---|---|---|"]
+    for family in dict.fromkeys(name.rsplit("-", 1)[0] for name in STACKS if name != "demo"):
+        memory = STACKS[f"{family}-mntp"].memory
+        rows.append(f"| `{family}-…` | {memory:.1f} GB | {2 * memory:.1f} GB |")
+    return "\n".join(rows)
+
+
+def metrics_table() -> str:
+    """The service's own metrics."""
+    rows = ["| metric | type | meaning |", "|---|---|---|"]
+    for metric in Metrics().registry.collect():
+        if metric.name.startswith("l2v_"):
+            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            rows.append(f"| `{name}` | {metric.type} | {metric.documentation} |")
+    return "\n".join(rows)
+
+
+def python(code: Callable[[], str], info: str = 'with="texts"') -> Callable[[], str]:
+    """A part that is a block of Python; `info` goes behind the language, for tests/docs/blocks.py."""
+
+    @wraps(code)
+    def block() -> str:
+        return f"```python {info}\n{code()}\n```"
+
+    return block
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "stacks": stacks_table,
+    "memory": memory_table,
+    "metrics": metrics_table,
+    "api": openapi.reference,
+    "clients": snippets.clients_table,
+    "corpus": python(snippets.corpus, 'name="corpus"'),
+    **{f"client {name}": python(partial(snippets.client, name)) for name in snippets.client_names()},
+    **{f"store {name}": python(partial(snippets.store, name), 'with="corpus"') for name in snippets.store_names()},
+}
+
+
+def fill(text: str) -> str:
+    """A page with each of its parts written anew."""
+    for name, part in PARTS.items():
+        opening, closing = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        if opening in text:
+            before, _, rest = text.partition(opening)
+            _, found, after = f"\n{rest}".partition(closing)
+            if not found:
+                sys.exit(f"the part {name} is opened and not closed")
+            text = f"{before}{opening}\n{part()}\n{closing}{after}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m docs.pages")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if something is not fresh")
+    check = parser.parse_args().check
+    stale = []
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (filled := fill(text)) != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(filled, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"generated parts are not those of the code in {', '.join(stale)}: run `make docs`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The code blocks of README.md and docs/*.md: where they stand, in which language, and what their info string asks for.
+
+Behind the language of a fence may stand:
+
+- `skip="reason"`: it cannot run in a test; the reason is one of `REASONS`.
+- `name="n"` and `with="n"`: the second runs behind the first, which stands on the same page. A named block of shell
+  holds one `l2v serve …`, and what goes with it talks to a server of its own, started so.
+"""
+
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ADDRESS = "localhost:8080"
+REASONS = {
+    "installs packages": r"\bpip install\b|\bpip wheel\b",
+    "needs Docker": r"\bdocker\b",
+    "needs Kubernetes": r"\bkubectl\b",
+    "needs nginx": r"\bproxy_pass\b",
+    "needs a published model": r"\bl2v (serve|export|embed|info|similarity|tokenize)\b|\bload\(",
+    "needs a GPU": r"\bcuda\b|\bgpu\b",
+    "is of another program": r"llm2vec|infinity|text-embeddings|L2V",
+}
+_FENCE = re.compile(r"^```(?P<info>\w[^\n]*)?\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
+_OPTION = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fence.
+
+    Attributes:
+        page: path of the file, from the root.
+        line: of the opening fence.
+        language: first word of the info string; "" for a block that is indented rather than fenced.
+        options: what stands behind it.
+    """
+
+    page: str
+    line: int
+    language: str
+    body: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def skip(self) -> str | None:
+        return self.options.get("skip")
+
+    @property
+    def commands(self) -> list[tuple[str, str]]:
+        """Of a console block: each `$ command`, and what stands below it."""
+        found = []
+        for example in re.split(r"^\$ ", self.body, flags=re.MULTILINE)[1:]:
+            lines = re.sub(r" \\\n\s*", " ", example).splitlines()
+            # A quoted argument may go on over some lines.
+            end = next(end for end in range(1, len(lines) + 1) if _is_whole("\n".join(lines[:end])))
+            found.append(("\n".join(lines[:end]), "\n".join(lines[end:]).strip()))
+        return found
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """Of a block of shell: the words of each line, comments left out."""
+        joined = re.sub(r" \\\n\s*", " ", self.body)
+        return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def _is_whole(command: str) -> bool:
+    try:
+        shlex.split(command)
+    except ValueError:
+        return False
+    return True
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def read(path: Path) -> list[Block]:
+    """The blocks of one page, in order."""
+    text, page = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
+    found = []
+    for match in _FENCE.finditer(text):
+        language, _, info = (match["info"] or "").partition(" ")
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(page, line, language, match["body"], dict(_OPTION.findall(info))))
+    return sorted(found + _indented(_FENCE.sub(lambda fence: "\n" * fence[0].count("\n"), text), page), key=_line)
+
+
+def _indented(text: str, page: str) -> list[Block]:
+    """Indented blocks: such lines behind a blank one, unless they go on with a list."""
+    found: list[Block] = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if not line.startswith("    ") or not line.strip():
+            continue
+        if found and found[-1].line + found[-1].body.count("\n") == number + 1:
+            found[-1] = Block(page, found[-1].line, "", f"{found[-1].body}{line.strip()}\n")
+        elif number and not lines[number - 1].strip():
+            before = next((above for above in reversed(lines[: number - 1]) if above.strip()), "")
+            if not re.match(r"\s*([-*]|\d+\.) |    ", before):
+                found.append(Block(page, number + 1, "", f"{line.strip()}\n"))
+    return found
+
+
+def _line(block: Block) -> int:
+    return block.line
+
+
+BLOCKS = [block for path in pages() for block in read(path)]
+
+
+def named(block: Block) -> Block | None:
+    """The block that this one goes with."""
+    name = block.options.get("with")
+    if name is None:
+        return None
+    return next(other for other in BLOCKS if other.page == block.page and other.options.get("name") == name)

@@ -1,0 +1,225 @@
+"""Each code block of README.md and docs/ is run, or checked as far as it can be, or says why it cannot be run here."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from app.settings import PREFIX, Settings
+from app.telemetry import Metrics
+from models.published import STACKS
+from tests.docs.blocks import ADDRESS, BLOCKS, REASONS, ROOT, Block
+from tests.docs.running import PRINTED, flags_of, interpreter, run_python, source
+from tests.serving import ServerProcess
+
+BIN = Path(sys.executable).parent
+LANGUAGES = {"", "bash", "console", "json", "nginx", "promql", "python", "text", "yaml"}
+
+
+def of(*languages: str, skipped: bool = False) -> list[Block]:
+    return [block for block in BLOCKS if block.language in languages and bool(block.skip) is skipped]
+
+
+@pytest.fixture(scope="module")
+def servers(demo: ServerProcess) -> Iterator[dict[tuple[str, ...], ServerProcess]]:
+    """The running servers by their flags: the plain one, and those that a page starts in another way."""
+    with ExitStack() as stack:
+        running = {(): demo}
+
+        class Started(dict[tuple[str, ...], ServerProcess]):
+            def __missing__(self, flags: tuple[str, ...]) -> ServerProcess:
+                process = stack.enter_context(ServerProcess(*flags))
+                process.wait_ready()
+                self[flags] = process
+                return process
+
+        yield Started(running)
+
+
+# What runs
+
+
+@pytest.mark.parametrize("block", of("console"), ids=str)
+def test_a_console_block_shows_what_its_commands_print(
+    block: Block, servers: dict[tuple[str, ...], ServerProcess], tmp_path: Path
+) -> None:
+    here = f"localhost:{servers[flags_of(block)].port}"
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "120"}
+    assert block.commands, f"{block}: a console block shows commands behind `$ `"
+    for command, expected in block.commands:
+        assert command.split()[0] in ("curl", "l2v", "cat", "head", "printf", "echo", "ls", "wc"), f"{block}: {command}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command.replace(ADDRESS, here)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{block}: {command}\n{done.stderr}"
+        assert alike(done.stdout, expected), f"{block}: {command}\n{done.stdout}"
+
+
+@pytest.mark.parametrize("block", of("python"), ids=str)
+def test_a_python_block_runs(block: Block, servers: dict[tuple[str, ...], ServerProcess], tmp_path: Path) -> None:
+    if not interpreter(block).exists():
+        reason = "the clients are not installed (`make test` does that)"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    address = f"localhost:{servers[flags_of(block)].port}" if ADDRESS in source(block) else ""
+    done = run_python(block, address, tmp_path)
+    assert done.returncode == 0, f"{block}\n{done.stderr[-3000:]}"
+    expected = PRINTED.findall(block.body)
+    printed = done.stdout.splitlines()
+    assert len(printed) == len(expected), f"{block}: each print says what it prints\n{done.stdout}"
+    assert all(alike(got, wanted) for got, (_, wanted) in zip(printed, expected, strict=True)), (
+        f"{block}\n{done.stdout}"
+    )
+
+
+def alike(got: str, expected: str) -> bool:
+    """The same words; numbers to the rounding of another machine's dtype; `…` stands for anything."""
+    number = r"-?\d+\.\d+(?:e-?\d+)?"
+    pattern = (
+        re.escape(" ".join(re.sub(number, "\0", expected).split())).replace("…", ".*").replace("\0", f"({number})")
+    )
+    match = re.fullmatch(pattern, " ".join(got.split()))
+    wanted = re.findall(number, expected)
+    return match is not None and all(
+        abs(float(a) - float(b)) < 0.02 for a, b in zip(match.groups(), wanted, strict=True)
+    )
+
+
+# What is checked
+
+
+@cache
+def help_of(subcommand: str) -> str:
+    done = subprocess.run([BIN / "l2v", subcommand, "--help"], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def check_l2v(words: list[str]) -> None:
+    """The flags are those of the subcommand, and `serve` would take their values."""
+    subcommand, *rest = words
+    flags = [word.partition("=")[0] for word in rest if word.startswith("-")]
+    known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", help_of(subcommand)))
+    assert set(flags) <= known, f"l2v {subcommand} has no {set(flags) - known}"
+    if subcommand == "serve":
+        given = {}
+        while rest:
+            flag = rest.pop(0)
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else str(not flag.startswith("--no-"))
+            given[re.sub("^--(no-)?", "", flag).replace("-", "_")] = value
+        check_settings(given)
+
+
+def check_settings(given: dict[str, str]) -> None:
+    assert given.keys() <= Settings.model_fields.keys()
+    model = given.get("model", "demo")
+    assert model in STACKS or "/" in model, f"{model} is no short name"
+    files = {name for name in given if Settings.model_fields[name].annotation in (Path | None, Path)}
+    try:
+        Settings(**{name: value for name, value in given.items() if name not in files})  # type: ignore[arg-type]
+    except ValidationError as error:
+        pytest.fail(str(error))
+
+
+def check_words(words: list[str]) -> bool:
+    """Whether a line of shell holds something of ours, which is then checked."""
+    settings = {}
+    while words and re.fullmatch(r"[A-Z][A-Z0-9_]*=.*", words[0]):
+        name, _, value = words.pop(0).partition("=")
+        if name.startswith(PREFIX):
+            settings[name.removeprefix(PREFIX).lower()] = value
+    check_settings(settings)
+    program, *rest = words or [""]
+    if program == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert re.search(rf"^{rest[0]}:", makefile, re.MULTILINE), f"make has no {rest[0]}"
+    elif program == "l2v":
+        check_l2v(rest)
+    elif program == "python":
+        assert (ROOT / rest[0]).is_file(), rest[0]
+    elif program == "docker" and "serve" in rest:
+        check_l2v(rest[rest.index("serve") :])
+    return program in ("make", "l2v", "python") or bool(settings and not program)
+
+
+@pytest.mark.parametrize("block", of("bash", ""), ids=str)
+def test_a_block_of_shell_holds_commands_and_flags_that_exist(block: Block) -> None:
+    for words in block.lines:
+        ours = check_words(words)
+        # Indented blocks have no place for a marker.
+        assert ours or not block.language or block.skip, f"{block}: mark it with skip: {words}"
+
+
+@pytest.mark.parametrize("block", of("bash", skipped=True), ids=str)
+def test_shell_that_cannot_run_names_flags_that_exist(block: Block) -> None:
+    if block.skip != "is of another program":
+        for words in block.lines:
+            check_words(words)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_settings_that_are_named_exist(block: Block) -> None:
+    # Compose has one of its own.
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}PUBLISH"}
+    assert set(re.findall(rf"\b{PREFIX}[A-Z_]+", block.body)) <= known
+
+
+@pytest.mark.parametrize("block", [*of("yaml"), *of("yaml", skipped=True)], ids=str)
+def test_yaml_is_read(block: Block, tmp_path: Path) -> None:
+    documents = list(yaml.safe_load_all(block.body))
+    assert all(documents)
+    if "scrape_configs" in documents[0]:
+        path = tmp_path / "prometheus.yml"
+        path.write_text(block.body)
+        try:
+            subprocess.run(["promtool", "check", "config", "--syntax-only", path], check=True, capture_output=True)
+        except FileNotFoundError:
+            reason = "promtool is not installed"
+            pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+
+
+@pytest.mark.parametrize("block", of("json"), ids=str)
+def test_json_is_read(block: Block) -> None:
+    assert json.loads(block.body)
+
+
+@pytest.mark.parametrize("block", of("promql"), ids=str)
+def test_queries_name_metrics_that_exist(block: Block) -> None:
+    ours = {metric.name for metric in Metrics().registry.collect()}
+    for name in re.findall(r"\bl2v_\w+", block.body):
+        assert re.sub(r"_(total|bucket|sum|count)$", "", name) in ours, name
+
+
+# What is left out
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.skip], ids=str)
+def test_a_block_that_is_not_run_says_why(block: Block) -> None:
+    assert block.skip in REASONS, f"{block}: {block.skip} is none of {sorted(REASONS)}"
+    assert re.search(REASONS[block.skip], block.body, re.IGNORECASE), f"{block}: it does not look as if it {block.skip}"
+    pytest.skip(f"{block} {block.skip}")
+
+
+def test_blocks_are_of_known_languages() -> None:
+    assert not [f"{block} {block.language}" for block in BLOCKS if block.language not in LANGUAGES]
+
+
+def test_most_blocks_run() -> None:
+    """A page that grows by blocks which nothing runs should be noticed."""
+    counts = Counter(block.skip for block in BLOCKS)
+    print(*counts.most_common(), sep="\n")
+    assert counts[None] > 3 * (counts.total() - counts[None])

@@ -1,0 +1,104 @@
+"""The pages of docs/: what is generated is fresh, what is tested is shown, and the site builds with every link good."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from docs import pages, snippets
+from tests.docs.blocks import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+CONFIG = ROOT / "zensical.toml"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_generated_parts_are_as_the_code_has_them(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert pages.fill(text) == text, "run `make docs`"
+
+
+def test_every_part_is_shown() -> None:
+    shown = {name for page in PAGES for name in re.findall(r"^<!-- (\w[\w ]*) -->$", page.read_text(), re.MULTILINE)}
+    assert set(pages.PARTS) <= shown
+
+
+def test_every_client_that_is_tested_is_in_the_docs() -> None:
+    """The lines are those of run.py, but for the address, the texts and the name of the result."""
+    text = (DOCS / "clients.md").read_text(encoding="utf-8")
+    source = snippets.RUN.read_text(encoding="utf-8")
+    assert len(snippets.client_names()) >= 11
+    assert len(snippets.store_names()) == 2
+    for name in snippets.client_names():
+        code = snippets.client(name)
+        assert f'```python with="texts"\n{code}\n```' in text
+        imports = [line for line in code.splitlines() if line.startswith(("from ", "import "))]
+        assert imports
+        assert all(f"    {line}\n" in source for line in imports)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    nav = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["project"]["nav"]
+    listed = [name for entry in nav for name in entry.values()]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {page.name for page in PAGES}
+
+
+def test_tables_are_whole() -> None:
+    """Each row of a table has as many cells as its head."""
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for table in re.findall(r"(?:^\|.*\|$\n)+", text, flags=re.MULTILINE):
+            cells = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+            assert len(cells) == 1, f"{page.name}: {table}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built outside the checkout with strict links."""
+    root = tmp_path_factory.mktemp("site")
+    shutil.copy(CONFIG, root)
+    shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    build(root)
+    return root / "build" / "site"
+
+
+def build(root: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("zensical"), "build", "--strict"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_site_has_every_page_and_nothing_but_pages(site: Path) -> None:
+    assert {path.name for path in site.iterdir() if path.is_dir()} >= {page.stem for page in PAGES} - {"index"}
+    assert not list(site.rglob("*.py"))
+
+
+def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        html = path.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:link|script|img|iframe|source)\b[^>]*\b(?:href|src)=\"(?:https?:)?//[^>]*>", html)
+        assert "```" not in html, f"{path}: a fence was not read as one"
+    for path in site.rglob("*.css"):
+        assert not re.findall(r"url\(\"?(?:https?:)?//|@import", path.read_text(encoding="utf-8"))
+
+
+def test_a_broken_link_breaks_the_build(tmp_path: Path) -> None:
+    """Strict links are what they are called."""
+    (tmp_path / "docs").mkdir()
+    text = CONFIG.read_text(encoding="utf-8")
+    (tmp_path / "zensical.toml").write_text(re.sub(r"nav = \[.*?\n\]\n", "", text, flags=re.DOTALL))
+    for link in ("other.md", "index.md#nowhere"):
+        (tmp_path / "docs" / "index.md").write_text(f"# Home\n\n[there]({link})\n")
+        with pytest.raises(AssertionError, match="does not exist"):
+            build(tmp_path)

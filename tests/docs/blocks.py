@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ADDRESS = "localhost:8080"
 REASONS = {
-    "installs packages": r"\bpip install\b|\bpip wheel\b",
+    "installs packages": r"\bpip install\b|\bpip wheel\b|\bmake (serve|test)\b",
     "needs Docker": r"\bdocker\b",
     "needs Kubernetes": r"\bkubectl\b",
     "needs nginx": r"\bproxy_pass\b",

@@ -2,8 +2,9 @@
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import Response
+from fastapi import APIRouter, Header, Response
 
 from app.errors import NotFoundError
 
@@ -51,3 +52,17 @@ class Files:
         if self._tags[name] in if_none_match:
             return Response(status_code=304, headers=headers)
         return Response(content, media_type=media_type, headers=headers)
+
+    def router(self, page: str, folder: str) -> APIRouter:
+        """Routes for index.html at `page` and for all files below `folder`."""
+        router = APIRouter(include_in_schema=False)
+
+        @router.get(page)
+        async def index(if_none_match: Annotated[str, Header()] = "") -> Response:
+            return self.serve("index.html", if_none_match)
+
+        @router.get(f"{folder}/{{name:path}}")
+        async def file(name: str, if_none_match: Annotated[str, Header()] = "") -> Response:
+            return self.serve(name, if_none_match)
+
+        return router

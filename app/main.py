@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app import __version__
 from app.errors import TABLE, EmptyError, InvalidError, MalformedError, NotFoundError, ServiceError, answer
 from app.guard import Guard
-from app.routes import docs, native, openai, ops, playground, tei
+from app.routes import native, openai, ops, pages, tei
 from app.schemas.inputs import param_of
 from app.service import Service
 from app.settings import ModelSettings, Settings
@@ -76,9 +76,9 @@ def create_app(
     keyed = [Depends(HTTPBearer(auto_error=False))] if settings.api_keys else []
     for router in (native.router, openai.router, tei.router, ops.router):
         app.include_router(router, dependencies=keyed)
-    app.include_router(docs.router)
+    app.include_router(pages.docs)
     if settings.playground:
-        app.include_router(playground.router)
+        app.include_router(pages.playground)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)

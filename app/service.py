@@ -8,17 +8,17 @@ from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 import torch
 
 from app import __version__
 from app.errors import DeadlineError, InvalidError, OverloadedError, TooLargeError, TooLongError, UnavailableError
 from app.scheduler import Scheduler, Vectors
 from app.settings import Settings
+from app.sides import Embedded, Side
 from app.telemetry import Metrics, Timings
 from models import Encoder, Encoding, Input, InputError
 from models.sources import label
@@ -35,38 +35,6 @@ class State(StrEnum):
     READY = "ready"
     DRAINING = "draining"
     DOWN = "down"
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One list of inputs of a request, under the name it has there."""
-
-    name: str
-    inputs: Sequence[Input]
-    single: bool = False
-
-    def param(self, index: int, field: str) -> str:
-        return self.name if self.single else f"{self.name}[{index}].{field}"
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """The vectors of one side.
-
-    Attributes:
-        rows: one float32 array an input, not normalised: its vector [d], or the states of all its tokens [tokens, d].
-        tokens: the length of each row of tokens.
-        truncated: the positions of the inputs that were shortened.
-    """
-
-    rows: list[Vectors]
-    tokens: list[int]
-    truncated: list[int]
-
-    @property
-    def vectors(self) -> Vectors:
-        """[n, d], where each input has one vector."""
-        return np.stack(self.rows)
 
 
 class Service:

@@ -37,3 +37,8 @@ class InputError(ValueError):
         super().__init__(message)
         self.index = index
         self.field = field
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

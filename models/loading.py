@@ -1,36 +1,31 @@
 """Sources → base → adapters → merge → verify: from names to an encoder that is known to work."""
 
-import copy
 from collections.abc import Sequence
 from pickle import UnpicklingError
 from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from models import attention
 from models.encoder import Encoder
-from models.errors import ModelError, SourceError, UnsupportedModelError
+from models.errors import ModelError, SourceError, UnsupportedModelError, first_line
 from models.pooling import Pooling
 from models.published import STACKS
 from models.sources import Kind, Source, label, resolve
 from models.templates import TEMPLATES, TemplateName, eos_for, template_for
 from models.tokenization import Tokenization
+from models.tokenizer import read_backend, read_tokenizer
 from models.verify import verify
 
 # What the sources may say of the encoder.
 _KINDS = {"pooling_mode": str, "max_length": int, "doc_max_length": int, "skip_instruction": bool, "template": str}
-# The keys under which tokenizer files name single special tokens.
-_SPECIAL_TOKENS = [f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -77,7 +72,7 @@ def load(
 
     # Like the reference, the tokenizer of the repository that was named, where it brings one.
     tokenizer_source = next(source for source in [*chain[:1], base] if source.has_tokenizer or source is base)
-    tokenizer = _tokenizer(tokenizer_source)
+    tokenizer = read_tokenizer(tokenizer_source)
     base_name = settings.get("base") or _base_name(base, chain)
     template = template or settings.get("template") or template_for(base_name)
     pooling = pooling or settings.get("pooling_mode", "mean")
@@ -86,7 +81,7 @@ def load(
             f"template {template} or pooling {pooling} is unknown: see the settings L2V_TEMPLATE and L2V_POOLING"
         )
     tokenization = Tokenization(
-        tokenizer=_backend(tokenizer_source, tokenizer),
+        tokenizer=read_backend(tokenizer_source, tokenizer),
         template=TEMPLATES[template],
         eos=eos_for(TEMPLATES[template], config.model_type) if pooling == "eos_token" else "",
         max_length=max_length or settings.get("max_length", 512),
@@ -165,7 +160,7 @@ def _move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     try:
         moved: PreTrainedModel = decoder.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"the model cannot be put on device {device}: {_line(error)}") from error
+        raise ModelError(f"the model cannot be put on device {device}: {first_line(error)}") from error
     return moved
 
 
@@ -207,11 +202,11 @@ def _decoder(base: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
         raise SourceError(f"the weights of {base.name} hold more than numbers, which is never loaded") from error
     except (SafetensorError, OSError, EOFError, RuntimeError) as error:
         raise SourceError(
-            f"the weights of {base.name} are damaged or incomplete ({_line(error)}): fetch them again"
+            f"the weights of {base.name} are damaged or incomplete ({first_line(error)}): fetch them again"
         ) from error
     except (ValueError, ImportError, AttributeError, TypeError, KeyError) as error:
         raise UnsupportedModelError(
-            f"{base.name} ({config.model_type}) cannot run packed attention: {_line(error)}"
+            f"{base.name} ({config.model_type}) cannot run packed attention: {first_line(error)}"
         ) from error
     missing = sorted(found["missing_keys"]) + sorted(str(key[0]) for key in found["mismatched_keys"])
     if missing:
@@ -233,36 +228,3 @@ def _check_lengths(config: PreTrainedConfig, max_length: int) -> None:
             f"{config.model_type} mixes layers of full and of windowed attention: max_length {max_length} "
             f"must not be beyond its window of {window}"
         )
-
-
-def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-        raise SourceError(f"{source.name} has no tokenizer that can be read ({_line(error)})") from error
-    if not tokenizer.is_fast:
-        raise UnsupportedModelError(f"{source.name} has no fast tokenizer (tokenizer.json)")
-    return tokenizer
-
-
-def _backend(source: Source, tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The tokenizer itself, without truncation and padding, which its file may carry.
-
-    From tokenizer.json where there is one: transformers 5 rebuilds Llama's from its vocabulary with other rules for
-    leading spaces and special tokens than the file has, and than transformers 4, the reference's, follows. Special
-    tokens that the other files name are added, as transformers does on loading: MNTP training names `_` the mask
-    token, and so text splits at every underscore.
-    """
-    file = source.folder / "tokenizer.json"
-    backend = Tokenizer.from_file(str(file)) if file.is_file() else copy.deepcopy(tokenizer.backend_tokenizer)
-    named = source.read("tokenizer_config.json") | source.read("special_tokens_map.json")
-    tokens = [named[key] for key in _SPECIAL_TOKENS if named.get(key)]
-    contents = [token["content"] if isinstance(token, dict) else token for token in tokens]
-    backend.add_special_tokens([content for content in contents if backend.token_to_id(content) is not None])
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,6 +18,7 @@ import transformers
 
 from models import Encoder, load
 from tests import tiny
+from tests.gated import GatedEncoder
 from tests.parity.hub import make_hub_cache
 from tests.serving import LocalServer, ServerProcess
 
@@ -63,6 +64,14 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoder(adapter: Path) -> Encoder:
     """Both, loaded in float32."""
     return load(str(adapter), dtype="float32")
+
+
+@pytest.fixture
+def gated(encoder: Encoder) -> Iterator[GatedEncoder]:
+    made = GatedEncoder(**{name: getattr(encoder, name) for name in Encoder.__dataclass_fields__})
+    made.gate.set()
+    yield made
+    made.gate.set()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ LAYERS = [
     ["app.errors", "app.telemetry"],
     ["app.schemas", "app.guard", "app.scheduler"],
     ["app.prompts"],
-    ["app.settings"],
+    ["app.settings", "app.sides"],
     ["app.service", "app.vectors", "app.tracing"],
     ["app.files"],
     ["app.routes"],

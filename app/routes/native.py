@@ -10,7 +10,8 @@ from app.prompts import DOCUMENT, QUERY
 from app.routes.dependencies import ServiceDep, TimingsDep
 from app.schemas.inputs import read
 from app.schemas.native import EmbedRequest, EmbedResponse, PromptsResponse, SimilarityRequest, SimilarityResponse
-from app.service import Service, Side
+from app.service import Service
+from app.sides import Side
 
 router = APIRouter(tags=["embeddings"])
 _refusals = responses(400, 401, 413, 415, 422, 429, 500, 503, 504)

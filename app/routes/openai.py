@@ -6,7 +6,8 @@ from app import vectors
 from app.errors import NotFoundError, responses
 from app.routes.dependencies import ServiceDep, TimingsDep
 from app.schemas.openai import EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
-from app.service import Side, texts_of
+from app.service import texts_of
+from app.sides import Side
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 

@@ -19,7 +19,8 @@ from app.schemas.tei import (
     Token,
     TokenizeRequest,
 )
-from app.service import Side, texts_of
+from app.service import texts_of
+from app.sides import Side
 
 router = APIRouter(prefix="/tei", tags=["TEI"])
 _refusals: dict[int | str, dict[str, Any]] = {

@@ -1,40 +1,15 @@
 """Load, deadlines, keys and clients that leave, with a forward pass that waits at a gate."""
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
-from models import Encoder, Encoding
+from models import Encoder
+from tests.gated import GatedEncoder
 from tests.serving import LocalServer, wait_for
-
-
-@dataclass(frozen=True)
-class GatedEncoder(Encoder):
-    """The tiny encoder, with a gate before each forward pass."""
-
-    gate: threading.Event = field(default_factory=threading.Event)
-    batches: list[int] = field(default_factory=list)
-
-    started: list[int] = field(default_factory=list)
-
-    def forward(self, encodings: list[Encoding]):  # type: ignore[no-untyped-def]
-        self.started.append(len(encodings))
-        assert self.gate.wait(60)
-        self.batches.append(len(encodings))
-        return super().forward(encodings)
-
-
-@pytest.fixture
-def gated(encoder: Encoder) -> Iterator[GatedEncoder]:
-    made = GatedEncoder(**{name: getattr(encoder, name) for name in Encoder.__dataclass_fields__})
-    made.gate.set()
-    yield made
-    made.gate.set()
 
 
 @pytest.fixture

@@ -153,9 +153,7 @@ def expressions() -> list[str]:
 
 
 @pytest.mark.parametrize("expression", expressions())
-def test_each_query_of_the_dashboard_has_data(
-    expression: str, busy: ServerProcess, prometheus: Prometheus
-) -> None:
+def test_each_query_of_the_dashboard_has_data(expression: str, busy: ServerProcess, prometheus: Prometheus) -> None:
     families = set(re.findall(r"^# TYPE (\w+)", busy.client.get("/metrics").text, re.MULTILINE))
     for name in re.findall(r"\b(?:l2v|process)_\w+", expression):
         assert name in families or re.sub(r"_(bucket|sum|count)$", "", name) in families

@@ -7,10 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
-from models import Encoder, Encoding
+from models import Encoder
+from tests.gated import GatedEncoder
 from tests.serving import LocalServer, ServerProcess, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -363,27 +362,6 @@ def test_a_service_out_of_reach_is_said(server: LocalServer, open_page: Open) ->
     page.page.unroute("**/similarity")
     page.run()
     expect(page["#problem"]).to_be_empty()
-
-
-@dataclass(frozen=True)
-class GatedEncoder(Encoder):
-    """The tiny encoder, with a gate before each forward pass."""
-
-    gate: threading.Event = field(default_factory=threading.Event)
-    started: list[int] = field(default_factory=list)
-
-    def forward(self, encodings: list[Encoding]):  # type: ignore[no-untyped-def]
-        self.started.append(len(encodings))
-        assert self.gate.wait(60)
-        return super().forward(encodings)
-
-
-@pytest.fixture
-def gated(encoder: Encoder) -> Iterator[GatedEncoder]:
-    made = GatedEncoder(**{name: getattr(encoder, name) for name in Encoder.__dataclass_fields__})
-    made.gate.set()
-    yield made
-    made.gate.set()
 
 
 @pytest.fixture

@@ -1,0 +1,41 @@
+"""What goes through the service for a request: a list of inputs under its name, and what comes of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.scheduler import Vectors
+from models import Input
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One list of inputs of a request, under the name it has there."""
+
+    name: str
+    inputs: Sequence[Input]
+    single: bool = False
+
+    def param(self, index: int, field: str) -> str:
+        return self.name if self.single else f"{self.name}[{index}].{field}"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of one side.
+
+    Attributes:
+        rows: one float32 array an input, not normalised: its vector [d], or the states of all its tokens [tokens, d].
+        tokens: the length of each row of tokens.
+        truncated: the positions of the inputs that were shortened.
+    """
+
+    rows: list[Vectors]
+    tokens: list[int]
+    truncated: list[int]
+
+    @property
+    def vectors(self) -> Vectors:
+        """[n, d], where each input has one vector."""
+        return np.stack(self.rows)

@@ -1,0 +1,198 @@
+"""Inputs: rows in order, read in pieces of bounded size."""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+from app.bulk import lines
+from app.bulk.errors import BulkError, UsageError, telling
+from app.bulk.formats import InputFormat
+from app.bulk.rows import BadRow, Columns, Row, checked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STDIN = "-"
+_HEAD_BYTES = 1 << 20
+_PARQUET_ROWS = 256
+
+
+class Source(Protocol):
+    """An input.
+
+    Attributes:
+        name: for messages.
+        total: its size in its own unit, bytes or rows; None where unknown.
+        position: how far it has been read, in that unit.
+        identity: what tells it from another input.
+    """
+
+    name: str
+    total: int | None
+    position: int
+    identity: dict[str, Any]
+
+    def rows(self, skip: int) -> Iterator[Row | BadRow]:
+        """The rows behind the first `skip`, numbered from 1."""
+
+    def types(self) -> "pa.Schema | None":
+        """The Arrow types of the kept columns, in their order; None where the rows alone tell."""
+
+    def close(self) -> None:
+        """Closes the file."""
+
+
+def open_source(path: str, form: InputFormat, columns: Columns) -> Source:
+    """The input under `path`, `-` being standard input."""
+    if form == "parquet":
+        if path == STDIN:
+            raise UsageError("parquet is read from its end, so it cannot come through a pipe: name the file")
+        return ParquetSource(path, columns)
+    if form == "text" and (columns.instruction or columns.keep):
+        raise UsageError("lines of text have no columns to take an instruction from or to keep")
+    return LineSource(path, {"text": lines.texts, "jsonl": lines.objects, "csv": lines.records}[form], columns)
+
+
+class LineSource:
+    """A file of lines, or standard input: read once, from the start, in order."""
+
+    def __init__(
+        self,
+        path: str,
+        parse: Callable[[Iterator[bytes], Columns], Iterator[Row | BadRow]],
+        columns: Columns,
+    ) -> None:
+        self.name = "standard input" if path == STDIN else path
+        self.position = 0
+        self._parse, self._columns = parse, columns
+        self._stream: BinaryIO
+        self.total: int | None = None
+        self.identity: dict[str, Any] = {"path": path}
+        if path == STDIN:
+            self._stream = sys.stdin.buffer
+        else:
+            with telling("read", path):
+                self._stream = Path(path).open("rb")  # noqa: SIM115 - open until it is read
+                self.identity = _identity(Path(path))
+            self.total = self.identity["bytes"]
+
+    def rows(self, skip: int) -> Iterator[Row | BadRow]:
+        with telling("read", self.name):
+            try:
+                yield from islice(self._parse(self._lines(), self._columns), skip, None)
+            except lines.HeaderError as error:
+                raise BulkError(f"{self.name} {error}") from None
+
+    def types(self) -> "pa.Schema | None":
+        if self._parse is lines.objects:
+            return None
+        import pyarrow as pa
+
+        return pa.schema([(name, pa.string()) for name in self._columns.keep])
+
+    def close(self) -> None:
+        if self._stream is not sys.stdin.buffer:
+            self._stream.close()
+
+    def _lines(self) -> Iterator[bytes]:
+        """Each line; of one that is longer than any text may be, the beginning."""
+        while line := self._stream.readline(lines.LONGEST + 1):
+            self.position += len(line)
+            yield line
+            while len(line) > lines.LONGEST and not line.endswith(b"\n"):
+                line = self._stream.readline(lines.LONGEST + 1)
+                self.position += len(line)
+                if not line:
+                    return
+
+
+class ParquetSource:
+    """A Parquet file, of which a few rows and one page a column are held at a time."""
+
+    def __init__(self, path: str, columns: Columns) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.name, self.position, self._columns = path, 0, columns
+        with telling("read", path):
+            try:
+                self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+            except pa.ArrowInvalid:
+                raise BulkError(f"{path} is no Parquet file, or a part of one") from None
+            self.identity = _identity(Path(path))
+        self.total = self._file.metadata.num_rows
+        present = self._file.schema_arrow.names
+        if missing := [name for name in columns.names if name not in present]:
+            raise BulkError(f"{path} {lines.HeaderError(missing[0], present)}")
+
+    def rows(self, skip: int) -> Iterator[Row | BadRow]:
+        groups, before = self._groups(skip)
+        with telling("read", self.name):
+            for batch in self._file.iter_batches(
+                _PARQUET_ROWS, row_groups=groups, columns=self._columns.names, use_threads=False
+            ):
+                for row in self._rows(batch, before):
+                    self.position = row.number
+                    if row.number > skip:
+                        yield row
+                before += batch.num_rows
+
+    def types(self) -> "pa.Schema | None":
+        import pyarrow as pa
+
+        fields = [self._file.schema_arrow.field(name) for name in self._columns.keep]
+        return pa.schema(
+            [
+                field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+                for field in fields
+            ]
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _groups(self, skip: int) -> tuple[list[int], int]:
+        """The row groups that hold what stands behind the first `skip` rows, and how many rows stand before them."""
+        metadata = self._file.metadata
+        before, first = 0, 0
+        while first < metadata.num_row_groups and before + metadata.row_group(first).num_rows <= skip:
+            before += metadata.row_group(first).num_rows
+            first += 1
+        return list(range(first, metadata.num_row_groups)), before
+
+    def _rows(self, batch: "pa.RecordBatch", before: int) -> Iterator[Row | BadRow]:
+        # Kept values stay Arrow scalars, which lose nothing on their way to Parquet.
+        values: dict[str, Any] = {name: _undictionaried(batch.column(name)) for name in self._columns.names}
+        for name in (self._columns.text, self._columns.instruction):
+            if name:
+                values[name] = _texts(values[name])
+        for index in range(batch.num_rows):
+            row = {name: column[index] for name, column in values.items()}
+            yield checked(before + index + 1, row, self._columns, row)
+
+
+def _undictionaried(column: "pa.Array") -> "pa.Array":
+    import pyarrow as pa
+
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+def _texts(column: "pa.Array") -> list[Any]:
+    """The values of a column as Python objects; text is decoded one by one, since Parquet lets any bytes be text."""
+    import pyarrow as pa
+
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return list(column.to_pylist())
+    raw = column.cast(pa.large_binary()).to_pylist()
+    return [None if value is None else value.decode("utf-8", "surrogateescape") for value in raw]
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """What tells a file from another, without reading all of it."""
+    about = path.stat()
+    with path.open("rb") as file:
+        head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
+    return {"path": str(path.resolve()), "bytes": about.st_size, "modified": about.st_mtime_ns, "sha256_of_head": head}

@@ -1,0 +1,105 @@
+"""Running `l2v` for these tests: in this process where only the outcome matters, else as users do."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from app.cli import main
+
+L2V = str(Path(sys.executable).with_name("l2v"))
+_SENTENCE = "the cat sits on a mat and stock markets fell sharply while rivers run from green mountains"
+
+
+WORDS = _SENTENCE.split()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
+    """The command in this process."""
+    before, sys.argv = sys.argv, ["l2v", *map(str, arguments)]
+    status: Any = 0
+    try:
+        main()
+    except SystemExit as exit_:
+        status = exit_.code
+    finally:
+        sys.argv = before
+    captured = capsys.readouterr()
+    if isinstance(status, str):  # what the interpreter would print on the way out
+        return Ended(1, captured.out, captured.err + status)
+    return Ended(status or 0, captured.out, captured.err)
+
+
+def start(*arguments: object, **options: Any) -> "subprocess.Popen[bytes]":
+    """The command in a process of its own, begun."""
+    return subprocess.Popen(
+        [L2V, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        env=os.environ | options.pop("environment", {}),
+        cwd=tempfile.gettempdir(),
+        **options,
+    )
+
+
+def run(*arguments: object, stdin: bytes | None = None, **environment: str) -> Ended:
+    """The command in a process of its own, ended."""
+    process = start(*arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, environment=environment)
+    out, err = process.communicate(stdin, timeout=120)
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+def texts(count: int, words: int = 12) -> list[str]:
+    """Different texts of different lengths."""
+    return [" ".join(WORDS[(i * 7 + k * k) % len(WORDS)] for k in range(1 + i % words)) + f" {i}" for i in range(count)]
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """An input file of the format that its name says."""
+    import csv
+
+    import pyarrow as pa
+
+    if path.suffix == ".txt":
+        path.write_text("".join(f"{row['text']}\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(list(rows)), path, row_group_size=100)
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    """The vectors of an output file."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".jsonl":
+        return np.array([json.loads(line)["embedding"] for line in path.read_text().splitlines()], np.float32)
+    return np.stack(pq.read_table(path)["embedding"].to_numpy())
+
+
+def normalized(vectors: np.ndarray) -> np.ndarray:
+    """Each row scaled to length 1."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,0 +1,138 @@
+"""Rows that cannot be embedded are named, or set aside; their data goes nowhere else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models import Encoder, Input
+from tests.bulk.shell import call, normalized, read
+
+MODEL = ("--dtype", "float32", "--model")
+BAD = {
+    "in.txt": (b"fine\n\nok\n\xffsecret\nsecret\0x\n  \nlast", {2: "is blank", 4: "UTF-8", 5: "NUL", 6: "is blank"}),
+    "in.csv": (
+        b'text,id\nfine,1\n,2\nok,3\nsecret,4,5\nsecret\xff,6\n"secret"x,7\n\nlast,8\n"secret,9\n',
+        {2: "is blank", 4: "has 3 fields", 5: "UTF-8", 6: "is no CSV", 8: "is no CSV"},
+    ),
+    "in.jsonl": (
+        (
+            b'{"text":"fine"}\n{"text":null}\n{"text":"ok"}\n{"text":\n["secret"]\n{"text":7}\n{"body":"secret"}\n'
+            b'{"text":"secret\\u0000"}\n{"text":"\\ud800"}\n\n{"text":"last"}\n'
+        ),
+        {
+            2: "is null",
+            4: "is no JSON",
+            5: "no JSON object",
+            6: "no text but int",
+            7: "has no field 'text'",
+            8: "NUL",
+            9: "is no JSON",
+            10: "is no JSON",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows_are_set_aside(
+    name: str, encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, reasons = BAD[name]
+    (tmp_path / name).write_bytes(content)
+    aside, out = tmp_path / "bad.jsonl", tmp_path / "out.npy"
+    flags = ["--skip-bad", aside, "--batch-size", 2]
+    ended = call(capsys, "embed", tmp_path / name, out, *MODEL, adapter, *flags)
+    assert ended.status == 0, ended.err
+    assert f"3 vectors in {out}, {len(reasons)} set aside in {aside}" in ended.err
+    bad = [json.loads(line) for line in aside.read_text().splitlines()]
+    assert [row["row"] for row in bad] == list(reasons)
+    for row in bad:
+        assert reasons[row["row"]] in row["reason"]
+        assert "secret" not in row["reason"]
+    assert "secret" in aside.read_text()
+    assert "secret" not in ended.err
+    vectors = encoder.encode([Input("fine"), Input("ok"), Input("last")])
+    np.testing.assert_allclose(read(out), normalized(vectors), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_the_first_bad_row_ends_the_run_with_its_number(
+    name: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, reasons = BAD[name]
+    (tmp_path / name).write_bytes(content)
+    ended = call(capsys, "embed", tmp_path / name, tmp_path / "out.npy", *MODEL, adapter)
+    assert ended.status == 1
+    first, reason = next(iter(reasons.items()))
+    assert f"l2v: {tmp_path / name}, row {first}: " in ended.err
+    assert reason in ended.err
+    assert "secret" not in ended.err
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_a_run_that_ended_at_a_bad_row_goes_on_with_skip_bad(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.txt").write_text("a\nb\nc\nd\n\nf\n")
+    command = ["embed", tmp_path / "in.txt", tmp_path / "out.npy", *MODEL, adapter, "--batch-size", 2]
+    assert call(capsys, *command).status == 1
+    ended = call(capsys, *command, "--skip-bad", tmp_path / "bad.jsonl")
+    assert "going on behind row 4" in ended.err
+    assert read(tmp_path / "out.npy").shape == (5, 32)
+    assert json.loads((tmp_path / "bad.jsonl").read_text())["row"] == 5
+
+
+def test_bad_rows_of_parquet(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = pa.array([b"fine", None, b"\xff", b" ", b"ok"])
+    text = pa.StringArray.from_buffers(len(raw), raw.buffers()[1], raw.buffers()[2], raw.buffers()[0])
+    pq.write_table(pa.table({"text": text, "id": range(5)}), tmp_path / "in.parquet")
+    flags = ["--skip-bad", tmp_path / "bad.jsonl", "--keep", "id"]
+    ended = call(capsys, "embed", tmp_path / "in.parquet", tmp_path / "out.parquet", *MODEL, adapter, *flags)
+    assert ended.status == 0, ended.err
+    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == [0, 4]
+    bad = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert [(row["row"], row["reason"]) for row in bad] == [
+        (2, "text is null"),
+        (3, "text is not UTF-8"),
+        (4, "text is blank"),
+    ]
+    assert bad[1]["raw"] == {"text": "\\xff", "id": 2}
+
+
+def test_kept_values_that_change_their_type_are_bad_rows_of_parquet(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text":"a","n":1}\n{"text":"b"}\n{"text":"c","n":"x"}\n{"text":"d","n":2}\n')
+    command = ["embed", tmp_path / "in.jsonl", tmp_path / "out.parquet", *MODEL, adapter, "--keep", "n"]
+    command += ["--batch-size", 2]
+    ended = call(capsys, *command)
+    assert (ended.status, "row 3: n is no int64" in ended.err) == (1, True)
+    assert call(capsys, *command, "--skip-bad", tmp_path / "bad.jsonl").status == 0
+    assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [1, None, 2]
+
+
+def test_a_row_that_the_model_cannot_take(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        json.dumps({"text": "a"}) + "\n" + json.dumps({"text": "b", "how": "long " * 300}) + "\n"
+    )
+    flags = ["--instruction-column", "how"]
+    ended = call(capsys, "embed", tmp_path / "in.jsonl", tmp_path / "out.npy", *MODEL, adapter, *flags)
+    assert ended.status == 1
+    assert "row 2: instruction leaves no room for the text" in ended.err
+
+
+def test_a_line_without_end_is_a_bad_row(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.txt").write_bytes(b"a\n" + b"x" * (40 << 20) + b"\nb\n")
+    flags = ["--skip-bad", tmp_path / "bad.jsonl"]
+    ended = call(capsys, "embed", tmp_path / "in.txt", tmp_path / "out.npy", *MODEL, adapter, *flags)
+    assert ended.status == 0, ended.err
+    assert json.loads((tmp_path / "bad.jsonl").read_text()) == {
+        "row": 2,
+        "reason": "is longer than 16 MiB",
+        "raw": None,
+    }
+    assert read(tmp_path / "out.npy").shape == (2, 32)

@@ -1,0 +1,120 @@
+"""Every format in and out holds what the encoder gives, and what was kept."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models import Encoder, Input
+from tests.bulk.shell import call, normalized, read, run, texts, write
+
+ROWS = [{"id": i, "text": text, "how": "Compare:" if i % 3 else ""} for i, text in enumerate(texts(300))]
+MODEL = ("--dtype", "float32", "--model")
+
+
+def expected(encoder: Encoder, instruction: str = "", own: bool = False) -> np.ndarray:
+    inputs = [Input(row["text"], (own and row["how"]) or instruction) for row in ROWS]
+    return encoder.encode(inputs)
+
+
+@pytest.mark.parametrize("source", ["in.txt", "in.csv", "in.jsonl", "in.parquet"])
+@pytest.mark.parametrize("target", ["out.parquet", "out.jsonl", "out.npy"])
+def test_every_format_holds_the_encoders_vectors(
+    source: str, target: str, encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / target
+    ended = call(capsys, "embed", write(tmp_path / source, ROWS), out, *MODEL, adapter, "--batch-size", 64)
+    assert ended.status == 0, ended.err
+    assert "300 vectors" in ended.err
+    np.testing.assert_allclose(read(out), normalized(expected(encoder)), atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
+
+
+@pytest.mark.parametrize("source", ["in.csv", "in.jsonl", "in.parquet"])
+@pytest.mark.parametrize("target", ["out.parquet", "out.jsonl"])
+def test_instructions_dimensions_and_kept_columns(
+    source: str, target: str, encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / target
+    flags = ["--instruction", "Find:", "--instruction-column", "how", "--keep", "id,how"]
+    flags += ["--dimensions", "8", "--no-normalize"]
+    ended = call(capsys, "embed", write(tmp_path / source, ROWS), out, *MODEL, adapter, *flags)
+    assert ended.status == 0, ended.err
+    np.testing.assert_allclose(read(out), expected(encoder, "Find:", own=True)[:, :8], atol=1e-5)
+    kept = [json.loads(line) for line in out.read_text().splitlines()] if out.suffix == ".jsonl" else rows_of(out)
+    number = str if source == "in.csv" else int  # CSV has no types
+    assert [(row["id"], row["how"]) for row in kept] == [(number(row["id"]), row["how"]) for row in ROWS]
+
+
+def rows_of(path: Path) -> Sequence[dict[str, object]]:
+    rows: list[dict[str, object]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def test_parquet_keeps_types_and_stores_fixed_size_lists(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pa.table(
+        {
+            "text": pa.array(["a b", "c d"]).dictionary_encode(),
+            "when": pa.array([1, None], pa.timestamp("ns")),
+            "kind": pa.array(["x", "y"]).dictionary_encode(),
+            "tags": pa.array([[1, 2], []], pa.list_(pa.int16())),
+            "price": pa.array(["1.50", "2.25"]).cast(pa.decimal128(5, 2)),
+            "raw": pa.array([b"\xff\x00", b""]),
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    kept = ["when", "kind", "tags", "price", "raw"]
+    for target in ("out.parquet", "out.jsonl"):
+        ended = call(
+            capsys, "embed", tmp_path / "in.parquet", tmp_path / target, *MODEL, adapter, "--keep", ",".join(kept)
+        )
+        assert ended.status == 0, ended.err
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out.schema.field("embedding").type == pa.list_(pa.field("element", pa.float32()), 32)
+    for name in kept:
+        plain = table[name].cast(pa.string()) if name == "kind" else table[name]
+        assert out[name].to_pylist() == plain.to_pylist() if name != "when" else out[name].equals(plain)
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert (first["kind"], first["tags"], first["price"], first["raw"]) == ("x", [1, 2], "1.50", "/wA=")
+
+
+def test_csv_records_may_span_lines_and_begin_with_a_mark(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(b'\xef\xbb\xbftext,id\r\n"one, two\nthree ""four""",1\r\n\r\nfive,2\r\n')
+    ended = call(capsys, "embed", path, tmp_path / "o.jsonl", *MODEL, adapter, "--keep", "text,id")
+    assert ended.status == 0, ended.err
+    kept = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    assert [(row["text"], row["id"]) for row in kept] == [('one, two\nthree "four"', "1"), ("five", "2")]
+
+
+@pytest.mark.parametrize("target", ["out.parquet", "out.jsonl", "out.npy"])
+def test_an_empty_input_gives_an_empty_output(
+    target: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.txt").touch()
+    assert call(capsys, "embed", tmp_path / "in.txt", tmp_path / target, *MODEL, adapter).status == 0
+    if target == "out.npy":
+        assert np.load(tmp_path / target).shape == (0, 32)
+    elif target == "out.parquet":
+        assert pq.read_table(tmp_path / target).num_rows == 0
+    else:
+        assert (tmp_path / target).read_bytes() == b""
+
+
+def test_through_pipes(encoder: Encoder, adapter: Path) -> None:
+    some = texts(5)
+    ended = run("embed", "-", "-", *MODEL, adapter, stdin="\n".join(some).encode())
+    assert ended.status == 0, ended.err
+    vectors = np.array([json.loads(line)["embedding"] for line in ended.out.splitlines()])
+    np.testing.assert_allclose(vectors, normalized(encoder.encode([Input(text) for text in some])), atol=1e-5)
+    lines = "".join(json.dumps({"body": text}) + "\n" for text in some).encode()
+    again = run("embed", "-", "-", *MODEL, adapter, "--format", "jsonl", "--column", "body", stdin=lines)
+    assert again.out == ended.out

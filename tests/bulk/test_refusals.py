@@ -1,0 +1,104 @@
+"""What cannot work is refused in one sentence, and leaves nothing behind."""
+
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import Encoder, Input
+from tests.bulk.shell import call, normalized, read, start, texts, write
+
+MODEL = ("--dtype", "float32", "--model")
+ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "flags", "status", "reason"),
+    [
+        ("none.txt", "o.npy", [], 1, "cannot read"),
+        ("in.csv", "nowhere/o.npy", [], 1, "cannot write"),
+        ("in.csv", "o.npy", ["--column", "body"], 1, "has no column 'body'; it has id, text"),
+        ("in.parquet", "o.npy", ["--column", "body"], 1, "has no column 'body'; it has id, text"),
+        ("in.jsonl", "o.npy", ["--column", "body"], 1, "row 1: has no field 'body'"),
+        ("in.jsonl", "o.npy", ["--format", "parquet"], 1, "is no Parquet file"),
+        ("in.txt", "o.npy", ["--model", "./nowhere"], 1, "./nowhere is neither a folder here"),
+        ("in.txt", "taken.npy", [], 1, "exists already"),
+        ("in.txt", "folder.npy", [], 1, "it is a folder"),
+        ("in.txt", "o.npy", ["--dimensions", "99"], 2, "--dimensions: the model has 32"),
+        ("in.txt", "o.npy", ["--dimensions", "0"], 2, "--dimensions (L2V_DIMENSIONS)"),
+        ("in.txt", "o.npy", ["--max-batch-tokens", "8"], 2, "must not be below the model's 512"),
+        ("in.txt", "o.xyz", [], 2, "--output-format"),
+        ("in.csv", "o.npy", ["--keep", "id"], 2, "--keep: .npy holds vectors"),
+        ("in.csv", "o.jsonl", ["--keep", "embedding"], 2, "--keep"),
+        ("in.txt", "o.jsonl", ["--keep", "id"], 2, "no columns"),
+        ("in.txt", "o.npy", ["--prompt-name", "query"], 2, "needs --url"),
+        ("in.txt", "o.npy", ["--skip-bad", "{}/o.npy"], 2, "must be different files"),
+        ("in.txt", "o.npy", ["--skip-bad", "{}/taken.npy"], 1, "exists already"),
+        ("in.txt", "o.npy", ["--url", "localhost:8080"], 1, "must be the address of a service"),
+        ("in.txt", "o.npy", ["--url", "http://127.0.0.1:9", "--retry-for", "0.2"], 1, "cannot be reached"),
+        ("-", "o.npy", ["--format", "parquet"], 2, "cannot come through a pipe"),
+        ("in.txt", "-", ["--output-format", "npy"], 2, "standard output takes jsonl"),
+    ],
+)
+def test_refusals(
+    source: str,
+    target: str,
+    flags: list[str],
+    status: int,
+    reason: str,
+    adapter: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("in.txt", "in.csv", "in.jsonl", "in.parquet"):
+        write(tmp_path / name, ROWS)
+    (tmp_path / "taken.npy").write_bytes(b"mine")
+    (tmp_path / "folder.npy").mkdir()
+    before = sorted(tmp_path.iterdir())
+    names = [name if name == "-" else tmp_path / name for name in (source, target)]
+    ended = call(capsys, "embed", *names, *MODEL, adapter, *(flag.format(tmp_path) for flag in flags))
+    assert (ended.status, reason in ended.err) == (status, True), ended.err
+    assert ended.err.startswith("l2v: ")
+    assert len(ended.err.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "taken.npy").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder := tmp_path / "locked").mkdir(mode=0o500)
+    ended = call(capsys, "embed", write(tmp_path / "in.txt", ROWS), folder / "o.npy", *MODEL, adapter)
+    assert (ended.status, "Permission denied" in ended.err) == (1, True)
+
+
+def test_a_full_disk_is_told_and_can_be_resumed(
+    encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for the disk."""
+    some = texts(2000)
+    (tmp_path / "in.txt").write_text("\n".join(some))
+    command = ["embed", tmp_path / "in.txt", tmp_path / "o.npy", *MODEL, adapter]
+    process = start(*command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1)))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "cannot write" in err.decode()
+    assert "File too large" in err.decode()
+    assert not (tmp_path / "o.npy").exists()
+    assert call(capsys, *command).status == 0
+    vectors = encoder.encode([Input(text) for text in some])
+    np.testing.assert_allclose(read(tmp_path / "o.npy"), normalized(vectors), atol=1e-5)
+
+
+def test_overwrite_replaces_the_output_when_the_new_one_is_complete(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "o.npy"
+    out.write_bytes(b"old")
+    (tmp_path / "in.txt").write_text("a\n\n")
+    command = ["embed", tmp_path / "in.txt", out, *MODEL, adapter, "--overwrite"]
+    assert call(capsys, *command).status == 1
+    assert out.read_bytes() == b"old"
+    assert call(capsys, *command, "--skip-bad", tmp_path / "bad").status == 0
+    assert out.read_bytes().startswith(b"\x93NUMPY")

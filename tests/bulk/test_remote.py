@@ -1,0 +1,145 @@
+"""Through a running service: the same vectors, in order, whatever it answers in between."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import Encoder, Input
+from tests.bulk.shell import call, normalized, read, start, texts, write
+from tests.serving import LocalServer
+
+TEXTS = texts(300)
+ROWS = [{"text": text} for text in TEXTS]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write(tmp_path / "in.jsonl", ROWS)
+
+
+def test_the_same_vectors(
+    source: Path, server: LocalServer, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--url", server.url, "--batch-size", 16, "--concurrency", 6, "--instruction", "Find:", "--dimensions", 8]
+    ended = call(capsys, "embed", source, tmp_path / "out.npy", *flags)
+    assert ended.status == 0, ended.err
+    vectors = encoder.encode([Input(text, "Find:") for text in TEXTS])[:, :8]
+    np.testing.assert_allclose(read(tmp_path / "out.npy"), normalized(vectors), atol=1e-5)
+
+
+def test_a_busy_service_is_tried_again(
+    source: Path, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LocalServer(encoder, max_queue_tokens=1, max_requests=2) as busy:
+        flags = ["--url", busy.url, "--batch-size", 60, "--concurrency", 5]
+        ended = call(capsys, "embed", source, tmp_path / "out.npy", *flags)
+        assert ended.status == 0, ended.err
+        refused = [line for line in busy.client.get("/metrics").text.splitlines() if 'status="429"' in line]
+    assert refused
+    vectors = encoder.encode([Input(text) for text in TEXTS])
+    np.testing.assert_allclose(read(tmp_path / "out.npy"), normalized(vectors), atol=1e-5)
+
+
+def test_a_service_that_comes_later_is_waited_for(source: Path, encoder: Encoder, tmp_path: Path) -> None:
+    later = LocalServer(encoder)
+    process = start("embed", source, tmp_path / "out.npy", "--url", later.url)
+    with pytest.raises(TimeoutError):
+        _wait(process, 8)
+    with later:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert read(tmp_path / "out.npy").shape == (300, 32)
+
+
+def _wait(process: object, seconds: float) -> None:
+    import subprocess
+
+    assert isinstance(process, subprocess.Popen)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+
+
+def test_rows_that_the_service_refuses_are_named(
+    encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": "x" * (500 if i in (17, 18, 40) else 20)} for i in range(60)]
+    source = write(tmp_path / "in.jsonl", rows)
+    with LocalServer(encoder, max_characters=100) as strict:
+        command = ["embed", source, tmp_path / "out.npy", "--url", strict.url, "--batch-size", 16]
+        ended = call(capsys, *command)
+        assert (ended.status, "row 18: text has 500 characters" in ended.err) == (1, True), ended.err
+        assert call(capsys, *command, "--skip-bad", tmp_path / "bad.jsonl").status == 0
+    bad = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in bad] == [18, 19, 41]
+    assert read(tmp_path / "out.npy").shape == (57, 32)
+
+
+def test_batches_that_are_too_large_are_divided(
+    source: Path, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LocalServer(encoder, max_inputs=10, max_body_bytes=600) as small:
+        ended = call(capsys, "embed", source, tmp_path / "out.npy", "--url", small.url)
+    assert ended.status == 0, ended.err
+    vectors = encoder.encode([Input(text) for text in TEXTS])
+    np.testing.assert_allclose(read(tmp_path / "out.npy"), normalized(vectors), atol=1e-5)
+
+
+def test_keys(
+    source: Path, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalServer(encoder, api_keys="sesame") as closed:
+        command = ["embed", source, tmp_path / "out.npy", "--url", closed.url]
+        ended = call(capsys, *command, "--api-key", "albatross")
+        assert (ended.status, "wants a key" in ended.err, "albatross" in ended.err) == (1, True, False)
+        monkeypatch.setenv("L2V_API_KEY", "sesame")
+        assert call(capsys, *command).status == 0
+        assert call(capsys, "info", "--url", closed.url).status == 0
+
+
+def test_what_all_rows_share_is_no_rows_fault(
+    source: Path, server: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags, reason in ((["--dimensions", "99"], "(dimensions)"), (["--prompt-name", "nope"], "(prompt_name)")):
+        ended = call(
+            capsys, "embed", source, tmp_path / "out.npy", "--url", server.url, *flags, "--skip-bad", tmp_path / "bad"
+        )
+        assert (ended.status, reason in ended.err) == (1, True), ended.err
+        (tmp_path / "bad").unlink()
+
+
+class Other(BaseHTTPRequestHandler):
+    """Some other service."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "6")
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_another_service_is_recognized(
+    source: Path, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = call(capsys, "embed", source, tmp_path / "out.npy", "--url", other)
+    assert (ended.status, "answers 200, and not as l2v does" in ended.err) == (1, True), ended.err

@@ -8,9 +8,8 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.prompts import Prompts
-from models.loading import DType
-from models.pooling import Pooling
 from models.templates import TemplateName
+from models.types import DType, Pooling
 
 PREFIX = "L2V_"
 

@@ -8,14 +8,17 @@ Pure torch, transformers and peft; imports nothing from `app`.
     (1, 256)
 """
 
-from models.encoder import Encoder
-from models.errors import AdapterError, InputError, ModelError, SourceError, UnsupportedModelError
-from models.loading import load
-from models.types import Batch, Encoding, Input
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.encoder import Encoder
+    from models.errors import AdapterError, InputError, ModelError, SourceError, UnsupportedModelError
+    from models.loading import load
+    from models.types import Encoding, Input
 
 __all__ = [
     "AdapterError",
-    "Batch",
     "Encoder",
     "Encoding",
     "Input",
@@ -25,3 +28,12 @@ __all__ = [
     "UnsupportedModelError",
     "load",
 ]
+
+# Where they are. Imported when asked for, so that the command's help does not wait for torch.
+_HOMES = {"Encoder": "encoder", "load": "loading", "Encoding": "types", "Input": "types"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"models.{_HOMES.get(name, 'errors')}"), name)

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.pooling import Pooling, pool
+from models.batch import Batch
+from models.pooling import pool
 from models.tokenization import Tokenization
-from models.types import Batch, Encoding, Input
+from models.types import Encoding, Input, Pooling
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pickle import UnpicklingError
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -16,18 +16,16 @@ from transformers import (
 from models import attention
 from models.encoder import Encoder
 from models.errors import ModelError, SourceError, UnsupportedModelError, first_line
-from models.pooling import Pooling
 from models.published import STACKS
 from models.sources import Kind, Source, label, resolve
 from models.templates import TEMPLATES, TemplateName, eos_for, template_for
 from models.tokenization import Tokenization
 from models.tokenizer import read_backend, read_tokenizer
+from models.types import DType, Pooling
 from models.verify import verify
 
 # What the sources may say of the encoder.
 _KINDS = {"pooling_mode": str, "max_length": int, "doc_max_length": int, "skip_instruction": bool, "template": str}
-
-DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def load(

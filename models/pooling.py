@@ -1,12 +1,9 @@
 """From packed hidden states to one vector a sequence: pure functions (paper, section 3.2; reference `get_pooling`)."""
 
-from typing import Literal
-
 import torch
 
-from models.types import Batch
-
-Pooling = Literal["mean", "weighted_mean", "eos_token", "last_token", "bos_token"]
+from models.batch import Batch
+from models.types import Pooling
 
 
 def pool(hidden: torch.Tensor, batch: Batch, pooling: Pooling) -> torch.Tensor:

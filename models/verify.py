@@ -5,9 +5,10 @@ from array import array
 import torch
 from transformers import PreTrainedModel
 
+from models.batch import Batch
 from models.encoder import hidden_states
 from models.errors import ModelError, UnsupportedModelError
-from models.types import Batch, Encoding
+from models.types import Encoding
 
 _LENGTH = 16
 # Between two runs of the same row in other company only rounding may differ.

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -22,6 +24,8 @@ LAYERS = [
     ["app.files"],
     ["app.routes"],
     ["app.main"],
+    ["app.bulk"],
+    ["app.commands"],
     ["app.cli"],
 ]
 
@@ -53,6 +57,11 @@ def test_app_imports_run_one_way() -> None:
             continue
         upwards = {name for name in imports(path) if (other := level(name)) is not None and other > own}
         assert not upwards, f"{module} imports {upwards}"
+
+
+def test_the_commands_help_does_not_wait_for_torch() -> None:
+    script = "import sys, app.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT).returncode == 0
 
 
 def test_masks_are_known_in_one_file_only() -> None:
@@ -115,5 +124,5 @@ def test_the_package_names_what_it_needs() -> None:
     for folder in ("app", "models"):
         for path in (ROOT / folder).rglob("*.py"):
             used |= {name.split(".")[0] for name in imports(path)}
-    standard = set(__import__("sys").stdlib_module_names) | {"app", "models", "starlette", "opentelemetry", ""}
+    standard = set(sys.stdlib_module_names) | {"app", "models", "starlette", "opentelemetry", ""}
     assert used - standard <= declared | {"pydantic_core"}

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from models import Input
+from models.types import Input
 
 # Tags of the unions below stand in pydantic's error locations; the colon keeps them apart from field names.
 _TEXT, _PAIR, _OBJECT, _IDS, _ONE, _MANY = ":text", ":pair", ":object", ":ids", ":one", ":many"

@@ -5,8 +5,9 @@ from array import array
 import pytest
 import torch
 
-from models.pooling import Pooling, pool
-from models.types import Batch, Encoding
+from models.batch import Batch
+from models.pooling import pool
+from models.types import Encoding, Pooling
 
 LENGTHS, SPANS = [3, 1, 7, 5], [2, 1, 7, 1]
 

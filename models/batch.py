@@ -1,0 +1,46 @@
+"""What one forward pass takes: several encodings end to end."""
+
+from array import array
+from dataclasses import dataclass
+
+import torch
+
+from models.types import Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several encodings in one row without padding. Filled by `Batch.pack`.
+
+    Attributes:
+        input_ids: [1, T] int64, T being the tokens of all encodings together.
+        position_ids: [1, T] int64, from 0 within each sequence.
+        cu_seqlens: [n + 1] int32, where each of the n sequences starts; the last entry is T.
+        max_seqlen: the longest sequence.
+        pooled: [n] int64, how many of each sequence's last positions are pooled (at least 1).
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    cu_seqlens: torch.Tensor
+    max_seqlen: int
+    pooled: torch.Tensor
+
+    @classmethod
+    def pack(cls, encodings: list[Encoding], device: torch.device) -> "Batch":
+        """Concatenates the encodings, in their order, on `device`."""
+        lengths = torch.tensor([len(encoding) for encoding in encodings])
+        cu_seqlens = torch.zeros(len(encodings) + 1, dtype=torch.int32)
+        cu_seqlens[1:] = lengths.cumsum(0)
+        starts = cu_seqlens[:-1].long().repeat_interleave(lengths)
+        ids = array("q")
+        for encoding in encodings:
+            ids.extend(encoding.ids)
+        input_ids = torch.frombuffer(ids, dtype=torch.int64)
+        return cls(
+            input_ids=input_ids[None].to(device),
+            position_ids=(torch.arange(len(input_ids)) - starts)[None].to(device),
+            cu_seqlens=cu_seqlens.to(device),
+            max_seqlen=int(lengths.max()),
+            pooled=torch.tensor([max(1, encoding.pooled) for encoding in encodings]).to(device),
+        )

@@ -9,6 +9,7 @@ from app import __version__, vectors
 from app.errors import TABLE
 from app.routes import openai, ops
 from app.routes.dependencies import ServiceDep, TimingsDep
+from app.schemas.openai import EmbeddingsResponse
 from app.schemas.tei import (
     DecodeRequest,
     EmbedAllRequest,
@@ -30,6 +31,10 @@ _refusals: dict[int | str, dict[str, Any]] = {
     }
     for status in sorted({row.tei[0] for row in TABLE.values()} - {404, 405})
 }
+
+
+def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: _refusals[status] for status in statuses}
 
 
 def _side(service: ServiceDep, inputs: Any, options: Options, name: str = "inputs") -> Side:
@@ -93,7 +98,7 @@ async def decode(request: DecodeRequest, service: ServiceDep) -> list[str]:
     return [service.decode(ids, "ids", skip_special_tokens=request.skip_special_tokens) for ids in rows]
 
 
-@router.get("/info", responses=_refusals)
+@router.get("/info", responses=_pick(401, 503))
 async def info(service: ServiceDep) -> dict[str, Any]:
     """What is served, in TEI's words."""
     own, settings = service.info(), service.settings
@@ -115,7 +120,7 @@ async def info(service: ServiceDep) -> dict[str, Any]:
     }
 
 
-@router.get("/health", responses=_refusals)
+@router.get("/health", responses=_pick(503))
 async def health(service: ServiceDep) -> Response:
     """200 while requests are taken, as TEI's: it is asked before sending some."""
     service.check_open()
@@ -123,4 +128,6 @@ async def health(service: ServiceDep) -> Response:
 
 
 router.add_api_route("/metrics", ops.metrics, response_class=Response)
-router.add_api_route("/v1/embeddings", openai.embeddings, methods=["POST"], response_model=None, responses=_refusals)
+router.add_api_route(
+    "/v1/embeddings", openai.embeddings, methods=["POST"], response_model=EmbeddingsResponse, responses=_refusals
+)

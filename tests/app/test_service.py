@@ -3,11 +3,14 @@
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
-from models import Encoder
+from models import Encoder, load
+from models.types import DType
 from tests.gated import GatedEncoder
 from tests.serving import LocalServer, wait_for
 
@@ -41,7 +44,16 @@ def test_a_full_queue_answers_429_and_when_to_return(gated: GatedEncoder, pool: 
         waiting = send("second")
         wait_for(lambda: server.service._scheduler.queue_tokens > 0)
         refused = send("the third is one too many").result()
+        theirs = {
+            path: httpx.post(f"{server.url}{path}", json={name: "and so is this"}, timeout=60)
+            for path, name in (("/v1/embeddings", "input"), ("/tei/embed", "inputs"), ("/tei/v1/embeddings", "input"))
+        }
         gated.gate.set()
+        for answer in theirs.values():
+            assert (answer.status_code, int(answer.headers["Retry-After"]) >= 1) == (429, True)
+        assert theirs["/v1/embeddings"].json()["error"]["type"] == "rate_limit_error"
+        assert theirs["/tei/embed"].json()["error_type"] == "Overloaded"
+        assert theirs["/tei/v1/embeddings"].json()["type"] == "Overloaded"
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
         assert refused.json()["error"]["type"] == "overloaded"
@@ -167,11 +179,11 @@ def test_a_bug_shows_its_request_id_and_nothing_else(
     assert any(record.message == "bug" for record in caplog.records)
 
 
-def test_batch_mates_do_not_matter_under_load(server: LocalServer) -> None:
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999999), ("bfloat16", 0.9999)])
+def test_batch_mates_do_not_matter_under_load(adapter: Path, dtype: DType, least: float) -> None:
     texts = [f"text number {i} " + "and more " * (i * 5 % 40) for i in range(60)]
-    alone = [server.embed(text)["embeddings"][0] for text in texts]
-    with ThreadPoolExecutor(16) as pool:
-        crowd = list(pool.map(lambda text: server.embed(text)["embeddings"][0], texts * 4))
-    for text, vector in zip(texts * 4, crowd, strict=True):
-        expected = alone[texts.index(text)]
-        assert sum(a * b for a, b in zip(vector, expected, strict=True)) >= 0.999999
+    with LocalServer(load(str(adapter), dtype=dtype)) as server:
+        alone = {text: np.array(server.embed(text)["embeddings"][0]) for text in texts}
+        with ThreadPoolExecutor(16) as pool:
+            crowd = list(pool.map(lambda text: np.array(server.embed(text)["embeddings"][0]), texts * 4))
+    assert min(float(vector @ alone[text]) for text, vector in zip(texts * 4, crowd, strict=True)) >= least

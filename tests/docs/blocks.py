@@ -18,7 +18,6 @@ REASONS = {
     "installs packages": r"\bpip install\b|\bpip wheel\b|\bmake (serve|test)\b",
     "needs Docker": r"\bdocker\b",
     "needs Kubernetes": r"\bkubectl\b",
-    "needs nginx": r"\bproxy_pass\b",
     "needs a published model": r"\bl2v (serve|export|embed|info|similarity|tokenize)\b|\bload\(",
     "needs a GPU": r"\bcuda\b|\bgpu\b",
     "is of another program": r"llm2vec|infinity|text-embeddings|L2V",

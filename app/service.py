@@ -20,7 +20,7 @@ from app.scheduler import Scheduler, Vectors
 from app.settings import Settings
 from app.sides import Embedded, Side
 from app.telemetry import Metrics, Timings
-from models import Encoder, Encoding, Input, InputError
+from models import Encoder, Encoding, InputError
 from models.sources import label
 
 logger = logging.getLogger(__name__)
@@ -117,14 +117,14 @@ class Service:
             ServiceError: any of the table but the bugs.
         """
         self.check_open()
-        self._check_sizes(sides)
+        self.check_sizes(sides)
         with self._admitted():
             try:
                 async with asyncio.timeout(self.settings.request_timeout):
                     with timings.stage("tokenize"):
                         encodings = [await self._tokenize(side, truncate) for side in sides]
                     if not pooled:
-                        encodings = [[replace(encoding, pooled=0) for encoding in side] for side in encodings]
+                        encodings = self._unpooled(encodings, sides)
                     rows = await self._schedule([e for side in encodings for e in side], timings)
             except TimeoutError as error:
                 raise DeadlineError(
@@ -172,7 +172,8 @@ class Service:
                 }[self.state]
             )
 
-    def _check_sizes(self, sides: Sequence[Side]) -> None:
+    def check_sizes(self, sides: Sequence[Side]) -> None:
+        """Raises `TooLargeError` for too many inputs, `InvalidError` for one too long."""
         limits = self.settings
         count = sum(len(side.inputs) for side in sides)
         if count > limits.max_inputs:
@@ -217,6 +218,16 @@ class Service:
         self.metrics.truncated.inc(len(cut))
         return encodings
 
+    def _unpooled(self, encodings: list[list[Encoding]], sides: Sequence[Side]) -> list[list[Encoding]]:
+        """The encodings with the states of all tokens asked for: so many that a request must keep to one batch."""
+        tokens = sum(len(encoding) for side in encodings for encoding in side)
+        if tokens > self.max_batch_tokens:
+            raise TooLargeError(
+                f"{tokens} tokens, at most {self.max_batch_tokens} where each gives a vector (max_batch_tokens)",
+                sides[0].name,
+            )
+        return [[replace(encoding, pooled=0) for encoding in side] for side in encodings]
+
     async def _schedule(self, encodings: list[Encoding], timings: Timings) -> list[Vectors]:
         assert self._scheduler is not None  # the state was checked on entry
         submitted = time.time()
@@ -233,13 +244,3 @@ def _split(encodings: list[list[Encoding]], rows: list[Vectors]) -> list[Embedde
         embedded.append(Embedded(rows[start : start + len(side)], [len(encoding) for encoding in side], cut))
         start += len(side)
     return embedded
-
-
-def texts_of(service: Service, given: Any, name: str, instruction: str, keep_end: bool = False) -> list[Input]:
-    """The inputs of the surfaces that take a text, token ids, or a list of either."""
-    single = isinstance(given, str) or isinstance(given[0], int)
-    inputs = []
-    for index, item in enumerate([given] if single else given):
-        text = item if isinstance(item, str) else service.decode(item, name if single else f"{name}[{index}]")
-        inputs.append(Input(text, instruction, keep_end))
-    return inputs

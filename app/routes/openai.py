@@ -5,8 +5,8 @@ from fastapi import APIRouter, Response
 from app import vectors
 from app.errors import NotFoundError, responses
 from app.routes.dependencies import ServiceDep, TimingsDep
+from app.routes.texts import texts_of
 from app.schemas.openai import EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
-from app.service import texts_of
 from app.sides import Side
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])

@@ -1,5 +1,7 @@
 """The surface of text-embeddings-inference under /tei, over the same service."""
 
+import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -9,6 +11,7 @@ from app import __version__, vectors
 from app.errors import TABLE
 from app.routes import openai, ops
 from app.routes.dependencies import ServiceDep, TimingsDep
+from app.routes.texts import texts_of
 from app.schemas.openai import EmbeddingsResponse
 from app.schemas.tei import (
     DecodeRequest,
@@ -20,8 +23,8 @@ from app.schemas.tei import (
     Token,
     TokenizeRequest,
 )
-from app.service import texts_of
 from app.sides import Side
+from models import Input
 
 router = APIRouter(prefix="/tei", tags=["TEI"])
 _refusals: dict[int | str, dict[str, Any]] = {
@@ -82,12 +85,15 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
 @router.post("/tokenize", responses=_refusals)
 async def tokenize(request: TokenizeRequest, service: ServiceDep) -> list[list[Token]]:
     """Texts as tokens, without template, instruction before them where a prompt is named."""
+    service.check_open()
     instruction = service.prompts.instruction(None, request.prompt_name)
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
+    service.check_sizes([Side("inputs", [Input(text) for text in texts])])
     full = [f"{instruction.strip()} {text}" if instruction else text for text in texts]
+    show = partial(service.encoder.tokenization.show, full, special=request.add_special_tokens)
     return [
         [Token(id=id_, text=text, special=special, start=start, stop=stop) for id_, text, special, start, stop in row]
-        for row in service.encoder.tokenization.show(full, special=request.add_special_tokens)
+        for row in await asyncio.to_thread(show)
     ]
 
 
@@ -95,7 +101,8 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> list[list[T
 async def decode(request: DecodeRequest, service: ServiceDep) -> list[str]:
     """Token ids as texts."""
     rows = request.ids if isinstance(request.ids[0], list) else [request.ids]
-    return [service.decode(ids, "ids", skip_special_tokens=request.skip_special_tokens) for ids in rows]
+    decode_row = partial(service.decode, param="ids", skip_special_tokens=request.skip_special_tokens)
+    return await asyncio.to_thread(lambda: [decode_row(ids) for ids in rows])
 
 
 @router.get("/info", responses=_pick(401, 503))

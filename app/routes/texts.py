@@ -1,0 +1,16 @@
+"""The inputs of the surfaces that take token ids where a text may stand."""
+
+from typing import Any
+
+from app.service import Service
+from models import Input
+
+
+def texts_of(service: Service, given: Any, name: str, instruction: str, keep_end: bool = False) -> list[Input]:
+    """A text, token ids, or a list of either, as inputs; raises `InvalidError` for ids that the model does not have."""
+    single = isinstance(given, str) or isinstance(given[0], int)
+    inputs = []
+    for index, item in enumerate([given] if single else given):
+        text = item if isinstance(item, str) else service.decode(item, name if single else f"{name}[{index}]")
+        inputs.append(Input(text, instruction, keep_end))
+    return inputs

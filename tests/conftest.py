@@ -11,6 +11,7 @@ for name in [name for name in os.environ if name.startswith("L2V_")]:
     del os.environ[name]
 
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,9 @@ STACKS = {
     "gemma": ("google/gemma-2b", "Gemma-2b"),
     "qwen2-instruct": ("Qwen/Qwen2-1.5B-Instruct", "Qwen2-1.5B-Instruct"),
 }
+
+# A shell's background job ignores SIGINT, and so would the commands that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()

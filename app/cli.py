@@ -27,6 +27,7 @@ from app.commands.info import Info
 from app.commands.serve import Serve
 from app.commands.similarity import Similarity
 from app.commands.tokenize import Tokenize
+from app.commands.train import Train
 from app.settings import PREFIX
 from models.errors import ModelError
 
@@ -75,6 +76,7 @@ class L2v(BaseSettings):
     info: CliSubCommand[Info] = Field(description="Say what a model is")
     tokenize: CliSubCommand[Tokenize] = Field(description="Show a text's tokens and which are pooled")
     export: CliSubCommand[Export] = Field(description="Write the merged encoder as a folder")
+    train: CliSubCommand[Train] = Field(description="Make an encoder of a decoder")
     completion: CliSubCommand[Completion] = Field(description="Print the shell's completion script")
 
     def cli_cmd(self) -> None:

@@ -9,7 +9,7 @@ attention for every decoder that uses the attention interface.
 import inspect
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -28,14 +28,17 @@ _varlen_attn: Callable[..., Any] = partial(varlen_attn, **_grouped)
 _UNSUPPORTED = {"softcap": "soft-caps its attention scores", "s_aux": "uses attention sinks", "position_bias": "biases"}
 
 
-@torch.library.custom_op("l2v::segment_attention", mutates_args=())
-def segment_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    scale: float,
+    *,
+    causal: bool = False,
+    dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Attention within each segment by one SDPA call per segment, for CPUs and for float32 on CUDA.
-
-    An opaque op, so that torch.compile meets one call of dynamic length rather than a new Python list of lengths
-    (and a recompilation) for every batch.
+    """Attention within each segment: one SDPA call for each run of segments of one length. Differentiable.
 
     Args:
         query: [1, H, T, D].
@@ -43,20 +46,39 @@ def segment_attention(
         value: [1, H_kv, T, D].
         cu_seqlens: [n + 1] int32.
         scale: the factor on the scores.
+        causal: let a token see only what stands before it: what LLM2Vec does away with, kept to compare with.
+        dropout: the probability by which a weight of the attention is dropped.
 
     Returns:
         [1, T, H, D], contiguous.
     """
-    output = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    bounds = cu_seqlens.tolist()
+    lengths = [end - start for start, end in pairwise(cu_seqlens.tolist())]
     grouped = query.shape[1] != key.shape[1]
-    for start, end in pairwise(bounds):
-        segment = (slice(None), slice(None), slice(start, end))
+    pieces, start = [], 0
+    for length, run in groupby(lengths):
+        count = len(list(run))
+        end = start + count * length
+        segments = [
+            states[0, :, start:end].unflatten(1, (count, length)).transpose(0, 1) for states in (query, key, value)
+        ]
         attended = scaled_dot_product_attention(
-            query[segment], key[segment], value[segment], scale=scale, enable_gqa=grouped
+            *segments, scale=scale, enable_gqa=grouped, is_causal=causal, dropout_p=dropout
         )
-        output[:, start:end] = attended.transpose(1, 2)
-    return output
+        pieces.append(attended.transpose(1, 2).flatten(0, 1))
+        start = end
+    return torch.cat(pieces)[None]
+
+
+@torch.library.custom_op("l2v::segment_attention", mutates_args=())
+def segment_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """`attend` as an opaque op, for CPUs and for float32 on CUDA.
+
+    So that torch.compile meets one call of dynamic length rather than a new Python list of lengths (and a
+    recompilation) for every batch.
+    """
+    return attend(query, key, value, cu_seqlens, scale)
 
 
 @segment_attention.register_fake
@@ -75,6 +97,8 @@ def packed_attention(
     scaling: float | None = None,
     cu_seqlens: torch.Tensor | None = None,
     max_seqlen: int = 0,
+    causal: bool = False,
+    dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function as transformers calls it in every layer.
@@ -90,6 +114,8 @@ def packed_attention(
         scaling: the factor on the scores; 1/sqrt(D) where None.
         cu_seqlens: [n + 1] int32, handed through by the model from the call of `forward`.
         max_seqlen: the longest sequence.
+        causal: see `attend`.
+        dropout: see `attend`; what an architecture hands here while it trains.
         kwargs: what else an architecture hands its attention.
 
     Returns:
@@ -107,10 +133,15 @@ def packed_attention(
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(f"{architecture} {what} ({name}), which packed attention does not support")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
         rows = [states[0].transpose(0, 1) for states in (query, key, value)]
-        output: torch.Tensor = _varlen_attn(*rows, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, scale=scale)
+        window = {"window_size": (-1, 0)} if causal else {}
+        output: torch.Tensor = _varlen_attn(
+            *rows, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, scale=scale, **window
+        )
         return output[None], None
+    if causal or dropout or torch.is_grad_enabled():
+        return attend(query, key, value, cu_seqlens, scale, causal=causal, dropout=dropout), None
     return segment_attention(query, key, value, cu_seqlens, scale), None
 
 

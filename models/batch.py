@@ -29,18 +29,33 @@ class Batch:
     @classmethod
     def pack(cls, encodings: list[Encoding], device: torch.device) -> "Batch":
         """Concatenates the encodings, in their order, on `device`."""
-        lengths = torch.tensor([len(encoding) for encoding in encodings])
-        cu_seqlens = torch.zeros(len(encodings) + 1, dtype=torch.int32)
-        cu_seqlens[1:] = lengths.cumsum(0)
-        starts = cu_seqlens[:-1].long().repeat_interleave(lengths)
         ids = array("q")
         for encoding in encodings:
             ids.extend(encoding.ids)
-        input_ids = torch.frombuffer(ids, dtype=torch.int64)
+        return cls.of(
+            torch.frombuffer(ids, dtype=torch.int64),
+            torch.tensor([len(encoding) for encoding in encodings]),
+            torch.tensor([max(1, encoding.pooled) for encoding in encodings]),
+            device,
+        )
+
+    @classmethod
+    def of(cls, ids: torch.Tensor, lengths: torch.Tensor, pooled: torch.Tensor, device: torch.device) -> "Batch":
+        """The batch of T tokens that stand end to end already.
+
+        Args:
+            ids: [T] int64.
+            lengths: [n] int64, which add up to T.
+            pooled: [n] int64.
+            device: where the batch is to be.
+        """
+        cu_seqlens = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
+        cu_seqlens[1:] = lengths.cumsum(0)
+        starts = cu_seqlens[:-1].long().repeat_interleave(lengths)
         return cls(
-            input_ids=input_ids[None].to(device),
-            position_ids=(torch.arange(len(input_ids)) - starts)[None].to(device),
+            input_ids=ids[None].to(device),
+            position_ids=(torch.arange(len(ids), device=lengths.device) - starts)[None].to(device),
             cu_seqlens=cu_seqlens.to(device),
             max_seqlen=int(lengths.max()),
-            pooled=torch.tensor([max(1, encoding.pooled) for encoding in encodings]).to(device),
+            pooled=pooled.to(device),
         )

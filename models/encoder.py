@@ -106,13 +106,14 @@ class Encoder:
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), np.float32)
 
 
-def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """[T, d]: the hidden states of a packed batch after the final norm."""
+def hidden_states(model: torch.nn.Module, batch: Batch, *, causal: bool = False) -> torch.Tensor:
+    """[T, d]: the hidden states of a packed batch after the final norm; `causal` is for comparison only."""
     output = model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         cu_seqlens=batch.cu_seqlens,
         max_seqlen=batch.max_seqlen,
+        causal=causal,
         use_cache=False,
     )
     states: torch.Tensor = output.last_hidden_state[0]

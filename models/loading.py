@@ -55,7 +55,7 @@ def load(
     Raises:
         ModelError: one sentence that says which source, why, and what to do.
     """
-    base, chain = _sources(model, adapters)
+    base, chain = resolve_chain(model, adapters)
     settings = _settings([base, *chain])
     place = _device(device)
     config = _config(base)
@@ -105,7 +105,7 @@ def load(
     )
 
 
-def _sources(model: str, adapters: Sequence[str], brought_by: tuple[str, ...] = ()) -> tuple[Source, list[Source]]:
+def resolve_chain(model: str, adapters: Sequence[str], brought_by: tuple[str, ...] = ()) -> tuple[Source, list[Source]]:
     """The base (or export) and the adapters behind it, all as local folders."""
     if model in brought_by:
         raise SourceError(f"adapter {model} names itself as its base: name the base as the model instead")
@@ -120,7 +120,7 @@ def _sources(model: str, adapters: Sequence[str], brought_by: tuple[str, ...] = 
     base = named.read("adapter_config.json").get("base_model_name_or_path")
     if not base:
         raise SourceError(f"{named.name} does not say which base model it is for: name that as the model instead")
-    base, chain = _sources(base, [], (*brought_by, model))
+    base, chain = resolve_chain(base, [], (*brought_by, model))
     return base, [*chain, named, *behind]
 
 

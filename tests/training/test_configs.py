@@ -1,0 +1,63 @@
+"""Each ready config is read and builds its trainer, on a tiny model in place of the one it names."""
+
+from pathlib import Path
+
+import pytest
+
+from models.published import STACKS
+from training import contrastive, mntp
+from training.recipes import CONFIGS, Mntp, Recipe, Simcse, Supervised
+
+READY = sorted(CONFIGS.glob("*/*.yaml"))
+STAGES: dict[str, type[Recipe]] = {"mntp": Mntp, "simcse": Simcse, "supervised": Supervised}
+
+
+def test_there_is_one_of_each_stage_for_each_model() -> None:
+    models = {"sheared-llama-1.3b", "llama-2-7b", "mistral-7b", "llama-3-8b", "llama-3.1-8b"}
+    assert {(path.parent.name, path.stem) for path in READY} == {(stage, name) for stage in STAGES for name in models}
+
+
+@pytest.mark.parametrize("config", READY, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_config_builds_its_trainer(
+    config: Path, base: Path, texts: Path, lines: Path, pairs: Path, tmp_path: Path
+) -> None:
+    stage = config.parent.name
+    given = STAGES[stage](
+        out=tmp_path / "read", config=Path(f"{stage}/{config.stem}"), **({"data": (str(pairs),)} if stage == "supervised" else {})
+    )  # fmt: skip
+    published = STACKS[f"{config.stem}-mntp"]
+    assert given.adapters == (() if stage == "mntp" else (published.model,))
+    assert (given.lora_r, given.lora_alpha, given.lora_dropout, len(given.lora_targets)) == (16, 32, 0.05, 7)
+    assert given.steps == 1000
+    mistral = config.stem == "mistral-7b"
+    if isinstance(given, Mntp):
+        assert (given.batch_size, given.max_length, given.learning_rate) == (32, 512, 5e-5)
+        assert (given.masking, given.collator) == ((0.8, "all_mask") if mistral else (0.2, "default"))
+    elif isinstance(given, Simcse):
+        assert (given.batch_size, given.max_length, given.learning_rate) == (128, 128, 3e-5)
+        assert (given.scale, given.dropout) == (20, 0.3)
+    elif isinstance(given, Supervised):
+        assert (given.batch_size, given.max_length, given.learning_rate) == (512, 512, 2e-4)
+        assert (given.scale, given.warmup_steps, given.hard_negatives) == (50, 300, 1)
+    data = {"mntp": texts, "simcse": lines, "supervised": pairs}[stage]
+    change = {"model": str(base), "adapters": (), "data": (str(data),), "out": tmp_path / "out", "batch_size": 8}
+    tiny = given.model_copy(update=change | {"device": "cpu", "max_length": 64, "config": None})
+    trainer = (mntp if stage == "mntp" else contrastive).build(tiny)  # type: ignore[arg-type]
+    assert trainer.args.max_steps == 1000
+    assert trainer.args.learning_rate == given.learning_rate
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("steps: 7\nlearning_rate: 0.5\ndata: a.txt\n")
+    told = Simcse(out=tmp_path, config=file, steps=8)
+    assert (told.steps, told.learning_rate, told.data) == (8, 0.5, ("a.txt",))
+
+
+def test_what_a_config_cannot_say_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("stpes: 7\ndata: a.txt\n")
+    with pytest.raises(ValueError, match="sets stpes, which Simcse does not have"):
+        Simcse(out=tmp_path, config=file)
+    with pytest.raises(ValueError, match="neither a file nor a ready config"):
+        Simcse(out=tmp_path, config=Path("mntp/gpt-9"))

@@ -1,0 +1,175 @@
+"""The contrastive stages against an independent computation, and what they teach."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import Encoder, Input, load
+from tests.training.conftest import sentences
+from training import contrastive, data
+from training.errors import TrainingError
+from training.recipes import Simcse, Supervised
+
+ROOT = Path(__file__).parents[2]
+
+
+def supervised(base: Path, pairs: Sequence[Path], out: Path, **more: object) -> Supervised:
+    told = {"model": str(base), "data": tuple(map(str, pairs)), "out": out, "dtype": "float32", "device": "cpu"}
+    told |= {"batch_size": 16, "steps": 2, "warmup_steps": 0, "lora_dropout": 0.0, "save_steps": 1000, "log_steps": 1}
+    return Supervised(**(told | more))
+
+
+def simcse(base: Path, lines: Path, out: Path, **more: object) -> Simcse:
+    told = {"model": str(base), "data": (str(lines),), "out": out, "dtype": "float32", "device": "cpu"}
+    return Simcse(**(told | {"batch_size": 16, "steps": 2, "save_steps": 1000} | more))
+
+
+def batch_of(trainer: contrastive.ContrastiveTrainer) -> dict[str, torch.Tensor]:
+    batch: dict[str, torch.Tensor] = next(iter(trainer.get_train_dataloader()))
+    return batch
+
+
+def unit(encoder: Encoder, inputs: Sequence[Input]) -> np.ndarray:
+    vectors = encoder.encode(inputs).astype(np.float64)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def info_nce(queries: np.ndarray, documents: np.ndarray, scale: float) -> float:
+    """The loss in NumPy: the i-th document is the i-th query's, all the rest are not."""
+    scores = scale * queries @ documents.T
+    rows = np.arange(len(queries))
+    return float((np.log(np.exp(scores).sum(1)) - scores[rows, rows]).mean())
+
+
+def test_the_loss_is_info_nce_of_the_served_encoders_vectors(base: Path, pairs: Path, tmp_path: Path) -> None:
+    trainer = contrastive.build(supervised(base, [pairs], tmp_path / "out", scale=20.0))
+    rows = [trainer.train_dataset[i] for i in range(16)]
+    served = load(str(base), dtype="float32")
+    queries = unit(served, [Input(row["query"], "Find:") for row in rows])
+    # The instruction stands before queries only: the task is not symmetric.
+    documents = [[Input(row["positive"]) for row in rows], [Input(row["negatives"][0]) for row in rows]]
+    expected = info_nce(queries, np.concatenate([unit(served, column) for column in documents]), 20.0)
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
+    assert abs(loss.item() - expected) < 1e-5
+
+
+def test_the_gradient_cache_changes_nothing(base: Path, pairs: Path, tmp_path: Path) -> None:
+    gradients = []
+    for size in (0, 4):
+        trainer = contrastive.build(supervised(base, [pairs], tmp_path / str(size), micro_batch=size))
+        loss = trainer.compute_loss(trainer.model, batch_of(trainer))
+        loss.backward()
+        gradients.append([p.grad.clone() for p in trainer.model.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_symmetric_task_has_its_instruction_on_both_sides() -> None:
+    row = {"query": "q", "positive": "p", "negatives": ["n", "m"], "instruction": "Same?", "symmetric": True}
+    assert data.sides(row, 1) == [Input("q", "Same?"), Input("p", "Same?"), Input("n", "Same?")]
+    assert data.sides(row | {"symmetric": False}, 0) == [Input("q", "Same?"), Input("p")]
+
+
+def test_a_batch_is_of_one_dataset(base: Path, pairs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    rows = [{"query": f"zz {i}", "positive": f"zz yes {i}", "negatives": [f"zz no {i}"]} for i in range(48)]
+    other.write_text("\n".join(map(json.dumps, rows)))
+    trainer = contrastive.build(supervised(base, [pairs, other], tmp_path / "out"))
+    z = ord("z") - ord("!")  # byte-level: a token a byte
+    kinds = set()
+    for batch in trainer.get_train_dataloader():
+        first = trainer.student.encoder.tokenization.tokenizer.decode_batch(batch["0_input_ids"].tolist())
+        kinds.add(frozenset("zz" in text for text in first))
+    assert kinds == {frozenset({True}), frozenset({False})}, z
+
+
+def test_the_distance_to_a_teacher_joins_the_loss(base: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [{"query": f"q {i}", "positive": f"p {i}", "vectors": rng.normal(size=(2, 32)).tolist()} for i in range(32)]
+    path = tmp_path / "taught.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    trainer = contrastive.build(supervised(base, [path], tmp_path / "out", hard_negatives=0, distillation=1.0))
+    served = load(str(base), dtype="float32")
+    vectors = np.stack([unit(served, [Input(row[side]) for row in rows[:16]]) for side in ("query", "positive")], 1)
+    teacher = np.array([row["vectors"] for row in rows[:16]])
+    cosines = (vectors * teacher).sum(-1) / np.linalg.norm(teacher, axis=-1)
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator([trainer.train_dataset[i] for i in range(16)]))
+    assert abs(loss.item() - (1 - cosines.mean())) < 1e-5
+
+
+def uniformity(vectors: np.ndarray) -> float:
+    """log of the mean Gaussian potential over pairs: the lower, the more evenly spread (Wang and Isola, 2020)."""
+    squared = 2 - 2 * vectors @ vectors.T
+    return float(np.log(np.exp(-2 * squared[np.triu_indices(len(vectors), 1)]).mean()))
+
+
+def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_path: Path) -> None:
+    """On the built-in model's MNTP stage, which has not seen a contrastive loss."""
+    demo = ROOT / "models/demo"
+    out = tmp_path / "out"
+    told = simcse(
+        demo / "base", lines, out, adapters=(str(demo / "mntp"),), steps=40, batch_size=32, learning_rate=1e-3,
+        lora_dropout=0.05,
+    )  # fmt: skip
+    contrastive.train(told)
+    texts = [Input(text) for text in sentences(60, seed=9)]
+    like = [Input(f"{text.text} .") for text in texts]
+    before = load(str(demo / "base"), [str(demo / "mntp")], dtype="float32")
+    after = load(str(demo / "base"), [str(demo / "mntp"), str(out)], dtype="float32")
+    spread = [uniformity(unit(encoder, texts)) for encoder in (before, after)]
+    close = [float((unit(encoder, texts) * unit(encoder, like)).sum(1).mean()) for encoder in (before, after)]
+    print(spread, close)
+    assert spread[1] < spread[0] - 0.1
+    assert close[1] > 0.8
+
+
+def test_two_processes_learn_what_one_does(base: Path, pairs: Path, tmp_path: Path) -> None:
+    """Vectors are gathered with their gradients: without them, the adapters would part."""
+    rows = pairs.read_text().splitlines()[:16]
+    data_file = tmp_path / "one-batch.jsonl"
+    data_file.write_text("\n".join(rows))
+    flags = ["--model", base, "--data", data_file, "--dtype", "float32", "--device", "cpu", "--batch-size", "16"]
+    flags += ["--steps", "3", "--warmup-steps", "0", "--lora-dropout", "0", "--learning-rate", "1e-2", "--log-steps", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    runs = {}
+    for name, launch in {
+        "one": [sys.executable, "-m", "app.cli"],
+        "two": [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
+            *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "app.cli"),
+        ],
+    }.items():
+        out = tmp_path / name
+        command = [*launch, "train", "supervised", out, *flags]
+        done = subprocess.run(
+            list(map(str, command)), check=False, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=240
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        runs[name] = load(str(base), [str(out)], dtype="float32")
+    vectors = [unit(encoder, [Input("the cat sees the dog"), Input("rain")]) for encoder in runs.values()]
+    untrained = unit(load(str(base), dtype="float32"), [Input("the cat sees the dog"), Input("rain")])
+    assert np.abs(vectors[0] - untrained).max() > 1e-2
+    assert np.abs(vectors[0] - vectors[1]).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"hard_negatives": 0, "batch_size": 97}, "fewer than the 97"),
+        ({"distillation": 0.5}, "no vectors of a teacher"),
+        ({"lora_targets": ("query_proj",)}, "no module query_proj"),
+        ({"batch_size": 10_000_000, "micro_batch": 0}, "GiB of memory"),
+    ],
+)
+def test_a_run_that_cannot_go_well_does_not_start(
+    base: Path, pairs: Path, tmp_path: Path, more: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(TrainingError, match=reason):
+        contrastive.build(supervised(base, [pairs], tmp_path / "out", **more))

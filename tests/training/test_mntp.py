@@ -1,0 +1,107 @@
+"""MNTP against an independent computation, and what it teaches."""
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from training import mntp
+from training.recipes import Mntp
+
+ROOT = Path(__file__).parents[2]
+
+
+def recipe(small: Path, texts: Path, out: Path, **more: object) -> Mntp:
+    told = {"model": str(small), "data": (str(texts),), "out": out, "dtype": "float32", "device": "cpu"}
+    told |= {"max_length": 64, "batch_size": 8, "steps": 2, "lora_dropout": 0.0, "save_steps": 1000}
+    return Mntp(**(told | more))
+
+
+def first_batch(trainer: mntp.MntpTrainer) -> mntp.MaskedBatch:
+    torch.manual_seed(3)
+    return trainer.masked(next(iter(trainer.get_train_dataloader())))
+
+
+def test_the_loss_is_that_of_the_plain_decoder_under_a_full_mask(small: Path, texts: Path, tmp_path: Path) -> None:
+    """transformers' own eager attention, one sequence at a time, logits at i - 1."""
+    trainer = mntp.build(recipe(small, texts, tmp_path / "out"))
+    masked = first_batch(trainer)
+    reference = AutoModelForCausalLM.from_pretrained(small, attn_implementation="eager").eval()
+    bounds = masked.batch.cu_seqlens.tolist()
+    assert len(bounds) > 9, "some rows hold the end of one text and the start of another"
+    rows = []
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        ids = masked.batch.input_ids[:, start:end]
+        with torch.no_grad():
+            rows.append(reference(ids, attention_mask=torch.zeros(1, 1, end - start, end - start)).logits[0])
+    expected = cross_entropy(torch.cat(rows)[masked.positions], masked.labels)
+    loss, _ = trainer.loss_of(trainer.model, masked)
+    assert abs(loss.item() - expected.item()) < 1e-5
+
+
+def test_no_token_is_predicted_from_another_text(small: Path, texts: Path, tmp_path: Path) -> None:
+    masked = first_batch(mntp.build(recipe(small, texts, tmp_path / "out")))
+    starts = set(masked.batch.cu_seqlens.tolist())
+    assert not {int(position) + 1 for position in masked.positions} & starts
+
+
+def test_gradients_reach_the_adapter_alone(small: Path, texts: Path, tmp_path: Path) -> None:
+    trainer = mntp.build(recipe(small, texts, tmp_path / "out"))
+    loss, _ = trainer.loss_of(trainer.model, first_batch(trainer))
+    loss.backward()
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            assert parameter.grad is not None and parameter.grad.any(), name
+        elif "lora_A" not in name:
+            assert parameter.grad is None, name
+
+
+def test_accumulated_micro_batches_give_the_mean(small: Path, texts: Path, tmp_path: Path) -> None:
+    """A trainer that took the model's `**kwargs` for a loss of its own would not divide by their number."""
+    whole, parts = (
+        mntp.build(recipe(small, texts, tmp_path / f"{n}", micro_batch=n, batch_size=8, steps=1, log_steps=1))
+        for n in (8, 2)
+    )
+    for trainer in (whole, parts):
+        trainer.run()
+    one, other = (trainer.state.log_history[0] for trainer in (whole, parts))
+    assert abs(one["loss"] - other["loss"]) < 0.3
+    assert abs(one["grad_norm"] - other["grad_norm"]) < 0.5 * one["grad_norm"]
+
+
+def accuracy(trainer: mntp.MntpTrainer) -> float:
+    """The share of hidden tokens that are guessed, each hidden as at training."""
+    torch.manual_seed(7)
+    right = total = 0
+    trainer.model.eval()
+    with torch.no_grad():
+        for inputs in trainer.get_train_dataloader():
+            masked = trainer.masked(inputs)
+            _, logits = trainer.loss_of(trainer.model, masked)
+            right += int((logits.argmax(-1) == masked.labels).sum())
+            total += len(masked.labels)
+    return right / total
+
+
+def unigram(trainer: mntp.MntpTrainer) -> float:
+    """What always guessing the commonest token would get."""
+    counts = Counter(i for row in trainer.train_dataset["input_ids"] for i in row)
+    return counts.most_common(1)[0][1] / counts.total()
+
+
+def test_a_real_decoder_learns_to_look_ahead(tmp_path: Path) -> None:
+    """The built-in model's base, which has learnt English causally, on the pages of the docs."""
+    scores = {}
+    for bidirectional in (True, False):
+        told = recipe(
+            ROOT / "models/demo/base", ROOT / "docs", tmp_path / str(bidirectional), bidirectional=bidirectional,
+            steps=60, learning_rate=2e-3, lora_r=32, lora_alpha=64, batch_size=16, warmup_steps=5,
+        )  # fmt: skip
+        trainer = mntp.build(told)
+        trainer.run()
+        scores[bidirectional] = accuracy(trainer)
+    print(scores, unigram(trainer))
+    assert scores[True] > unigram(trainer) + 0.1
+    assert scores[True] > scores[False] + 0.02

@@ -1,0 +1,107 @@
+"""A run that is killed goes on, and ends where it would have ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from models import load
+from tests.training.test_contrastive import simcse
+from training import contrastive
+from training.errors import TrainingError
+
+L2V = Path(sys.executable).with_name("l2v")
+
+
+def command(stage: str, out: Path, base: Path, data: Path, *flags: object) -> list[str]:
+    told = [L2V, "train", stage, out, "--model", base, "--data", data, "--dtype", "float32", "--device", "cpu"]
+    told += ["--steps", 30, "--save-steps", 3, "--log-steps", 1, "--batch-size", 8, "--learning-rate", "1e-2"]
+    return list(map(str, [*told, *flags]))
+
+
+def losses(out: Path) -> dict[int, float]:
+    return dict(json.loads((out / "run.json").read_text())["losses"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "data", "flags"),
+    [
+        ("mntp", "texts", ("--max-length", 32, "--micro-batch", 4)),
+        ("simcse", "lines", ()),
+        ("supervised", "pairs", ("--warmup-steps", 2)),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_loss(
+    stage: str, data: str, flags: tuple[object, ...], base: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """kill -9 once a checkpoint is there, at whatever step that finds it; masks and dropout go on as they would have."""
+    source = request.getfixturevalue(data)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(stage, whole, base, source, *flags), check=True, env=environment, capture_output=True)
+    run = subprocess.Popen(command(stage, cut, base, source, *flags), env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(cut.glob("checkpoints/checkpoint-[369]/trainer_state.json")):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not (cut / "adapter_model.safetensors").exists(), "the run was over before it was killed"
+    again = subprocess.run(
+        command(stage, cut, base, source, *flags), check=True, env=environment, capture_output=True, text=True
+    )
+    assert "going on from checkpoint-" in again.stderr
+    assert losses(cut) == pytest.approx(losses(whole), abs=1e-6)
+    assert losses(cut)[30] < losses(cut)[1]
+    assert not (cut / "checkpoints").exists()
+    load(str(base), [str(cut)], dtype="float32")
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(base: Path, lines: Path, tmp_path: Path) -> None:
+    """As a full disk or a kill in the middle of saving leaves it."""
+    out = tmp_path / "out"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(command("simcse", out, base, lines), env=environment, stderr=subprocess.DEVNULL)
+    while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    newest = out / "checkpoints/checkpoint-29"
+    newest.mkdir()
+    (newest / "adapter_model.safetensors").write_bytes(b"half")
+    done = subprocess.run(
+        command("simcse", out, base, lines), check=True, env=environment, capture_output=True, text=True
+    )
+    assert "checkpoint-29 was cut off" in done.stderr
+
+
+def test_a_folder_of_another_run_is_left_alone(base: Path, lines: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    contrastive.build(simcse(base, lines, out))
+    with pytest.raises(TrainingError, match="holds a run with steps 2, not 9"):
+        contrastive.build(simcse(base, lines, out, steps=9))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="holds no run of ours"):
+        contrastive.build(simcse(base, lines, other))
+    done = tmp_path / "done"
+    contrastive.train(simcse(base, lines, done))
+    with pytest.raises(TrainingError, match="holds an adapter already"):
+        contrastive.build(simcse(base, lines, done))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(base: Path, lines: Path, tmp_path: Path) -> None:
+    """Files may grow to 100 kB only, which the optimizer's state is beyond and the adapter is not."""
+    out = tmp_path / "out"
+    script = f"ulimit -f 100; exec {' '.join(command('simcse', out, base, lines, '--lora-r', 16))}"
+    done = subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

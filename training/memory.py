@@ -1,0 +1,65 @@
+"""Whether a run will fit, estimated from the headers of the weights before anything is loaded."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig
+
+from models.loading import resolve_chain
+from training.errors import TrainingError
+from training.recipes import Contrastive, Mntp, Recipe, Supervised
+
+_GIB = 1 << 30
+# Weight, gradient and AdamW's two moments of each parameter of the adapter, in float32.
+_BYTES_PER_TRAINED = 16
+
+
+def check(recipe: Recipe, devices: int) -> None:
+    """Raises `TrainingError` if the run needs more memory than its device has free."""
+    base, _ = resolve_chain(recipe.model, recipe.adapters)
+    needed, free = estimate(recipe, base.folder, devices), _free(recipe.device)
+    if needed > free:
+        raise TrainingError(
+            f"the run needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} GiB are free: lower "
+            "--micro-batch, --batch-size or --max-length, or set --gradient-checkpointing"
+        )
+
+
+def estimate(recipe: Recipe, folder: Path, devices: int) -> int:
+    """Bytes of weights, adapter and the activations that the backward pass keeps."""
+    config = AutoConfig.from_pretrained(folder)
+    size = 2 if recipe.dtype in ("bfloat16", "float16") or (recipe.dtype == "auto" and torch.cuda.is_available()) else 4
+    weights = trained = 0
+    for name, shape in _shapes(folder):
+        weights += math.prod(shape) * size
+        if name.removesuffix(".weight").rpartition(".")[2] in recipe.lora_targets:
+            trained += recipe.lora_r * sum(shape)
+    columns = 2 + recipe.hard_negatives if isinstance(recipe, Supervised) else 2 if isinstance(recipe, Contrastive) else 1
+    rows = recipe.micro_batch or recipe.batch_size // devices
+    # A row has its full length only where texts are cut from a stream; others are guessed at a quarter.
+    length = (recipe.max_length or 512) / (1 if isinstance(recipe, Mntp) else 4)
+    tokens = rows * columns * length
+    width, inner = config.hidden_size, getattr(config, "intermediate_size", 4 * config.hidden_size)
+    layer = (10 * width + 4 * inner) * size + len(recipe.lora_targets) * width * 4 * bool(recipe.lora_dropout)
+    layers = width * size * config.num_hidden_layers + layer
+    if not recipe.gradient_checkpointing:
+        layers = layer * config.num_hidden_layers
+    logits = tokens * recipe.masking * config.vocab_size * 8 if isinstance(recipe, Mntp) else 0
+    return int(weights + trained * _BYTES_PER_TRAINED + tokens * layers + logits)
+
+
+def _shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - no mapping
+                yield name, weights.get_slice(name).get_shape()
+
+
+def _free(device: str) -> int:
+    if device != "cpu" and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available)

@@ -1,0 +1,150 @@
+"""Masked next token prediction (paper, section 2.2): a hidden token is predicted at the position before it."""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy, linear
+from transformers import Trainer, TrainingArguments
+
+from models.batch import Batch
+from training import data
+from training.errors import TrainingError
+from training.masking import mask
+from training.recipes import Mntp
+from training.running import Saving, arguments, prepare
+from training.student import Student
+
+
+def train(recipe: Mntp) -> None:
+    """Runs the recipe; raises `ModelError` for what the person who started it can mend."""
+    build(recipe).run()
+
+
+def build(recipe: Mntp) -> "MntpTrainer":
+    """The trainer of a recipe, ready to run."""
+    prepare(recipe)
+    texts = data.texts(recipe.data, lines=False)
+    student = Student.of(recipe)
+    rows = packed(texts, student.encoder.tokenization.tokenizer, student.encoder.max_length)
+    return MntpTrainer(recipe, student, rows)
+
+
+def packed(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset:
+    """Texts, each with its special tokens, end to end and cut into rows (reference `run_mntp.py`, `group_texts`).
+
+    Returns:
+        `input_ids` [row_length] and `lengths`, of the parts of different texts that stand in the row: attention stays
+        within each. What is left at the end goes, unless it is all there is.
+
+    Raises:
+        TrainingError: if there is not one token.
+    """
+
+    def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        return {"ids": [row.ids for row in tokenizer.encode_batch_fast(batch["text"])]}
+
+    def cut(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        ids = list(chain.from_iterable(batch["ids"]))
+        ends = list(accumulate(len(part) for part in batch["ids"]))
+        rows = range(0, max(1, len(ids) // row_length) * row_length, row_length)
+        return {
+            "input_ids": [ids[start : start + row_length] for start in rows],
+            "lengths": [_lengths(ends, start, min(start + row_length, len(ids))) for start in rows],
+        }
+
+    columns = texts.column_names
+    tokenized = texts.map(tokenize, batched=True, remove_columns=columns, desc="tokenize")
+    rows = tokenized.map(cut, batched=True, batch_size=10_000, remove_columns=["ids"], desc="cut into rows")
+    if not len(rows) or len(rows[0]["input_ids"]) < 2:
+        raise TrainingError("the texts give no token to predict")
+    return rows
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """A packed batch with hidden tokens: where they are predicted [m], and what they are [m]."""
+
+    batch: Batch
+    positions: torch.Tensor
+    labels: torch.Tensor
+
+
+class MntpTrainer(Saving, Trainer):
+    """Cross-entropy over the hidden tokens, with the base's own head, which like the base is not trained."""
+
+    def __init__(self, recipe: Mntp, student: Student, rows: Dataset) -> None:
+        self.recipe, self.student = recipe, student
+        tokenizer = student.encoder.tokenization.tokenizer
+        self._mask_id = _mask_id(tokenizer, recipe.mask_token, student)
+        self._vocabulary = tokenizer.get_vocab_size()
+        self._special = torch.tensor(sorted(_special_ids(tokenizer, student)), dtype=torch.int64)
+        self._head = student.head()
+        super().__init__(
+            model=student.model,
+            args=arguments(recipe, TrainingArguments),
+            train_dataset=rows,
+            data_collator=_end_to_end,
+        )
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """The mean over the hidden tokens of a micro batch; masks are drawn here, so that a resumed run draws the same."""
+        return self.loss_of(model, self.masked(inputs))[0]
+
+    def masked(self, inputs: dict[str, torch.Tensor]) -> MaskedBatch:
+        """Hides tokens of a packed batch."""
+        ids, lengths = inputs["input_ids"], inputs["lengths"]
+        first = torch.zeros_like(ids, dtype=torch.bool)
+        first[lengths.cumsum(0) - lengths] = True
+        maskable = ~first & ~torch.isin(ids, self._special.to(ids.device))
+        hidden = mask(
+            ids,
+            maskable,
+            share=self.recipe.masking,
+            mask_id=self._mask_id,
+            vocabulary=self._vocabulary,
+            all_mask=self.recipe.collator == "all_mask",
+        )
+        batch = Batch.of(hidden.input_ids, lengths, torch.ones_like(lengths), ids.device)
+        return MaskedBatch(batch, hidden.positions, hidden.labels)
+
+    def loss_of(self, model: torch.nn.Module, masked: MaskedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and the logits [m, vocabulary] of the hidden tokens only: all would be the most of the memory."""
+        states = self.student.hidden_states(model, masked.batch)[masked.positions]
+        self._head = self._head.to(states.device)
+        logits = linear(states.to(self._head.dtype), self._head).float()
+        return cross_entropy(logits, masked.labels), logits
+
+
+def _lengths(ends: list[int], start: int, end: int) -> list[int]:
+    """How [start, end) is divided by the ends of the texts."""
+    inside = ends[bisect_right(ends, start) : bisect_right(ends, end - 1)]
+    return [right - left for left, right in pairwise([start, *inside, end])]
+
+
+def _end_to_end(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Rows of a micro batch as one packed row."""
+    return {name: torch.tensor([i for row in rows for i in row[name]]) for name in ("input_ids", "lengths")}
+
+
+def _special_ids(tokenizer: Tokenizer, student: Student) -> set[int]:
+    """What is never hidden."""
+    named = {tokenizer.token_to_id(token) for token in student.encoder.tokenizer.all_special_tokens}
+    return {token for token in named if token is not None}
+
+
+def _mask_id(tokenizer: Tokenizer, name: str, student: Student) -> int:
+    """The id that hides a token.
+
+    Raises:
+        TrainingError: if the tokenizer has no such token.
+    """
+    token = {"_": "_", "mask": student.encoder.tokenizer.mask_token, "eos": student.encoder.tokenizer.eos_token}[name]
+    found = tokenizer.token_to_id(token) if token else None
+    if found is None:
+        raise TrainingError(f"the tokenizer of {student.base.name} has no token for --mask-token {name}: use another")
+    return int(found)

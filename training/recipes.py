@@ -1,0 +1,163 @@
+"""What a training run can be told: one field is a flag, a key of the YAML file and a row in the docs."""
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettingsSource, YamlConfigSettingsSource
+
+from app.settings import ModelSettings, Names
+from training.errors import TrainingError
+
+CONFIGS = Path(__file__).parent / "configs"
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Recipe(ModelSettings):
+    """What all stages share. Flags win over the YAML file, and that over the environment.
+
+    Attributes:
+        module: the module of `training` that runs it.
+    """
+
+    module: ClassVar[str]
+
+    out: CliPositionalArg[Path] = Field(description="Folder for the adapter; a run that was cut off there goes on")
+    config: Path | None = Field(None, description="YAML file of these settings, or the name of a ready one")
+    data: Names = Field((), description="Files, folders or Hub datasets to learn from, comma-separated")
+    bidirectional: bool = Field(True, description="Attend both ways; without it, the decoder stays causal")
+    lora_r: int = Field(16, ge=1, description="Rank of the adapter")
+    lora_alpha: int = Field(32, ge=1, description="Its scale: the change is multiplied by alpha / r")
+    lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout before the adapter")
+    lora_targets: Names = Field(PROJECTIONS, description="Modules that are adapted, comma-separated")
+    steps: int = Field(1000, ge=1, description="Optimizer steps")
+    batch_size: int = Field(32, ge=1, description="Rows of one step, all devices together")
+    micro_batch: int = Field(0, ge=0, description="Rows that one device computes at a time; 0: its whole share")
+    learning_rate: float = Field(5e-5, gt=0, description="Highest learning rate; it falls to 0 in a line")
+    warmup_steps: int = Field(0, ge=0, description="Steps over which it rises")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are cut to this norm")
+    gradient_checkpointing: bool = Field(False, description="Compute activations twice to keep fewer")
+    save_steps: int = Field(200, ge=1, description="Steps between checkpoints; the last two are kept")
+    log_steps: int = Field(10, ge=1, description="Steps between the points of the loss curve")
+    seed: int = Field(42, ge=0, description="Of the adapter's start, the order of the data and what is dropped")
+    fsdp: str = Field("", description="FSDP of transformers' Trainer, as `full_shard auto_wrap`; unset: DDP")
+
+    @field_validator("config")
+    @classmethod
+    def _config_exists(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            config_file(value)
+        return value
+
+    @model_validator(mode="after")
+    def _has_data(self) -> "Recipe":
+        if not self.data:
+            raise ValueError("no data: name files, folders or Hub datasets with --data")
+        return self
+
+    def cli_cmd(self) -> None:
+        # Serving needs none of what training does, so it is looked for here.
+        if any(find_spec(name) is None for name in ("accelerate", "datasets", "matplotlib", "sentence_transformers")):
+            raise TrainingError("training needs the extra train: pip install 'l2v[train]'")
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("training").setLevel("INFO")
+        import_module(f"training.{self.module}").train(self)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        config = init_settings().get("config")
+        if config is None:
+            return init_settings, env_settings
+        return init_settings, _Yaml(settings_cls, config_file(Path(str(config)))), env_settings
+
+
+class _Yaml(YamlConfigSettingsSource):
+    """The file's settings; one that does not exist is refused rather than ignored."""
+
+    def __call__(self) -> dict[str, Any]:
+        given = super().__call__()
+        if unknown := sorted(given.keys() - self.settings_cls.model_fields.keys()):
+            raise ValueError(f"{self.yaml_file_path} sets {unknown[0]}, which {self.settings_cls.__name__} does not have")
+        return given
+
+
+def config_file(config: Path) -> Path:
+    """A YAML file, or the ready one of that name.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    ready = CONFIGS / f"{config}.yaml"
+    if config.is_file():
+        return config
+    if ready.is_file():
+        return ready
+    names = ", ".join(sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")))
+    raise ValueError(f"{config} is neither a file nor a ready config (those are {names})")
+
+
+class Mntp(Recipe):
+    """Masked next token prediction (paper, section 2.2): learn to use the tokens that stand behind.
+
+    Examples:
+        l2v train mntp my-mntp --model meta-llama/Llama-3.2-1B --data texts/
+        l2v train mntp my-mntp --config mntp/mistral-7b
+        accelerate launch -m app.cli train mntp my-mntp --config mntp/mistral-7b
+    """
+
+    module = "mntp"
+
+    mask_token: Literal["_", "mask", "eos"] = Field("_", description="What hides a token: `_`, a mask token, the end")
+    masking: float = Field(0.2, gt=0, lt=1, description="Share of the tokens that are predicted")
+    collator: Literal["default", "all_mask"] = Field(
+        "default", description="`default`: 80 % hidden, 10 % another token, 10 % as it is; `all_mask`: all hidden"
+    )
+
+
+class Contrastive(Recipe):
+    """What both contrastive stages share."""
+
+    module = "contrastive"
+
+    scale: float = Field(20.0, gt=0, description="Cosines are multiplied by this in the loss")
+
+
+class Simcse(Contrastive):
+    """Unsupervised SimCSE (paper, section 2.3): each text twice under dropout, all others in the batch against it.
+
+    Examples:
+        l2v train simcse my-simcse --model meta-llama/Llama-3.2-1B --adapters my-mntp --data sentences.txt
+    """
+
+    batch_size: int = Field(128, ge=2, description="Rows of one step, all devices together")
+    max_length: int | None = Field(128, ge=8, description="Longest row in tokens")
+    learning_rate: float = Field(3e-5, gt=0, description="Highest learning rate; it falls to 0 in a line")
+    dropout: float = Field(0.3, gt=0, lt=1, description="Dropout of the attention's weights")
+
+
+class Supervised(Contrastive):
+    """Supervised contrastive learning (paper, section 4): a query, what answers it, and what does not.
+
+    Examples:
+        l2v train supervised my-encoder --model meta-llama/Llama-3.2-1B --adapters my-mntp --data nli.jsonl,qa.jsonl
+    """
+
+    batch_size: int = Field(512, ge=2, description="Rows of one step, all devices together")
+    learning_rate: float = Field(2e-4, gt=0, description="Highest learning rate; it falls to 0 in a line")
+    warmup_steps: int = Field(300, ge=0, description="Steps over which it rises")
+    scale: float = Field(50.0, gt=0, description="Cosines are multiplied by this in the loss")
+    hard_negatives: int = Field(1, ge=0, description="How many of a row's negatives are taken")
+    distillation: float = Field(
+        0.0, ge=0, le=1, description="Share of the loss that is the distance to the vectors of a teacher in the rows"
+    )

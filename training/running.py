@@ -1,0 +1,163 @@
+"""A run from start to end: arguments of the trainer, checkpoints, resume, and what is left behind."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors import SafetensorError
+from transformers import TrainingArguments
+
+from training import card, memory
+from training.errors import TrainingError
+from training.recipes import Recipe
+from training.student import Student
+
+logger = logging.getLogger(__name__)
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+_RECIPE = "recipe.json"
+
+
+def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
+    """What transformers' Trainer is told, from a recipe.
+
+    Raises:
+        TrainingError: if the batch cannot be shared out.
+    """
+    cpu = recipe.device == "cpu"
+    bf16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and not cpu and torch.cuda.is_available())
+    common = {
+        "output_dir": str(checkpoints(recipe)),
+        "max_steps": recipe.steps,
+        "learning_rate": recipe.learning_rate,
+        "warmup_steps": recipe.warmup_steps,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "lr_scheduler_type": "linear",
+        "logging_steps": recipe.log_steps,
+        "logging_nan_inf_filter": False,
+        "save_steps": recipe.save_steps,
+        "save_total_limit": 2,
+        "seed": recipe.seed,
+        "bf16": bf16,
+        "use_cpu": cpu,
+        "ddp_find_unused_parameters": False,
+        "remove_unused_columns": False,
+        "dataloader_drop_last": bool(more),
+        "average_tokens_across_devices": False,
+        "report_to": "none",
+        "fsdp": recipe.fsdp,
+    }
+    args = kind(**common, **more)
+    share, rest = divmod(recipe.batch_size, args.world_size)
+    # A contrastive batch is one whole: the gradient cache divides it, not the accumulation of gradients.
+    rows = share if more or not recipe.micro_batch else recipe.micro_batch
+    if rest or not share or share % rows:
+        raise TrainingError(
+            f"a batch of {recipe.batch_size} rows cannot be shared out evenly to {args.world_size} devices"
+            + (f" in parts of {rows} (--micro-batch)" if rows != share else "")
+        )
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = rows, share // rows
+    return args
+
+
+def prepare(recipe: Recipe) -> None:
+    """What can be known before anything is loaded.
+
+    Raises:
+        TrainingError: if memory will not suffice, or the folder holds something else.
+    """
+    state = PartialState(cpu=recipe.device == "cpu")
+    memory.check(recipe, state.num_processes)
+    if state.is_main_process:
+        _claim(recipe)
+
+
+def checkpoints(recipe: Recipe) -> Path:
+    return recipe.out / "checkpoints"
+
+
+class Saving:
+    """For trainers: checkpoints hold the adapter alone, and a run that was cut off goes on where it stood."""
+
+    recipe: Recipe
+    student: Student
+
+    def run(self) -> None:
+        """Trains to the end and leaves the adapter and its card in `recipe.out`.
+
+        Raises:
+            TrainingError: if the disk is full.
+        """
+        # Gradients of micro batches are averaged by the trainer, whatever the model's forward accepts.
+        self.model_accepts_loss_kwargs = False
+        last = _last(checkpoints(self.recipe))
+        if last is not None:
+            logger.info("going on from %s", last.name)
+        try:
+            self.train(resume_from_checkpoint=str(last) if last else None)
+            losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
+            if self.is_world_process_zero():
+                self.student.save(self.recipe.out)
+                card.write(self.recipe, self.student, losses)
+                shutil.rmtree(checkpoints(self.recipe))
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{self.recipe.out} cannot be written ({error}): {_KEPT}") from error
+        except RuntimeError as error:
+            # torch.save says so in this way alone.
+            if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+                raise
+            raise TrainingError(f"{self.recipe.out} cannot be written: is the disk full? {_KEPT}") from error
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = output_dir or str(checkpoints(self.recipe))
+        self.student.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PeftModel | None = None) -> None:
+        set_peft_model_state_dict(self.student.model, load_peft_weights(resume_from_checkpoint, device="cpu"))
+
+
+_KEPT = "the last whole checkpoint is as it was, and the same command goes on from it"
+
+
+def _claim(recipe: Recipe) -> None:
+    """Makes the folder this run's, or sees that it is already."""
+    file = recipe.out / _RECIPE
+    told = json.loads(recipe.model_dump_json(exclude={"out", "config"}))
+    if (recipe.out / "adapter_model.safetensors").exists():
+        raise TrainingError(f"{recipe.out} holds an adapter already: choose another folder")
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if different := sorted(name for name in told | before if told.get(name) != before.get(name)):
+            name = different[0]
+            raise TrainingError(
+                f"{recipe.out} holds a run with {name} {before.get(name)}, not {told.get(name)}: "
+                "choose another folder, or delete that one"
+            )
+    elif recipe.out.exists() and any(path.name != checkpoints(recipe).name for path in recipe.out.iterdir()):
+        raise TrainingError(f"{recipe.out} is not empty and holds no run of ours: choose another folder")
+    try:
+        recipe.out.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{recipe.out} cannot be written ({error.strerror})") from error
+
+
+def _last(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: the trainer's state is its last file."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in reversed(found):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.info("%s was cut off while it was written, and is left out", path.name)
+            shutil.rmtree(path)
+        else:
+            return path
+    return None

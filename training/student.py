@@ -1,0 +1,126 @@
+"""The model that learns: base and earlier adapters merged, a new LoRA adapter on top.
+
+It is loaded by what loads a served model, and runs the same attention, templates and pooling.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
+
+from models import Encoder, load
+from models.batch import Batch
+from models.encoder import hidden_states
+from models.loading import resolve_chain
+from models.sources import Source
+from training.errors import TrainingError
+from training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Student:
+    """What is trained.
+
+    Attributes:
+        encoder: the merged model underneath, with its tokenization.
+        model: the same with the new adapter: only that is trained.
+        causal: see `Recipe.bidirectional`.
+        base: where the weights of the base model are.
+        behind: the source that the adapter is trained on: the last adapter merged, or the base.
+    """
+
+    encoder: Encoder
+    model: PeftModel
+    causal: bool
+    base: Source
+    behind: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, dropout: float = 0.0) -> "Student":
+        """Loads and merges what the recipe names, and puts a new adapter on it.
+
+        Args:
+            recipe: which model, and what adapter.
+            dropout: of the attention's weights.
+
+        Raises:
+            ModelError: if the model cannot be loaded.
+            TrainingError: if it lacks a module that is to be adapted.
+        """
+        encoder = load(
+            recipe.model,
+            recipe.adapters,
+            dtype=recipe.dtype,
+            device="cpu",  # the trainer moves it to its own device
+            pooling=recipe.pooling,
+            max_length=recipe.max_length,
+            doc_max_length=recipe.doc_max_length,
+            skip_instruction=recipe.skip_instruction,
+            template=recipe.template,
+        )
+        base, chain = resolve_chain(recipe.model, recipe.adapters)
+        names = {name.rpartition(".")[2] for name, _ in encoder.model.named_modules()}
+        if missing := [target for target in recipe.lora_targets if target not in names]:
+            raise TrainingError(
+                f"{base.name} has no module {missing[0]}: name those to adapt with --lora-targets "
+                f"({', '.join(sorted(name for name in names if name.endswith('_proj')))} are there)"
+            )
+        encoder.model.config.attention_dropout = dropout
+        for module in encoder.model.modules():
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = dropout
+        torch.manual_seed(recipe.seed)
+        config = LoraConfig(
+            r=recipe.lora_r,
+            lora_alpha=recipe.lora_alpha,
+            lora_dropout=recipe.lora_dropout,
+            target_modules=list(recipe.lora_targets),
+        )
+        model = get_peft_model(encoder.model, config)
+        model.peft_config["default"].target_modules = sorted(recipe.lora_targets)
+        if recipe.gradient_checkpointing:
+            encoder.model.activation_checkpointing_enable({"use_reentrant": False})
+        behind = str(chain[-1].name) if chain else base.name
+        return cls(encoder, model, not recipe.bidirectional, base, behind)
+
+    def hidden_states(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """[T, d], through `model`: this student's, or what a trainer has wrapped around it."""
+        return hidden_states(model, batch, causal=self.causal)
+
+    def head(self) -> torch.Tensor:
+        """[vocabulary, d]: the base model's language-modelling head, which is not trained.
+
+        Raises:
+            TrainingError: if the base has none, or one with a bias.
+        """
+        if self.encoder.model.config.tie_word_embeddings:
+            return self.encoder.model.get_input_embeddings().weight.detach()
+        for file in sorted(self.base.folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as weights:
+                names = set(weights.keys())
+                if "lm_head.bias" in names:
+                    raise TrainingError(f"{self.base.name} has a head with a bias, which MNTP here does not support")
+                if "lm_head.weight" in names:
+                    head: torch.Tensor = weights.get_tensor("lm_head.weight").to(self.encoder.model.dtype)
+                    return head
+        raise TrainingError(
+            f"{self.base.name} has no language-modelling head (lm_head.weight): MNTP needs a whole decoder checkpoint"
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the adapter in the layout of the published ones, with the tokenizer and what to load it on."""
+        config = self.model.peft_config["default"]
+        config.base_model_name_or_path = self.behind
+        self.model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+        self.encoder.tokenizer.save_pretrained(str(folder))
+        settings = {
+            "pooling_mode": self.encoder.pooling,
+            "max_length": self.encoder.tokenization.max_length,
+            "doc_max_length": self.encoder.tokenization.doc_max_length,
+            "skip_instruction": self.encoder.tokenization.skip_instruction,
+        }
+        (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from rich_argparse import RawDescriptionRichHelpFormatter
 
 from app.bulk.errors import BulkError
 from app.commands.embed import Embed
+from app.commands.evaluate import Evaluate
 from app.commands.export import Export
 from app.commands.info import Info
 from app.commands.serve import Serve
@@ -77,6 +78,7 @@ class L2v(BaseSettings):
     tokenize: CliSubCommand[Tokenize] = Field(description="Show a text's tokens and which are pooled")
     export: CliSubCommand[Export] = Field(description="Write the merged encoder as a folder")
     train: CliSubCommand[Train] = Field(description="Make an encoder of a decoder")
+    evaluate: CliSubCommand[Evaluate] = Field(description="Score an encoder on tasks of mteb")
     completion: CliSubCommand[Completion] = Field(description="Print the shell's completion script")
 
     def cli_cmd(self) -> None:

@@ -1,0 +1,129 @@
+"""`l2v evaluate` on a task of its own, since mteb's data are on the Hub."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from mteb.abstasks.sts import AbsTaskSTS
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.types import PromptType
+from scipy.stats import spearmanr
+
+from app.commands.evaluate import Evaluate
+from models import Encoder, Input, load
+from tests.bulk.shell import call
+from tests.serving import ServerProcess
+from training.errors import TrainingError
+from training.evaluation import Evaluated, evaluate, read_instructions, tasks_named
+
+ROWS = [
+    ("a cat sits on a mat", "a cat is on a mat", 4.8),
+    ("a cat sits on a mat", "stocks fell sharply on Monday", 0.1),
+    ("the car is fast", "the automobile is quick", 4.5),
+    ("he plays the guitar", "she cooks a meal", 0.8),
+    ("rivers flow to the sea", "a river runs into the ocean", 4.2),
+    ("open the file", "close the window", 1.5),
+]
+
+
+class Small(AbsTaskSTS):
+    """Six pairs."""
+
+    metadata = TaskMetadata(
+        name="SmallSTS", description="Six pairs.", dataset={"path": "nobody/none", "revision": "none"}, type="STS",
+        category="t2t", eval_splits=["test"], eval_langs=["eng-Latn"], main_score="cosine_spearman",
+        date=("2024-01-01", "2024-12-31"), domains=["Written"], task_subtypes=[], license="mit", annotations_creators="derived",
+        dialect=[], sample_creation="created", bibtex_citation="", reference=None,
+    )  # fmt: skip
+
+    def load_data(self, *args: Any, **kwargs: Any) -> None:
+        columns = dict(zip(("sentence1", "sentence2", "score"), map(list, zip(*ROWS, strict=True)), strict=True))
+        self.dataset = {"test": Dataset.from_dict(columns)}
+        self.data_loaded = True
+
+
+def expected(encoder: Encoder, instruction: str) -> float:
+    a, b = (encoder.encode([Input(row[side], instruction) for row in ROWS]).astype(np.float64) for side in (0, 1))
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return float(spearmanr(cosines, [row[2] for row in ROWS])[0])
+
+
+@pytest.fixture(scope="module")
+def built_in() -> Encoder:
+    return load("demo")
+
+
+def test_the_score_is_that_of_the_encoders_vectors(built_in: Encoder, tmp_path: Path) -> None:
+    """Both sides under the instruction: the task is symmetric."""
+    instruction = "Retrieve semantically similar text."
+    model = Evaluated("demo", built_in.encode, {"SmallSTS": instruction})
+    (score,) = evaluate(model, [Small()], tmp_path)
+    assert score.score == pytest.approx(expected(built_in, instruction), abs=1e-5)
+    assert (score.metric, score.instruction) == ("cosine_spearman", instruction)
+
+
+def test_a_service_scores_as_its_encoder(demo: ServerProcess, tmp_path: Path) -> None:
+    command = Evaluate(tasks=("STSBenchmark",), url=f"http://localhost:{demo.port}")
+    name, encode = command._there()
+    assert name == "demo"
+    (there,) = evaluate(Evaluated(name, encode, {}), [Small()], tmp_path / "there")
+    (here,) = evaluate(Evaluated("here", load("demo").encode, {}), [Small()], tmp_path / "here")
+    assert there.score == pytest.approx(here.score, abs=1e-6)
+
+
+def test_a_task_with_a_result_is_not_run_again(built_in: Encoder, tmp_path: Path) -> None:
+    runs = []
+
+    def encode(inputs: Any) -> Any:
+        runs.append(len(inputs))
+        return built_in.encode(inputs)
+
+    model = Evaluated("demo", encode, {})
+    first = evaluate(model, [Small()], tmp_path)
+    before = len(runs)
+    assert evaluate(model, [Small()], tmp_path) == first
+    assert len(runs) == before > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "side", "instruction"),
+    [
+        ("Find:", PromptType.query, "Find:"),
+        ("Find:", PromptType.document, ""),
+        ("Find:", None, "Find:"),
+        ({"query": "Ask:", "document": "Say:"}, PromptType.document, "Say:"),
+        ({"query": "Ask:"}, PromptType.document, ""),
+    ],
+)
+def test_documents_go_without_the_queries_instruction(given: Any, side: PromptType | None, instruction: str) -> None:
+    model = Evaluated("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {"T": given})
+    assert model.instruction(SimpleNamespace(name="T", prompt=None), side) == instruction  # type: ignore[arg-type]
+
+
+def test_mteb_says_what_to_ask_where_nobody_else_does() -> None:
+    model = Evaluated("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {})
+    (task,) = tasks_named(["SciFact"])
+    assert model.instruction(task.metadata, PromptType.query).startswith("Given a scientific claim")
+    assert model.instruction(task.metadata, PromptType.document) == ""
+
+
+def test_what_cannot_be_evaluated_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="mteb has no such task"):
+        tasks_named(["NoSuchTask"])
+    for content in ("[]", '{"T": 3}', '{"T": {"passage": "x"}}', "{"):
+        file = tmp_path / "instructions.json"
+        file.write_text(content)
+        with pytest.raises(TrainingError, match=str(file)):
+            read_instructions(file)
+    ended = call(capsys, "evaluate", "SciFact", "--out", tmp_path / "out")
+    assert "the data of SciFact cannot be fetched" in f"{ended.status} {ended.err}"
+
+
+def test_results_stay_as_json(built_in: Encoder, tmp_path: Path) -> None:
+    evaluate(Evaluated("demo", built_in.encode, {}), [Small()], tmp_path)
+    (file,) = tmp_path.rglob("SmallSTS.json")
+    assert json.loads(file.read_text())["task_name"] == "SmallSTS"

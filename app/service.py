@@ -209,8 +209,8 @@ class Service:
         cut = [index for index, encoding in enumerate(encodings) if encoding.truncated]
         if cut and not truncate:
             raise TooLongError(
-                f"text has more than {self.encoder.tokenization.doc_max_length} tokens, or more than "
-                f"{self.encoder.max_length} with its instruction, and truncate is false",
+                f"text has more than {self.encoder.tokenization.doc_max_length} tokens (doc_max_length), or more than "
+                f"{self.encoder.max_length} with its instruction (max_length), and truncate is false",
                 side.param(cut[0], "text"),
             )
         self.metrics.inputs.inc(len(encodings))

@@ -14,8 +14,8 @@ _SILENT = {"cuda-toolkit": "none stated; holds no files, and asks for the nvidia
 _HEAD = """# Licences
 
 What the image holds beside l2v itself, which is under the MIT licence. `make licences` writes this list from the
-packages' own metadata, as installed from `docker/requirements.txt`. The web page's Chart.js and the API page's Swagger UI
-have theirs beside them, in `app/playground/vendor/LICENSES.txt` and `app/swagger/LICENSE.txt`.
+packages' own metadata, as installed from `docker/requirements.txt`. The web page's Chart.js and the API page's
+Swagger UI have theirs beside them, in `app/playground/vendor/LICENSES.txt` and `app/swagger/LICENSE.txt`.
 
 | package | version | licence |
 |---|---|---|"""

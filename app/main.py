@@ -97,7 +97,7 @@ def create_app(
     paths = frozenset({*app.openapi()["paths"], "/", "/docs", "/openapi.json"})
     app.add_middleware(Telemetry, metrics=metrics, paths=paths, trace=tracing.record if tracing else None)
     if tracing:
-        tracing.instrument(app)
+        tracing.instrument(app, paths)
     return app
 
 

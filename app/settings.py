@@ -92,10 +92,17 @@ class Settings(ModelSettings):
     max_header_bytes: int = Field(
         32_768, ge=1024, description="Size of a request's path and headers, 32 bytes added for each header"
     )
-    request_timeout: float = Field(120.0, gt=0, description="Seconds until a request is given up with 504")
-    engine_timeout: float = Field(120.0, ge=2, description="Seconds of one forward pass until `/health` says 503")
+    request_timeout: float = Field(
+        120.0, gt=0, allow_inf_nan=False, description="Seconds until a request is given up with 504"
+    )
+    engine_timeout: float = Field(
+        120.0, ge=2, allow_inf_nan=False, description="Seconds of one forward pass until `/health` says 503"
+    )
     drain_timeout: float = Field(
-        30.0, gt=0, description="Seconds that SIGTERM leaves for what was accepted; new requests get 503"
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that SIGTERM leaves for what was accepted; new requests get 503",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
 

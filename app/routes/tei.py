@@ -102,6 +102,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> list[list[T
 async def decode(request: DecodeRequest, service: ServiceDep) -> list[str]:
     """Token ids as texts."""
     rows = request.ids if isinstance(request.ids[0], list) else [request.ids]
+    service.check_count(len(rows), ["ids"])
     decode_row = partial(service.decode, param="ids", skip_special_tokens=request.skip_special_tokens)
     return await asyncio.to_thread(lambda: [decode_row(ids) for ids in rows])
 

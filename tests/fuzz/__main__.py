@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: more than 10,000 requests of every kind to a real server, and the figures as one line of JSON.
+"""`python -m tests.fuzz`: more than 10,000 odd requests to a real server, and the figures as one line of JSON.
 
 Ends with status 1 where an answer breaks a promise, and prints each such request.
 """

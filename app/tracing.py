@@ -62,7 +62,14 @@ def _hide(paths: frozenset[str]) -> Callable[[Any, Any], None]:
         for name in ("http.url", "http.target", "url.full", "url.path"):
             if name in (span.attributes or {}):
                 span.set_attribute(name, path)
-        for name in ("url.query", "http.user_agent", "user_agent.original", "http.host", "server.address"):
+        for name in (
+            "url.query",
+            "http.user_agent",
+            "user_agent.original",
+            "http.host",
+            "http.server_name",
+            "server.address",
+        ):
             if name in (span.attributes or {}):
                 span.set_attribute(name, "")
 

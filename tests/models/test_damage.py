@@ -110,7 +110,6 @@ def test_a_damaged_record_of_a_vector_is_refused(merged: Path) -> None:
         {"vector": "AAA="},
         {"text": 5},
         {"way": None},
-        {"text": " "},
     ):
         path.write_text(json.dumps(content | change))
         checksums.write(merged)

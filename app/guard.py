@@ -25,7 +25,8 @@ class Guard:
         try:
             headers = Headers(scope=scope)
             self._keys.check(scope["path"], headers)
-            _check_media_type(headers)
+            if scope["method"] == "POST":
+                _check_media_type(headers)
             async with asyncio.timeout(self._timeout):
                 body = await self._read(headers, receive)
         except (ServiceError, TimeoutError) as caught:

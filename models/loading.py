@@ -70,7 +70,6 @@ def load(
         for adapter in chain:
             decoder = merge(decoder, adapter)
     decoder = _move(decoder, place)
-    _check_finite(base, decoder)
     verify(decoder)
 
     # Like the reference, the tokenizer of the repository that was named, where it brings one.
@@ -236,16 +235,6 @@ def _decoder(base: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
             f"{missing[0]} among them; fetch it again"
         )
     return decoder
-
-
-def _check_finite(base: Source, decoder: PreTrainedModel) -> None:
-    """The probe sees the few tokens that it runs; a damaged row of the embeddings may be another's."""
-    for name, weight in decoder.named_parameters():
-        # A sum is NaN or infinite where a number is, and takes no memory of the weight's size.
-        if not weight.sum(dtype=torch.float32).isfinite():
-            raise ModelError(
-                f"{name} of {base.name} holds NaN or infinity: its weights are damaged, or need another dtype"
-            )
 
 
 def _check_lengths(config: PreTrainedConfig, max_length: int) -> None:

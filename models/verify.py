@@ -22,9 +22,10 @@ def verify(model: PreTrainedModel) -> None:
     Raises:
         UnsupportedModelError: if a change of the last token leaves the first one's hidden state as it was (the model
             runs causally), or if a sequence sees its neighbours in a packed row.
-        ModelError: if hidden states are not finite.
+        ModelError: if weights or hidden states are not finite.
     """
     architecture = type(model).__name__
+    _check_finite(model)
     tokens = [(7919 * i + 13) % model.config.vocab_size for i in range(_LENGTH + 1)]
     sequence, changed = tokens[:-1], tokens[:-2] + tokens[-1:]
     try:
@@ -48,6 +49,16 @@ def verify(model: PreTrainedModel) -> None:
         raise UnsupportedModelError(
             f"{architecture} mixes the sequences of a batch: it cannot be served without padding"
         )
+
+
+def _check_finite(model: PreTrainedModel) -> None:
+    """The probe sees the few tokens that it runs; a damaged row of the embeddings may be another's."""
+    for name, weight in model.named_parameters():
+        # A sum is NaN or infinite where a number is, and takes no memory of the weight's size.
+        if not weight.sum(dtype=torch.float32).isfinite():
+            raise ModelError(
+                f"{name} of {type(model).__name__} holds NaN or infinity: it is damaged, or needs another dtype"
+            )
 
 
 def _run(model: PreTrainedModel, sequences: list[list[int]]) -> torch.Tensor:

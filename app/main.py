@@ -50,7 +50,8 @@ def create_app(
     """
     metrics = Metrics()
     service = Service(settings, metrics)
-    keys = Keys(settings.read_keys(), settings.protect_metrics, settings.protect_docs)
+    given = settings.read_keys()
+    keys = Keys(given, settings.protect_metrics, settings.protect_docs)
     tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
@@ -75,8 +76,9 @@ def create_app(
     )
     app.state.service = service
     # The guard has checked the key by then; this tells the API's readers that there is one.
+    keyed = [Depends(HTTPBearer(auto_error=False))] if given else []
     for router in (native.router, openai.router, tei.router, ops.router):
-        app.include_router(router, dependencies=[Depends(HTTPBearer(auto_error=False))])
+        app.include_router(router, dependencies=keyed)
     app.include_router(pages.docs)
     if settings.playground:
         app.include_router(pages.playground)
@@ -108,7 +110,7 @@ def _prune(app: FastAPI, keys: Keys) -> None:
             if path.startswith(("/v1/", "/tei")):
                 operation["responses"].pop("422", None)
             if not keys.guard(path):
-                operation.pop("security")
+                operation.pop("security", None)
 
 
 def load_encoder(settings: ModelSettings) -> Encoder:

@@ -136,6 +136,7 @@ class Telemetry:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
                 if timings:
                     headers["Server-Timing"] = timings.header()
             await send(message)

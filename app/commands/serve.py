@@ -50,7 +50,6 @@ class Serve(Settings):
             log_config=None,
             access_log=False,
             server_header=False,
-            headers=[("X-Content-Type-Options", "nosniff")],
             http=partial(Protocol, max_header_bytes=self.max_header_bytes),  # type: ignore[arg-type]
             ws="none",  # a handshake would be logged with its path and its key
             timeout_graceful_shutdown=1,  # the server below has waited already

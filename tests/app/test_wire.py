@@ -5,6 +5,7 @@ import json
 import socket
 import time
 import zlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -49,6 +50,14 @@ def error(answer: bytes) -> dict[str, str]:
     return content
 
 
+@pytest.fixture(scope="module")
+def wired() -> Iterator[ServerProcess]:
+    """A server of its own, whose log may fill with what it is sent."""
+    with ServerProcess() as process:
+        process.wait_ready()
+        yield process
+
+
 SMUGGLED = {
     "length and chunks": POST + length(chunked() + HIDDEN) + b"Transfer-Encoding: chunked\r\n\r\n" + chunked() + HIDDEN,
     "chunks and length": POST + b"Transfer-Encoding: chunked\r\n" + length(b"1") + b"\r\n" + chunked(BODY) + HIDDEN,
@@ -81,26 +90,26 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("name", SMUGGLED)
-def test_what_two_parsers_could_read_in_two_ways_is_refused(name: str, demo: ServerProcess) -> None:
+def test_what_two_parsers_could_read_in_two_ways_is_refused(name: str, wired: ServerProcess) -> None:
     """One answer, of the table, and the end: nothing that stands behind is read as a second request."""
-    (answer,) = exchange(demo, SMUGGLED[name])
+    (answer,) = exchange(wired, SMUGGLED[name])
     assert status(answer) == 400
     assert error(answer) == {"type": "malformed", "message": "the request is no HTTP/1.1", "param": "request"}
     assert b"connection: close" in answer.lower()
 
 
-def test_a_body_behind_an_upgrade_is_no_second_request(demo: ServerProcess) -> None:
+def test_a_body_behind_an_upgrade_is_no_second_request(wired: ServerProcess) -> None:
     for protocol in (b"h2c", b"websocket"):
         upgrade = b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\n"
-        answers = exchange(demo, POST + upgrade + length(HIDDEN) + b"\r\n" + HIDDEN)
+        answers = exchange(wired, POST + upgrade + length(HIDDEN) + b"\r\n" + HIDDEN)
         assert [status(answer) for answer in answers] in ([400], [422])
 
 
-def test_requests_in_a_row_are_answered_in_their_order(demo: ServerProcess) -> None:
+def test_requests_in_a_row_are_answered_in_their_order(wired: ServerProcess) -> None:
     """The strictness above does not cost what is allowed."""
     whole = POST + length() + b"\r\n" + BODY
     answers = exchange(
-        demo, whole + HIDDEN + POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(BODY[:9], BODY[9:])
+        wired, whole + HIDDEN + POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(BODY[:9], BODY[9:])
     )
     assert [status(answer) for answer in answers] == [200, 200, 200]
     assert [b"embeddings" in answer for answer in answers] == [True, False, True]
@@ -117,18 +126,18 @@ def test_requests_in_a_row_are_answered_in_their_order(demo: ServerProcess) -> N
         (b"Transfer-Encoding: gzip, chunked\r\n", "transfer-encoding"),
     ],
 )
-def test_a_compressed_body_is_refused_and_never_unpacked(headers: bytes, param: str, demo: ServerProcess) -> None:
+def test_a_compressed_body_is_refused_and_never_unpacked(headers: bytes, param: str, wired: ServerProcess) -> None:
     bomb = zlib.compress(b" " * 50_000_000) if b"deflate" in headers else gzip.compress(b" " * 50_000_000)
     framing = b"\r\n" + chunked(bomb) if b"Transfer" in headers else length(bomb) + b"\r\n" + bomb
-    answer = exchange(demo, POST + headers + framing)[0]
+    answer = exchange(wired, POST + headers + framing)[0]
     assert (status(answer), error(answer)["param"]) == (415, param)
 
 
-def test_headers_are_bounded_to_the_byte(demo: ServerProcess) -> None:
+def test_headers_are_bounded_to_the_byte(wired: ServerProcess) -> None:
     """The path, and each header with its overhead."""
     fixed = len(b"/info") + len(b"host") + len(b"x") + len(b"x") + 2 * _OVERHEAD
     for size, expected in ((LIMIT - fixed, 200), (LIMIT - fixed + 1, 431)):
-        (answer,) = exchange(demo, b"GET /info HTTP/1.1\r\nHost: x\r\nX: " + b"a" * size + b"\r\n\r\n")
+        (answer,) = exchange(wired, b"GET /info HTTP/1.1\r\nHost: x\r\nX: " + b"a" * size + b"\r\n\r\n")
         assert status(answer) == expected
 
 
@@ -141,18 +150,18 @@ def test_headers_are_bounded_to_the_byte(demo: ServerProcess) -> None:
     ],
 )
 def test_too_many_or_too_large_headers_are_refused_by_the_name_of_the_limit(
-    path: str, request_: bytes, demo: ServerProcess
+    path: str, request_: bytes, wired: ServerProcess
 ) -> None:
-    (answer,) = exchange(demo, request_)
+    (answer,) = exchange(wired, request_)
     assert status(answer) == 431
     assert error(answer)["message"] == f"the headers are larger than {LIMIT} bytes (max_header_bytes)"
     assert error(answer)["type"] == ("invalid_request_error" if path.startswith("/v1") else "headers_too_large")
 
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\nX"])
-def test_a_head_that_never_ends_is_cut_off(start: bytes, demo: ServerProcess) -> None:
+def test_a_head_that_never_ends_is_cut_off(start: bytes, wired: ServerProcess) -> None:
     sent = 0
-    with socket.create_connection(("127.0.0.1", demo.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", wired.port), timeout=10) as connection:
         connection.sendall(start)
         try:
             while sent < 100_000_000:
@@ -163,9 +172,9 @@ def test_a_head_that_never_ends_is_cut_off(start: bytes, demo: ServerProcess) ->
     assert sent < 20_000_000
 
 
-def test_headers_in_small_pieces_are_read(demo: ServerProcess) -> None:
+def test_headers_in_small_pieces_are_read(wired: ServerProcess) -> None:
     """Pieces of a head are counted, not mistaken for one without end."""
-    with socket.create_connection(("127.0.0.1", demo.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", wired.port), timeout=10) as connection:
         for byte in HIDDEN:
             connection.sendall(bytes([byte]))
             time.sleep(0.002)
@@ -190,9 +199,9 @@ def test_headers_in_small_pieces_are_read(demo: ServerProcess) -> None:
         "/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
     ],
 )
-def test_no_path_leads_out_of_the_pages(path: str, demo: ServerProcess) -> None:
+def test_no_path_leads_out_of_the_pages(path: str, wired: ServerProcess) -> None:
     """As it stands on the wire: clients tidy such paths before they send them."""
-    (answer,) = exchange(demo, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    (answer,) = exchange(wired, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert status(answer) == 404
     assert b"root:" not in answer
     assert b"import" not in answer

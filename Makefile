@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test lint docs goldens clean
+.PHONY: serve test lint docs lock licences goldens clean
 
 serve: .venv/serve  ## Serve the built-in model, or what L2V_MODEL names, on port 8080
 	$(BIN)/l2v serve
@@ -22,13 +22,22 @@ docs: .venv/test  ## Write the generated parts of the docs anew, and build the s
 	$(BIN)/python -m docs.pages
 	$(BIN)/zensical build --strict
 
+lock: .venv/test  ## Pin what the image installs, with hashes, to the newest that pyproject.toml allows
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --python-version 3.11 \
+	    --custom-compile-command "make lock" --output-file docker/requirements.txt pyproject.toml
+
+licences:  ## List the licences of what the image installs (fetches some 3 GB)
+	$(PYTHON) -m venv --clear .venv-image
+	.venv-image/bin/pip install --quiet --require-hashes --only-binary :all: -r docker/requirements.txt
+	.venv-image/bin/python docker/licences.py > docker/licences.md
+
 goldens:  ## Make the parity stacks and goldens anew with the reference, in a venv of its own
 	$(PYTHON) -m venv .venv-reference
 	.venv-reference/bin/pip install --quiet -r tests/parity/requirements.txt
 	.venv-reference/bin/python tests/parity/generate.py
 
 clean:
-	rm -rf .venv .venv-clients .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-clients .venv-image .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "l2v needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 1; }

@@ -21,6 +21,7 @@ from pydantic_settings import (
 from rich_argparse import RawDescriptionRichHelpFormatter
 
 from app.bulk.errors import BulkError
+from app.commands.check import Check
 from app.commands.embed import Embed
 from app.commands.evaluate import Evaluate
 from app.commands.export import Export
@@ -72,6 +73,7 @@ class L2v(BaseSettings):
     )
 
     serve: CliSubCommand[Serve] = Field(description="Serve an encoder over HTTP")
+    check: CliSubCommand[Check] = Field(description="Prove that the configured model may serve")
     embed: CliSubCommand[Embed] = Field(description="Embed a file of texts")
     similarity: CliSubCommand[Similarity] = Field(description="Compare a query with documents")
     info: CliSubCommand[Info] = Field(description="Say what a model is")

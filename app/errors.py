@@ -10,6 +10,7 @@ Exception
     ├── MediaTypeError       415
     ├── InvalidError         422
     ├── OverloadedError      429, with Retry-After
+    ├── HeadersTooLargeError 431
     ├── InternalError        500
     ├── UnavailableError     503
     └── DeadlineError        504
@@ -42,7 +43,7 @@ class ServiceError(Exception):
 
 
 class MalformedError(ServiceError):
-    status, type, meaning = 400, "malformed", "The body is no JSON."
+    status, type, meaning = 400, "malformed", "The body is no JSON, or the request no HTTP."
     openai, tei = (400, "invalid_request_error"), (400, "Validation")
 
 
@@ -67,7 +68,11 @@ class TooLargeError(ServiceError):
 
 
 class MediaTypeError(ServiceError):
-    status, type, meaning = 415, "unsupported_media_type", "The Content-Type is not application/json."
+    status, type, meaning = (
+        415,
+        "unsupported_media_type",
+        "The Content-Type is not application/json, or the body is compressed.",
+    )
     openai, tei = (415, "invalid_request_error"), (415, "Validation")
 
 
@@ -92,6 +97,11 @@ class OverloadedError(ServiceError):
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)})
+
+
+class HeadersTooLargeError(ServiceError):
+    status, type, meaning = 431, "headers_too_large", "The headers and the path are too large."
+    openai, tei = (431, "invalid_request_error"), (431, "Validation")
 
 
 class InternalError(ServiceError):

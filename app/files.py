@@ -36,9 +36,10 @@ class Files:
         }
         self._headers = {
             "Content-Security-Policy": policy,
+            "Cross-Origin-Opener-Policy": "same-origin",
             "Cross-Origin-Resource-Policy": "same-origin",
+            "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
             "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
             # Kept, and asked about each time: the names stay the same from version to version.
             "Cache-Control": "no-cache",
         }

@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app import __version__
 from app.errors import TABLE, EmptyError, InvalidError, MalformedError, NotFoundError, ServiceError, answer
 from app.guard import Guard
+from app.keys import Keys
 from app.routes import native, openai, ops, pages, tei
 from app.schemas.inputs import param_of
 from app.service import Service
@@ -49,6 +50,8 @@ def create_app(
     """
     metrics = Metrics()
     service = Service(settings, metrics)
+    given = settings.read_keys()
+    keys = Keys(given, settings.protect_metrics, settings.protect_docs)
     tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
@@ -73,7 +76,7 @@ def create_app(
     )
     app.state.service = service
     # The guard has checked the key by then; this tells the API's readers that there is one.
-    keyed = [Depends(HTTPBearer(auto_error=False))] if settings.api_keys else []
+    keyed = [Depends(HTTPBearer(auto_error=False))] if given else []
     for router in (native.router, openai.router, tei.router, ops.router):
         app.include_router(router, dependencies=keyed)
     app.include_router(pages.docs)
@@ -84,7 +87,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(
         Guard,
-        keys=[key.get_secret_value() for key in settings.api_keys],
+        keys=keys,
         max_body_bytes=settings.max_body_bytes,
         timeout=settings.request_timeout,
     )
@@ -92,20 +95,22 @@ def create_app(
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
-    _prune(app)
+    _prune(app, keys)
     paths = frozenset({*app.openapi()["paths"], "/", "/docs", "/openapi.json"})
     app.add_middleware(Telemetry, metrics=metrics, paths=paths, trace=tracing.record if tracing else None)
     if tracing:
-        tracing.instrument(app)
+        tracing.instrument(app, paths)
     return app
 
 
-def _prune(app: FastAPI) -> None:
-    """Takes FastAPI's own 422 out of the promises of the surfaces that say it with another status."""
+def _prune(app: FastAPI, keys: Keys) -> None:
+    """Takes out of the promises what a surface says with another status, and the key where none is wanted."""
     for path, operations in app.openapi()["paths"].items():
-        if path.startswith(("/v1/", "/tei")):
-            for operation in operations.values():
+        for operation in operations.values():
+            if path.startswith(("/v1/", "/tei")):
                 operation["responses"].pop("422", None)
+            if not keys.guard(path):
+                operation.pop("security", None)
 
 
 def load_encoder(settings: ModelSettings) -> Encoder:

@@ -157,7 +157,10 @@ class Service:
             **encoder.describe(),
             "limits": {
                 name: getattr(settings, name)
-                for name in ("max_inputs", "max_characters", "max_body_bytes", "max_requests", "max_queue_tokens")
+                for name in (
+                    *("max_inputs", "max_characters", "max_body_bytes", "max_header_bytes"),
+                    *("max_requests", "max_queue_tokens"),
+                )
             },
         }
 
@@ -172,13 +175,15 @@ class Service:
                 }[self.state]
             )
 
+    def check_count(self, count: int, names: Sequence[str]) -> None:
+        """Raises `TooLargeError` for too many inputs of the fields so named."""
+        if count > (most := self.settings.max_inputs):
+            raise TooLargeError(f"{' and '.join(names)}: {count} inputs, at most {most} (max_inputs)", names[0])
+
     def check_sizes(self, sides: Sequence[Side]) -> None:
         """Raises `TooLargeError` for too many inputs, `InvalidError` for one too long."""
         limits = self.settings
-        count = sum(len(side.inputs) for side in sides)
-        if count > limits.max_inputs:
-            names = " and ".join(side.name for side in sides)
-            raise TooLargeError(f"{names}: {count} inputs, at most {limits.max_inputs} (max_inputs)", sides[0].name)
+        self.check_count(sum(len(side.inputs) for side in sides), [side.name for side in sides])
         for side in sides:
             for index, input_ in enumerate(side.inputs):
                 for field in ("text", "instruction"):
@@ -209,8 +214,8 @@ class Service:
         cut = [index for index, encoding in enumerate(encodings) if encoding.truncated]
         if cut and not truncate:
             raise TooLongError(
-                f"text has more than {self.encoder.tokenization.doc_max_length} tokens, or more than "
-                f"{self.encoder.max_length} with its instruction, and truncate is false",
+                f"text has more than {self.encoder.tokenization.doc_max_length} tokens (doc_max_length), or more than "
+                f"{self.encoder.max_length} with its instruction (max_length), and truncate is false",
                 side.param(cut[0], "text"),
             )
         self.metrics.inputs.inc(len(encodings))

@@ -74,6 +74,11 @@ class Settings(ModelSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     api_keys: Secrets = Field((), description="Bearer keys, any of which opens the API, comma-separated; unset: open")
+    api_keys_file: Path | None = Field(
+        None, description="File of such keys, one a line, as Docker and Kubernetes mount secrets; read at start"
+    )
+    protect_metrics: bool = Field(False, description="Ask for a key at `/metrics` and `/tei/metrics` too")
+    protect_docs: bool = Field(False, description="Ask for a key at `/docs` and `/openapi.json` too")
     max_batch_tokens: int | None = Field(
         None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
     )
@@ -84,16 +89,46 @@ class Settings(ModelSettings):
     max_inputs: int = Field(2048, ge=1, description="Inputs in one request, both sides of a similarity together")
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
-    request_timeout: float = Field(120.0, gt=0, description="Seconds until a request is given up with 504")
-    engine_timeout: float = Field(120.0, ge=2, description="Seconds of one forward pass until `/health` says 503")
+    max_header_bytes: int = Field(
+        32_768, ge=1024, description="Size of a request's path and headers, 32 bytes added for each header"
+    )
+    request_timeout: float = Field(
+        120.0, gt=0, allow_inf_nan=False, description="Seconds until a request is given up with 504"
+    )
+    engine_timeout: float = Field(
+        120.0, ge=2, allow_inf_nan=False, description="Seconds of one forward pass until `/health` says 503"
+    )
     drain_timeout: float = Field(
-        30.0, gt=0, description="Seconds that SIGTERM leaves for what was accepted; new requests get 503"
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that SIGTERM leaves for what was accepted; new requests get 503",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
 
     def read_prompts(self) -> Prompts:
         """The named prompts; raises `ValueError` for a file that is none."""
         return Prompts.read(self.prompts, self.query_instruction, self.document_instruction)
+
+    def read_keys(self) -> tuple[str, ...]:
+        """The keys given and those of the file; raises `ValueError` for a file that holds none."""
+        given = tuple(key.get_secret_value() for key in self.api_keys)
+        if self.api_keys_file is None:
+            return given
+        try:
+            lines = self.api_keys_file.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "no UTF-8"
+            raise ValueError(f"{self.api_keys_file} cannot be read ({reason})") from error
+        if not (found := tuple(line.strip() for line in lines if line.strip())):
+            raise ValueError(f"{self.api_keys_file} holds no key, and so would leave the service open")
+        return given + found
+
+    @model_validator(mode="after")
+    def _keys_can_be_read(self) -> "Settings":
+        if not self.read_keys() and (self.protect_metrics or self.protect_docs):
+            raise ValueError("protect_metrics and protect_docs need api_keys or api_keys_file")
+        return self
 
     @model_validator(mode="after")
     def _tracing_is_installed(self) -> "Settings":

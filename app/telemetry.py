@@ -9,6 +9,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import prometheus_client
@@ -135,6 +136,7 @@ class Telemetry:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
                 if timings:
                     headers["Server-Timing"] = timings.header()
             await send(message)
@@ -183,8 +185,11 @@ def _log_bug(error: Exception, request_id: str) -> None:
 
 
 def _outline(error: BaseException) -> dict[str, Any]:
-    """An error without its message, which may quote a text or a key."""
-    frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    """An error without its message, which may quote a text or a key, and without the folders of this machine."""
+    frames = [
+        f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
     return {"error": type(error).__name__, "frames": frames[-8:]}
 
 

@@ -1,5 +1,8 @@
 """OpenTelemetry traces: one span a request by the official instrumentation, one below it for each stage."""
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import FastAPI
 
 from app import __version__
@@ -28,8 +31,8 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("l2v")
 
-    def instrument(self, app: FastAPI) -> None:
-        """Puts the instrumentation around the application, outside of all else."""
+    def instrument(self, app: FastAPI, paths: frozenset[str]) -> None:
+        """Puts the instrumentation around the application, outside of all else; only `paths` are named in spans."""
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
         FastAPIInstrumentor.instrument_app(
@@ -37,7 +40,7 @@ class Tracing:
             tracer_provider=self._provider,
             excluded_urls=_UNTRACED,
             exclude_spans=["receive", "send"],
-            server_request_hook=_without_query,
+            server_request_hook=_hide(paths),
         )
 
     def record(self, timings: Timings) -> None:
@@ -51,9 +54,23 @@ class Tracing:
         self._provider.shutdown()
 
 
-def _without_query(span, scope) -> None:  # type: ignore[no-untyped-def]
-    """Leaves out what a caller wrote behind the `?` and says of itself: either may hold a text."""
-    for name in ("http.url", "http.target", "url.full", "url.path"):
-        if name in (span.attributes or {}):
-            span.set_attribute(name, scope["path"])
-    span.set_attribute("url.query", "")
+def _hide(paths: frozenset[str]) -> Callable[[Any, Any], None]:
+    """Takes out of a span what the caller wrote: a path that we do not have, what is behind `?`, and its own name."""
+
+    def hide(span: Any, scope: Any) -> None:
+        path = scope["path"] if scope["path"] in paths else "other"
+        for name in ("http.url", "http.target", "url.full", "url.path"):
+            if name in (span.attributes or {}):
+                span.set_attribute(name, path)
+        for name in (
+            "url.query",
+            "http.user_agent",
+            "user_agent.original",
+            "http.host",
+            "http.server_name",
+            "server.address",
+        ):
+            if name in (span.attributes or {}):
+                span.set_attribute(name, "")
+
+    return hide

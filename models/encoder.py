@@ -29,6 +29,7 @@ class Encoder:
         base: the name of the base model, on which the template depends.
         template: the template's name.
         provenance: each source that was merged, in order: its name, kind and revision.
+        evidence: what loading has proved of it, a line each.
     """
 
     model: PreTrainedModel
@@ -38,6 +39,7 @@ class Encoder:
     base: str
     template: str
     provenance: list[dict[str, str]] = field(default_factory=list)
+    evidence: tuple[str, ...] = ()
 
     @property
     def dimensions(self) -> int:

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from models import checksums
 from models.encoder import Encoder
 from models.errors import ModelError
+from models.known import Known
 
 # How far sentence-transformers' pooling can express ours.
 _SENTENCE_TRANSFORMERS_POOLING = {
@@ -36,7 +38,7 @@ sentence-transformers loads the folder too, with these differences:
 
 
 def export(encoder: Encoder, out: Path) -> None:
-    """Writes safetensors, tokenizer, `l2v.json`, what sentence-transformers needs, and a README.
+    """Writes safetensors, tokenizer, `l2v.json`, what sentence-transformers needs, a README, and how to check them all.
 
     The folder appears whole or not at all: it is written under another name first.
 
@@ -87,6 +89,8 @@ def _write(encoder: Encoder, folder: Path) -> None:
     sources = ", ".join(f"`{source['name']}`" for source in encoder.provenance)
     listed = "\n".join(f"- {limit}" for limit in limits)
     (folder / "README.md").write_text(_CARD.format(base=encoder.base, sources=sources, limits=listed))
+    Known.of(encoder).write(folder)
+    checksums.write(folder)
 
 
 def _own(encoder: Encoder, limits: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Sources → base → adapters → merge → verify: from names to an encoder that is known to work."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pickle import UnpicklingError
 from typing import Any, get_args
 
@@ -12,10 +13,12 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from models import attention
+from models import attention, checksums
 from models.encoder import Encoder
 from models.errors import ModelError, SourceError, UnsupportedModelError, first_line
+from models.known import Known
 from models.published import STACKS
 from models.sources import Kind, Source, label, resolve
 from models.templates import TEMPLATES, TemplateName, eos_for, template_for
@@ -56,6 +59,7 @@ def load(
         ModelError: one sentence that says which source, why, and what to do.
     """
     base, chain = resolve_chain(model, adapters)
+    files = sum(checksums.check(source) for source in [base, *chain])
     settings = _settings([base, *chain])
     place = _device(device)
     config = _config(base)
@@ -94,7 +98,7 @@ def load(
         )
     if pooling == "bos_token" and tokenization.leading == 0:
         raise ModelError(f"pooling bos_token needs a beginning token, which the tokenizer of {base.name} does not add")
-    return Encoder(
+    encoder = Encoder(
         model=decoder,
         tokenizer=tokenizer,
         tokenization=tokenization,
@@ -102,6 +106,22 @@ def load(
         base=label(base_name),
         template=template,
         provenance=(base.read("l2v.json").get("sources") or [base.describe()]) + [s.describe() for s in chain],
+    )
+    return replace(encoder, evidence=_evidence(encoder, files, base, chain))
+
+
+def _evidence(encoder: Encoder, files: int, base: Source, chain: list[Source]) -> tuple[str, ...]:
+    """What is proved by now, and whether a known text gives the vector that was recorded; raises `ModelError`."""
+    known = Known.read([base, *chain][-1])
+    adapters = [
+        f"{s.label} (for {label(s.read('adapter_config.json').get('base_model_name_or_path') or '?')})" for s in chain
+    ]
+    return (
+        f"files: {files} are what was recorded of them" if files else "files: no checksums are recorded of them",
+        "weights: all finite",
+        f"adapters: {', '.join(adapters)} fit, and change the weights" if adapters else "adapters: none",
+        "attention: bidirectional, and blind to the other sequences of a batch",
+        f"recorded vector: {known.compare(encoder) if known else 'none'}",
     )
 
 
@@ -175,8 +195,10 @@ def _config(base: Source) -> PreTrainedConfig:
     try:
         # An LLM2Vec repository names remote code in its config; it is neither needed nor ever run.
         return AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except Exception as error:  # a field's own validator raises what it likes
         kind = base.read("config.json").get("model_type", "unknown")
+        if kind in CONFIG_MAPPING_NAMES:
+            raise SourceError(f"config.json of {base.name} is damaged ({first_line(error)}): fetch it again") from error
         raise UnsupportedModelError(
             f"{base.name} is of type {kind}, which this version of transformers cannot read without remote code"
         ) from error
@@ -202,7 +224,7 @@ def _decoder(base: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
         raise SourceError(
             f"the weights of {base.name} are damaged or incomplete ({first_line(error)}): fetch them again"
         ) from error
-    except (ValueError, ImportError, AttributeError, TypeError, KeyError) as error:
+    except Exception as error:  # of the architecture's own code, on whatever the config says
         raise UnsupportedModelError(
             f"{base.name} ({config.model_type}) cannot run packed attention: {first_line(error)}"
         ) from error

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ class Serve(Settings):
     def cli_cmd(self) -> None:
         from app.commands.loading import quieten
         from app.main import create_app
+        from app.protocol import Protocol
         from app.telemetry import configure_logging
 
         quieten()
@@ -48,6 +50,7 @@ class Serve(Settings):
             log_config=None,
             access_log=False,
             server_header=False,
+            http=partial(Protocol, max_header_bytes=self.max_header_bytes),  # type: ignore[arg-type]
             ws="none",  # a handshake would be logged with its path and its key
             timeout_graceful_shutdown=1,  # the server below has waited already
         )

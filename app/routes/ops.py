@@ -4,7 +4,7 @@ from typing import Any
 
 import prometheus_client
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from app.errors import responses
 from app.routes.dependencies import ServiceDep
@@ -33,7 +33,7 @@ async def ready(service: ServiceDep) -> JSONResponse:
     return _state(service, service.state is State.READY)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse, responses=responses(401))
 async def metrics(service: ServiceDep) -> Response:
     """Prometheus metrics."""
     return Response(service.metrics.render(), media_type=prometheus_client.CONTENT_TYPE_LATEST)

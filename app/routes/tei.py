@@ -20,6 +20,7 @@ from app.schemas.tei import (
     Options,
     SimilarityRequest,
     TeiErrorBody,
+    TeiOpenaiErrorBody,
     Token,
     TokenizeRequest,
 )
@@ -101,6 +102,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> list[list[T
 async def decode(request: DecodeRequest, service: ServiceDep) -> list[str]:
     """Token ids as texts."""
     rows = request.ids if isinstance(request.ids[0], list) else [request.ids]
+    service.check_count(len(rows), ["ids"])
     decode_row = partial(service.decode, param="ids", skip_special_tokens=request.skip_special_tokens)
     return await asyncio.to_thread(lambda: [decode_row(ids) for ids in rows])
 
@@ -127,14 +129,18 @@ async def info(service: ServiceDep) -> dict[str, Any]:
     }
 
 
-@router.get("/health", responses=_pick(503))
+@router.get("/health", response_class=PlainTextResponse, responses=_pick(503))
 async def health(service: ServiceDep) -> Response:
     """200 while requests are taken, as TEI's: it is asked before sending some."""
     service.check_open()
     return PlainTextResponse("")
 
 
-router.add_api_route("/metrics", ops.metrics, response_class=Response)
+router.add_api_route("/metrics", ops.metrics, response_class=PlainTextResponse, responses=_pick(401))
 router.add_api_route(
-    "/v1/embeddings", openai.embeddings, methods=["POST"], response_model=EmbeddingsResponse, responses=_refusals
+    "/v1/embeddings",
+    openai.embeddings,
+    methods=["POST"],
+    response_model=EmbeddingsResponse,
+    responses={status: refusal | {"model": TeiOpenaiErrorBody} for status, refusal in _refusals.items()},
 )

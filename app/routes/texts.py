@@ -7,8 +7,9 @@ from models import Input
 
 
 def texts_of(service: Service, given: Any, name: str, instruction: str, keep_end: bool = False) -> list[Input]:
-    """A text, token ids, or a list of either, as inputs; raises `InvalidError` for ids that the model does not have."""
+    """A text, token ids, or a list of either, as inputs; raises `InvalidError` for ids that it does not have."""
     single = isinstance(given, str) or isinstance(given[0], int)
+    service.check_count(1 if single else len(given), [name])
     inputs = []
     for index, item in enumerate([given] if single else given):
         text = item if isinstance(item, str) else service.decode(item, name if single else f"{name}[{index}]")

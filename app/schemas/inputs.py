@@ -11,6 +11,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     Tag,
+    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
@@ -36,8 +37,15 @@ def _filled(text: str) -> str:
     return text
 
 
-Instruction = Annotated[StrictStr, AfterValidator(_clean)]
-Text = Annotated[StrictStr, AfterValidator(_clean), AfterValidator(_filled)]
+def _pattern(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+# The patterns say to readers of the OpenAPI document what the validators find out.
+Instruction = Annotated[StrictStr, AfterValidator(_clean), _pattern(r"^[^\u0000]*$")]
+Text = Annotated[
+    StrictStr, AfterValidator(_clean), AfterValidator(_filled), _pattern(r"^[^\u0000]*[^\s\u0000][^\u0000]*$")
+]
 PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 
 

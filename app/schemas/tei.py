@@ -76,8 +76,16 @@ class Token(BaseModel):
     stop: int | None
 
 
+class TeiOpenaiErrorBody(BaseModel):
+    """The body of every error of /tei/v1/embeddings."""
+
+    message: str
+    code: int
+    type: str
+
+
 class TeiErrorBody(BaseModel):
-    """The body of every error under /tei."""
+    """The body of every other error under /tei."""
 
     error: str
     error_type: str

@@ -54,10 +54,15 @@ def test_a_request_is_one_span_with_one_below_it_for_each_stage(encoder: Encoder
     with LocalServer(encoder, otlp_endpoint=endpoint) as server:
         server.client.post("/embed?note=swordfish", json={"inputs": "swordfish", "instruction": "albatross"})
         server.client.get("/ready")
-    wait_for(lambda: len(spans()) >= 5, what="spans")
-    (request,) = [span for span in spans() if span.kind == Span.SPAN_KIND_SERVER]
+        server.client.get("/swordfish/albatross", headers={"User-Agent": "swordfish", "Host": "albatross"})
+        server.client.get("/v1/models/swordfish")
+    wait_for(lambda: len(spans()) >= 7, what="spans")
+    request, *others = sorted(
+        (span for span in spans() if span.kind == Span.SPAN_KIND_SERVER), key=lambda span: span.start_time_unix_nano
+    )
+    assert len(others) == 2
     assert request.name == "POST /embed"
-    stages = [span for span in spans() if span is not request and span.parent_span_id == request.span_id]
+    stages = [span for span in spans() if span.parent_span_id == request.span_id]
     assert [span.name for span in stages] == ["tokenize", "queue", "forward", "finish"]
     for span in stages:
         assert request.start_time_unix_nano <= span.start_time_unix_nano + 5_000_000

@@ -1,0 +1,71 @@
+"""HTTP/1.1 as uvicorn parses it, with a bound on what stands before the body, and refusals in our own shape."""
+
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from app.errors import HeadersTooLargeError, MalformedError, ServiceError, answer
+
+# What a header counts beside its own bytes, as in HTTP/2: very many tiny ones are large too.
+_OVERHEAD = 32
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. uvicorn itself would keep headers without end, and answers what is no HTTP in plain text.
+
+    Args:
+        max_header_bytes: of a request's target and headers together.
+    """
+
+    def __init__(self, *args: Any, max_header_bytes: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._max_header_bytes = max_header_bytes
+        self._in_head = False
+        self._counted = self._unfinished = 0
+        self.url = b""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._counted = self._unfinished = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + _OVERHEAD)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        before = self._in_head
+        super().data_received(data)
+        # The parser tells of a header at its end; one that never ends is known only by what has come in.
+        if before and self._in_head and not self.transport.is_closing():
+            self._unfinished += len(data)
+            if self._unfinished > self._max_header_bytes:
+                self._counted = self._unfinished
+                self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's refusal of what it cannot parse: here with the row of the table that it belongs to."""
+        error: ServiceError = MalformedError("the request is no HTTP/1.1", "request")
+        if self._counted > self._max_header_bytes:
+            error = HeadersTooLargeError(
+                f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)", "headers"
+            )
+        error.headers["Connection"] = "close"
+        response = answer(error, self.url.partition(b"?")[0].decode("latin-1"))
+        headers = [*self.server_state.default_headers, *response.raw_headers]
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        self.transport.write(b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", response.body]))
+        self.transport.close()
+
+    def _count(self, size: int) -> None:
+        self._counted += size
+        if self._counted > self._max_header_bytes:
+            raise ValueError  # ends the parsing; `send_400_response` says why

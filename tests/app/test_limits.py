@@ -1,0 +1,162 @@
+"""Each limit by its default, its place in the docs and its refusal, which names it; what is within it is taken."""
+
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from docs import pages, tables
+from models import Encoder
+from tests.gated import GatedEncoder
+from tests.serving import LocalServer, ServerProcess, wait_for
+
+# Setting → (a small value, what is within it, what is beyond, status): bodies of /embed.
+BODIES: dict[str, tuple[int, dict[str, Any], dict[str, Any], int]] = {
+    "max_inputs": (2, {"inputs": ["a"] * 2}, {"inputs": ["a"] * 3}, 413),
+    "max_characters": (5, {"inputs": "abcde"}, {"inputs": "abcdef"}, 422),
+    "max_length": (
+        16,
+        {"inputs": "abcde", "instruction": "i" * 9, "truncate": False},
+        {"inputs": "abcde", "instruction": "i" * 10, "truncate": False},
+        422,
+    ),
+    "doc_max_length": (8, {"inputs": "a" * 8, "truncate": False}, {"inputs": "a" * 9, "truncate": False}, 422),
+    "max_body_bytes": (40, {"inputs": "a" * 20}, {"inputs": "a" * 30}, 413),
+}
+# Those of the process as a whole: they have tests of their own, below or where they are named.
+OTHERS = {
+    "max_header_bytes": "tests/app/test_wire.py",
+    "max_batch_tokens": "",
+    "max_queue_tokens": "",
+    "max_requests": "",
+    "request_timeout": "",
+    "engine_timeout": "tests/app/test_scheduler.py",
+    "drain_timeout": "tests/e2e/test_lifecycle.py",
+}
+
+
+def limits() -> set[str]:
+    return {
+        name for name in Settings.model_fields if name.startswith(("max_", "doc_max_")) or name.endswith("_timeout")
+    }
+
+
+def test_every_limit_is_tested_here() -> None:
+    assert limits() >= BODIES.keys() | OTHERS.keys()
+    for name in limits() - BODIES.keys() - OTHERS.keys():
+        pytest.fail(f"{name} is a limit without a test")
+
+
+def test_every_limit_is_bounded_by_default_documented_and_positive() -> None:
+    readme, page = (path.read_text(encoding="utf-8") for path in (tables.README, pages.DOCS / "settings.md"))
+    for name in limits():
+        field = Settings.model_fields[name]
+        assert f"`L2V_{name.upper()}`" in readme
+        assert f"`L2V_{name.upper()}`" in page
+        # Where unset, the text says what holds; a limit that is none would be no default.
+        assert field.default is not None or "where unset" in (field.description or "").lower()
+        for value in (0, -1, "inf", "nan", ""):
+            with pytest.raises(ValueError, match=name):
+                Settings(**{name: value})
+
+
+def test_info_says_the_limits(server: LocalServer) -> None:
+    said = server.client.get("/info").json()["limits"]
+    assert {name: getattr(Settings(), name) for name in said} == said
+    assert {"max_inputs", "max_characters", "max_body_bytes", "max_header_bytes"} <= said.keys()
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_request_beyond_a_limit_is_refused_by_its_name(name: str, adapter: Any) -> None:
+    from app.main import load_encoder
+
+    value, within, beyond, status = BODIES[name]
+    settings = {"model": str(adapter), "dtype": "float32", name: value}
+    with LocalServer(load_encoder(Settings(**settings)), **settings) as server:
+        assert server.client.post("/embed", json=within).status_code == 200
+        refused = server.client.post("/embed", json=beyond)
+        assert refused.status_code == status
+        assert name in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/similarity", {"queries": ["a"] * 2, "documents": ["b"] * 2}),
+        ("/v1/embeddings", {"input": ["a"] * 4}),
+        ("/v1/embeddings", {"input": [[1]] * 4}),
+        ("/tei/embed", {"inputs": ["a"] * 4}),
+        ("/tei/embed_all", {"inputs": ["a"] * 4}),
+        ("/tei/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"] * 3}}),
+        ("/tei/tokenize", {"inputs": ["a"] * 4}),
+        ("/tei/decode", {"ids": [[1]] * 4}),
+        ("/tei/v1/embeddings", {"input": ["a"] * 4}),
+    ],
+)
+def test_every_surface_counts_its_inputs(path: str, content: dict[str, Any], encoder: Encoder) -> None:
+    with LocalServer(encoder, max_inputs=3) as server:
+        refused = server.client.post(path, json=content)
+        assert refused.status_code == 413
+        assert "at most 3 (max_inputs)" in refused.text
+
+
+def test_a_forward_pass_of_all_states_keeps_to_its_budget(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_batch_tokens=16) as server:
+        assert server.client.post("/tei/embed_all", json={"inputs": "a" * 15}).status_code == 200
+        refused = server.client.post("/tei/embed_all", json={"inputs": "a" * 16})
+        assert (refused.status_code, "max_batch_tokens" in refused.text) == (413, True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_requests", 1), ("max_queue_tokens", 30)])
+def test_too_much_at_once_is_refused_by_the_name_of_the_limit(name: str, value: int, gated: GatedEncoder) -> None:
+    with LocalServer(gated, **{name: value}) as server, ThreadPoolExecutor(2) as pool:
+        gated.gate.clear()
+        before = len(gated.started)
+
+        def send() -> httpx.Response:
+            return httpx.post(f"{server.url}/embed", json={"inputs": "a" * 20}, timeout=60)
+
+        held = [pool.submit(send)]
+        wait_for(lambda: len(gated.started) > before)
+        if name == "max_queue_tokens":
+            held.append(pool.submit(send))
+            wait_for(lambda: server.service._scheduler.queue_tokens > 0)
+        refused = server.client.post("/embed", json={"inputs": "a" * 20})
+        gated.gate.set()
+        assert refused.status_code == 429
+        assert name in refused.json()["error"]["message"]
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert [future.result().status_code for future in held] == [200] * len(held)
+
+
+def test_work_and_uploads_that_take_too_long_are_given_up_by_the_name_of_the_limit(gated: GatedEncoder) -> None:
+    with LocalServer(gated, request_timeout=0.5) as server:
+        gated.gate.clear()
+        late = server.client.post("/embed", json={"inputs": "a"})
+        gated.gate.set()
+        with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=20) as connection:
+            connection.sendall(b"POST /embed HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+            upload = connection.recv(65_536)
+    assert late.status_code == 504
+    assert "request_timeout" in late.json()["error"]["message"]
+    assert upload.startswith(b"HTTP/1.1 504")
+    assert "request_timeout" in json.loads(upload.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def test_the_page_and_the_api_have_their_security_headers(demo: ServerProcess) -> None:
+    for path in ("/", "/docs", "/playground/main.js"):
+        headers = demo.client.get(path).headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert "geolocation=()" in headers["Permissions-Policy"]
+    for path in ("/", "/docs", "/info", "/nothing", "/metrics", "/health"):
+        headers = demo.client.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "server" not in headers

@@ -1,0 +1,77 @@
+"""The service shut in as a container can be: an unprivileged user, no capability, no new rights, nothing to write."""
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.serving import ServerProcess
+
+# In mounts of its own: all read-only but a /var/tmp in memory; an interpreter in a closed home is made reachable.
+CONFINE = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs -o mode=1777 tmpfs /var/tmp
+if [ -n "$CLOSED" ]; then
+    mount --bind "$INTERPRETER" /mnt
+    mount -t tmpfs -o mode=755 tmpfs "$CLOSED"
+    mkdir -p "$INTERPRETER"
+    mount --bind /mnt "$INTERPRETER"
+    mount -o remount,bind,ro "$INTERPRETER"
+    mount -o remount,ro "$CLOSED"
+fi
+mount -o remount,bind,ro /
+exec setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+"""
+
+
+def closed(path: Path) -> Path | None:
+    """The first folder on the way to a path that other users cannot enter."""
+    return next((folder for folder in reversed([path, *path.parents]) if not folder.stat().st_mode & 0o001), None)
+
+
+class Confined(ServerProcess):
+    """`l2v serve`, shut in."""
+
+    def __init__(self, *flags: str) -> None:
+        interpreter = Path(sys.base_prefix).resolve()
+        super().__init__(
+            *flags,
+            HOME="/nonexistent",
+            TMPDIR="/var/tmp",  # noqa: S108 - one of its own
+            HF_HOME="/var/tmp/models",  # noqa: S108
+            HF_HUB_CACHE="",
+            INTERPRETER=str(interpreter),
+            CLOSED=str(closed(interpreter) or ""),
+        )
+        self._command = ["unshare", "--mount", "sh", "-c", CONFINE, "confine", *self._command]
+
+
+@pytest.fixture
+def confined() -> Confined:
+    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
+        pytest.skip("only root with util-linux can shut a process in")
+    if closed(Path(sys.executable).parent) is not None:
+        pytest.skip(f"{closed(Path(sys.executable).parent)} is closed to other users")
+    return Confined()
+
+
+def test_it_serves_without_rights_and_without_a_place_to_write(confined: Confined) -> None:
+    with confined as server:
+        server.wait_ready()
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        assert re.search(r"^Uid:\s+10001\s+10001\s+10001\s+10001$", status, re.MULTILINE)
+        assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+        assert re.findall(r"^Cap\w+:\s+(\w+)$", status, re.MULTILINE) == ["0" * 16] * 5
+        mounts = Path(f"/proc/{server.process.pid}/mounts").read_text()
+        assert re.search(r"^\S+ / \S+ ro\b", mounts, re.MULTILINE)
+        answer = server.client.post("/embed", json={"inputs": ["the cat sits on the mat"] * 3})
+        assert answer.status_code == 200
+        assert server.client.get("/").status_code == 200
+        assert not [line for line in server.log_lines if line["level"] not in ("info", "debug")]
+        assert server.terminate() == 0
+    assert tempfile.gettempdir() != "/var/tmp"  # noqa: S108 - the one outside stays as it was

@@ -1,0 +1,120 @@
+"""The image: what it installs is pinned by hash and listed with its licence, and it is run without rights."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from tests.test_architecture import ROOT
+
+DOCKER = ROOT / "docker"
+LOCK = (DOCKER / "requirements.txt").read_text(encoding="utf-8")
+# Each pin of the lock, on Linux with the image's Python.
+PINS = [Requirement(line.split(" \\")[0]) for line in LOCK.splitlines() if re.match(r"[a-z]", line)]
+LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "python_version": "3.11",
+         "python_full_version": "3.11.9", "platform_python_implementation": "CPython"}  # fmt: skip
+INSTALLED = {pin.name: str(pin.specifier)[2:] for pin in PINS if pin.marker is None or pin.marker.evaluate(LINUX)}
+
+
+def test_every_package_is_pinned_with_hashes_and_without_an_address() -> None:
+    entries = re.split(r"\n(?=[a-z])", LOCK)[1:]
+    assert len(entries) == len(PINS) > 50
+    for entry in entries:
+        assert re.match(r"[a-z0-9-]+==\S+", entry)
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry)
+    assert "://" not in LOCK
+    assert "index" not in LOCK
+
+
+def test_the_pins_are_what_the_project_asks_for() -> None:
+    """A dependency that was added, or whose bounds moved, wants `make lock`."""
+    for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+        wanted = Requirement(text)
+        assert INSTALLED[wanted.name] in wanted.specifier, f"{wanted}: run `make lock`"
+
+
+def test_pip_holds_a_file_to_its_hash(tmp_path: Path) -> None:
+    """The lock's own form with a wrong hash is refused before anything is installed."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "small"\nversion = "1"\n')
+    wheel = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            tmp_path,
+            tmp_path,
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert wheel.returncode == 0, wheel.stderr
+    (built,) = tmp_path.glob("*.whl")
+    (tmp_path / "requirements.txt").write_text(f"{built} --hash=sha256:{'0' * 64}\n")
+    refused = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-index"),
+            *("--require-hashes", "-r", tmp_path / "requirements.txt"),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in refused.stderr
+
+
+def test_the_licence_of_every_package_is_listed() -> None:
+    """A pin that moved wants `make licences`."""
+    rows = re.findall(
+        r"^\| (\S+) \| (\S+) \| (.+) \|$", (DOCKER / "licences.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    listed = {name: version for name, version, _ in rows if name != "package"}
+    assert listed == INSTALLED, "run `make licences`"
+    assert all(licence.strip() for _, _, licence in rows)
+
+
+def test_the_list_of_licences_refuses_a_package_that_states_none(tmp_path: Path) -> None:
+    folder = tmp_path / "silent-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: silent\nVersion: 1.0\n")
+    ended = subprocess.run(
+        [sys.executable, DOCKER / "licences.py"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert (ended.returncode, "silent" in ended.stderr) == (1, True)
+
+
+def test_the_dockerfile_installs_by_hash_and_runs_as_a_user() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    installs = [line for line in text.splitlines() if re.search(r"\bpip install\b", line)]
+    assert len(installs) == 2
+    assert "--require-hashes --only-binary :all: -r requirements.txt" in installs[0]
+    assert "--no-deps --no-build-isolation" in installs[1]
+    users = re.findall(r"^USER (\S+)$", text, re.MULTILINE)
+    assert users == ["10001"]
+    assert text.index("USER") < text.index("ENTRYPOINT")
+    assert not re.search(r"KEY|TOKEN|SECRET|PASSWORD", text)
+
+
+@pytest.mark.parametrize("name", ["l2v", "l2v-gpu"])
+def test_compose_confines_the_service(name: str) -> None:
+    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - the container's
+    assert "privileged" not in service

@@ -58,11 +58,12 @@ def attend(
     for length, run in groupby(lengths):
         count = len(list(run))
         end = start + count * length
-        segments = [
-            states[0, :, start:end].unflatten(1, (count, length)).transpose(0, 1) for states in (query, key, value)
-        ]
+        q, k, v = (
+            states[0, :, start:end].reshape(-1, count, length, states.shape[3]).transpose(0, 1)
+            for states in (query, key, value)
+        )
         attended = scaled_dot_product_attention(
-            *segments, scale=scale, enable_gqa=grouped, is_causal=causal, dropout_p=dropout
+            q, k, v, scale=scale, enable_gqa=grouped, is_causal=causal, dropout_p=dropout
         )
         pieces.append(attended.transpose(1, 2).flatten(0, 1))
         start = end

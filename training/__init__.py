@@ -1,14 +1,14 @@
 """The recipe of LLM2Vec: from a decoder to an encoder (paper, section 2).
 
-    recipes.py      what a training run can be told: one class a stage
-    data.py         files → rows, each bad one named
-    student.py      base + merged adapters + a new LoRA adapter, attending both ways
-    masking.py      which tokens MNTP hides, and where each is predicted from
-    mntp.py         masked next token prediction
-    contrastive.py  SimCSE and supervised contrastive learning
-    running.py      checkpoints, resume, what a run leaves behind
-    memory.py       whether it will fit
-    card.py         the record of a run
-    evaluation.py   scores on mteb's tasks
-    demo/           how the built-in model is made
+recipes.py      what a training run can be told: one class a stage
+data.py         files → rows, each bad one named
+student.py      base + merged adapters + a new LoRA adapter, attending both ways
+masking.py      which tokens MNTP hides, and where each is predicted from
+mntp.py         masked next token prediction
+contrastive.py  SimCSE and supervised contrastive learning
+running.py      checkpoints, resume, what a run leaves behind
+memory.py       whether it will fit
+card.py         the record of a run
+evaluation.py   scores on mteb's tasks
+demo/           how the built-in model is made
 """

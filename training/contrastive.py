@@ -13,8 +13,11 @@ from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.base.modules import InputModule
-from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from sentence_transformers.base.training_args import BatchSamplers, MultiDatasetBatchSamplers
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
 from torch.nn.functional import cosine_similarity
 from torch.nn.utils.rnn import pad_sequence
 
@@ -138,15 +141,15 @@ class Distilled(torch.nn.Module):
         distance = 1 - cosine_similarity(torch.stack(embeddings[:2], 1), labels.to(embeddings[0].dtype), dim=-1).mean()
         if self.share == 1:
             return distance
-        return (1 - self.share) * self.contrastive.compute_loss_from_embeddings(embeddings, labels) + self.share * distance
+        return (1 - self.share) * self.contrastive.compute_loss_from_embeddings(
+            embeddings, labels
+        ) + self.share * distance
 
 
 class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
     """InfoNCE over the batch of all devices, each batch of one dataset."""
 
-    def __init__(
-        self, recipe: Contrastive, student: Student, rows: Dataset | DatasetDict, collate: Collate
-    ) -> None:
+    def __init__(self, recipe: Contrastive, student: Student, rows: Dataset | DatasetDict, collate: Collate) -> None:
         self.recipe, self.student = recipe, student
         model = SentenceTransformer(modules=[PackedEncoder(student)], device="cpu")
         args = arguments(
@@ -156,7 +159,11 @@ class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
             multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
         )
         super().__init__(
-            model=model, args=args, train_dataset=rows, data_collator=collate, loss=_loss(recipe, model, args.world_size)
+            model=model,
+            args=args,
+            train_dataset=rows,
+            data_collator=collate,
+            loss=_loss(recipe, model, args.world_size),
         )
         self._check_rows(rows if isinstance(rows, DatasetDict) else {"the data": rows})
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def _pair(row: Row) -> Row:
     """One row of a supervised dataset.
 
     `instruction` stands before queries, and before the documents too where the task is `symmetric`: where both sides
-    are of one kind. (The reference lost the symmetric side in May 2024.) `vectors` are a teacher's, of query and positive.
+    are of one kind. (The reference lost the symmetric side in May 2024.) `vectors` are a teacher's, of query and
+    positive.
     """
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
@@ -122,9 +124,7 @@ def _stamp(sources: Sequence[str]) -> str:
     return str([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()])
 
 
-def _located(
-    sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, Row]]]
-) -> Iterator[tuple[str, Row]]:
+def _located(sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, Row]]]) -> Iterator[tuple[str, Row]]:
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
@@ -192,17 +192,12 @@ def _object(line: str, where: str) -> Row:
     return row
 
 
-class _opened:
+@contextmanager
+def _opened(path: Path) -> Iterator[None]:
     """Names the file in whatever goes wrong while it is read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UnicodeDecodeError):
-            raise TrainingError(f"{self.path}: is not UTF-8") from error
-        if isinstance(error, (OSError, DatasetGenerationError)):
-            raise TrainingError(f"{self.path}: cannot be read ({error})") from error
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path}: is not UTF-8") from error
+    except (OSError, DatasetGenerationError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error})") from error

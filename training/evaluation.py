@@ -91,11 +91,15 @@ def evaluate(encoder: Evaluated, tasks: Sequence[AbsTask], out: Path) -> list[Sc
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                (result,) = mteb.evaluate(encoder, task, cache=cache, overwrite_strategy="only-missing").task_results
+                (result,) = mteb.evaluate(encoder, task, cache=cache, overwrite_strategy="only-missing").task_results  # type: ignore[arg-type]
         except (OSError, ConnectionError) as error:
-            raise TrainingError(f"the data of {task.metadata.name} cannot be fetched ({str(error).splitlines()[0]})") from error
+            raise TrainingError(
+                f"the data of {task.metadata.name} cannot be fetched ({str(error).splitlines()[0]})"
+            ) from error
         instruction = encoder.instruction(task.metadata, PromptType.query)
-        scores.append(Score(task.metadata.name, task.metadata.main_score, round(float(result.get_score()), 6), instruction))
+        scores.append(
+            Score(task.metadata.name, task.metadata.main_score, round(float(result.get_score()), 6), instruction)
+        )
     return scores
 
 

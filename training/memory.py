@@ -38,7 +38,9 @@ def estimate(recipe: Recipe, folder: Path, devices: int) -> int:
         weights += math.prod(shape) * size
         if name.removesuffix(".weight").rpartition(".")[2] in recipe.lora_targets:
             trained += recipe.lora_r * sum(shape)
-    columns = 2 + recipe.hard_negatives if isinstance(recipe, Supervised) else 2 if isinstance(recipe, Contrastive) else 1
+    columns = (
+        2 + recipe.hard_negatives if isinstance(recipe, Supervised) else 2 if isinstance(recipe, Contrastive) else 1
+    )
     rows = recipe.micro_batch or recipe.batch_size // devices
     # A row has its full length only where texts are cut from a stream; others are guessed at a quarter.
     length = (recipe.max_length or 512) / (1 if isinstance(recipe, Mntp) else 4)

@@ -92,7 +92,7 @@ class MntpTrainer(Saving, Trainer):
         )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """The mean over the hidden tokens of a micro batch; masks are drawn here, so that a resumed run draws the same."""
+        """The mean over a micro batch; masks are drawn here, where a resumed run draws them again."""
         return self.loss_of(model, self.masked(inputs))[0]
 
     def masked(self, inputs: dict[str, torch.Tensor]) -> MaskedBatch:

@@ -88,7 +88,9 @@ class _Yaml(YamlConfigSettingsSource):
     def __call__(self) -> dict[str, Any]:
         given = super().__call__()
         if unknown := sorted(given.keys() - self.settings_cls.model_fields.keys()):
-            raise ValueError(f"{self.yaml_file_path} sets {unknown[0]}, which {self.settings_cls.__name__} does not have")
+            raise ValueError(
+                f"{self.yaml_file_path} sets {unknown[0]}, which {self.settings_cls.__name__} does not have"
+            )
         return given
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests import tiny
 
-NOUNS = "cat dog bird fish horse mouse cow sheep goat duck".split()
-VERBS = "sees likes hears finds draws".split()
+NOUNS = ["cat", "dog", "bird", "fish", "horse", "mouse", "cow", "sheep", "goat", "duck"]
+VERBS = ["sees", "likes", "hears", "finds", "draws"]
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

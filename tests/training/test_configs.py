@@ -22,9 +22,8 @@ def test_a_config_builds_its_trainer(
     config: Path, base: Path, texts: Path, lines: Path, pairs: Path, tmp_path: Path
 ) -> None:
     stage = config.parent.name
-    given = STAGES[stage](
-        out=tmp_path / "read", config=Path(f"{stage}/{config.stem}"), **({"data": (str(pairs),)} if stage == "supervised" else {})
-    )  # fmt: skip
+    more = {"data": (str(pairs),)} if stage == "supervised" else {}
+    given = STAGES[stage](out=tmp_path / "read", config=Path(f"{stage}/{config.stem}"), **more)
     published = STACKS[f"{config.stem}-mntp"]
     assert given.adapters == (() if stage == "mntp" else (published.model,))
     assert (given.lora_r, given.lora_alpha, given.lora_dropout, len(given.lora_targets)) == (16, 32, 0.05, 7)

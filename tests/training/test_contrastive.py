@@ -136,13 +136,33 @@ def test_two_processes_learn_what_one_does(base: Path, pairs: Path, tmp_path: Pa
     data_file = tmp_path / "one-batch.jsonl"
     data_file.write_text("\n".join(rows))
     flags = ["--model", base, "--data", data_file, "--dtype", "float32", "--device", "cpu", "--batch-size", "16"]
-    flags += ["--steps", "3", "--warmup-steps", "0", "--lora-dropout", "0", "--learning-rate", "1e-2", "--log-steps", "1"]
+    flags += [
+        "--steps",
+        "3",
+        "--warmup-steps",
+        "0",
+        "--lora-dropout",
+        "0",
+        "--learning-rate",
+        "1e-2",
+        "--log-steps",
+        "1",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     runs = {}
     for name, launch in {
         "one": [sys.executable, "-m", "app.cli"],
         "two": [
-            *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
+            *(
+                sys.executable,
+                "-m",
+                "accelerate.commands.launch",
+                "--cpu",
+                "--num_processes",
+                "2",
+                "--num_machines",
+                "1",
+            ),
             *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "app.cli"),
         ],
     }.items():

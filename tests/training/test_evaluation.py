@@ -36,8 +36,8 @@ class Small(AbsTaskSTS):
     metadata = TaskMetadata(
         name="SmallSTS", description="Six pairs.", dataset={"path": "nobody/none", "revision": "none"}, type="STS",
         category="t2t", eval_splits=["test"], eval_langs=["eng-Latn"], main_score="cosine_spearman",
-        date=("2024-01-01", "2024-12-31"), domains=["Written"], task_subtypes=[], license="mit", annotations_creators="derived",
-        dialect=[], sample_creation="created", bibtex_citation="", reference=None,
+        date=("2024-01-01", "2024-12-31"), domains=["Written"], task_subtypes=[], license="mit",
+        annotations_creators="derived", dialect=[], sample_creation="created", bibtex_citation="", reference=None,
     )  # fmt: skip
 
     def load_data(self, *args: Any, **kwargs: Any) -> None:

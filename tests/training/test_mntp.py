@@ -1,6 +1,7 @@
 """MNTP against an independent computation, and what it teaches."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def test_the_loss_is_that_of_the_plain_decoder_under_a_full_mask(small: Path, te
     bounds = masked.batch.cu_seqlens.tolist()
     assert len(bounds) > 9, "some rows hold the end of one text and the start of another"
     rows = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         ids = masked.batch.input_ids[:, start:end]
         with torch.no_grad():
             rows.append(reference(ids, attention_mask=torch.zeros(1, 1, end - start, end - start)).logits[0])
@@ -53,7 +54,8 @@ def test_gradients_reach_the_adapter_alone(small: Path, texts: Path, tmp_path: P
     loss.backward()
     for name, parameter in trainer.model.named_parameters():
         if "lora_B" in name:
-            assert parameter.grad is not None and parameter.grad.any(), name
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
         elif "lora_A" not in name:
             assert parameter.grad is None, name
 

@@ -39,7 +39,7 @@ def losses(out: Path) -> dict[int, float]:
 def test_a_killed_run_ends_with_the_same_loss(
     stage: str, data: str, flags: tuple[object, ...], base: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """kill -9 once a checkpoint is there, at whatever step that finds it; masks and dropout go on as they would have."""
+    """kill -9 once a checkpoint is there, at whatever step that finds it; masks and dropout go on as before."""
     source = request.getfixturevalue(data)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -47,7 +47,8 @@ def test_a_killed_run_ends_with_the_same_loss(
     run = subprocess.Popen(command(stage, cut, base, source, *flags), env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(cut.glob("checkpoints/checkpoint-[369]/trainer_state.json")):
-        assert run.poll() is None and time.monotonic() < deadline
+        assert run.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     run.send_signal(signal.SIGKILL)
     run.wait()

@@ -66,6 +66,8 @@ class Recipe(ModelSettings):
         logging.basicConfig(format="%(message)s")
         logging.getLogger("training").setLevel("INFO")
         import_module(f"training.{self.module}").train(self)
+        adapters = ",".join([*self.adapters, str(self.out)])
+        print(f"wrote {self.out}: serve it with `l2v serve --model {self.model} --adapters {adapters}`")
 
     @classmethod
     def settings_customise_sources(

@@ -2,7 +2,8 @@
 
 import asyncio
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,36 +16,73 @@ OPEN_FOLDERS = ("/docs/", "/playground/")
 
 
 class Guard:
-    """Checks key, media type and size, reads the body whole, and cancels the work of a client that went away."""
+    """Checks key, media type and size, reads the body whole, and cancels the work of a client that went away.
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str], max_body_bytes: int, timeout: float) -> None:
+    Holds a request to its deadline, from its head to the beginning of its answer. What is posted needs a permit from
+    when its body is there: who is slow to send it, or to take the answer, holds none meanwhile, and what is too much
+    is refused before it is parsed.
+
+    Args:
+        app: what comes behind.
+        keys: any of which opens the API; none: open.
+        max_body_bytes: the largest body.
+        timeout: seconds of the deadline.
+        admit: gives a permit, or raises `ServiceError`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Iterable[str],
+        max_body_bytes: int,
+        timeout: float,
+        admit: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._app = app
         self._keys = [key.encode() for key in keys]
         self._max_body_bytes = max_body_bytes
         self._timeout = timeout
+        self._admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        body, began, permit = None, False, ExitStack()
+
+        async def send_without_permit(message: Message) -> None:
+            nonlocal began
+            began = True
+            permit.close()
+            await send(message)
+
         try:
             headers = Headers(scope=scope)
             self._check_key(scope["path"], headers)
             _check_media_type(scope["method"], headers)
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as deadline:
                 body = await self._read(headers, receive)
+                if body is None:
+                    return
+                if scope["method"] == "POST":
+                    permit.enter_context(self._admit())
+                await _serve_while_connected(self._app, scope, body, receive, send_without_permit)
         except (ServiceError, TimeoutError) as caught:
-            error = (
-                caught
-                if isinstance(caught, ServiceError)
-                else DeadlineError(f"the body took more than {self._timeout:g} s to arrive (request_timeout)", "body")
-            )
-            # The rest of the body is not read, so the connection cannot serve another request.
-            error.headers["Connection"] = "close"
-            await answer(error, scope["path"])(scope, receive, send)
-            return
-        if body is not None:
-            await _serve_while_connected(self._app, scope, body, receive, send)
+            if isinstance(caught, TimeoutError) and not deadline.expired():
+                raise
+            error = caught if isinstance(caught, ServiceError) else self._too_late(body)
+            if body is None:
+                # The rest of the body is not read, so the connection cannot serve another request.
+                error.headers["Connection"] = "close"
+            if not began:
+                await answer(error, scope["path"])(scope, receive, send)
+        finally:
+            permit.close()
+
+    def _too_late(self, body: bytes | None) -> DeadlineError:
+        if body is None:
+            return DeadlineError(f"the body took more than {self._timeout:g} s to arrive (request_timeout)", "body")
+        return DeadlineError(f"the request took more than {self._timeout:g} s (request_timeout)")
 
     def _check_key(self, path: str, headers: Headers) -> None:
         if not self._keys or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):

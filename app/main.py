@@ -45,7 +45,7 @@ def create_app(
     Args:
         settings: all of them.
         encoder: serve this one; where None, the one that the settings name is loaded while the port is open already.
-        on_failure: called with one sentence when the encoder cannot be loaded.
+        on_failure: called with one sentence when the encoder cannot be loaded, or its engine goes down.
     """
     metrics = Metrics()
     service = Service(settings, metrics)
@@ -57,7 +57,9 @@ def create_app(
         threading.Thread(
             target=_start, args=(service, settings, encoder, on_failure), name="loader", daemon=True
         ).start()
+        watch = asyncio.create_task(_watch(service, on_failure))
         yield
+        watch.cancel()
         await asyncio.to_thread(service.close)
         if tracing:
             await asyncio.to_thread(tracing.close)
@@ -87,6 +89,7 @@ def create_app(
         keys=[key.get_secret_value() for key in settings.api_keys],
         max_body_bytes=settings.max_body_bytes,
         timeout=settings.request_timeout,
+        admit=service.admit,
     )
     if settings.cors_origins:
         app.add_middleware(
@@ -131,6 +134,10 @@ def _start(service: Service, settings: Settings, encoder: Encoder | None, on_fai
         on_failure(str(error))
     except Exception as error:
         on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
+
+
+async def _watch(service: Service, on_failure: Callable[[str], None]) -> None:
+    on_failure(await service.wait_down())
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -84,8 +84,15 @@ class Settings(ModelSettings):
     max_inputs: int = Field(2048, ge=1, description="Inputs in one request, both sides of a similarity together")
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
-    request_timeout: float = Field(120.0, gt=0, description="Seconds until a request is given up with 504")
-    engine_timeout: float = Field(120.0, ge=2, description="Seconds of one forward pass until `/health` says 503")
+    request_timeout: float = Field(
+        120.0, gt=0, description="Seconds until a request is given up with 504, the arrival of its body among them"
+    )
+    idle_timeout: float = Field(
+        75.0, gt=0, description="Seconds that a connection may stand without a whole request head until it is closed"
+    )
+    engine_timeout: float = Field(
+        120.0, ge=2, description="Seconds of one forward pass until the engine counts as hung, and the process ends"
+    )
     drain_timeout: float = Field(
         30.0, gt=0, description="Seconds that SIGTERM leaves for what was accepted; new requests get 503"
     )

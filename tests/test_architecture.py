@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 # From the lowest: a module may import those before it and its own.
 LAYERS = [
     ["app.errors", "app.telemetry"],
-    ["app.schemas", "app.guard", "app.scheduler"],
+    ["app.schemas", "app.guard", "app.connection", "app.jobs"],
+    ["app.runner"],
+    ["app.scheduler"],
     ["app.prompts"],
     ["app.settings", "app.sides"],
     ["app.service", "app.vectors", "app.tracing"],

@@ -57,7 +57,8 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     service.check_dimensions(request.dimensions)
     (embedded,) = await service.embed([_side(service, request.inputs, request)], _truncate(request), timings)
     with timings.stage("finish"):
-        return vectors.to_json(vectors.finish(embedded.vectors, request.dimensions, request.normalize))
+        rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, request.normalize)
+        return vectors.to_json(await vectors.write(rows, rows.shape[1]))
 
 
 @router.post("/embed_all", response_model=list[list[list[float]]], responses=_refusals)
@@ -66,7 +67,7 @@ async def embed_all(request: EmbedAllRequest, service: ServiceDep, timings: Timi
     side = _side(service, request.inputs, request)
     (embedded,) = await service.embed([side], _truncate(request), timings, pooled=False)
     with timings.stage("finish"):
-        return vectors.to_json(embedded.rows)
+        return vectors.to_json([await vectors.write(row, row.shape[1]) for row in embedded.rows])
 
 
 @router.post("/similarity", response_model=list[float], responses=_refusals)
@@ -79,7 +80,8 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
     ]
     source, sentences = await service.embed(sides, _truncate(options), timings)
     with timings.stage("finish"):
-        return vectors.to_json(vectors.scores(source.vectors, sentences.vectors, "cosine")[0])
+        matrix = await asyncio.to_thread(vectors.scores, source.rows, sentences.rows, "cosine")
+        return vectors.to_json(matrix[0])
 
 
 @router.post("/tokenize", responses=_refusals)

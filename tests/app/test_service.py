@@ -110,7 +110,7 @@ def test_a_client_that_leaves_takes_its_work_along(gated: GatedEncoder, pool: Th
         assert 'l2v_requests_total{route="/embed",status="499"} 1.0' in server.client.get("/metrics").text
 
 
-def test_a_hanging_engine_is_unhealthy_and_a_slow_one_is_not(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
+def test_a_hanging_engine_is_down_and_answers_what_waits(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
     with LocalServer(gated, engine_timeout=2) as server:
         assert server.client.get("/health").status_code == 200
         gated.gate.clear()
@@ -120,9 +120,11 @@ def test_a_hanging_engine_is_unhealthy_and_a_slow_one_is_not(gated: GatedEncoder
         assert server.client.get("/ready").status_code == 503
         assert server.client.post("/embed", json={"inputs": "a"}).json()["error"]["type"] == "unavailable"
         assert "l2v_engine_up 0.0" in server.client.get("/metrics").text
+        refused = hung.result()
+        assert (refused.status_code, "engine_timeout" in refused.json()["error"]["message"]) == (503, True)
         gated.gate.set()
-        assert hung.result().status_code == 200
-        wait_for(lambda: server.client.get("/health").status_code == 200)
+        # It stays down: its process is about to end.
+        assert server.client.get("/health").status_code == 503
 
 
 def test_keys_open_the_api_and_nothing_else_does(encoder: Encoder) -> None:

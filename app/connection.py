@@ -43,21 +43,28 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._answer_taken()
         if self.cycle.response_complete:  # else the next request stands here already
             self._expect_head()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._answer = self.loop.call_later(self._answer_timeout, self.transport.abort)
+        if self._answer is None:
+            self._answer = self.loop.call_later(self._answer_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        _cancel(self._answer)
+        self._answer_taken()
 
     def connection_lost(self, exc: Exception | None) -> None:
         _cancel(self._head)
         _cancel(self._answer)
         super().connection_lost(exc)
+
+    def _answer_taken(self) -> None:
+        if self.cycle.response_complete and not self.flow.write_paused:
+            _cancel(self._answer)
+            self._answer = None
 
     def _expect_head(self) -> None:
         _cancel(self._head)

@@ -52,8 +52,10 @@ class Guard:
 
         async def send_without_permit(message: Message) -> None:
             nonlocal began
-            began = True
-            permit.close()
+            if not began:
+                began = True
+                permit.close()
+                deadline.reschedule(None)  # how long the client may take for the answer is the connection's concern
             await send(message)
 
         try:

@@ -22,7 +22,7 @@ LAYERS = [
     ["app.scheduler"],
     ["app.prompts"],
     ["app.settings", "app.sides"],
-    ["app.service", "app.vectors", "app.tracing"],
+    ["app.service", "app.vectors", "app.body", "app.tracing"],
     ["app.files"],
     ["app.routes"],
     ["app.main"],

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from app import vectors
+from app.body import Long, to_json
 from app.errors import InvalidError, responses
 from app.prompts import DOCUMENT, QUERY
 from app.routes.dependencies import ServiceDep, TimingsDep
@@ -31,11 +32,11 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     with timings.stage("finish"):
         rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, request.normalize)
         shown = vectors.encode_base64(rows) if request.encoding_format == "base64" else rows
-        return vectors.to_json(
+        return await to_json(
             {
                 "model": service.model,
                 "dimensions": rows.shape[1],
-                "embeddings": await vectors.write(shown, rows.shape[1]),
+                "embeddings": Long(shown, rows.shape[1]),
                 "tokens": embedded.tokens,
                 "truncated": embedded.truncated,
             }
@@ -58,12 +59,12 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
     with timings.stage("finish"):
         matrix = await asyncio.to_thread(vectors.scores, embedded[0].rows, embedded[-1].rows, request.metric)
         if request.top_k is None:
-            outcome = {"scores": await vectors.write(matrix, matrix.shape[1])}
+            outcome = {"scores": Long(matrix, matrix.shape[1])}
         else:
             best = await asyncio.to_thread(vectors.best, matrix, request.top_k)
-            outcome = {"results": await vectors.write(best, request.top_k)}
+            outcome = {"results": Long(best, request.top_k)}
         names = [side.name for side in sides]
-        return vectors.to_json(
+        return await to_json(
             {
                 "model": service.model,
                 **outcome,

@@ -5,6 +5,7 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from app import vectors
+from app.body import Long, to_json
 from app.errors import NotFoundError, responses
 from app.routes.dependencies import ServiceDep, TimingsDep
 from app.routes.texts import texts_of
@@ -27,10 +28,10 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: T
         rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, True)
         shown = vectors.encode_base64(rows) if request.encoding_format == "base64" else rows
         tokens = sum(embedded.tokens)
-        return vectors.to_json(
+        return await to_json(
             {
                 "object": "list",
-                "data": await vectors.write(
+                "data": Long(
                     [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(shown)],
                     rows.shape[1],
                 ),

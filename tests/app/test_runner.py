@@ -99,7 +99,7 @@ def test_only_the_guilty_fails_wherever_it_stands(size: int) -> None:
 def test_a_request_with_a_guilty_input_learns_which_and_its_rest_is_not_computed(
     runner: Runner, device: Device
 ) -> None:
-    device.fails[3] = lambda: ValueError()
+    device.fails[3] = ValueError
     bulk, beside = job(0, 1, 2, 3, 4, 5, 6, 7), job(8, 9)
     run(runner, bulk, beside)
     assert outcome(bulk) == ("the model failed on this input", 3)
@@ -190,6 +190,6 @@ def test_a_lost_device_is_not_asked_again(runner: Runner, device: Device, metric
 
 def test_each_forward_pass_is_a_sign_of_life(device: Device, metrics: Metrics) -> None:
     beats: list[int] = []
-    device.fails[1] = lambda: RuntimeError()
+    device.fails[1] = RuntimeError
     run(Runner(device.forward, BUDGET, metrics, lambda: beats.append(len(device.batches))), job(0), job(1))
     assert beats == list(range(len(device.batches)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.errors import OverloadedError, UnavailableError
-from app.jobs import EncodingFailedError, Result, Vectors
+from app.jobs import Result, Vectors
 from app.scheduler import Scheduler
 from app.telemetry import Metrics
 from models import Encoding

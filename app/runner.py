@@ -30,6 +30,9 @@ _RECOVERY_BATCHES = 1000
 class DeviceLostError(Exception):
     """The device takes no more work from this process."""
 
+    def __init__(self) -> None:
+        super().__init__("the device is lost")
+
 
 class Runner:
     """Runs batches, in the engine thread alone.
@@ -106,7 +109,7 @@ class Runner:
             else:
                 finite = False
                 job.fail(EncodingFailedError("the model computed no finite vector for this input", place))
-        self._metrics.observe_batch(tokens, len(batch), "ok" if finite else "not_finite")
+        self._metrics.observe_batch(tokens, len(batch), seconds, "ok" if finite else "not_finite")
 
     def _recover(self) -> None:
         self._good += 1

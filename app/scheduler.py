@@ -17,7 +17,7 @@ from concurrent.futures import Future
 
 from app.errors import OverloadedError, UnavailableError
 from app.jobs import Batch, Job, Result
-from app.runner import Forward, Runner
+from app.runner import DeviceLostError, Forward, Runner
 from app.telemetry import Metrics
 from models import Encoding
 
@@ -127,7 +127,9 @@ class Scheduler:
         except BaseException as error:
             # Not raised again: Python would print it with its message, which may quote a text.
             logger.critical("the engine died", extra={"error": type(error).__name__})
-            self._failure = f"the engine is down: {type(error).__name__}"
+            self._failure = (
+                f"the engine is down: {error if isinstance(error, DeviceLostError) else type(error).__name__}"
+            )
         finally:
             with self._changed:
                 self._end()

@@ -81,6 +81,9 @@ class Metrics:
         self.batch_inputs = Histogram(
             "l2v_batch_inputs", "Inputs in a batch.", buckets=[2**i for i in range(12)], registry=registry
         )
+        self.batch_seconds = Histogram(
+            "l2v_batch_seconds", "Time of a forward pass.", buckets=_SECONDS, registry=registry
+        )
         self.batches = Counter("l2v_batches", "Forward passes by outcome.", ["outcome"], registry=registry)
         self.batch_budget = Gauge(
             "l2v_batch_budget_tokens", "Tokens that a batch may have; lowered where memory ran out.", registry=registry
@@ -101,11 +104,12 @@ class Metrics:
         for outcome in ("ok", "not_finite", "error", "out_of_memory", "device_lost"):
             self.batches.labels(outcome)
 
-    def observe_batch(self, tokens: int, inputs: int, outcome: str) -> None:
+    def observe_batch(self, tokens: int, inputs: int, seconds: float, outcome: str) -> None:
         """Counts a forward pass that came to its end; `not_finite`: with a vector that must not leave."""
         self.batches.labels(outcome).inc()
         self.batch_tokens.observe(tokens)
         self.batch_inputs.observe(inputs)
+        self.batch_seconds.observe(seconds)
 
     def render(self) -> bytes:
         return prometheus_client.generate_latest(self.registry)

@@ -26,6 +26,8 @@ NAMES = [
     "l2v_truncated_inputs_total",
     "l2v_batch_tokens",
     "l2v_batch_inputs",
+    "l2v_batch_seconds",
+    "l2v_batch_budget_tokens",
     "l2v_batches_total",
     "l2v_queue_tokens",
     "l2v_queue_inputs",

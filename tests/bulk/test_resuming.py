@@ -65,7 +65,7 @@ def start_and_wait_for_rows(arguments: list[object], out: Path) -> "subprocess.P
 def test_killed_again_and_again(name: str, source: Path, whole: Path, adapter: Path, tmp_path: Path) -> None:
     out = tmp_path / name
     arguments = command(source, out, adapter)
-    pause = random.Random(name)  # noqa: S311 - for other moments, not for secrets
+    pause = random.Random(name)
     kills = 0
     for _ in range(2):
         process = start_and_wait_for_rows(arguments, out)

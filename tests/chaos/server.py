@@ -22,8 +22,9 @@ class ChaosServer(ServerProcess):
         self._folder = tempfile.TemporaryDirectory(prefix="l2v-chaos-")
         self._faults = Path(self._folder.name) / "faults.json"
         Faults().write(self._faults)
-        # A pass over the texts must not fill the disk with its log; the requests' lines are of level info.
-        super().__init__(*flags, **{VARIABLE: str(self._faults), "PYTHONPATH": str(ROOT)})
+        # OpenMP's policy is that of the command, which sets it before it imports torch; the launcher imports it sooner.
+        environment = {VARIABLE: str(self._faults), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+        super().__init__(*flags, **environment)
         self._command = [sys.executable, "-m", "tests.chaos.launcher", *self._command[1:]]
 
     def __enter__(self) -> Self:

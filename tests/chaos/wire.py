@@ -59,7 +59,7 @@ class Wire:
         writer = None
         try:
             async with asyncio.timeout(PATIENCE):
-                reader, writer = self._free.pop() if self._free and not fresh else await open_connection(self._port)
+                reader, writer = (None if fresh else self._pop()) or await open_connection(self._port)
                 writer.write(request)
                 status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
                 status = -1
@@ -74,6 +74,15 @@ class Wire:
         elif writer:
             writer.close()
         return Reply(status, done - started, done, headers, body)
+
+    def _pop(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that is free, and that the server has not closed since."""
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
 
     async def close(self) -> None:
         for _, writer in self._free:

@@ -49,11 +49,11 @@ def table(figures: list[Figure]) -> str:
 def write(promise: str, command: str, figures: list[Figure], seconds: float) -> None:
     """Puts a promise's figures between its marks on the page."""
     text = PAGE.read_text(encoding="utf-8")
-    marked = re.compile(rf"(<!-- chaos {promise} -->\n).*?(\n<!-- /chaos {promise} -->)", re.DOTALL)
+    marked = re.compile(rf"(<!-- chaos {promise} -->\n).*?(<!-- /chaos {promise} -->)", re.DOTALL)
     if not marked.search(text):
         sys.exit(f"{PAGE.name} lacks the marks of {promise}")
     origin = f"`{command}`, {seconds / 60:.1f} min, {datetime.date.today():%-d %B %Y}, {machine()}."
-    text = marked.sub(lambda match: f"{match[1]}\n{table(figures)}\n\n{origin}\n{match[2]}", text)
+    text = marked.sub(lambda match: f"{match[1]}\n{table(figures)}\n\n{origin}\n\n{match[2]}", text)
     PAGE.write_text(text, encoding="utf-8")
 
 

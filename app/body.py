@@ -62,7 +62,7 @@ async def _write(value: Any) -> AsyncIterator[bytes]:
             yield (b"," if start else b"") + _dumps(value.rows[start : start + step])[1:-1]
             await asyncio.sleep(0)
         yield b"]"
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and value:
         opening = b"{"
         for key, item in value.items():
             yield opening + _dumps(key) + b":"

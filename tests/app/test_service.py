@@ -202,16 +202,18 @@ def test_who_is_slow_to_send_holds_no_permit(encoder: Encoder) -> None:
 
 
 def test_who_is_slow_to_take_the_answer_holds_no_permit_and_is_cut_off(encoder: Encoder) -> None:
-    with LocalServer(encoder, max_requests=1, request_timeout=3, max_inputs=20_000) as server:
-        content = json.dumps({"inputs": ["a"] * 20_000}).encode()
+    with LocalServer(encoder, max_requests=1, request_timeout=8, max_inputs=4000) as server:
+        content = json.dumps({"queries": ["a"] * 2000, "documents": ["b"] * 2000}).encode()
         with connect(server, takes=4096) as slow:
-            slow.sendall(head(len(content)) + content)
-            wait_for(lambda: "l2v_requests_in_flight 2.0" in server.client.get("/metrics").text, what="sending")
+            slow.sendall(head(len(content)).replace(b"/embed", b"/similarity") + content)
+            wait_for(lambda: server.service.in_house == 1, what="work")
             wait_for(lambda: server.service.in_house == 0, what="permit given back")
+            assert "l2v_requests_in_flight 2.0" in server.client.get("/metrics").text
             assert server.embed("at the same time")["tokens"]
-            wait_for(lambda: "l2v_requests_in_flight 1.0" in server.client.get("/metrics").text, what="cut off")
-            head_, _, taken = read_all(slow).partition(b"\r\n\r\n")
-            assert len(taken) < int(head_.lower().partition(b"content-length: ")[2].split()[0])
+            wait_for(lambda: "l2v_requests_in_flight 1.0" in server.client.get("/metrics").text, 20, "cut off")
+            headers, _, taken = read_all(slow).partition(b"\r\n\r\n")
+            assert headers.startswith(b"HTTP/1.1 200")
+            assert len(taken) < int(headers.lower().partition(b"content-length: ")[2].split()[0])
 
 
 def read_all(connection: socket.socket) -> bytes:

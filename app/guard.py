@@ -48,27 +48,19 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body, began, permit = None, False, ExitStack()
-
-        async def send_without_permit(message: Message) -> None:
-            nonlocal began
-            if not began:
-                began = True
-                permit.close()
-                deadline.reschedule(None)  # how long the client may take for the answer is the connection's concern
-            await send(message)
-
+        body, deadline = None, asyncio.timeout(self._timeout)
+        outgoing = _Outgoing(send, deadline)
         try:
             headers = Headers(scope=scope)
             self._check_key(scope["path"], headers)
             _check_media_type(scope["method"], headers)
-            async with asyncio.timeout(self._timeout) as deadline:
+            async with deadline:
                 body = await self._read(headers, receive)
                 if body is None:
                     return
                 if scope["method"] == "POST":
-                    permit.enter_context(self._admit())
-                await _serve_while_connected(self._app, scope, body, receive, send_without_permit)
+                    outgoing.permit.enter_context(self._admit())
+                await _serve_while_connected(self._app, scope, body, receive, outgoing)
         except (ServiceError, TimeoutError) as caught:
             if isinstance(caught, TimeoutError) and not deadline.expired():
                 raise
@@ -76,10 +68,10 @@ class Guard:
             if body is None:
                 # The rest of the body is not read, so the connection cannot serve another request.
                 error.headers["Connection"] = "close"
-            if not began:
+            if not outgoing.begun:
                 await answer(error, scope["path"])(scope, receive, send)
         finally:
-            permit.close()
+            outgoing.permit.close()
 
     def _too_late(self, body: bytes | None) -> DeadlineError:
         if body is None:
@@ -116,6 +108,28 @@ class Guard:
     def _check_size(self, size: int) -> None:
         if size > self._max_body_bytes:
             raise TooLargeError(f"the body is larger than {self._max_body_bytes} bytes (max_body_bytes)", "body")
+
+
+class _Outgoing:
+    """The answer on its way. Its beginning gives the permit back and ends the deadline.
+
+    From there on, how long the client takes is the connection's concern.
+    """
+
+    def __init__(self, send: Send, deadline: asyncio.Timeout) -> None:
+        self._send = send
+        self._deadline = deadline
+        self.permit = ExitStack()
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        if not self.begun:
+            if self._deadline.expired():
+                return  # too late by a moment: the client is being told so
+            self.begun = True
+            self.permit.close()
+            self._deadline.reschedule(None)
+        await self._send(message)
 
 
 def _check_media_type(method: str, headers: Headers) -> None:

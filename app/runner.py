@@ -26,6 +26,11 @@ _MAX_ERRORS = 64
 # is computed twice.
 _RECOVERY_BATCHES = 1000
 
+_MESSAGES = {
+    Fault.ERROR: "the model failed on this input",
+    Fault.OUT_OF_MEMORY: "the device has not enough memory for this input",
+}
+
 
 class DeviceLostError(Exception):
     """The device takes no more work from this process."""
@@ -119,9 +124,3 @@ class Runner:
     def _set_budget(self, tokens: int) -> None:
         self.budget, self._good = tokens, 0
         self._metrics.batch_budget.set(tokens)
-
-
-_MESSAGES = {
-    Fault.ERROR: "the model failed on this input",
-    Fault.OUT_OF_MEMORY: "the device has not enough memory for this input",
-}

@@ -33,7 +33,7 @@ class Scheduler:
     Args:
         forward: `Encoder.forward`; called from the engine thread only.
         max_batch_tokens: the budget of one forward pass; a single longer encoding still goes, alone.
-        max_queue_tokens: what may wait; a job beyond it is refused unless the queue is empty.
+        max_queue_tokens: once so many wait, jobs are refused.
         engine_timeout: seconds of one forward pass after which the engine counts as hung.
         metrics: where batches and refusals are counted.
     """
@@ -70,19 +70,27 @@ class Scheduler:
         with self._changed:
             if self._closing or self.failure:
                 raise UnavailableError(self.failure or "the service is shutting down")
-            if self._is_full(tokens):
-                self._drop_abandoned()
-            if self._is_full(tokens):
-                self._metrics.rejected.labels("queue").inc()
-                raise OverloadedError(
-                    f"{self.queue_tokens} tokens are waiting, at most {self._max_queue_tokens} may (max_queue_tokens)",
-                    self._seconds_to_drain(),
-                )
+            self.check_room()
             self._jobs.append(job)
             self.queue_tokens += tokens
             self.queue_inputs += len(encodings)
             self._changed.notify()
         return job.future
+
+    def check_room(self) -> None:
+        """Raises `OverloadedError` once as many tokens wait as may.
+
+        A job may go beyond that. Would each have to fit, small ones would keep a large one out for ever.
+        """
+        with self._changed:
+            if self.queue_tokens >= self._max_queue_tokens:
+                self._drop_abandoned()
+            if self.queue_tokens >= self._max_queue_tokens:
+                self._metrics.rejected.labels("queue").inc()
+                raise OverloadedError(
+                    f"{self.queue_tokens} tokens are waiting, at most {self._max_queue_tokens} may (max_queue_tokens)",
+                    self._seconds_to_drain(),
+                )
 
     @property
     def failure(self) -> str | None:
@@ -111,9 +119,6 @@ class Scheduler:
 
     def _beat(self) -> None:
         self._heartbeat = time.monotonic()
-
-    def _is_full(self, tokens: int) -> bool:
-        return bool(self.queue_tokens) and self.queue_tokens + tokens > self._max_queue_tokens
 
     def _seconds_to_drain(self) -> int:
         rate = self._runner.tokens_per_second

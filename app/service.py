@@ -211,6 +211,8 @@ class Service:
             UnavailableError: unless requests are taken.
         """
         self.check_open()
+        if self._scheduler is not None:
+            self._scheduler.check_room()
         if self._permits == 0:
             self.metrics.rejected.labels("requests").inc()
             raise OverloadedError(f"{self.settings.max_requests} requests are being served (max_requests)", 1)

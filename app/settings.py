@@ -78,14 +78,16 @@ class Settings(ModelSettings):
         None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
     )
     max_queue_tokens: int = Field(
-        1_048_576, ge=1, description="Tokens that may wait; beyond it requests get 429, save one alone in the queue"
+        1_048_576, ge=1, description="Tokens that may wait; once so many do, requests get 429"
     )
     max_requests: int = Field(512, ge=1, description="Requests in the house at once; beyond it they get 429")
     max_inputs: int = Field(2048, ge=1, description="Inputs in one request, both sides of a similarity together")
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
     request_timeout: float = Field(
-        120.0, gt=0, description="Seconds until a request is given up with 504, the arrival of its body among them"
+        120.0,
+        gt=0,
+        description="Seconds until a request is given up with 504; so long may its answer take to be read, too",
     )
     idle_timeout: float = Field(
         75.0, gt=0, description="Seconds that a connection may stand without a whole request head until it is closed"

@@ -24,7 +24,7 @@ def quieten() -> None:
 
 def encoder_for(settings: ModelSettings) -> "Encoder":
     """The encoder that the flags name; raises `models.ModelError`."""
+    quieten()
     from app.main import load_encoder
 
-    quieten()
     return load_encoder(settings)

@@ -32,10 +32,11 @@ class Serve(Settings):
 
     def cli_cmd(self) -> None:
         from app.commands.loading import quieten
+
+        quieten()  # before torch comes with the next
         from app.main import create_app
         from app.telemetry import configure_logging
 
-        quieten()
         configure_logging(self.log_level)
         failures: list[str] = []
 

@@ -120,20 +120,25 @@ def test_an_encoding_beyond_the_budget_goes_alone(scheduler: Scheduler, fake: Fa
 
 def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
     hold(scheduler, fake)
-    waiting = scheduler.submit(encodings(1, length=15))
+    waiting = scheduler.submit(encodings(1, length=20))
     with pytest.raises(OverloadedError) as refused:
         scheduler.submit(encodings(2, length=6))
     assert int(refused.value.headers["Retry-After"]) >= 1
     assert metrics.registry.get_sample_value("l2v_rejected_total", {"reason": "queue"}) == 1
-    assert (scheduler.queue_tokens, scheduler.queue_inputs) == (15, 1)
+    assert (scheduler.queue_tokens, scheduler.queue_inputs) == (20, 1)
     fake.release(2)
     waiting.result(SECONDS)
     assert scheduler.queue_tokens == 0
 
 
-def test_a_request_larger_than_the_queue_goes_when_it_is_alone(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_a_request_larger_than_the_queue_is_not_kept_out_by_small_ones(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    hold(scheduler, fake)
+    small, large = scheduler.submit(encodings(100)), scheduler.submit(encodings(*range(1, 41)))
+    with pytest.raises(OverloadedError):
+        scheduler.submit(encodings(101))
     fake.release(50)
-    assert len(scheduler.submit(encodings(*range(1, 41))).result(SECONDS).vectors) == 40
+    assert answers(small.result(SECONDS)) == [100]
+    assert len(large.result(SECONDS).vectors) == 40
 
 
 def test_abandoned_work_is_dropped_before_the_forward(scheduler: Scheduler, fake: FakeEncoder) -> None:
@@ -162,7 +167,7 @@ def test_a_request_abandoned_in_its_batch_is_not_computed_further(scheduler: Sch
 
 def test_a_full_queue_of_abandoned_work_refuses_nobody(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
-    assert scheduler.submit(encodings(1, length=15)).cancel()
+    assert scheduler.submit(encodings(1, length=25)).cancel()
     waiting = scheduler.submit(encodings(2, length=15))
     fake.release(2)
     assert answers(waiting.result(SECONDS)) == [2]

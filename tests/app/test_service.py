@@ -56,7 +56,7 @@ def sender(server: LocalServer, pool: ThreadPoolExecutor):  # type: ignore[no-un
 
 
 def test_a_full_queue_answers_429_and_when_to_return(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
-    with LocalServer(gated, max_queue_tokens=8) as server:
+    with LocalServer(gated, max_queue_tokens=4) as server:
         send = sender(server, pool)
         running = hold(gated, send)
         waiting = send("second")

@@ -1,6 +1,7 @@
 """The application: what is put together, and its life from loading to draining."""
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -129,6 +130,9 @@ def load_encoder(settings: ModelSettings) -> Encoder:
 def _start(service: Service, settings: Settings, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
     try:
         service.start(encoder or load_encoder(settings))
+        # What is loaded stays. Looking through it all, the garbage collector would stop every request for 0.3 s.
+        gc.collect()
+        gc.freeze()
         logger.info("ready", extra={"model": service.model})
     except ModelError as error:
         on_failure(str(error))

@@ -33,7 +33,8 @@ SOME = texts(200, longest=20)
 async def run(share: float) -> list[Figure]:
     figures: list[Figure] = []
     replies: list[Reply] = []
-    for what, faults in FAULTS.items():
+    # A short form leaves to engine.py and drain.py what ends the process.
+    for what, faults in list(FAULTS.items())[: None if share == 1 else 3]:
         some = await _suffer(what, faults, int(REQUESTS * share) // len(FAULTS))
         slowest = max(reply.seconds for reply in some)
         counts = ", ".join(

@@ -25,7 +25,7 @@ class Figure:
         value: what came out.
         target: what was to be reached; "" where the figure only tells.
         kept: whether it was.
-        timing: whether a busy machine or a short run alone can make it miss, so that the short form does not insist on it.
+        timing: whether a busy machine or a short run can make it miss, so that the short form does not insist on it.
     """
 
     name: str

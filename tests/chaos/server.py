@@ -9,6 +9,7 @@ from typing import Any, Self
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.commands.loading import LIBRARIES
 from tests.chaos.faults import VARIABLE, Faults
 from tests.serving import ServerProcess
 
@@ -22,8 +23,8 @@ class ChaosServer(ServerProcess):
         self._folder = tempfile.TemporaryDirectory(prefix="l2v-chaos-")
         self._faults = Path(self._folder.name) / "faults.json"
         Faults().write(self._faults)
-        # OpenMP's policy is that of the command, which sets it before it imports torch; the launcher imports it sooner.
-        environment = {VARIABLE: str(self._faults), "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+        # As the command sets them before it imports torch; the launcher imports it sooner.
+        environment = {VARIABLE: str(self._faults), "PYTHONPATH": str(ROOT), **LIBRARIES}
         super().__init__(*flags, **environment)
         self._command = [sys.executable, "-m", "tests.chaos.launcher", *self._command[1:]]
 

@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test lint docs lock licences goldens clean
+.PHONY: serve test chaos soak lint docs lock licences goldens clean
 
 serve: .venv/serve  ## Serve the built-in model, or what L2V_MODEL names, on port 8080
 	$(BIN)/l2v serve
 
 test: .venv/test .venv-clients/installed  ## Run all tests
 	$(BIN)/python -m pytest
+
+chaos: .venv/test  ## Put the promises to the test, and write docs/RELIABILITY.md
+	$(BIN)/python -m tests.chaos
+
+soak: .venv/test  ## The same for the one that takes long: make soak MINUTES=20
+	$(BIN)/python -m tests.chaos soak --minutes $(or $(MINUTES),20)
 
 lint: .venv/test  ## Style, types and the generated tables of the docs
 	$(BIN)/ruff format --check .

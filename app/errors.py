@@ -105,7 +105,11 @@ class HeadersTooLargeError(ServiceError):
 
 
 class InternalError(ServiceError):
-    status, type, meaning = 500, "internal", "A bug of ours; the message holds the request id and nothing else."
+    status, type, meaning = (
+        500,
+        "internal",
+        "A bug of ours, or an input that the model fails on: `param` names it.",
+    )
     openai, tei = (500, "server_error"), (424, "Backend")
 
 

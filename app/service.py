@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from app import __version__
-from app.errors import DeadlineError, InvalidError, OverloadedError, TooLargeError, TooLongError, UnavailableError
-from app.scheduler import Scheduler, Vectors
+from app.errors import InternalError, InvalidError, OverloadedError, TooLargeError, TooLongError, UnavailableError
+from app.jobs import EncodingFailedError, Vectors
+from app.scheduler import Scheduler
 from app.settings import Settings
 from app.sides import Embedded, Side
 from app.telemetry import Metrics, Timings
@@ -26,6 +27,11 @@ from models.sources import label
 logger = logging.getLogger(__name__)
 
 _CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
+# Inputs tokenised at a stretch: so long does a short request wait for a long one's.
+_TOKENIZED_AT_ONCE = 64
+_WATCH_SECONDS = 0.25
+# What the engine thread may still take once nobody waits for it.
+_JOIN_SECONDS = 1.0
 
 
 class State(StrEnum):
@@ -61,7 +67,7 @@ class Service:
     def state(self) -> State:
         if self._scheduler is None:
             return State.DRAINING if self._draining else State.LOADING
-        if not self._scheduler.alive(self.settings.engine_timeout):
+        if self._scheduler.failure:
             return State.DOWN
         return State.DRAINING if self._draining else State.READY
 
@@ -78,7 +84,13 @@ class Service:
             self.max_batch_tokens = _CUDA_BATCH_TOKENS
         # In this thread, so that what fails fails by its own name; the engine thread takes over after it.
         encoder.forward([Encoding(array("q", range(min(16, encoder.max_length))), pooled=1)])
-        scheduler = Scheduler(encoder.forward, self.max_batch_tokens, self.settings.max_queue_tokens, self.metrics)
+        scheduler = Scheduler(
+            encoder.forward,
+            self.max_batch_tokens,
+            self.settings.max_queue_tokens,
+            self.settings.engine_timeout,
+            self.metrics,
+        )
         self.metrics.model_info.labels(self.model, encoder.dtype, str(encoder.device), __version__).set(1)
         self.metrics.memory.labels("weights").set(encoder.weight_bytes)
         if encoder.device.type == "cuda":
@@ -95,11 +107,18 @@ class Service:
         """From now on new requests are refused; those in the house are finished."""
         self._draining = True
 
+    async def wait_down(self) -> str:
+        """Returns when the engine is down, with the reason, having answered what waited for it."""
+        while self._scheduler is None or (failure := self._scheduler.failure) is None:  # noqa: ASYNC110
+            await asyncio.sleep(_WATCH_SECONDS)  # a hang makes no event that one could wait for
+        self._scheduler.give_up()
+        return failure
+
     def close(self) -> None:
-        """Ends the engine thread, after what is queued."""
+        """Ends the engine thread; what was to be finished is so by now."""
         self.drain()
         if self._scheduler is not None:
-            self._scheduler.close(self.settings.drain_timeout)
+            self._scheduler.close(_JOIN_SECONDS)
         self._tokenizers.shutdown(wait=False, cancel_futures=True)
 
     async def embed(
@@ -116,20 +135,15 @@ class Service:
         Raises:
             ServiceError: any of the table but the bugs.
         """
-        self.check_open()
         self.check_sizes(sides)
-        with self._admitted():
-            try:
-                async with asyncio.timeout(self.settings.request_timeout):
-                    with timings.stage("tokenize"):
-                        encodings = [await self._tokenize(side, truncate) for side in sides]
-                    if not pooled:
-                        encodings = self._unpooled(encodings, sides)
-                    rows = await self._schedule([e for side in encodings for e in side], timings)
-            except TimeoutError as error:
-                raise DeadlineError(
-                    f"the request took more than {self.settings.request_timeout:g} s (request_timeout)"
-                ) from error
+        with timings.stage("tokenize"):
+            encodings = [await self._tokenize(side, truncate) for side in sides]
+        if not pooled:
+            encodings = self._unpooled(encodings, sides)
+        try:
+            rows = await self._schedule([e for side in encodings for e in side], timings)
+        except EncodingFailedError as error:
+            raise InternalError(str(error), _param(sides, error.place)) from error
         return _split(encodings, rows)
 
     def decode(self, ids: Sequence[int], param: str, *, skip_special_tokens: bool = True) -> str:
@@ -166,14 +180,14 @@ class Service:
 
     def check_open(self) -> None:
         """Raises `UnavailableError` unless requests are taken."""
-        if self.state is not State.READY:
-            raise UnavailableError(
-                {
-                    State.LOADING: "the model is loading",
-                    State.DRAINING: "the service is shutting down",
-                    State.DOWN: "the engine is down",
-                }[self.state]
-            )
+        match self.state:
+            case State.LOADING:
+                raise UnavailableError("the model is loading")
+            case State.DRAINING:
+                # So that the client's next request finds another process.
+                raise UnavailableError("the service is shutting down", headers={"Connection": "close"})
+            case State.DOWN:
+                raise UnavailableError("the engine is down", headers={"Connection": "close"})
 
     def check_count(self, count: int, names: Sequence[str]) -> None:
         """Raises `TooLargeError` for too many inputs of the fields so named."""
@@ -194,8 +208,16 @@ class Service:
                         )
 
     @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        """One of the permits, so that what is in the house is bounded before any work is done for it."""
+    def admit(self) -> Iterator[None]:
+        """One of the permits, so that what is in the house is bounded before any work is done for it.
+
+        Raises:
+            OverloadedError: if none is left.
+            UnavailableError: unless requests are taken.
+        """
+        self.check_open()
+        if self._scheduler is not None:
+            self._scheduler.check_room()
         if self._permits == 0:
             self.metrics.rejected.labels("requests").inc()
             raise OverloadedError(f"{self.settings.max_requests} requests are being served (max_requests)", 1)
@@ -207,10 +229,13 @@ class Service:
 
     async def _tokenize(self, side: Side, truncate: bool) -> list[Encoding]:
         loop = asyncio.get_running_loop()
-        try:
-            encodings = await loop.run_in_executor(self._tokenizers, self.encoder.tokenize, side.inputs)
-        except InputError as error:
-            raise InvalidError(str(error), side.param(error.index, error.field)) from error
+        encodings: list[Encoding] = []
+        for start in range(0, len(side.inputs), _TOKENIZED_AT_ONCE):
+            inputs = side.inputs[start : start + _TOKENIZED_AT_ONCE]
+            try:
+                encodings += await loop.run_in_executor(self._tokenizers, self.encoder.tokenize, inputs)
+            except InputError as error:
+                raise InvalidError(str(error), side.param(start + error.index, error.field)) from error
         cut = [index for index, encoding in enumerate(encodings) if encoding.truncated]
         if cut and not truncate:
             raise TooLongError(
@@ -240,6 +265,15 @@ class Service:
         timings.add("queue", submitted, result.queued)
         timings.add("forward", submitted + result.queued, result.computed)
         return result.vectors
+
+
+def _param(sides: Sequence[Side], place: int) -> str:
+    """Which input of the request stands at a place of its job."""
+    for side in sides:
+        if place < len(side.inputs):
+            return side.param(place, "text")
+        place -= len(side.inputs)
+    raise AssertionError("no such input")
 
 
 def _split(encodings: list[list[Encoding]], rows: list[Vectors]) -> list[Embedded]:

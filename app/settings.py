@@ -83,7 +83,7 @@ class Settings(ModelSettings):
         None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
     )
     max_queue_tokens: int = Field(
-        1_048_576, ge=1, description="Tokens that may wait; beyond it requests get 429, save one alone in the queue"
+        1_048_576, ge=1, description="Tokens that may wait; once so many do, requests get 429"
     )
     max_requests: int = Field(512, ge=1, description="Requests in the house at once; beyond it they get 429")
     max_inputs: int = Field(2048, ge=1, description="Inputs in one request, both sides of a similarity together")
@@ -93,10 +93,22 @@ class Settings(ModelSettings):
         32_768, ge=1024, description="Size of a request's path and headers, 32 bytes added for each header"
     )
     request_timeout: float = Field(
-        120.0, gt=0, allow_inf_nan=False, description="Seconds until a request is given up with 504"
+        120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds until a request is given up with 504; so long may its answer take to be read, too",
+    )
+    idle_timeout: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a connection may stand without a whole request head until it is closed",
     )
     engine_timeout: float = Field(
-        120.0, ge=2, allow_inf_nan=False, description="Seconds of one forward pass until `/health` says 503"
+        120.0,
+        ge=2,
+        allow_inf_nan=False,
+        description="Seconds of one forward pass until the engine counts as hung, and the process ends",
     )
     drain_timeout: float = Field(
         30.0,

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from app.scheduler import Vectors
+from app.jobs import Vectors
 from models import Input
 
 
@@ -34,8 +32,3 @@ class Embedded:
     rows: list[Vectors]
     tokens: list[int]
     truncated: list[int]
-
-    @property
-    def vectors(self) -> Vectors:
-        """[n, d], where each input has one vector."""
-        return np.stack(self.rows)

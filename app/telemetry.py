@@ -82,7 +82,13 @@ class Metrics:
         self.batch_inputs = Histogram(
             "l2v_batch_inputs", "Inputs in a batch.", buckets=[2**i for i in range(12)], registry=registry
         )
-        self.batches = Counter("l2v_batches", "Batches by outcome.", ["outcome"], registry=registry)
+        self.batch_seconds = Histogram(
+            "l2v_batch_seconds", "Time of a forward pass.", buckets=_SECONDS, registry=registry
+        )
+        self.batches = Counter("l2v_batches", "Forward passes by outcome.", ["outcome"], registry=registry)
+        self.batch_budget = Gauge(
+            "l2v_batch_budget_tokens", "Tokens that a batch may have; lowered where memory ran out.", registry=registry
+        )
         self.queue_tokens = Gauge("l2v_queue_tokens", "Tokens that wait for a batch.", registry=registry)
         self.queue_inputs = Gauge("l2v_queue_inputs", "Inputs that wait for a batch.", registry=registry)
         self.in_flight = Gauge("l2v_requests_in_flight", "Requests in the house.", registry=registry)
@@ -96,13 +102,15 @@ class Metrics:
         # From the start at 0, so that rates have something to rise from.
         for reason in ("queue", "requests"):
             self.rejected.labels(reason)
-        for outcome in ("ok", "error"):
+        for outcome in ("ok", "not_finite", "error", "out_of_memory", "device_lost"):
             self.batches.labels(outcome)
 
-    def observe_batch(self, tokens: int, inputs: int) -> None:
-        self.batches.labels("ok").inc()
+    def observe_batch(self, tokens: int, inputs: int, seconds: float, outcome: str) -> None:
+        """Counts a forward pass that came to its end; `not_finite`: with a vector that must not leave."""
+        self.batches.labels(outcome).inc()
         self.batch_tokens.observe(tokens)
         self.batch_inputs.observe(inputs)
+        self.batch_seconds.observe(seconds)
 
     def render(self) -> bytes:
         return prometheus_client.generate_latest(self.registry)
@@ -149,7 +157,9 @@ class Telemetry:
             if status == _CLIENT_CLOSED:
                 response = answer(UnavailableError("the service is shutting down"), scope["path"])
                 await response(scope, receive, send_with_headers)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # a panic of the tokenizers library is no Exception
             _log_bug(error, request_id)
             if status == _CLIENT_CLOSED:
                 response = answer(InternalError(f"request {request_id}"), scope["path"])
@@ -180,7 +190,7 @@ def _request_id(headers: Headers) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _log_bug(error: Exception, request_id: str) -> None:
+def _log_bug(error: BaseException, request_id: str) -> None:
     logger.error("bug", extra={"request_id": request_id, **_outline(error)})
 
 

@@ -1,18 +1,20 @@
 """From raw vectors to the response: pure functions on float32 arrays."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import orjson
-from starlette.responses import Response
 
-from app.scheduler import Vectors
+from app.jobs import Vectors
+
+# [n, d], in one array or one a row.
+Rows = Vectors | Sequence[Vectors]
 
 
-def finish(vectors: Vectors, dimensions: int | None, normalized: bool) -> Vectors:
+def finish(rows: Rows, dimensions: int | None, normalized: bool) -> Vectors:
     """The first `dimensions` columns of [n, d] (all where None), then scaled to length 1 if asked."""
-    shortened = np.ascontiguousarray(vectors[:, :dimensions])
+    shortened = np.ascontiguousarray(np.asarray(rows)[:, :dimensions])
     return normalize(shortened) if normalized else shortened
 
 
@@ -24,8 +26,9 @@ def normalize(vectors: Vectors) -> Vectors:
     return normalized
 
 
-def scores(queries: Vectors, documents: Vectors, metric: str) -> Vectors:
+def scores(queries: Rows, documents: Rows, metric: str) -> Vectors:
     """[q, n] similarities of [q, d] and [n, d] by `cosine` (within -1…1) or `dot`."""
+    queries, documents = np.asarray(queries), np.asarray(documents)
     if metric == "dot":
         return queries @ documents.T
     return (normalize(queries) @ normalize(documents).T).clip(-1, 1)
@@ -44,8 +47,3 @@ def best(matrix: Vectors, top_k: int) -> list[list[dict[str, Any]]]:
 def encode_base64(vectors: Vectors) -> list[str]:
     """Each row as base64 of its little-endian float32 numbers."""
     return [base64.b64encode(row.tobytes()).decode() for row in vectors.astype("<f4", copy=False)]
-
-
-def to_json(content: Any) -> Response:
-    """A JSON response, arrays written straight from their memory."""
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

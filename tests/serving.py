@@ -9,13 +9,15 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 import uvicorn
 
+from app.connection import Connection
 from app.main import create_app
 from app.settings import Settings
 from models import Encoder
@@ -41,10 +43,16 @@ class LocalServer:
     """The application on a given encoder, uvicorn in a thread, a client with its address."""
 
     def __init__(self, encoder: Encoder, **settings: Any) -> None:
-        self.app = create_app(Settings(**settings), encoder)
+        made = Settings(**settings)
+        # What the service says of its own end.
+        self.failures: list[str] = []
+        self.app = create_app(made, encoder, self.failures.append)
         self.service = self.app.state.service
+        connection = cast(Any, partial(Connection, made.idle_timeout, made.request_timeout))
         self._server = uvicorn.Server(
-            uvicorn.Config(self.app, host="127.0.0.1", port=free_port(), log_config=None, access_log=False)
+            uvicorn.Config(
+                self.app, host="127.0.0.1", port=free_port(), log_config=None, access_log=False, http=connection
+            )
         )
         self._thread = threading.Thread(target=self._server.run)
         self.url = f"http://127.0.0.1:{self._server.config.port}"

@@ -1,15 +1,17 @@
 """`l2v serve`."""
 
 import logging
+import math
 import os
 import sys
 import time
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
+from app.connection import Connection
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,17 +32,17 @@ class Serve(Settings):
 
     def cli_cmd(self) -> None:
         from app.commands.loading import quieten
+
+        quieten()  # before torch comes with the next
         from app.main import create_app
-        from app.protocol import Protocol
         from app.telemetry import configure_logging
 
-        quieten()
         configure_logging(self.log_level)
         failures: list[str] = []
 
         def stop(reason: str) -> None:
             failures.append(reason)
-            server.should_exit = True
+            server.drain()
 
         app = create_app(self, on_failure=stop)
         config = uvicorn.Config(
@@ -50,7 +52,11 @@ class Serve(Settings):
             log_config=None,
             access_log=False,
             server_header=False,
-            http=partial(Protocol, max_header_bytes=self.max_header_bytes),  # type: ignore[arg-type]
+            http=cast(
+                Any,
+                partial(Connection, self.idle_timeout, self.request_timeout, max_header_bytes=self.max_header_bytes),
+            ),
+            timeout_keep_alive=math.ceil(self.idle_timeout),
             ws="none",  # a handshake would be logged with its path and its key
             timeout_graceful_shutdown=1,  # the server below has waited already
         )
@@ -78,13 +84,18 @@ class Server(uvicorn.Server):
         # A second signal ends it at once. uvicorn's own version would raise the signal again afterwards.
         if self._signalled is not None:
             self.should_exit = self.force_exit = True
+        self.drain()
+
+    def drain(self) -> None:
+        """Refuses new requests, and ends when those in the house are answered, and their answers taken."""
         self._signalled = self._busy = time.monotonic()
         self._service.drain()
 
     async def on_tick(self, counter: int) -> bool:
         if self._signalled is not None:
             now = time.monotonic()
-            if self._service.in_house:
+            connections = cast(set[Connection], self.server_state.connections)
+            if self._service.in_house or any(connection.unsent for connection in connections):
                 self._busy = now
             self.should_exit |= now - self._busy > LINGER_SECONDS or now - self._signalled > self._drain_timeout
         return await super().on_tick(counter)

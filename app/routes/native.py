@@ -1,10 +1,12 @@
 """Our own API: /embed, /similarity and /prompts."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response
 
 from app import vectors
+from app.body import Long, to_json
 from app.errors import InvalidError, responses
 from app.prompts import DOCUMENT, QUERY
 from app.routes.dependencies import ServiceDep, TimingsDep
@@ -28,12 +30,13 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     side = Side("inputs", read(request.inputs, instruction), single=not isinstance(request.inputs, list))
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
-        rows = vectors.finish(embedded.vectors, request.dimensions, request.normalize)
-        return vectors.to_json(
+        rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, request.normalize)
+        shown = vectors.encode_base64(rows) if request.encoding_format == "base64" else rows
+        return await to_json(
             {
                 "model": service.model,
                 "dimensions": rows.shape[1],
-                "embeddings": vectors.encode_base64(rows) if request.encoding_format == "base64" else rows,
+                "embeddings": Long(shown, rows.shape[1]),
                 "tokens": embedded.tokens,
                 "truncated": embedded.truncated,
             }
@@ -54,10 +57,14 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
         )
     embedded = await service.embed(sides, request.truncate, timings)
     with timings.stage("finish"):
-        matrix = vectors.scores(embedded[0].vectors, embedded[-1].vectors, request.metric)
-        outcome = {"scores": matrix} if request.top_k is None else {"results": vectors.best(matrix, request.top_k)}
+        matrix = await asyncio.to_thread(vectors.scores, embedded[0].rows, embedded[-1].rows, request.metric)
+        if request.top_k is None:
+            outcome = {"scores": Long(matrix, matrix.shape[1])}
+        else:
+            best = await asyncio.to_thread(vectors.best, matrix, request.top_k)
+            outcome = {"results": Long(best, request.top_k)}
         names = [side.name for side in sides]
-        return vectors.to_json(
+        return await to_json(
             {
                 "model": service.model,
                 **outcome,

@@ -1,8 +1,11 @@
 """The OpenAI surface: /v1/embeddings and /v1/models, over the same service."""
 
+import asyncio
+
 from fastapi import APIRouter, Response
 
 from app import vectors
+from app.body import Long, to_json
 from app.errors import NotFoundError, responses
 from app.routes.dependencies import ServiceDep, TimingsDep
 from app.routes.texts import texts_of
@@ -22,13 +25,16 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: T
     side = Side("input", texts_of(service, request.input, "input", instruction), single=isinstance(request.input, str))
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
-        rows = vectors.finish(embedded.vectors, request.dimensions, normalized=True)
+        rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, True)
         shown = vectors.encode_base64(rows) if request.encoding_format == "base64" else rows
         tokens = sum(embedded.tokens)
-        return vectors.to_json(
+        return await to_json(
             {
                 "object": "list",
-                "data": [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(shown)],
+                "data": Long(
+                    [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(shown)],
+                    rows.shape[1],
+                ),
                 "model": service.model,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from app import __version__, vectors
+from app.body import Long, to_json
 from app.errors import TABLE
 from app.routes import openai, ops
 from app.routes.dependencies import ServiceDep, TimingsDep
@@ -58,7 +59,8 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     service.check_dimensions(request.dimensions)
     (embedded,) = await service.embed([_side(service, request.inputs, request)], _truncate(request), timings)
     with timings.stage("finish"):
-        return vectors.to_json(vectors.finish(embedded.vectors, request.dimensions, request.normalize))
+        rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, request.normalize)
+        return await to_json(Long(rows, rows.shape[1]))
 
 
 @router.post("/embed_all", response_model=list[list[list[float]]], responses=_refusals)
@@ -67,7 +69,7 @@ async def embed_all(request: EmbedAllRequest, service: ServiceDep, timings: Timi
     side = _side(service, request.inputs, request)
     (embedded,) = await service.embed([side], _truncate(request), timings, pooled=False)
     with timings.stage("finish"):
-        return vectors.to_json(embedded.rows)
+        return await to_json([Long(row, row.shape[1]) for row in embedded.rows])
 
 
 @router.post("/similarity", response_model=list[float], responses=_refusals)
@@ -80,7 +82,8 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
     ]
     source, sentences = await service.embed(sides, _truncate(options), timings)
     with timings.stage("finish"):
-        return vectors.to_json(vectors.scores(source.vectors, sentences.vectors, "cosine")[0])
+        matrix = await asyncio.to_thread(vectors.scores, source.rows, sentences.rows, "cosine")
+        return await to_json(matrix[0])
 
 
 @router.post("/tokenize", responses=_refusals)

@@ -9,10 +9,12 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from app.errors import InternalError, OverloadedError, UnavailableError
-from app.scheduler import Result, Scheduler, Vectors
+from app.errors import OverloadedError, UnavailableError
+from app.jobs import Result, Vectors
+from app.scheduler import Scheduler
 from app.telemetry import Metrics
 from models import Encoding
+from tests.serving import wait_for
 
 SECONDS = 10
 
@@ -64,7 +66,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def scheduler(fake: FakeEncoder, metrics: Metrics) -> Iterator[Scheduler]:
-    made = Scheduler(fake.forward, max_batch_tokens=4, max_queue_tokens=20, metrics=metrics)
+    made = Scheduler(fake.forward, max_batch_tokens=4, max_queue_tokens=20, engine_timeout=SECONDS, metrics=metrics)
     yield made
     fake.release(1000)
     made.close(SECONDS)
@@ -118,20 +120,25 @@ def test_an_encoding_beyond_the_budget_goes_alone(scheduler: Scheduler, fake: Fa
 
 def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
     hold(scheduler, fake)
-    waiting = scheduler.submit(encodings(1, length=15))
+    waiting = scheduler.submit(encodings(1, length=20))
     with pytest.raises(OverloadedError) as refused:
         scheduler.submit(encodings(2, length=6))
     assert int(refused.value.headers["Retry-After"]) >= 1
     assert metrics.registry.get_sample_value("l2v_rejected_total", {"reason": "queue"}) == 1
-    assert (scheduler.queue_tokens, scheduler.queue_inputs) == (15, 1)
+    assert (scheduler.queue_tokens, scheduler.queue_inputs) == (20, 1)
     fake.release(2)
     waiting.result(SECONDS)
     assert scheduler.queue_tokens == 0
 
 
-def test_a_request_larger_than_the_queue_goes_when_it_is_alone(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_a_request_larger_than_the_queue_is_not_kept_out_by_small_ones(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    hold(scheduler, fake)
+    small, large = scheduler.submit(encodings(100)), scheduler.submit(encodings(*range(1, 41)))
+    with pytest.raises(OverloadedError):
+        scheduler.submit(encodings(101))
     fake.release(50)
-    assert len(scheduler.submit(encodings(*range(1, 41))).result(SECONDS).vectors) == 40
+    assert answers(small.result(SECONDS)) == [100]
+    assert len(large.result(SECONDS).vectors) == 40
 
 
 def test_abandoned_work_is_dropped_before_the_forward(scheduler: Scheduler, fake: FakeEncoder) -> None:
@@ -158,45 +165,12 @@ def test_a_request_abandoned_in_its_batch_is_not_computed_further(scheduler: Sch
     follower.result(SECONDS)
 
 
-def test_a_failing_batch_fails_its_own_requests_only(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
+def test_a_full_queue_of_abandoned_work_refuses_nobody(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
-    fake.failures[1] = RuntimeError("secret text")
-    bad, beside = scheduler.submit(encodings(1, 2, 3)), scheduler.submit(encodings(4, 5))
-    later = scheduler.submit(encodings(6))
-    fake.release()
-    assert fake.next_batch() == [1, 4, 6, 2]
-    fake.release(5)
-    for future in (bad, beside, later):
-        with pytest.raises(InternalError) as failed:
-            future.result(SECONDS)
-        assert "secret" not in str(failed.value)
-    assert metrics.registry.get_sample_value("l2v_batches_total", {"outcome": "error"}) == 1
-    assert answers(scheduler.submit(encodings(9)).result(SECONDS)) == [9]
-    assert scheduler.queue_tokens == 0
-
-
-def test_an_error_behind_the_forward_fails_its_batch_and_the_engine_goes_on(
-    scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(tokens: int, inputs: int) -> None:
-        raise MemoryError
-
-    fake.release(10)
-    with monkeypatch.context() as patched:
-        patched.setattr(metrics, "observe_batch", broken)
-        with pytest.raises(InternalError):
-            scheduler.submit(encodings(1)).result(SECONDS)
-    assert answers(scheduler.submit(encodings(2)).result(SECONDS)) == [2]
-
-
-def test_a_vector_that_is_not_finite_never_leaves(scheduler: Scheduler, fake: FakeEncoder) -> None:
-    hold(scheduler, fake)
-    fake.nan = {1}
-    bad, good = scheduler.submit(encodings(1)), scheduler.submit(encodings(2))
+    assert scheduler.submit(encodings(1, length=25)).cancel()
+    waiting = scheduler.submit(encodings(2, length=15))
     fake.release(2)
-    with pytest.raises(InternalError):
-        bad.result(SECONDS)
-    assert answers(good.result(SECONDS)) == [2]
+    assert answers(waiting.result(SECONDS)) == [2]
 
 
 def test_a_dead_engine_leaves_no_future_pending(scheduler: Scheduler, fake: FakeEncoder) -> None:
@@ -208,15 +182,36 @@ def test_a_dead_engine_leaves_no_future_pending(scheduler: Scheduler, fake: Fake
         with pytest.raises(UnavailableError):
             future.result(SECONDS)
     scheduler.close(SECONDS)
-    assert not scheduler.alive(timeout=SECONDS)
+    assert scheduler.failure == "the engine is down: SystemExit"
     with pytest.raises(UnavailableError):
         scheduler.submit(encodings(3))
 
 
-def test_a_hanging_forward_stops_the_heartbeat(scheduler: Scheduler, fake: FakeEncoder) -> None:
-    assert scheduler.alive(timeout=SECONDS)
-    hold(scheduler, fake)
-    assert not scheduler.alive(timeout=0)
+def test_a_hanging_forward_is_given_up_for_good(fake: FakeEncoder, metrics: Metrics) -> None:
+    scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=0.2, metrics=metrics)
+    assert scheduler.failure is None
+    hanging = scheduler.submit(encodings(1))
+    fake.next_batch()
+    waiting = scheduler.submit(encodings(2))
+    wait_for(lambda: scheduler.failure)
+    assert "engine_timeout" in str(scheduler.failure)
+    scheduler.give_up()
+    for future in (hanging, waiting):
+        with pytest.raises(UnavailableError):
+            future.result(0)
+    fake.release(10)
+    scheduler.close(SECONDS)
+    assert fake.batches.empty()  # what waited is not computed any more
+    assert "engine_timeout" in str(scheduler.failure)
+    with pytest.raises(UnavailableError):
+        scheduler.submit(encodings(3))
+
+
+def test_an_idle_engine_does_not_count_as_hung(fake: FakeEncoder, metrics: Metrics) -> None:
+    scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=1.5, metrics=metrics)
+    assert not threading.Event().wait(2)
+    assert scheduler.failure is None
+    scheduler.close(SECONDS)
 
 
 def test_close_finishes_what_waits_and_refuses_the_rest(scheduler: Scheduler, fake: FakeEncoder) -> None:
@@ -233,7 +228,9 @@ def test_close_finishes_what_waits_and_refuses_the_rest(scheduler: Scheduler, fa
 
 def test_every_future_is_resolved_once_under_a_crowd(metrics: Metrics) -> None:
     """Many threads submit and half of them cancel at once; nothing is lost, mixed up or counted twice."""
-    scheduler = Scheduler(lambda batch: np.array([[e.ids[0]] for e in batch], np.float32), 16, 1_000_000, metrics)
+    scheduler = Scheduler(
+        lambda batch: np.array([[e.ids[0]] for e in batch], np.float32), 16, 1_000_000, SECONDS, metrics
+    )
     failures: list[object] = []
 
     def client(number: int) -> None:

@@ -1,6 +1,9 @@
 """Load, deadlines, keys and clients that leave, with a forward pass that waits at a gate."""
 
+import json
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from models import Encoder, load
+from app.jobs import Vectors
+from models import Encoder, Encoding, load
 from models.types import DType
 from tests.gated import GatedEncoder
 from tests.serving import LocalServer, wait_for
@@ -30,6 +34,20 @@ def hold(gated: GatedEncoder, send: Callable[..., "Future[httpx.Response]"]) -> 
     return held
 
 
+def connect(server: LocalServer, takes: int | None = None) -> socket.socket:
+    """A connection by hand, for whose answers the system keeps `takes` bytes ready."""
+    made = socket.socket()
+    if takes:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, takes)
+    made.settimeout(20)
+    made.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+    return made
+
+
+def head(length: int) -> bytes:
+    return b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
+
+
 def sender(server: LocalServer, pool: ThreadPoolExecutor):  # type: ignore[no-untyped-def]
     def send(*texts: str) -> "Future[httpx.Response]":
         return pool.submit(httpx.post, f"{server.url}/embed", json={"inputs": list(texts)}, timeout=60)
@@ -38,7 +56,7 @@ def sender(server: LocalServer, pool: ThreadPoolExecutor):  # type: ignore[no-un
 
 
 def test_a_full_queue_answers_429_and_when_to_return(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
-    with LocalServer(gated, max_queue_tokens=8) as server:
+    with LocalServer(gated, max_queue_tokens=4) as server:
         send = sender(server, pool)
         running = hold(gated, send)
         waiting = send("second")
@@ -110,7 +128,7 @@ def test_a_client_that_leaves_takes_its_work_along(gated: GatedEncoder, pool: Th
         assert 'l2v_requests_total{route="/embed",status="499"} 1.0' in server.client.get("/metrics").text
 
 
-def test_a_hanging_engine_is_unhealthy_and_a_slow_one_is_not(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
+def test_a_hanging_engine_is_down_and_answers_what_waits(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
     with LocalServer(gated, engine_timeout=2) as server:
         assert server.client.get("/health").status_code == 200
         gated.gate.clear()
@@ -120,9 +138,13 @@ def test_a_hanging_engine_is_unhealthy_and_a_slow_one_is_not(gated: GatedEncoder
         assert server.client.get("/ready").status_code == 503
         assert server.client.post("/embed", json={"inputs": "a"}).json()["error"]["type"] == "unavailable"
         assert "l2v_engine_up 0.0" in server.client.get("/metrics").text
+        refused = hung.result()
+        assert (refused.status_code, "engine_timeout" in refused.json()["error"]["message"]) == (503, True)
         gated.gate.set()
-        assert hung.result().status_code == 200
-        wait_for(lambda: server.client.get("/health").status_code == 200)
+        wait_for(lambda: server.failures)
+        assert "engine_timeout" in server.failures[0]
+        # It stays down: its process is about to end.
+        assert server.client.get("/health").status_code == 503
 
 
 def test_keys_open_the_api_and_nothing_else_does(encoder: Encoder) -> None:
@@ -159,15 +181,112 @@ def test_a_body_that_does_not_arrive_is_given_up(encoder: Encoder) -> None:
         assert server.embed("and others are served")["tokens"]
 
 
+def test_one_deadline_spans_the_body_and_the_work(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
+    with LocalServer(gated, request_timeout=1.5) as server:
+        hold(gated, sender(server, pool))
+        with connect(server) as slow:
+            content = b'{"inputs": "slow"}'
+            slow.sendall(head(len(content)) + content[:5])
+            assert not threading.Event().wait(1)
+            slow.sendall(content[5:])
+            started = time.monotonic()
+            assert slow.recv(100).startswith(b"HTTP/1.1 504")
+            assert time.monotonic() - started < 1
+
+
+def test_who_is_slow_to_send_holds_no_permit(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_requests=1) as server, connect(server) as slow:
+        slow.sendall(head(99) + b"{")
+        wait_for(lambda: "l2v_requests_in_flight 2.0" in server.client.get("/metrics").text)
+        assert server.embed("at the same time")["tokens"]
+
+
+def test_who_is_slow_to_take_the_answer_holds_no_permit_and_is_cut_off(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_requests=1, request_timeout=8, max_inputs=4000) as server:
+        content = json.dumps({"queries": ["a"] * 2000, "documents": ["b"] * 2000}).encode()
+        with connect(server, takes=4096) as slow:
+            slow.sendall(head(len(content)).replace(b"/embed", b"/similarity") + content)
+            wait_for(lambda: server.service.in_house == 1, what="work")
+            wait_for(lambda: server.service.in_house == 0, what="permit given back")
+            assert "l2v_requests_in_flight 2.0" in server.client.get("/metrics").text
+            assert server.embed("at the same time")["tokens"]
+            wait_for(lambda: "l2v_requests_in_flight 1.0" in server.client.get("/metrics").text, 20, "cut off")
+            headers, _, taken = read_all(slow).partition(b"\r\n\r\n")
+            assert headers.startswith(b"HTTP/1.1 200")
+            assert len(taken) < int(headers.lower().partition(b"content-length: ")[2].split()[0])
+
+
+def read_all(connection: socket.socket) -> bytes:
+    read = b""
+    while piece := connection.recv(1_000_000):
+        read += piece
+    return read
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /embed HTTP/1.1\r\nX-Slow: "])
+def test_a_connection_without_a_request_is_closed(encoder: Encoder, said: bytes) -> None:
+    with LocalServer(encoder, idle_timeout=0.5) as server, connect(server) as idle:
+        idle.sendall(said)
+        assert idle.recv(100) == b""
+
+
+def test_a_connection_is_kept_for_the_next_request_no_longer_than_it_may_be_idle(encoder: Encoder) -> None:
+    with LocalServer(encoder, idle_timeout=0.5) as server, connect(server) as kept:
+        for _ in range(3):
+            kept.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert kept.recv(1000).startswith(b"HTTP/1.1 200")
+            assert not threading.Event().wait(0.3)
+        assert kept.recv(100) == b""
+
+
+def test_what_is_too_much_is_refused_before_it_is_parsed(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
+    with LocalServer(gated, max_requests=1) as server:
+        held = hold(gated, sender(server, pool))
+        refused = server.client.post("/embed", content=b"no JSON", headers={"Content-Type": "application/json"})
+        assert refused.status_code == 429
+        gated.gate.set()
+        held.result()
+
+
+def test_an_input_that_the_model_fails_on_is_named(gated: GatedEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = GatedEncoder.forward
+
+    def broken(self: GatedEncoder, encodings: list[Encoding]) -> list[Vectors]:
+        rows: list[Vectors] = forward(self, encodings)
+        return [row * np.nan if len(encoding) > 30 else row for row, encoding in zip(rows, encodings, strict=True)]
+
+    monkeypatch.setattr(GatedEncoder, "forward", broken)
+    with LocalServer(gated) as server:
+        texts = {"queries": ["a", "b"], "documents": ["c", "d", "long " * 10]}
+        response = server.client.post("/similarity", json=texts)
+        assert (response.status_code, response.json()["error"]["param"]) == (500, "documents[2].text")
+        assert server.embed(["a", "b"])["tokens"]
+
+
+def test_an_input_beyond_the_first_stretch_is_named_too(server: LocalServer) -> None:
+    content = {"inputs": ["fine"] * 150 + ["long " * 300], "truncate": False}
+    assert server.client.post("/embed", json=content).json()["error"]["param"] == "inputs[150].text"
+    instruction = {"inputs": [*["fine"] * 150, ["long " * 300, "text"]]}
+    assert server.client.post("/embed", json=instruction).json()["error"]["param"] == "inputs[150].instruction"
+
+
 def test_probes_may_ask_by_head(server: LocalServer) -> None:
     assert server.client.head("/health").status_code == server.client.head("/ready").status_code == 200
 
 
+class PanicError(BaseException):
+    """As the tokenizers library raises it: no `Exception`."""
+
+
+@pytest.mark.parametrize("kind", [KeyError, PanicError])
 def test_a_bug_shows_its_request_id_and_nothing_else(
-    gated: GatedEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    gated: GatedEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[BaseException],
 ) -> None:
     def broken(self: object, inputs: object) -> None:
-        raise KeyError("the secret text")
+        raise kind("the secret text")
 
     with LocalServer(gated) as server:
         monkeypatch.setattr(GatedEncoder, "tokenize", broken)

@@ -118,6 +118,14 @@ def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_sentence(argume
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["tokenize", "a text"]])
+def test_the_threads_of_openmp_do_not_spin(command: list[str]) -> None:
+    """As OpenMP itself says when torch brings it in."""
+    for environment, policy in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
+        ended = run(*command, "--model", "./nowhere", OMP_DISPLAY_ENV="true", **environment)
+        assert f"OMP_WAIT_POLICY = '{policy}'" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "reason"),
     [

@@ -26,6 +26,8 @@ NAMES = [
     "l2v_truncated_inputs_total",
     "l2v_batch_tokens",
     "l2v_batch_inputs",
+    "l2v_batch_seconds",
+    "l2v_batch_budget_tokens",
     "l2v_batches_total",
     "l2v_queue_tokens",
     "l2v_queue_inputs",
@@ -121,7 +123,7 @@ def test_alerts_fire_on_what_they_are_for() -> None:
 def test_prometheus_takes_the_alerts_and_none_fires(busy: ServerProcess, prometheus: Prometheus) -> None:
     groups = httpx.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) == 6
+    assert len(rules) == 7
     assert not [rule["name"] for rule in rules if rule["state"] == "firing"]
 
 

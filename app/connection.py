@@ -1,0 +1,84 @@
+"""One client's connection: HTTP as `app/protocol.py` reads it, with limits on how long it may stand without a use.
+
+uvicorn waits for ever for a request's head, and for the client to take an answer. Here both have an end:
+
+- between requests, and before the first, a whole head must arrive within `idle_timeout`, however its bytes come;
+- an answer that stands in memory must be taken within `answer_timeout`.
+"""
+
+import asyncio
+from typing import Any
+
+from app.protocol import Protocol
+
+
+class Connection(Protocol):
+    """Closes itself where the client does not do its part.
+
+    Args:
+        idle_timeout: seconds for a request's head.
+        answer_timeout: seconds for an answer to be taken.
+        uvicorn: what uvicorn gives its connections.
+    """
+
+    def __init__(self, idle_timeout: float, answer_timeout: float, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._idle_timeout = idle_timeout
+        self._answer_timeout = answer_timeout
+        self._head: asyncio.TimerHandle | None = None
+        self._answer: asyncio.TimerHandle | None = None
+
+    @property
+    def unsent(self) -> bool:
+        """Whether some of an answer has not gone out yet."""
+        return self.transport.get_write_buffer_size() > 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        _cancel(self._head)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._answer_taken()
+        if self.cycle.response_complete:  # else the next request stands here already
+            self._expect_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._answer is None:
+            self._answer = self.loop.call_later(self._answer_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._answer_taken()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _cancel(self._head)
+        _cancel(self._answer)
+        super().connection_lost(exc)
+
+    def _answer_taken(self) -> None:
+        if self.cycle.response_complete and not self.flow.write_paused:
+            _cancel(self._answer)
+            self._answer = None
+
+    def _expect_head(self) -> None:
+        _cancel(self._head)
+        self._head = self.loop.call_later(self._idle_timeout, self._end)
+
+    def _end(self) -> None:
+        if self.flow.write_paused:
+            self._expect_head()  # an answer is being taken, which has a limit of its own
+        elif self.unsent:
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

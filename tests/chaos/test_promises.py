@@ -1,0 +1,33 @@
+"""The short form of each promise. Figures that a busy machine alone can spoil are for `make chaos` to judge."""
+
+import asyncio
+
+import pytest
+
+from tests.chaos import soak
+from tests.chaos.__main__ import PROMISES
+from tests.chaos.figures import PAGE, Figure
+
+SHARE, SOAK_SECONDS = 0.03, 15.0
+
+
+def judge(figures: list[Figure]) -> None:
+    print(*figures, sep="\n")
+    missed = [str(figure) for figure in figures if not figure.kept and not figure.timing]
+    assert not missed
+    assert any(figure.target for figure in figures)
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_promise(name: str) -> None:
+    judge(asyncio.run(PROMISES[name](SHARE)))
+
+
+def test_it_runs_for_long() -> None:
+    judge(asyncio.run(soak.run(SOAK_SECONDS)))
+
+
+def test_every_promise_has_its_place_on_the_page() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name in (*PROMISES, "soak"):
+        assert text.count(f"<!-- chaos {name} -->\n") == text.count(f"<!-- /chaos {name} -->") == 1

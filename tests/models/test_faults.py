@@ -1,0 +1,35 @@
+"""The errors of torch, most of them raised for real, and what they say about the device."""
+
+import pytest
+import torch
+
+from models.faults import Fault
+
+
+def test_memory_that_this_machine_does_not_have() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(10**15)
+    assert Fault.of(raised.value) is Fault.OUT_OF_MEMORY
+
+
+def test_an_error_of_the_computation_is_no_more_than_that() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    assert Fault.of(raised.value) is Fault.ERROR
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (MemoryError(), Fault.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), Fault.OUT_OF_MEMORY),
+        (torch.AcceleratorError("CUDA error: out of memory"), Fault.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), Fault.OUT_OF_MEMORY),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), Fault.DEVICE_LOST),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), Fault.DEVICE_LOST),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"), Fault.DEVICE_LOST),
+        (KeyError("CUDA"), Fault.ERROR),
+    ],
+)
+def test_errors_of_devices_that_are_not_here(error: Exception, fault: Fault) -> None:
+    assert Fault.of(error) is fault

@@ -9,15 +9,14 @@ import sys
 import tempfile
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import httpx
 import uvicorn
 
-from app.connection import Connection
+from app.commands.serve import protocol
 from app.main import create_app
 from app.settings import Settings
 from models import Encoder
@@ -48,10 +47,9 @@ class LocalServer:
         self.failures: list[str] = []
         self.app = create_app(made, encoder, self.failures.append)
         self.service = self.app.state.service
-        connection = cast(Any, partial(Connection, made.idle_timeout, made.request_timeout))
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self.app, host="127.0.0.1", port=free_port(), log_config=None, access_log=False, http=connection
+                self.app, host="127.0.0.1", port=free_port(), log_config=None, access_log=False, http=protocol(made)
             )
         )
         self._thread = threading.Thread(target=self._server.run)

@@ -52,10 +52,7 @@ class Serve(Settings):
             log_config=None,
             access_log=False,
             server_header=False,
-            http=cast(
-                Any,
-                partial(Connection, self.idle_timeout, self.request_timeout, max_header_bytes=self.max_header_bytes),
-            ),
+            http=protocol(self),
             timeout_keep_alive=math.ceil(self.idle_timeout),
             ws="none",  # a handshake would be logged with its path and its key
             timeout_graceful_shutdown=1,  # the server below has waited already
@@ -68,6 +65,13 @@ class Serve(Settings):
                 f"cannot listen on {self.host}:{self.port}: is another process there, or is the port reserved?"
             )
         _end(f"l2v: {failures[0]}" if failures else "")
+
+
+def protocol(settings: Settings) -> Any:
+    """What uvicorn makes of each connection."""
+    return partial(
+        Connection, settings.idle_timeout, settings.request_timeout, max_header_bytes=settings.max_header_bytes
+    )
 
 
 class Server(uvicorn.Server):

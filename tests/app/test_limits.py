@@ -36,6 +36,7 @@ OTHERS = {
     "request_timeout": "",
     "engine_timeout": "tests/app/test_scheduler.py",
     "drain_timeout": "tests/e2e/test_lifecycle.py",
+    "idle_timeout": "tests/app/test_service.py",
 }
 
 

@@ -50,6 +50,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
         "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,
         "dataloader_drop_last": bool(more),
+        "dataloader_pin_memory": not cpu and torch.cuda.is_available(),
         "average_tokens_across_devices": False,
         "report_to": "none",
         "fsdp": recipe.fsdp,

@@ -112,7 +112,7 @@ def test_a_forward_pass_of_all_states_keeps_to_its_budget(encoder: Encoder) -> N
         assert (refused.status_code, "max_batch_tokens" in refused.text) == (413, True)
 
 
-@pytest.mark.parametrize(("name", "value"), [("max_requests", 1), ("max_queue_tokens", 30)])
+@pytest.mark.parametrize(("name", "value"), [("max_requests", 1), ("max_queue_tokens", 20)])
 def test_too_much_at_once_is_refused_by_the_name_of_the_limit(name: str, value: int, gated: GatedEncoder) -> None:
     with LocalServer(gated, **{name: value}) as server, ThreadPoolExecutor(2) as pool:
         gated.gate.clear()

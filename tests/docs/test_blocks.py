@@ -105,13 +105,15 @@ def alike(got: str, expected: str) -> bool:
 
 @cache
 def help_of(subcommand: str) -> str:
-    done = subprocess.run([BIN / "l2v", subcommand, "--help"], check=True, capture_output=True, text=True)
+    done = subprocess.run([BIN / "l2v", *subcommand.split(), "--help"], check=True, capture_output=True, text=True)
     return done.stdout
 
 
 def check_l2v(words: list[str]) -> None:
     """The flags are those of the subcommand, and `serve` would take their values."""
     subcommand, *rest = words
+    if subcommand == "train":
+        subcommand = f"train {rest.pop(0)}"
     flags = [word.partition("=")[0] for word in rest if word.startswith("-")]
     known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", help_of(subcommand)))
     assert set(flags) <= known, f"l2v {subcommand} has no {set(flags) - known}"

@@ -384,7 +384,7 @@ def fill_queue(gated: GatedEncoder, server: LocalServer, pool: ThreadPoolExecuto
 def test_overload_is_said_and_the_countdown_tries_again(
     gated: GatedEncoder, pool: ThreadPoolExecutor, open_page: Open
 ) -> None:
-    with LocalServer(gated, max_queue_tokens=8) as server:
+    with LocalServer(gated, max_queue_tokens=4) as server:
         page = open_page(server)
         held = fill_queue(gated, server, pool)
         page["#run"].click()
@@ -403,7 +403,7 @@ def test_overload_is_said_and_the_countdown_tries_again(
 def test_overload_can_be_retried_at_once_or_given_up(
     gated: GatedEncoder, pool: ThreadPoolExecutor, open_page: Open
 ) -> None:
-    with LocalServer(gated, max_queue_tokens=8) as server:
+    with LocalServer(gated, max_queue_tokens=4) as server:
         page = open_page(server)
         # A countdown that does not end within the test.
         page.page.route("**/similarity", lambda route: _with_retry_after(route, "600"))

@@ -19,7 +19,7 @@ from app.errors import InternalError, InvalidError, OverloadedError, TooLargeErr
 from app.jobs import EncodingFailedError, Vectors
 from app.scheduler import Scheduler
 from app.settings import Settings
-from app.sides import Embedded, Side
+from app.sides import Embedded, Side, param_at, split
 from app.telemetry import Metrics, Timings
 from models import Encoder, Encoding, InputError
 from models.sources import label
@@ -143,8 +143,8 @@ class Service:
         try:
             rows = await self._schedule([e for side in encodings for e in side], timings)
         except EncodingFailedError as error:
-            raise InternalError(str(error), _param(sides, error.place)) from error
-        return _split(encodings, rows)
+            raise InternalError(str(error), param_at(sides, error.place)) from error
+        return split(encodings, rows)
 
     def decode(self, ids: Sequence[int], param: str, *, skip_special_tokens: bool = True) -> str:
         """The text of token ids; raises `InvalidError` for an id that the model does not have."""
@@ -265,21 +265,3 @@ class Service:
         timings.add("queue", submitted, result.queued)
         timings.add("forward", submitted + result.queued, result.computed)
         return result.vectors
-
-
-def _param(sides: Sequence[Side], place: int) -> str:
-    """Which input of the request stands at a place of its job."""
-    for side in sides:
-        if place < len(side.inputs):
-            return side.param(place, "text")
-        place -= len(side.inputs)
-    raise AssertionError("no such input")
-
-
-def _split(encodings: list[list[Encoding]], rows: list[Vectors]) -> list[Embedded]:
-    embedded, start = [], 0
-    for side in encodings:
-        cut = [index for index, encoding in enumerate(side) if encoding.truncated]
-        embedded.append(Embedded(rows[start : start + len(side)], [len(encoding) for encoding in side], cut))
-        start += len(side)
-    return embedded

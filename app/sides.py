@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.jobs import Vectors
-from models import Input
+from models import Encoding, Input
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +32,22 @@ class Embedded:
     rows: list[Vectors]
     tokens: list[int]
     truncated: list[int]
+
+
+def param_at(sides: Sequence[Side], place: int) -> str:
+    """Which input of the request stands at a place of its job."""
+    for side in sides:
+        if place < len(side.inputs):
+            return side.param(place, "text")
+        place -= len(side.inputs)
+    raise AssertionError("no such input")
+
+
+def split(encodings: Sequence[Sequence[Encoding]], rows: list[Vectors]) -> list[Embedded]:
+    """What came of a job's encodings, by the sides that they are of."""
+    embedded, start = [], 0
+    for side in encodings:
+        cut = [index for index, encoding in enumerate(side) if encoding.truncated]
+        embedded.append(Embedded(rows[start : start + len(side)], [len(encoding) for encoding in side], cut))
+        start += len(side)
+    return embedded

@@ -18,25 +18,22 @@ Losses = list[tuple[int, float]]
 def write(recipe: Recipe, student: Student, losses: Losses) -> None:
     """Puts `run.json`, `loss.png` and `README.md` into the run's folder."""
     told = json.loads(recipe.model_dump_json(exclude={"out", "config"}))
-    run = {
-        "stage": type(recipe).__name__.lower(),
-        "recipe": told,
-        "data": {source: digest(Path(source)) for source in recipe.data},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
-        "losses": losses,
-    }
+    stage = type(recipe).__name__.lower()
+    data = {source: digest(Path(source)) for source in recipe.data}
+    versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    run = {"stage": stage, "recipe": told, "data": data, "versions": versions, "losses": losses}
     (recipe.out / "recipe.json").unlink(missing_ok=True)
     (recipe.out / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     plot(losses, recipe.out / "loss.png")
     settings = "\n".join(f"| {name} | `{value}` |" for name, value in told.items() if value not in (None, "", []))
-    hashes = "\n".join(f"- `{source}`, SHA-256 {digest_ or 'not taken'}" for source, digest_ in run["data"].items())  # type: ignore[attr-defined]
-    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())  # type: ignore[attr-defined]
+    hashes = "\n".join(f"- `{source}`, SHA-256 {sha or 'not taken'}" for source, sha in data.items())
+    used = ", ".join(f"{name} {number}" for name, number in versions.items())
     (recipe.out / "README.md").write_text(
         f"""# {recipe.out.name}
 
-A LoRA adapter for `{student.behind}`, made by `l2v train {run["stage"]}`. It is merged behind that:
+A LoRA adapter for `{student.behind}`, made by `l2v train {stage}`. It is merged behind that:
 
-    l2v serve --model {recipe.model} --adapters {",".join([*recipe.adapters, str(recipe.out)])}
+    {recipe.serving}
 
 ![The loss by step](loss.png)
 
@@ -48,7 +45,7 @@ Learnt from:
 
 {hashes}
 
-With {versions}. `run.json` holds all this for programs.
+With {used}. `run.json` holds all this for programs.
 """,
         encoding="utf-8",
     )

@@ -4,7 +4,7 @@ Its trainer brings batches of one dataset each, free of duplicates, and its loss
 gradients and the gradient cache. Tokens, attention and pooling are the served encoder's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Collate:
     # What no two rows of a batch need to differ in.
     valid_label_columns = ("negatives", "instruction", "symmetric", "vectors")
 
-    def __init__(self, student: Student, sides: Any) -> None:
+    def __init__(self, student: Student, sides: Callable[[data.Row], list[Input]]) -> None:
         self.tokenization, self.sides = student.encoder.tokenization, sides
         self.dimensions = student.encoder.dimensions
 

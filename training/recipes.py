@@ -44,7 +44,6 @@ class Recipe(ModelSettings):
     save_steps: int = Field(200, ge=1, description="Steps between checkpoints; the last two are kept")
     log_steps: int = Field(10, ge=1, description="Steps between the points of the loss curve")
     seed: int = Field(42, ge=0, description="Of the adapter's start, the order of the data and what is dropped")
-    fsdp: str = Field("", description="FSDP of transformers' Trainer, as `full_shard auto_wrap`; unset: DDP")
 
     @field_validator("config")
     @classmethod
@@ -66,8 +65,12 @@ class Recipe(ModelSettings):
         logging.basicConfig(format="%(message)s")
         logging.getLogger("training").setLevel("INFO")
         import_module(f"training.{self.module}").train(self)
-        adapters = ",".join([*self.adapters, str(self.out)])
-        print(f"wrote {self.out}: serve it with `l2v serve --model {self.model} --adapters {adapters}`")
+        print(f"wrote {self.out}: serve it with `{self.serving}`")
+
+    @property
+    def serving(self) -> str:
+        """The command that serves what the run makes."""
+        return f"l2v serve --model {self.model} --adapters {','.join([*self.adapters, str(self.out)])}"
 
     @classmethod
     def settings_customise_sources(

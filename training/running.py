@@ -53,7 +53,6 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
         "dataloader_pin_memory": not cpu and torch.cuda.is_available(),
         "average_tokens_across_devices": False,
         "report_to": "none",
-        "fsdp": recipe.fsdp,
     }
     args = kind(**common, **more)
     share, rest = divmod(recipe.batch_size, args.world_size)
@@ -158,7 +157,7 @@ def _last(folder: Path) -> Path | None:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             logger.info("%s was cut off while it was written, and is left out", path.name)
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # another process of the run may be at it too
         else:
             return path
     return None

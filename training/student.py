@@ -117,10 +117,9 @@ class Student:
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         self.encoder.tokenizer.save_pretrained(str(folder))
+        # Not the lengths: rows are short for the training's sake, and who serves would cut texts to them.
         settings = {
             "pooling_mode": self.encoder.pooling,
-            "max_length": self.encoder.tokenization.max_length,
-            "doc_max_length": self.encoder.tokenization.doc_max_length,
             "skip_instruction": self.encoder.tokenization.skip_instruction,
         }
         (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,16 +47,16 @@ class Evaluate(ClientSettings):
         instructions, tasks = read_instructions(self.instructions), tasks_named(self.tasks)
         name, encode = self._there() if self.url else self._here()
         scores = evaluate(Evaluated(name, encode, instructions), tasks, self.out)
-        rows = [{"task": s.task, "metric": s.metric, "score": round(100 * s.score, 2)} for s in scores]
+        rows = [asdict(score) | {"score": round(100 * score.score, 2)} for score in scores]
         if self.as_json:
             print(json.dumps({"model": name, "scores": rows}, indent=2))
             return
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("task", "metric", "score")
+        table = Table("task", "metric", "score", "instruction")
         for row in rows:
-            table.add_row(str(row["task"]), str(row["metric"]), f"{row['score']:.2f}")
+            table.add_row(row["task"], row["metric"], f"{row['score']:.2f}", row["instruction"])
         Console(file=sys.stdout).print(table)
 
     def _here(self) -> tuple[str, Any]:

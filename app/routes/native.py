@@ -31,7 +31,7 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
         rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, request.normalize)
-        shown = vectors.encode_base64(rows) if request.encoding_format == "base64" else rows
+        shown = rows if request.encoding_format == "float" else await asyncio.to_thread(vectors.encode_base64, rows)
         return await to_json(
             {
                 "model": service.model,

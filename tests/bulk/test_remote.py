@@ -1,9 +1,8 @@
 """Through a running service: the same vectors, in order, whatever it answers in between."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, start, texts, write
-from tests.serving import LocalServer
+from tests.serving import LocalServer, listening
 
 TEXTS = texts(300)
 ROWS = [{"text": text} for text in TEXTS]
@@ -129,13 +128,8 @@ class Other(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def other() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(Other) as address:
+        yield address
 
 
 def test_another_service_is_recognized(

@@ -54,19 +54,17 @@ def attend(
     """
     lengths = [end - start for start, end in pairwise(cu_seqlens.tolist())]
     grouped = query.shape[1] != key.shape[1]
-    pieces, start = [], 0
-    for length, run in groupby(lengths):
-        count = len(list(run))
-        end = start + count * length
-        q, k, v = (
-            states[0, :, start:end].reshape(-1, count, length, states.shape[3]).transpose(0, 1)
-            for states in (query, key, value)
-        )
+    runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+    # Split, not sliced one by one: the gradient of each slice would be as large as the whole row.
+    sizes = [length * count for length, count in runs]
+    parts = (states[0].split_with_sizes(sizes, dim=1) for states in (query, key, value))
+    pieces = []
+    for (length, count), *run in zip(runs, *parts, strict=True):
+        q, k, v = (states.unflatten(1, (count, length)).transpose(0, 1) for states in run)
         attended = scaled_dot_product_attention(
             q, k, v, scale=scale, enable_gqa=grouped, is_causal=causal, dropout_p=dropout
         )
         pieces.append(attended.transpose(1, 2).flatten(0, 1))
-        start = end
     return torch.cat(pieces)[None]
 
 

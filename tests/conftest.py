@@ -48,6 +48,9 @@ def hub() -> Iterator[Path]:
         mntp = f"McGill-NLP/LLM2Vec-{family}-mntp"
         repositories = {base: "base", mntp: "mntp", f"{mntp}-supervised": "contrastive"}
         make_hub_cache(cache, {name: folder / part for name, part in repositories.items()})
+    # The adapters that the docs give as an example.
+    own = PARITY / "stacks" / "llama3-instruct"
+    make_hub_cache(cache, {"my/mntp-adapter": own / "mntp", "my/contrastive-adapter@v2": own / "contrastive"})
     yield cache
     shutil.rmtree(cache)
 

@@ -30,8 +30,8 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
     Raises:
         TrainingError: if the batch cannot be shared out.
     """
-    cpu = recipe.device == "cpu"
-    bf16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and not cpu and torch.cuda.is_available())
+    cpu = recipe.device == "cpu" or not torch.cuda.is_available()
+    bf16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and not cpu)
     common = {
         "output_dir": str(checkpoints(recipe)),
         "max_steps": recipe.steps,
@@ -50,7 +50,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
         "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,
         "dataloader_drop_last": bool(more),
-        "dataloader_pin_memory": not cpu and torch.cuda.is_available(),
+        "dataloader_pin_memory": not cpu,
         "average_tokens_across_devices": False,
         "report_to": "none",
     }

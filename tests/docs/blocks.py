@@ -3,6 +3,8 @@
 Behind the language of a fence may stand:
 
 - `skip="reason"`: it cannot run in a test; the reason is one of `REASONS`.
+- `fails="words"`: it ends so where the tests run, which have no network.
+- `varies="numbers"`: what a console shows of speed and progress is of one run.
 - `name="n"` and `with="n"`: the second runs behind the first, which stands on the same page. A named block of shell
   holds one `l2v serve …`, and what goes with it talks to a server of its own, started so.
 """
@@ -15,10 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ADDRESS = "localhost:8080"
 REASONS = {
-    "installs packages": r"\bpip install\b|\bpip wheel\b|\bmake (serve|test)\b",
     "needs Docker": r"\bdocker\b",
     "needs Kubernetes": r"\bkubectl\b",
-    "needs a published model": r"\bl2v (serve|export|embed|info|similarity|tokenize)\b|\bload\(",
     "needs a GPU": r"\bcuda\b|\bgpu\b",
     "is of another program": r"llm2vec|infinity|text-embeddings|L2V",
 }
@@ -59,10 +59,15 @@ class Block:
         return found
 
     @property
-    def lines(self) -> list[list[str]]:
-        """Of a block of shell: the words of each line, comments left out."""
+    def shell(self) -> list[str]:
+        """Of a block of shell: its commands."""
         joined = re.sub(r" \\\n\s*", " ", self.body)
-        return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+        return [line.split(" #")[0].rstrip() for line in joined.splitlines() if shlex.split(line, comments=True)]
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """The same, in words."""
+        return [shlex.split(line) for line in self.shell]
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"

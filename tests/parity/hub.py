@@ -8,11 +8,12 @@ from pathlib import Path
 
 
 def make_hub_cache(cache: Path, repos: dict[str, Path]) -> None:
-    """Make `cache` a Hub cache (what HF_HUB_CACHE points at) in which each Hub id of `repos` is its folder.
+    """Make `cache` a Hub cache (what HF_HUB_CACHE points at) in which each `id` or `id@revision` is its folder.
 
     The files are symlinks to the folder's own. Calling it again replaces the links, so it may add to a cache.
     """
-    for repo_id, folder in repos.items():
+    for name, folder in repos.items():
+        repo_id, _, revision = name.partition("@")
         if not folder.is_dir():
             raise NotADirectoryError(f"{repo_id}: {folder}")
         repo = cache / ("models--" + repo_id.replace("/", "--"))
@@ -26,4 +27,4 @@ def make_hub_cache(cache: Path, repos: dict[str, Path]) -> None:
             link.symlink_to(source.resolve())
         refs = repo / "refs"
         refs.mkdir(exist_ok=True)
-        (refs / "main").write_text(commit)
+        (refs / (revision or "main")).write_text(commit)

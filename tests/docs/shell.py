@@ -1,0 +1,152 @@
+"""Running a block of shell as a reader would: in a folder with the files that it names, and with a home of its own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.docs.blocks import ADDRESS, ROOT, Block
+from tests.docs.running import CLIENTS_PYTHON
+from tests.serving import LOAD_SECONDS, free_port, wait_for
+
+BIN = Path(sys.executable).parent
+TEXTS = [
+    f"{who} {does} the {what} number {i}"
+    for i in range(400)
+    for who in ("a cat", "the dog")
+    for does in ("sees", "chases")
+    for what in ("ball", "mouse", "car")
+]
+# Nothing is learnt in so little, but everything is run.
+SHORT = {"--steps": "2", "--batch-size": "8", "--warmup-steps": "0"}
+
+
+def lay_out(folder: Path) -> None:
+    """The files that the pages name."""
+    (folder / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    (folder / "docs.csv").write_text("id,text\n1,the cat sits on the mat\n2,\n3,a dog barks\n")
+    (folder / "articles.csv").write_text("id,title,body\n1,Cats,the cat sits on the mat\n2,Dogs,a dog barks\n")
+    rows = [{"text": "what do cats do?"}, {"text": ""}, {"text": "who barks?"}]
+    (folder / "queries.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    pq.write_table(pa.table({"text": TEXTS[:100]}), folder / "docs.parquet")
+    pairs = [{"query": text, "positive": f"{text} again", "negatives": ["no"]} for text in TEXTS[:20]]
+    (folder / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in pairs))
+    (folder / "task_to_instructions.json").write_text('{"SciFact": "Retrieve documents that support the claim:"}')
+    (folder / "l2v_keys").write_text("first-key\nsecond-key\n")
+    for name in ("models", "docs", "examples"):
+        (folder / name).symlink_to(ROOT / name)
+
+
+def run(block: Block, folder: Path, address: str) -> None:
+    """Runs each line of the block; a server is started, asked and stopped.
+
+    Args:
+        block: of shell. With `fails="…"`, every line must end so here.
+        folder: of `lay_out`.
+        address: of the service that lines without a server of their own talk to.
+    """
+    for line in block.shell:
+        if re.search(r"\bl2v serve\b", line):
+            _serve(line, folder)
+            continue
+        program = line.split()[0]
+        if program == "make":
+            # What it does is run elsewhere: `make test` is what runs this.
+            line = line.replace("make", f"make -n -C {ROOT}")  # noqa: PLW2901
+        elif program == "pip":
+            here = line.replace("'.[", f"'{ROOT}[")
+            line = f"{here} --dry-run --no-deps"  # noqa: PLW2901
+        elif program == "python":
+            line = f"{line} http://{address}".replace("python", str(CLIENTS_PYTHON), 1)  # noqa: PLW2901
+        elif line.startswith("l2v train"):
+            line = _shortened(line)  # noqa: PLW2901
+        done = command(line.replace("gpu:8080", address).replace(ADDRESS, address), folder)
+        if (reason := block.options.get("fails")) is not None:
+            assert done.returncode, f"{block}: {line} did not fail"
+            assert reason in done.stderr, f"{block}: {line}\n{done.stderr}"
+        else:
+            assert done.returncode == 0, f"{block}: {line}\n{done.stdout}\n{done.stderr}"
+
+
+def command(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A line of shell, run to its end."""
+    return subprocess.run(
+        ["bash", "-euc", line],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(folder),
+        timeout=240,
+    )
+
+
+def interrupted(line: str, folder: Path) -> str:
+    """What a line of `l2v embed` prints that gets Ctrl-C when it has done something but not all."""
+    process = subprocess.Popen(
+        ["bash", "-euc", f"exec {line}"], stderr=subprocess.PIPE, text=True, cwd=folder, env=environment(folder)
+    )
+    assert process.stderr
+    wait_for(lambda: any(_done(journal) for journal in folder.glob("*.partial/*.json")), 60, "the first rows")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    return f"^C\n{said}"
+
+
+def _done(journal: Path) -> bool:
+    try:
+        return bool(re.search(r'"rows": ?[1-9]', journal.read_text()))
+    except OSError:
+        return False
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "120", "HOME": str(folder)}
+
+
+def _shortened(line: str) -> str:
+    for flag, value in SHORT.items():
+        line, found = re.subn(rf"{flag} \S+", f"{flag} {value}", line)
+        if not found and ("supervised" in line or flag != "--warmup-steps"):
+            line += f" {flag} {value}"
+    return line if "--data" in line else f"{line} --data texts.txt"
+
+
+def _serve(line: str, folder: Path) -> None:
+    port = free_port()
+    line, given = re.subn(r"--port \d+", f"--port {port}", line)
+    line = line.replace("/run/secrets/l2v_keys", str(folder / "l2v_keys"))
+    line = f"{line} --port {port}" if not given else line
+    *settings, words = re.split(r"(?=\bl2v serve)", line)
+    process = subprocess.Popen(
+        ["bash", "-euc", f"{''.join(settings)} exec {words}"],
+        cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: process.poll() is not None or _ready(port), LOAD_SECONDS, line)
+        if "--device cuda" in line and not shutil.which("nvidia-smi"):
+            assert process.wait(LOAD_SECONDS), f"{line}: serves on a GPU that is not there"
+            assert "cuda" in process.communicate()[0].lower()
+        else:
+            assert process.poll() is None, f"{line}\n{process.communicate()[0]}"
+            process.terminate()
+            said = process.communicate(timeout=60)[0]
+            assert process.returncode == 0, f"{line}\n{said}"
+    finally:
+        process.kill()
+
+
+def _ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,15 @@
+"""Each block of shell in README.md and docs/ is run, but for those that say why they cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs import shell
+from tests.docs.blocks import BLOCKS, Block
+from tests.serving import ServerProcess
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash" and not b.skip], ids=str)
+def test_a_block_of_shell_runs(block: Block, demo: ServerProcess, tmp_path: Path) -> None:
+    shell.lay_out(tmp_path)
+    shell.run(block, tmp_path, f"localhost:{demo.port}")

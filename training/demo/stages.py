@@ -1,0 +1,157 @@
+"""From text to the checkpoint stack: each stage leaves a folder, and what is there already is not made again."""
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from training import contrastive, mntp
+from training.demo import base, teacher
+from training.demo.corpus import Pair, read
+from training.recipes import PROJECTIONS, Mntp, Simcse, Supervised
+
+logger = logging.getLogger(__name__)
+
+BASE_NAME = "l2v/demo-base"
+_PLAIN = 100_000
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How long each stage learns."""
+
+    base: int = 1000
+    mntp: int = 400
+    simcse: int = 60
+    supervised: int = 5000
+
+
+def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None:
+    """Trains all stages in `work`; the same call goes on where one was cut off.
+
+    Args:
+        data: see `corpus.read`.
+        work: gets `base/`, `mntp/`, `simcse/` and `supervised/`, and what they learn from.
+        steps: see there.
+        pairs: how many pairs are learnt from; all if None.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "pairs.parquet").is_file():
+        _prepare(data, work, pairs)
+    if not (work / "base/model.safetensors").is_file():
+        texts = [json.loads(line)["text"] for line in (work / "texts.jsonl").open(encoding="utf-8")]
+        tokenizer = Tokenizer.from_file(str(work / "base/tokenizer.json"))
+        base.pretrain(texts, tokenizer, np.load(work / "words.npy"), work / "base", steps.base, seed=0)
+    for recipe in (
+        mntp_recipe(work, "mntp", steps.mntp),
+        simcse_recipe(work, "simcse", steps.simcse),
+        supervised_recipe(work, "supervised", steps.supervised),
+    ):
+        if not (recipe.out / "run.json").is_file():
+            logger.info("stage %s", recipe.out.name)
+            mntp.train(recipe) if isinstance(recipe, Mntp) else contrastive.train(recipe)
+
+
+def mntp_recipe(work: Path, out: str, steps: int, **more: Any) -> Mntp:
+    told = {"lora_r": 16, "lora_alpha": 32, "max_length": 128, "batch_size": 32, "learning_rate": 2e-3}
+    return Mntp(**_common(work, out, steps) | {"data": (str(work / "texts.jsonl"),)} | told | more)
+
+
+def simcse_recipe(work: Path, out: str, steps: int) -> Simcse:
+    told = {"data": (str(work / "plain.txt"),), "adapters": (str(work / "mntp"),), "learning_rate": 3e-4}
+    return Simcse(**_common(work, out, steps) | told)
+
+
+def supervised_recipe(work: Path, out: str, steps: int, **more: Any) -> Supervised:
+    """A rank that leaves room to learn what words mean: at this size the base knows little."""
+    told = {
+        "data": (str(work / "pairs.parquet"),),
+        "adapters": (str(work / "mntp"),),
+        "lora_r": 64,
+        "lora_alpha": 128,
+        "lora_targets": (*PROJECTIONS, "embed_tokens"),
+        "max_length": 96,
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+        "hard_negatives": 0,
+        "distillation": 1.0,
+    }
+    return Supervised(**_common(work, out, steps) | told | more)
+
+
+def _common(work: Path, out: str, steps: int) -> dict[str, Any]:
+    return {
+        "out": work / out,
+        "model": str(work / "base"),
+        "dtype": "bfloat16",
+        "lora_dropout": 0.0,
+        "steps": steps,
+        "warmup_steps": min(50, steps // 2),
+        "save_steps": 200,
+        "seed": 0,
+    }
+
+
+def _prepare(data: Path, work: Path, most: int | None) -> None:
+    """Reads the text, trains the tokenizer and asks the teacher."""
+    corpus = read(data)
+    pairs = corpus.pairs[:most]
+    said = list(dict.fromkeys(chain.from_iterable(pairs)))
+    texts = corpus.texts + said[:_PLAIN]
+    tokenizer = base.make_tokenizer(corpus.texts + said, work / "base")
+    vectors = teacher.embed(said, work / "said.f16")
+    directions = teacher.basis(vectors, base.CONFIG.hidden_size)
+    alone = teacher.embed(base.words(tokenizer), work / "words.f16")
+    np.save(work / "words.npy", teacher.reduced(alone, directions))
+    (work / "plain.txt").write_text("\n".join(said), encoding="utf-8")
+    (work / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    _write(pairs, dict(zip(said, teacher.reduced(vectors, directions), strict=True)), work / "pairs.parquet")
+
+
+def _write(pairs: list[Pair], vectors: dict[str, Any], file: Path) -> None:
+    rows = np.stack([vectors[text] for pair in pairs for text in pair])
+    inner = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+    queries, positives = zip(*pairs, strict=True)
+    table = {"query": queries, "positive": positives, "vectors": pa.FixedSizeListArray.from_arrays(inner, 2)}
+    part = file.with_suffix(".part")
+    pq.write_table(pa.table(table), part)
+    part.rename(file)
+
+
+def publish(work: Path, out: Path) -> None:
+    """Puts the stack into `out`, in place of what was there: in bfloat16, laid out as published repositories are."""
+    for stage, name in (("base", "base"), ("mntp", "mntp"), ("supervised", "contrastive")):
+        folder = out / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if stage == "base":
+            for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+                shutil.copyfile(work / stage / file, folder / file)
+            continue
+        weights = load_file(work / stage / "adapter_model.safetensors")
+        small = {key: weight.to(torch.bfloat16) for key, weight in weights.items()}
+        save_file(small, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = json.loads((work / stage / "adapter_config.json").read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = BASE_NAME
+        _dump(config, folder / "adapter_config.json")
+    # A published MNTP repository has the tokenizer as well, and a config that names remote code.
+    config = json.loads((out / "base/config.json").read_text(encoding="utf-8"))
+    config |= {"_name_or_path": BASE_NAME, "architectures": ["LlamaEncoderModel"]}
+    config["auto_map"] = {"AutoModel": "modeling_llama_encoder.LlamaEncoderModel"}
+    _dump(config, out / "mntp/config.json")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(out / "base" / file, out / "mntp" / file)
+
+
+def _dump(content: dict[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

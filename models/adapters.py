@@ -31,7 +31,7 @@ def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
         adapted = get_peft_model(decoder, config)
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise AdapterError(f"adapter {source.name} does not fit {decoder.config.model_type}: {error}") from error
-    _check_fit(source, weights, get_peft_model_state_dict(adapted))
+    _check_fit(source, weights, get_peft_model_state_dict(adapted, save_embedding_layers=False))
     _check_effect(source, weights, config)
     set_peft_model_state_dict(adapted, weights)
     merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=False)

@@ -41,7 +41,7 @@ def lay_out(folder: Path) -> None:
     (folder / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in pairs))
     (folder / "task_to_instructions.json").write_text('{"SciFact": "Retrieve documents that support the claim:"}')
     (folder / "l2v_keys").write_text("first-key\nsecond-key\n")
-    for name in ("models", "docs", "examples"):
+    for name in ("models", "docs", "examples", "training"):
         (folder / name).symlink_to(ROOT / name)
 
 
@@ -64,7 +64,7 @@ def run(block: Block, folder: Path, address: str) -> None:
         elif program == "pip":
             here = line.replace("'.[", f"'{ROOT}[")
             line = f"{here} --dry-run --no-deps"  # noqa: PLW2901
-        elif program == "python":
+        elif line.startswith("python examples/"):
             line = f"{line} http://{address}".replace("python", str(CLIENTS_PYTHON), 1)  # noqa: PLW2901
         elif line.startswith("l2v train"):
             line = _shortened(line)  # noqa: PLW2901

@@ -1,30 +1,56 @@
-"""The command; see `Demo`."""
+"""`python -m training.demo --help`."""
 
 import logging
+import sys
 from pathlib import Path
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg
+from pydantic import BaseModel, Field
+from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
 from training.demo.stages import Steps, make, publish
+from training.errors import TrainingError
 
 
-class Demo(BaseSettings, cli_kebab_case=True):
-    """Make the built-in model: a small Llama from scratch, then MNTP, SimCSE and supervised on top of it.
-
-    A run that was cut off goes on where it stood.
-    """
+class _Folders(BaseModel):
+    """What both commands take."""
 
     data: CliPositionalArg[Path] = Field(description="Folder with text/, pairs/ and sts/ (see docs/DEMO_MODEL.md)")
     work: Path = Field(Path("demo"), description="Folder for all that is made on the way")
-    out: Path = Field(Path("models/demo"), description="Folder for the stack, in place of what is there")
+    out: Path = Field(Path("models/demo"), description="Folder of the stack")
+
+
+class Make(_Folders):
+    """A small Llama from scratch, then MNTP, SimCSE and supervised on top of it; goes on where it was cut off."""
 
     def cli_cmd(self) -> None:
-        logging.basicConfig(format="%(asctime)s %(message)s")
-        logging.getLogger("training").setLevel("INFO")
         make(self.data, self.work, Steps())
         publish(self.work, self.out)
 
 
+class Report(_Folders):
+    """Scores of every stage, and the curves, into docs/DEMO_MODEL.md."""
+
+    def cli_cmd(self) -> None:
+        # Only this needs what compares words.
+        from training.demo.report import write
+
+        write(self.data, self.work, self.out)
+
+
+class Demo(BaseModel):
+    """The built-in model: make it, and say how good it is."""
+
+    make: CliSubCommand[Make] = Field(description="Make it")
+    report: CliSubCommand[Report] = Field(description="Score it")
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
 if __name__ == "__main__":
-    CliApp.run(Demo)
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("training").setLevel("INFO")
+    try:
+        CliApp.run(Demo)
+    except TrainingError as error:
+        sys.exit(f"training.demo: {error}")

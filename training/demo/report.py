@@ -1,15 +1,12 @@
-"""Writes the figures of docs/DEMO_MODEL.md and its pictures: `python -m training.demo.report --help`."""
+"""Writes the figures of docs/DEMO_MODEL.md and its pictures."""
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from pydantic import Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg
 from transformers import TrainerCallback
 
 from models import load
@@ -25,23 +22,21 @@ _BEGIN, _END = "<!-- scores -->", "<!-- /scores -->"
 Curve = list[tuple[int, float]]
 
 
-class Report(BaseSettings, cli_kebab_case=True):
-    """Score every stage of the built-in model and draw its curves, from what `python -m training.demo` left."""
+def write(data: Path, work: Path, out: Path, steps: int = 200) -> None:
+    """Scores what `make` left, trains the short runs of the curves, and writes the page and its pictures.
 
-    data: CliPositionalArg[Path] = Field(description="Folder with text/ and sts/, as for `python -m training.demo`")
-    work: Path = Field(Path("demo"), description="Folder in which the stages were made; keeps the curves' runs too")
-    out: Path = Field(Path("models/demo"), description="The finished stack")
-    curve_steps: int = Field(200, ge=2, description="Steps of each run of the sample efficiency")
-
-    def cli_cmd(self) -> None:
-        logging.basicConfig(format="%(asctime)s %(message)s")
-        text = PAGE.read_text(encoding="utf-8")
-        before, _, rest = text.partition(_BEGIN)
-        scores = table(Tasks(self.data), self.work, self.out)
-        PAGE.write_text(f"{before}{_BEGIN}\n{scores}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
-        draw(looking_ahead(self.work), "loss on hidden tokens", PICTURES / "demo-causal.png")
-        curves = sample_efficiency(Tasks(self.data), self.work, self.curve_steps)
-        draw(curves, "Spearman on STS-B dev", PICTURES / "demo-steps.png")
+    Args:
+        data: see `corpus.read`.
+        work: in which the stages were made; the curves' runs are kept there, too.
+        out: the finished stack.
+        steps: of each run of the sample efficiency.
+    """
+    tasks = Tasks(data)
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(_BEGIN)
+    PAGE.write_text(f"{before}{_BEGIN}\n{table(tasks, work, out)}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+    draw(looking_ahead(work), "loss on hidden tokens", PICTURES / "demo-causal.png")
+    draw(sample_efficiency(tasks, work, steps), "Spearman on STS-B dev", PICTURES / "demo-steps.png")
 
 
 def table(tasks: Tasks, work: Path, out: Path) -> str:
@@ -129,7 +124,3 @@ def draw(curves: Mapping[str, Curve], what: str, file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
-
-
-if __name__ == "__main__":
-    CliApp.run(Report)

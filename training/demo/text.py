@@ -12,6 +12,8 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+from training.errors import TrainingError
+
 MANUAL = Path("/usr/share/man")
 _SENTENCE = re.compile(r"(?<=[.!?]) +")
 _ROFF_ESCAPE = re.compile(r"\\(?:f(?:\[\w*\]|\(..|.)|s[-+]?\d+|[&/,|^%]|\*\(..|\*.|m\[\w*\])")
@@ -36,7 +38,9 @@ class Page:
 
 
 def rows(path: Path) -> Iterator[Any]:
-    """The lines of a gzipped file, parsed if they are JSON."""
+    """The lines of a gzipped file, parsed if they are JSON; raises `TrainingError` if there is none."""
+    if not path.is_file():
+        raise TrainingError(f"{path} is not there")
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line) if ".jsonl" in path.name else line.strip()

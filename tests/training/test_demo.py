@@ -1,0 +1,135 @@
+"""The built-in model's making, in small."""
+
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models import Input, load
+from tests.bulk.shell import WORDS
+from training.demo import teacher
+from training.demo.compose import Nouns, exchanged, framed
+from training.demo.scores import bm25, of_vectors, tfidf
+from training.demo.stages import Steps, make, publish
+from training.demo.text import manual_pages
+
+ROFF = r""".\" a comment
+.TH LS 1
+.SH NAME
+ls \- list directory contents
+.SH DESCRIPTION
+.PP
+List information about the \fBFILE\fPs in \(aqsorted\(aq order of their names.
+.TP
+.B \-a
+do not ignore entries that start with a dot
+.SH "SEE ALSO"
+dir(1)
+"""
+ANIMALS = ["cat", "dog", "cow", "pig", "hen", "goat", "duck", "horse", "sheep", "mouse", "bird", "fish", "bear", "wolf"]
+ANIMALS += ["lion", "deer", "hare", "frog", "bee", "ant", "fly", "worm"]
+KINDS = {"cat": "animal", "mat": "artifact", "stock": "person", "markets": "food", "rivers": "object",
+         "mountains": "location", "green": "plant"}  # fmt: skip
+
+
+def synset(word: str, kind: str) -> dict[str, object]:
+    definition, examples = f"what people call {word}", [f"the {word} is on the mat"]
+    return {"id": word, "words": [word], "pos": "noun", "topic": kind, "definition": definition,
+            "examples": examples, "hypernyms": []}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that docs/DEMO_MODEL.md tells of, with little in it."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = random.Random(0)
+
+    def sentence() -> str:
+        return " ".join(rng.choices(WORDS, k=8)) + "."
+
+    files = {
+        "text/wordnet.jsonl.gz": [synset(word, kind) for word, kind in KINDS.items()],
+        "pairs/wikisplit.jsonl.gz": [{"sentence": sentence(), "split": [sentence(), sentence()]} for _ in range(20)],
+        "sts/stsb-train.jsonl.gz": [{"a": sentence(), "b": sentence(), "score": 1} for _ in range(90)],
+        "text/wikitext2.txt.gz": [f"{sentence()} {sentence()}" for _ in range(20)],
+        "text/speeches.txt.gz": [f"{sentence()} {sentence()}" for _ in range(20)],
+    }
+    for name, rows in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        with gzip.open(folder / name, "wt") as file:
+            file.writelines(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows)
+    return folder
+
+
+def test_a_manual_page_is_read_without_its_markup(tmp_path: Path) -> None:
+    (tmp_path / "man1").mkdir()
+    with gzip.open(tmp_path / "man1/ls.1.gz", "wt") as file:
+        file.write(ROFF)
+    (page,) = manual_pages(tmp_path)
+    assert (page.name, page.summary) == ("ls", "list directory contents")
+    assert page.paragraphs == [
+        "List information about the FILEs in 'sorted' order of their names.",
+        "-a do not ignore entries that start with a dot",
+    ]
+
+
+def test_nouns_are_exchanged_for_others_of_their_kind() -> None:
+    nouns = Nouns([synset(word, "animal") for word in ANIMALS], Counter(dict.fromkeys(ANIMALS, 9)))
+    rng = random.Random(0)
+    other = exchanged("the cats chase a dog.", nouns, rng, most=2)
+    assert other is not None
+    assert other != "the cats chase a dog."
+    assert other.startswith("the ")
+    assert other.endswith(".")
+    assert exchanged("nothing of the kind", nouns, rng, most=2) is None
+    for kind in ("person", "artifact", "object", "location", "plant", "food"):
+        nouns.words[kind] = nouns.words["animal"]
+    one, related = next(framed(nouns, rng))
+    assert one
+    assert related
+
+
+def test_the_teacher_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    texts = ["a cat on a mat", "a kitten lies on a rug", "stocks fell"]
+    whole = teacher.embed(texts, tmp_path / "whole")
+    assert whole[0] @ whole[1] > whole[0] @ whole[2] + 0.3
+    # One row, and half of the next.
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[: 384 * 3])
+    np.testing.assert_allclose(teacher.embed(texts, tmp_path / "cut"), whole, atol=2e-2)
+    directions = teacher.basis(whole, 3)
+    np.testing.assert_allclose(
+        teacher.reduced(whole, directions) @ teacher.reduced(whole, directions).T, whole @ whole.T, atol=1e-2
+    )
+
+
+def test_word_matching_finds_words() -> None:
+    documents = ["the cat sits", "a dog barks", "stocks fall"]
+    for match in (tfidf, bm25):
+        assert match(["cat", "dog", "unseen"], documents).argmax(1)[:2].tolist() == [0, 1]
+        assert not match(["cat", "dog", "unseen"], documents)[2].any()
+    eye: NDArray[np.float32] = np.eye(3, dtype=np.float32)
+    assert (of_vectors(lambda texts: eye[: len(texts)] * 7)(["a"], ["b", "c"]) == [[1, 0]]).all()
+
+
+def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    steps = Steps(base=2, mntp=2, simcse=1, supervised=2)
+    make(data, work, steps, pairs=300)
+    publish(work, out)
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    make(data, work, steps, pairs=300)
+    assert before == {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    encoder = load(str(out / "base"), [str(out / "mntp"), str(out / "contrastive")], dtype="float32")
+    plain = load(str(out / "base"), dtype="float32")
+    texts = [Input("the cat sits on the mat")]
+    assert encoder.encode(texts).shape == (1, 256)
+    assert np.abs(encoder.encode(texts) - plain.encode(texts)).max() > 1e-3
+    assert {path.name for path in (out / "contrastive").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }

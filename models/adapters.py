@@ -1,5 +1,6 @@
 """Merging a LoRA adapter into the decoder, with proof that it fits and that it changes something."""
 
+import warnings
 from pickle import UnpicklingError
 
 import torch
@@ -23,6 +24,8 @@ def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
         AdapterError: if its keys or shapes are not exactly the decoder's, or if it changes nothing.
     """
     weights = _weights(source)
+    # peft warns of a head that shares the embeddings; the bare decoder has none.
+    warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`", UserWarning)
     try:
         config = PeftConfig.from_pretrained(str(source.folder))
         config.inference_mode = True

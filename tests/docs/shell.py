@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,26 +86,6 @@ def command(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env=environment(folder),
         timeout=240,
     )
-
-
-def interrupted(line: str, folder: Path) -> str:
-    """What a line of `l2v embed` prints that gets Ctrl-C when it has done something but not all."""
-    process = subprocess.Popen(
-        ["bash", "-euc", f"exec {line}"], stderr=subprocess.PIPE, text=True, cwd=folder, env=environment(folder)
-    )
-    assert process.stderr
-    wait_for(lambda: any(_done(journal) for journal in folder.glob("*.partial/*.json")), 60, "the first rows")
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    return f"^C\n{said}"
-
-
-def _done(journal: Path) -> bool:
-    try:
-        return bool(re.search(r'"rows": ?[1-9]', journal.read_text()))
-    except OSError:
-        return False
 
 
 def environment(folder: Path) -> dict[str, str]:

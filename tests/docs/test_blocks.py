@@ -59,13 +59,10 @@ def test_a_console_block_shows_what_its_commands_print(
     assert block.commands, f"{block}: a console block shows commands behind `$ `"
     steady = _without_numbers if block.options.get("varies") == "numbers" else str
     for line, expected in block.commands:
-        if expected.startswith("^C"):
-            printed = shell.interrupted(line, tmp_path)
-        else:
-            done = shell.command(line.replace(ADDRESS, here), tmp_path)
-            printed = done.stdout + done.stderr * line.startswith("l2v")
-            # What a page shows to fail says so.
-            assert done.returncode == 0 or "l2v: " in expected, f"{block}: {line}\n{printed}"
+        done = shell.command(line.replace(ADDRESS, here), tmp_path)
+        printed = done.stdout + done.stderr * line.startswith("l2v")
+        # What a page shows to fail says so.
+        assert done.returncode == 0 or "l2v: " in expected, f"{block}: {line}\n{printed}"
         assert alike(steady(printed), steady(expected)), f"{block}: {line}\n{printed}"
 
 

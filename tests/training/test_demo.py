@@ -16,7 +16,7 @@ from training.demo import teacher
 from training.demo.compose import Nouns, exchanged, framed
 from training.demo.scores import bm25, of_vectors, tfidf
 from training.demo.stages import Steps, make, publish
-from training.demo.text import manual_pages
+from training.demo.text import held_out, manual_pages
 
 ROFF = r""".\" a comment
 .TH LS 1
@@ -38,7 +38,9 @@ KINDS = {"cat": "animal", "mat": "artifact", "stock": "person", "markets": "food
 
 
 def synset(word: str, kind: str) -> dict[str, object]:
-    definition, examples = f"what people call {word}", [f"the {word} is on the mat"]
+    # One that is not kept for the evaluation.
+    definition = next(text for i in range(9) if not held_out(text := f"what people call {word} {i}"))
+    examples = [f"the {word} is on the mat"]
     return {"id": word, "words": [word], "pos": "noun", "topic": kind, "definition": definition,
             "examples": examples, "hypernyms": []}  # fmt: skip
 

@@ -49,7 +49,7 @@ def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None
     if not (work / "pairs.parquet").is_file():
         _prepare(data, work, pairs)
     if not (work / "base/model.safetensors").is_file():
-        texts = [json.loads(line)["text"] for line in (work / "texts.jsonl").open(encoding="utf-8")]
+        texts = [json.loads(line)["text"] for line in (work / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
         tokenizer = Tokenizer.from_file(str(work / "base/tokenizer.json"))
         base.pretrain(texts, tokenizer, np.load(work / "words.npy"), work / "base", steps.base, seed=0)
     for recipe in (

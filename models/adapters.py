@@ -24,8 +24,6 @@ def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
         AdapterError: if its keys or shapes are not exactly the decoder's, or if it changes nothing.
     """
     weights = _weights(source)
-    # peft warns of a head that shares the embeddings; the bare decoder has none.
-    warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`", UserWarning)
     try:
         config = PeftConfig.from_pretrained(str(source.folder))
         config.inference_mode = True
@@ -37,7 +35,10 @@ def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
     _check_fit(source, weights, get_peft_model_state_dict(adapted, save_embedding_layers=False))
     _check_effect(source, weights, config)
     set_peft_model_state_dict(adapted, weights)
-    merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=False)
+    with warnings.catch_warnings():
+        # Of a head that shares the embeddings; the bare decoder has none.
+        warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`", UserWarning)
+        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=False)
     # transformers looks at this mark when it saves, and would save an adapter instead of the model.
     merged._hf_peft_config_loaded = False  # noqa: SLF001
     return merged

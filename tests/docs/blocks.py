@@ -4,7 +4,7 @@ Behind the language of a fence may stand:
 
 - `skip="reason"`: it cannot run in a test; the reason is one of `REASONS`.
 - `fails="words"`: it ends so where the tests run, which have no network.
-- `varies="numbers"`: what a console shows of speed and progress is of one run.
+- `varies="numbers"`: what a console shows of speed and progress is of one run, and is compared without its numbers.
 - `name="n"` and `with="n"`: the second runs behind the first, which stands on the same page. A named block of shell
   holds one `l2v serve …`, and what goes with it talks to a server of its own, started so.
 """

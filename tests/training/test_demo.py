@@ -81,7 +81,7 @@ def test_a_manual_page_is_read_without_its_markup(tmp_path: Path) -> None:
 
 
 def test_nouns_are_exchanged_for_others_of_their_kind() -> None:
-    nouns = Nouns([synset(word, "animal") for word in ANIMALS], Counter(dict.fromkeys(ANIMALS, 9)))
+    nouns = Nouns([synset(word, "animal") for word in ANIMALS], Counter(dict.fromkeys(ANIMALS, 99)))
     rng = random.Random(0)
     other = exchanged("the cats chase a dog.", nouns, rng, most=2)
     assert other is not None

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +27,21 @@ def losses(out: Path) -> dict[int, float]:
     return dict(json.loads((out / "run.json").read_text())["losses"])
 
 
+def kill_after_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
+    """kill -9 once a checkpoint is whole: its last file is there to the last line."""
+
+    def whole(state: Path) -> bool:
+        return state.read_text().endswith("}\n")
+
+    deadline = time.monotonic() + 120
+    while not any(map(whole, out.glob("checkpoints/checkpoint-[369]/trainer_state.json"))):
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+
+
 @pytest.mark.parametrize(
     ("stage", "data", "flags"),
     [
@@ -39,19 +53,13 @@ def losses(out: Path) -> dict[int, float]:
 def test_a_killed_run_ends_with_the_same_loss(
     stage: str, data: str, flags: tuple[object, ...], base: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """kill -9 once a checkpoint is there, at whatever step that finds it; masks and dropout go on as before."""
+    """At whatever step the kill finds it; masks and dropout go on as before."""
     source = request.getfixturevalue(data)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     subprocess.run(command(stage, whole, base, source, *flags), check=True, env=environment, capture_output=True)
     run = subprocess.Popen(command(stage, cut, base, source, *flags), env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(cut.glob("checkpoints/checkpoint-[369]/trainer_state.json")):
-        assert run.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    kill_after_checkpoint(run, cut)
     assert not (cut / "adapter_model.safetensors").exists(), "the run was over before it was killed"
     again = subprocess.run(
         command(stage, cut, base, source, *flags), check=True, env=environment, capture_output=True, text=True
@@ -68,11 +76,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(base: Path, lines: Path, t
     out = tmp_path / "out"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(command("simcse", out, base, lines), env=environment, stderr=subprocess.DEVNULL)
-    while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")):
-        assert run.poll() is None
-        time.sleep(0.01)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    kill_after_checkpoint(run, out)
     newest = out / "checkpoints/checkpoint-29"
     newest.mkdir()
     (newest / "adapter_model.safetensors").write_bytes(b"half")

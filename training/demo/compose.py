@@ -8,10 +8,13 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 KINDS = ("animal", "person", "artifact", "food", "object", "plant", "body", "location", "act", "time", "substance",
          "communication", "event", "group", "phenomenon", "feeling", "cognition", "state")  # fmt: skip
 _WORD = re.compile(r"[A-Za-z]+")
+# How often a word must stand in the texts to count as common.
+_COMMON = 25
 _DOES = (
     "sits", "sleeps", "runs", "jumps", "walks", "stands", "lies", "waits", "plays", "eats", "drinks", "looks",
     "barks", "sings", "dances", "smiles", "laughs", "cries", "rests", "climbs", "swims", "falls", "hides",
@@ -37,13 +40,13 @@ _LOOKS = (
 class Nouns:
     """Common nouns by kind, with what WordNet calls the same or a more general thing."""
 
-    def __init__(self, synsets: Iterable[dict[str, object]], counts: Counter[str], least: int = 4) -> None:
+    def __init__(self, synsets: Iterable[dict[str, Any]], counts: Counter[str]) -> None:
         senses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for synset in synsets:
-            noun = synset["pos"] == "noun"
-            for word in synset["words"]:  # type: ignore[attr-defined]
-                if word.isalpha() and word.islower() and len(word) > 2 and counts[word] >= least:
-                    senses[word][str(synset["topic"]) if noun else ""] += 1
+            topic = synset["topic"] if synset["pos"] == "noun" else ""
+            for word in synset["words"]:
+                if word.isalpha() and word.islower() and len(word) > 2 and counts[word] >= _COMMON:
+                    senses[word][topic] += 1
         # A word that is more often something else than a noun would make no English in a noun's place.
         kinds = {
             word: topics.most_common(1)[0][0] for word, topics in senses.items() if topics[""] <= topics.total() / 3

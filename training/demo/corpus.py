@@ -78,7 +78,7 @@ def read(data: Path, seed: int = 0) -> Corpus:
         said = [part for paragraph in page.paragraphs for part in sentences(paragraph)]
         pairs["manual"] += [(page.summary, said[0]), (f"{page.name} - {page.summary}", said[0])] if said else []
         pairs["manual"] += list(pairwise(said[:12]))
-    nouns = Nouns(synsets, counts, least=25)
+    nouns = Nouns(synsets, counts)
     pairs["framed"] = list(islice(framed(nouns, rng), _MOST["framed"]))
     seeds = [text for pair in captions for text in pair] * 2 + [e for s in synsets for e in s["examples"]]
     pairs["exchanged"] = [(text, other) for text in seeds if (other := exchanged(text, nouns, rng, 2))]

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test chaos soak lint docs lock licences goldens clean
+.PHONY: serve test bench bench-quick chaos soak lint docs lock licences goldens clean
 
 serve: .venv/serve  ## Serve the built-in model, or what L2V_MODEL names, on port 8080
 	$(BIN)/l2v serve
@@ -16,6 +16,15 @@ chaos: .venv/test  ## Put the promises to the test, and write docs/RELIABILITY.m
 
 soak: .venv/test  ## The same for the one that takes long: make soak MINUTES=20
 	$(BIN)/python -m tests.chaos soak --minutes $(or $(MINUTES),20)
+
+BENCH_VENVS := $(addprefix .venv-bench/,llm2vec sentence-transformers infinity)
+
+bench: .venv/test $(BENCH_VENVS)  ## Measure speed side by side with others; half an hour on two cores
+	$(BIN)/python -m bench --checkpoints .venv-bench/checkpoints
+
+bench-quick: .venv/test $(BENCH_VENVS)  ## The same for the smallest shape alone, within five minutes
+	$(BIN)/python -m bench --checkpoints .venv-bench/checkpoints --shapes 135m --workloads mixed --rounds 1 --divisor 4 \
+	    --requests 10 --name quick
 
 lint: .venv/test  ## Style, types and the generated tables of the docs
 	$(BIN)/ruff format --check .
@@ -44,7 +53,7 @@ goldens:  ## Make the parity stacks and goldens anew with the reference, in a ve
 	.venv-reference/bin/python tests/parity/generate.py
 
 clean:
-	rm -rf .venv .venv-clients .venv-image .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-bench .venv-clients .venv-image .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "l2v needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 1; }
@@ -59,6 +68,12 @@ $(BIN)/pip:
 .venv-clients/installed: tests/clients/requirements.txt
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/pip install --quiet -r $<
+	@touch $@
+
+# Each of the engines that ours is measured against has its own versions of everything.
+.venv-bench/%: bench/requirements/%.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet -r $<
 	@touch $@
 
 .venv/test: pyproject.toml | $(BIN)/pip

@@ -26,6 +26,7 @@ from app.settings import ModelSettings, Settings
 from app.telemetry import Metrics, Telemetry
 from app.tracing import Tracing
 from models import Encoder, ModelError, load
+from models.compilation import compile_layers
 
 logger = logging.getLogger(__name__)
 
@@ -139,10 +140,22 @@ def _start(service: Service, settings: Settings, encoder: Encoder | None, on_fai
         gc.collect()
         gc.freeze()
         logger.info("ready", extra={"model": service.model})
+        if settings.compile:
+            _compile(service.encoder)
     except ModelError as error:
         on_failure(str(error))
     except Exception as error:
         on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
+
+
+def _compile(encoder: Encoder) -> None:
+    try:
+        compile_layers(encoder)
+    except ModelError as error:
+        logger.warning("serving goes on without compilation", extra={"reason": str(error)})
+    else:
+        gc.freeze()
+        logger.info("compiled")
 
 
 async def _watch(service: Service, on_failure: Callable[[str], None]) -> None:

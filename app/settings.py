@@ -62,6 +62,9 @@ class ModelSettings(BaseSettings):
 class Settings(ModelSettings):
     """Everything the service can be told."""
 
+    compile: bool = Field(
+        False, description="Compile the decoder's layers while they serve; on the CPU this needs a C++ compiler"
+    )
     prompts: Path | None = Field(None, description="JSON file of named prompts: {name: instruction}")
     query_instruction: str = Field("", description="Default instruction of queries, and the prompt `query`")
     document_instruction: str = Field("", description="Default instruction of documents, and the prompt `document`")

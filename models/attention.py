@@ -18,12 +18,15 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from models.errors import UnsupportedModelError
+from models.segments import attend_in_groups
 
 NAME = "l2v_packed"
 
 # torch 2.11 takes fewer key heads than query heads without being told so; later versions want this flag.
 _grouped: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 _varlen_attn: Callable[..., Any] = partial(varlen_attn, **_grouped)
+# Below so many tokens, one sequence alone is faster computed by torch's own attention.
+_SHORT = 100
 # Arguments by which some architectures change the attention scores: ignoring one would give wrong vectors silently.
 _UNSUPPORTED = {"softcap": "soft-caps its attention scores", "s_aux": "uses attention sinks", "position_bias": "biases"}
 
@@ -72,11 +75,15 @@ def attend(
 def segment_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """`attend` as an opaque op, for CPUs and for float32 on CUDA.
+    """Attention without gradients as an opaque op, for CPUs and for float32 on CUDA.
 
     So that torch.compile meets one call of dynamic length rather than a new Python list of lengths (and a
     recompilation) for every batch.
     """
+    if query.dtype == torch.bfloat16 and not query.is_cuda:
+        lengths = tuple(cu_seqlens.diff().tolist())
+        if len(lengths) > 1 or lengths[0] >= _SHORT:
+            return attend_in_groups(query, key, value, lengths, scale)
     return attend(query, key, value, cu_seqlens, scale)
 
 

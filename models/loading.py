@@ -16,6 +16,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from models import attention, checksums
+from models.allocator import keep_memory
 from models.encoder import Encoder
 from models.errors import ModelError, SourceError, UnsupportedModelError, first_line
 from models.known import Known
@@ -62,6 +63,8 @@ def load(
     files = sum(checksums.check(source) for source in [base, *chain])
     settings = _settings([base, *chain])
     place = _device(device)
+    if place.type == "cpu":
+        keep_memory()
     config = _config(base)
     decoder = _decoder(base, config, _dtype(dtype, place))
     if chain:

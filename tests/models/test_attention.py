@@ -1,6 +1,6 @@
 """Packed bidirectional attention against plain attention, and the architectures that can and cannot run it."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from models import Encoder, Input, UnsupportedModelError, load
-from models.attention import packed_attention, segment_attention
+from models import Encoder, Input, UnsupportedModelError, load, segments
+from models.attention import attend, packed_attention, segment_attention
+from models.segments import attend_in_groups
 from tests import tiny
 
 SUPPORTED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "starcoder2"]
@@ -30,6 +31,26 @@ def test_each_segment_attends_to_itself_alone_and_both_ways(key_heads: int) -> N
     for start, end in pairwise(bounds):
         expected = torch.softmax(query[:, :, start:end] @ key[:, :, start:end].mT * 0.3, -1) @ value[:, :, start:end]
         torch.testing.assert_close(output[:, start:end], expected.transpose(1, 2))
+
+
+@pytest.mark.parametrize("key_heads", [1, 4])
+@pytest.mark.parametrize("lengths", [(1, 40, 3, 300, 129, 33), (100,), (32, 64, 64, 32), (1, 1)], ids=str)
+def test_groups_attend_as_each_sequence_does_alone(lengths: tuple[int, ...], key_heads: int) -> None:
+    """In float32, which shows more than the bfloat16 that they are for."""
+    torch.manual_seed(0)
+    total = sum(lengths)
+    query, key, value = states(total, 4), states(total, key_heads), states(total, key_heads)
+    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    output = attend_in_groups(query, key, value, lengths, 0.3)
+    torch.testing.assert_close(output, attend(query, key, value, bounds, 0.3))
+
+
+def test_a_group_of_many_scores_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "_SCORES", 4 * 32 * 32 * 2)
+    query, key, value = (states(7 * 20, 4) for _ in range(3))
+    bounds = torch.arange(0, 141, 20, dtype=torch.int32)
+    output = attend_in_groups(query, key, value, (20,) * 7, 0.31)
+    torch.testing.assert_close(output, attend(query, key, value, bounds, 0.31))
 
 
 def test_the_operator_is_well_formed_for_compilation() -> None:

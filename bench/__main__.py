@@ -1,0 +1,141 @@
+"""`python -m bench --help`; `make bench` sets up the engines' venvs first."""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import measure, report
+from bench.engines import InProcess, Server
+from bench.floor import useful_flops
+from bench.shapes import SHAPES, Shape
+from bench.workloads import WORKLOADS, workload
+
+VENVS = Path(".venv-bench")
+RESULTS = Path(__file__).parent / "results"
+_CLIENTS = (1, 4, 16)
+PEERS = {"llm2vec": "llm2vec", "sentence-transformers": "sentence_transformers"}
+OURS, OURS_HTTP, INFINITY = "l2v", "l2v over HTTP", "Infinity over HTTP"
+
+
+def main() -> None:
+    options = _options()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    results: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": _machine(device),
+        "versions": _versions(),
+        "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+        "dtype": options.dtype,
+        "shapes": {},
+    }
+    with tempfile.TemporaryDirectory() as made:
+        checkpoints = options.checkpoints or Path(made)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        for name in options.shapes:
+            results["shapes"][name] = _shape(SHAPES[name], checkpoints, device, options)
+            # A run that is cut off leaves what it has.
+            report.write(results, RESULTS, options.name or device)
+
+
+def _shape(shape: Shape, checkpoints: Path, device: str, options: argparse.Namespace) -> dict[str, Any]:
+    folder = shape.write(checkpoints)
+    found: dict[str, Any] = {"workloads": {}, "latency": {}}
+    with ExitStack() as stack:
+        engines = [stack.enter_context(engine) for engine in _engines(folder, device, options)]
+        found["ready"] = {engine.name: engine.ready_seconds for engine in engines}
+        for kind in options.workloads:
+            task = workload(kind, max(8, shape.texts[kind] // options.divisor))
+            lengths = shape.lengths(folder, task)
+            found["workloads"][kind] = measure.throughput(engines, task, options.rounds, lengths) | {
+                "flops": useful_flops(shape.config, lengths)
+            }
+            print(report.throughput(found["workloads"][kind], f"{shape.name} {kind}"), flush=True)
+        queries = workload("queries", 64)
+        for server in (engine for engine in engines if isinstance(engine, Server)):
+            found["latency"][server.name] = {
+                clients: measure.latency(server, queries, clients, options.requests * clients) for clients in _CLIENTS
+            }
+    return found
+
+
+def _engines(folder: Path, device: str, options: argparse.Namespace) -> list[InProcess | Server]:
+    """Ours, and those peers whose venvs are there."""
+    here = Path(sys.executable)
+    engines: list[InProcess | Server] = [
+        InProcess(OURS, "l2v", here, folder, options.dtype, device),
+        InProcess(f"{OURS} compiled", "l2v_compiled", here, folder, options.dtype, device),
+    ]
+    l2v = here.with_name("l2v")
+    if l2v.is_file():
+        command = [l2v, "serve", "--model", folder, "--dtype", options.dtype, "--port", "8471", "--device", device]
+        engines.append(Server(OURS_HTTP, command, "http://127.0.0.1:8471/v1/embeddings"))
+    for name, engine in PEERS.items():
+        if (python := VENVS / name / "bin/python").is_file() and name in options.engines:
+            engines.append(InProcess(name, engine, python, folder, options.dtype, device))
+    infinity = VENVS / "infinity/bin/infinity_emb"
+    if infinity.is_file() and "infinity" in options.engines:
+        command = [
+            infinity, "v2", "--model-id", folder, "--served-model-name", "any", "--engine", "torch",
+            "--device", device, "--dtype", options.dtype, "--no-bettertransformer", "--port", "8472",
+        ]  # fmt: skip
+        engines.append(Server(INFINITY, command, "http://127.0.0.1:8472/embeddings"))
+    return engines
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    names = lambda text: text.split(",")  # noqa: E731
+    parser.add_argument("--shapes", type=names, default=["135m", "1.3b"], help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--workloads", type=names, default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
+    parser.add_argument("--engines", type=names, default=[*PEERS, "infinity"], help="peers to compare with")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=40, help="of each client, for the latency")
+    parser.add_argument("--divisor", type=int, default=1, help="take so many times fewer texts")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--checkpoints", type=Path, help="folder that keeps the checkpoints")
+    parser.add_argument("--name", help="of the results; cpu or cuda if unset")
+    return parser.parse_args()
+
+
+def _machine(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    model = next(
+        (
+            line.partition(": ")[2]
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return f"{os.cpu_count()} cores of {model}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _versions() -> dict[str, dict[str, str]]:
+    """Of each venv's libraries that matter."""
+    pythons = {"l2v": Path(sys.executable)} | {path.name: path / "bin/python" for path in sorted(VENVS.glob("*/"))}
+    script = (
+        "import importlib.metadata as m, json, sys\n"
+        "names = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"
+        "wanted = ('torch', 'transformers', 'llm2vec', 'sentence-transformers', 'infinity-emb')\n"
+        "print(json.dumps({'python': sys.version.split()[0]} | {n: names[n] for n in wanted if n in names}))"
+    )
+    return {
+        name: json.loads(subprocess.run([python, "-c", script], check=True, capture_output=True, text=True).stdout)
+        for name, python in pythons.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

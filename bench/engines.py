@@ -1,0 +1,126 @@
+"""Engines side by side: each in a process of its own, asked in turn, so that all see the machine in the same mood."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import httpx
+import psutil
+
+from bench.posting import JSON, body, post
+from bench.workloads import Workload
+
+_ROOT = Path(__file__).parents[1]
+_START_SECONDS = 600
+# Of a request, and how many requests are on the way at once: enough to fill many batches.
+_TEXTS, _CLIENTS = 32, 8
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pass over a workload.
+
+    Attributes:
+        seconds: from the first text to the last vector.
+        memory: the most that the process has held, in bytes; 0 where that is not known.
+        first: the vector of the first text, to see that engines compute the same.
+    """
+
+    seconds: float
+    memory: int
+    first: list[float]
+
+
+class Engine(Protocol):
+    """What embeds a workload."""
+
+    name: str
+    ready_seconds: float
+
+    def run(self, workload: Workload) -> Round: ...
+
+
+class InProcess:
+    """A library, in a worker process of its venv."""
+
+    def __init__(self, name: str, engine: str, python: Path, folder: Path, dtype: str, device: str) -> None:
+        self.name = name
+        self._command = [str(python), str(_ROOT / "bench/worker.py"), engine, str(folder), dtype, device]
+
+    def __enter__(self) -> Self:
+        started = time.perf_counter()
+        environment = os.environ | {"PYTHONPATH": str(_ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self._answer()
+        self.ready_seconds = time.perf_counter() - started
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def run(self, workload: Workload) -> Round:
+        return Round(**self.ask(texts=workload.texts, instruction=workload.instruction))
+
+    def ask(self, **what: Any) -> dict[str, Any]:
+        """An answer of the worker, see there."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{json.dumps(what)}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class Server:
+    """A server with OpenAI's embeddings at `path`."""
+
+    def __init__(self, name: str, command: Sequence[str | Path], url: str) -> None:
+        self.name, self.url = name, url
+        self._command = list(map(str, command))
+
+    def __enter__(self) -> Self:
+        started = time.perf_counter()
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+        self._process = subprocess.Popen(
+            self._command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not self._ready():
+            if self._process.poll() is not None or time.perf_counter() - started > _START_SECONDS:
+                raise RuntimeError(f"{self.name} does not start: {' '.join(self._command)}")
+            time.sleep(0.05)
+        self.ready_seconds = time.perf_counter() - started
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.post(self.url, content=body(["a"]), headers=JSON, timeout=60).is_success
+        except httpx.TransportError:
+            return False
+
+    def run(self, workload: Workload) -> Round:
+        texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]
+        parts = [texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)]
+        started = time.perf_counter()
+        answers = post(self.url, list(map(body, parts)), _CLIENTS)
+        seconds = time.perf_counter() - started
+        first = json.loads(answers[0].content)["data"][0]["embedding"]
+        return Round(seconds, psutil.Process(self._process.pid).memory_info().rss, first)

@@ -1,0 +1,103 @@
+"""What came of a run: JSON as measured, a Markdown page of tables, and a picture."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+def write(results: dict[str, Any], folder: Path, name: str) -> None:
+    """`name`.json, `name`.md and `name`.png in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(_page(results, name), encoding="utf-8")
+    _draw(results, folder / f"{name}.png")
+
+
+def throughput(found: dict[str, Any], title: str) -> str:
+    """The table of one workload."""
+    lines = [
+        f"**{title}**: {found['texts']:,} texts, {found['tokens']:,} tokens",
+        "",
+        "| engine | tokens/s | texts/s | l2v is faster by | efficiency | GB | cosine to l2v |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, engine in found["engines"].items():
+        seconds = statistics.median(engine["seconds"])
+        cells = [
+            name, f"{found['tokens'] / seconds:,.0f}", f"{found['texts'] / seconds:,.1f}", f"{speedup(found, name):.2f}×",
+            f"{efficiency(found, name):.2f}", f"{engine['memory'] / 1e9:.1f}", f"{engine['cosine']:.4f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", f"Plain matrix products reached {statistics.median(found['rates']) / 1e9:,.0f} GFLOP/s meanwhile."]
+    return "\n".join(lines)
+
+
+def speedup(found: dict[str, Any], name: str) -> float:
+    """How many times faster the first engine is: the median over the rounds of each round's ratio."""
+    first, *_ = found["engines"].values()
+    pairs = zip(found["engines"][name]["seconds"], first["seconds"], strict=True)
+    return statistics.median(other / ours for other, ours in pairs)
+
+
+def efficiency(found: dict[str, Any], name: str) -> float:
+    """Useful FLOPs over what plain matrix products would have done in the time that the engine took."""
+    pairs = zip(found["rates"], found["engines"][name]["seconds"], strict=True)
+    return statistics.median(found["flops"] / (rate * seconds) for rate, seconds in pairs)
+
+
+def _page(results: dict[str, Any], name: str) -> str:
+    versions = "\n".join(
+        f"- {venv}: " + ", ".join(f"{library} {version}" for library, version in libraries.items())
+        for venv, libraries in results["versions"].items()
+    )
+    parts = [
+        f"# Measured on {results['machine']}",
+        f"{results['date']}, {results['dtype']}, `{results['command']}`. As measured: [{name}.json]({name}.json).",
+        f"![Tokens per second of each engine]({name}.png)",
+    ]
+    for shape, found in results["shapes"].items():
+        parts += [throughput(task, f"{shape}, {kind}") for kind, task in found["workloads"].items()]
+        if found["latency"]:
+            parts += [_latencies(found["latency"], shape)]
+        ready = ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in found["ready"].items())
+        parts += [f"Time to ready, {shape}: {ready}."]
+    return "\n\n".join([*parts, "Versions:", versions]) + "\n"
+
+
+def _latencies(found: dict[str, dict[int, dict[str, float]]], shape: str) -> str:
+    lines = [
+        f"**{shape}, one query a request**, in milliseconds",
+        "",
+        "| server | clients | p50 | p99 | its forward | requests/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for server, rows in found.items():
+        for clients, row in rows.items():
+            forward = f"{1000 * row['forward']:.1f}" if "forward" in row else ""
+            lines.append(
+                f"| {server} | {clients} | {1000 * row['p50']:.1f} | {1000 * row['p99']:.1f} | {forward} "
+                f"| {row['requests_per_second']:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def _draw(results: dict[str, Any], file: Path) -> None:
+    shapes = results["shapes"]
+    figure = Figure(figsize=(9, 3.2 * len(shapes)), layout="constrained")
+    for axes, (shape, found) in zip(figure.subplots(len(shapes), squeeze=False)[:, 0], shapes.items(), strict=True):
+        kinds = list(found["workloads"])
+        engines = list(found["ready"])
+        for number, engine in enumerate(engines):
+            heights = [
+                task["tokens"] / statistics.median(task["engines"][engine]["seconds"])
+                for task in found["workloads"].values()
+            ]
+            places = [place + number * 0.8 / len(engines) for place in range(len(kinds))]
+            axes.bar(places, heights, 0.75 / len(engines), label=engine)
+        axes.set_xticks([place + 0.4 for place in range(len(kinds))], kinds)
+        axes.set(title=shape, ylabel="tokens/s")
+        axes.legend(fontsize="small")
+    figure.savefig(file, dpi=110)

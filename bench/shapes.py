@@ -1,0 +1,81 @@
+"""Checkpoints with random weights in the shapes of published models: speed does not look at what weights say."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModel, LlamaConfig, MistralConfig, PreTrainedConfig
+
+from bench.workloads import Workload
+from models import Input, checksums, load
+from models.export import export
+from models.templates import TEMPLATES
+from models.tokenization import Tokenization
+
+_TOKENIZER = Path(__file__).parents[1] / "models/demo/base"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder's measures.
+
+    Attributes:
+        config: of the decoder.
+        texts: how many of each workload a round takes, so that the slowest engine needs a minute or two for them.
+    """
+
+    name: str
+    config: PreTrainedConfig
+    texts: dict[str, int]
+
+    def write(self, folder: Path) -> Path:
+        """The merged export of such a decoder, in bfloat16, which all engines read; what is there already stays."""
+        export_folder = folder / self.name
+        if export_folder.is_dir():
+            return export_folder
+        torch.manual_seed(0)
+        with tempfile.TemporaryDirectory(dir=folder) as base:
+            AutoModel.from_config(self.config, dtype=torch.bfloat16).save_pretrained(base)
+            for name in _TOKENIZER_FILES:
+                shutil.copyfile(_TOKENIZER / name, Path(base) / name)
+            # Rows of 512 tokens are to be served as such.
+            export(load(base, dtype="bfloat16", device="cpu", doc_max_length=512), export_folder)
+        # transformers 4 knows the class of tokenizer that this file names.
+        shutil.copyfile(_TOKENIZER / "tokenizer_config.json", export_folder / "tokenizer_config.json")
+        checksums.write(export_folder)
+        return export_folder
+
+    def lengths(self, folder: Path, task: Workload) -> list[int]:
+        """How many tokens our engine makes of each text."""
+        tokenization = Tokenization(
+            tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")), template=TEMPLATES["none"], eos="",
+            max_length=512, doc_max_length=512, skip_instruction=True,
+        )  # fmt: skip
+        return [len(encoding) for encoding in tokenization([Input(text, task.instruction) for text in task.texts])]
+
+
+def _llama(hidden: int, layers: int, heads: int, key_heads: int, inner: int, vocabulary: int) -> LlamaConfig:
+    return LlamaConfig(
+        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=key_heads,
+        intermediate_size=inner, vocab_size=vocabulary, max_position_embeddings=2048,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+
+
+_MISTRAL = MistralConfig(
+    hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, intermediate_size=14336,
+    vocab_size=32000, sliding_window=None, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+)  # fmt: skip
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("135m", _llama(576, 30, 9, 3, 1536, 49152), {"mixed": 256, "queries": 256, "long": 32}),
+        Shape("1.3b", _llama(2048, 24, 16, 16, 5504, 32000), {"mixed": 64, "queries": 64, "long": 8}),
+        Shape("7b", _MISTRAL, {"mixed": 1024, "queries": 1024, "long": 128}),
+    )
+}

@@ -1,0 +1,105 @@
+"""One engine in a process of its own: loads a checkpoint, then embeds what each line of standard input asks for.
+
+Runs in the venv of the engine, whatever versions that holds; so it imports nothing of ours but for our own engine.
+
+    python bench/worker.py ENGINE FOLDER DTYPE DEVICE
+    {"texts": […], "instruction": "…"}  →  {"seconds": …, "memory": …, "first": […]}
+    {"matmul": true}  →  {"rate": …}
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Embed = Callable[[list[str], str], Any]
+# Tokens of a batch, as the service has them.
+BUDGETS = {"cpu": 4096, "cuda": 16384}
+
+
+def l2v(folder: str, dtype: str, device: str) -> Embed:
+    from models import load
+
+    return _embed(load(folder, dtype=dtype, device=device))
+
+
+def l2v_compiled(folder: str, dtype: str, device: str) -> Embed:
+    from models import load
+    from models.compilation import compile_layers
+
+    encoder = load(folder, dtype=dtype, device=device)
+    compile_layers(encoder)
+    return _embed(encoder)
+
+
+def _embed(encoder: Any) -> Embed:
+    from models import Input
+
+    budget = BUDGETS[encoder.device.type]
+    return lambda texts, instruction: encoder.encode([Input(text, instruction) for text in texts], budget)
+
+
+def llm2vec(folder: str, dtype: str, device: str) -> Embed:
+    import torch
+    import torch.distributed.tensor  # peft uses it without importing it
+    from llm2vec import LLM2Vec
+
+    model = LLM2Vec.from_pretrained(folder, torch_dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    model.doc_max_length = 512
+
+    def embed(texts: list[str], instruction: str) -> Any:
+        pairs = [[instruction, text] for text in texts]
+        return model.encode(pairs, batch_size=32, show_progress_bar=False, device=device).float().numpy()
+
+    return embed
+
+
+def sentence_transformers(folder: str, dtype: str, device: str) -> Embed:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder, device=device, model_kwargs={"dtype": getattr(torch, dtype)})
+    return lambda texts, instruction: model.encode(texts, prompt=f"{instruction} " if instruction else None)
+
+
+def _rate(folder: str, dtype: str, device: str) -> float:
+    """What the machine's matrix products reach, see `bench.floor`; in the process whose forward passes are measured."""
+    import torch
+    from transformers import AutoConfig
+
+    from bench.floor import matmul_rate
+
+    config = AutoConfig.from_pretrained(folder)
+    return matmul_rate(config, BUDGETS[device], getattr(torch, dtype), torch.device(device))
+
+
+ENGINES = {engine.__name__: engine for engine in (l2v, l2v_compiled, llm2vec, sentence_transformers)}
+
+
+def main(engine: str, folder: str, dtype: str, device: str) -> None:
+    out = sys.stdout
+    # What a library prints is not an answer.
+    sys.stdout = sys.stderr
+
+    def answer(**values: Any) -> None:
+        print(json.dumps(values), file=out, flush=True)
+
+    embed = ENGINES[engine](folder, dtype, device)
+    embed(["a text to warm up with"], "")
+    answer(ready=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "matmul" in asked:
+            answer(rate=_rate(folder, dtype, device))
+            continue
+        started = time.perf_counter()
+        vectors = embed(asked["texts"], asked["instruction"])
+        seconds = time.perf_counter() - started
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        answer(seconds=seconds, memory=memory, first=vectors[0].tolist())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

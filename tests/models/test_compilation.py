@@ -1,0 +1,63 @@
+"""Compiled layers give what eager ones give, and where none can be made nothing changes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import Input, load
+from models.compilation import compile_layers
+from tests.models.test_attention import TEXTS, cosines
+from tests.programs import program
+
+
+@pytest.fixture(autouse=True)
+def stance() -> Iterator[None]:
+    """As other tests expect it."""
+    yield
+    torch.compiler.set_stance("default")
+    torch.compiler.reset()
+
+
+def graphs() -> int:
+    """How many compilations there have been."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999999), ("bfloat16", 0.9999)])
+def test_compiled_layers_give_the_same_vectors_alone_and_in_a_batch(adapter: Path, dtype: str, least: float) -> None:
+    program("g++", "g++")
+    encoder = load(str(adapter), dtype=dtype)  # type: ignore[arg-type]
+    inputs = [Input(text * n, instruction) for text in TEXTS for n, instruction in ((1, ""), (7, "Find it:"))]
+    before = encoder.encode(inputs)
+    made = graphs()
+    compile_layers(encoder)
+    compiled = graphs()
+    assert compiled == made + 1, "one compilation is to do for all layers"
+    assert cosines(encoder.encode(inputs), before).min() >= least
+    alone = np.concatenate([encoder.encode([input_]) for input_ in inputs])
+    assert cosines(alone, before).min() >= least
+    assert graphs() == compiled, "a batch waited for the compiler"
+
+
+def test_without_a_compiler_the_layers_stay_as_they_are(adapter: Path, tmp_path: Path) -> None:
+    script = f"""
+from models import Input, ModelError, load
+from models.compilation import compile_layers
+encoder = load({str(adapter)!r})
+before = encoder.encode([Input("a text")])
+try:
+    compile_layers(encoder)
+except ModelError as error:
+    print(error)
+assert (encoder.encode([Input("a text")]) == before).all()
+"""
+    environment = os.environ | {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.startswith("the layers cannot be compiled: ")

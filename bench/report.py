@@ -27,9 +27,14 @@ def throughput(found: dict[str, Any], title: str) -> str:
     for name, engine in found["engines"].items():
         seconds = statistics.median(engine["seconds"])
         cells = [
-            name, f"{found['tokens'] / seconds:,.0f}", f"{found['texts'] / seconds:,.1f}", f"{speedup(found, name):.2f}×",
-            f"{efficiency(found, name):.2f}", f"{engine['memory'] / 1e9:.1f}", f"{engine['cosine']:.4f}",
-        ]  # fmt: skip
+            name,
+            f"{found['tokens'] / seconds:,.0f}",
+            f"{found['texts'] / seconds:,.1f}",
+            f"{speedup(found, name):.2f}×",
+            f"{efficiency(found, name):.2f}",
+            f"{engine['memory'] / 1e9:.1f}",
+            f"{engine['cosine']:.4f}",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Plain matrix products reached {statistics.median(found['rates']) / 1e9:,.0f} GFLOP/s meanwhile."]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """Checkpoints with random weights in the shapes of published models: speed does not look at what weights say."""
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -44,8 +45,13 @@ class Shape:
                 shutil.copyfile(_TOKENIZER / name, Path(base) / name)
             # Rows of 512 tokens are to be served as such.
             export(load(base, dtype="bfloat16", device="cpu", doc_max_length=512), export_folder)
-        # transformers 4 knows the class of tokenizer that this file names.
-        shutil.copyfile(_TOKENIZER / "tokenizer_config.json", export_folder / "tokenizer_config.json")
+        # As transformers 4 and tokenizers 0.19 read them: a class they know, no types of tokens, merges as strings.
+        told = json.loads((_TOKENIZER / "tokenizer_config.json").read_text(encoding="utf-8"))
+        told["model_input_names"] = ["input_ids", "attention_mask"]
+        (export_folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+        tokenizer = json.loads((export_folder / "tokenizer.json").read_text(encoding="utf-8"))
+        tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+        (export_folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
         checksums.write(export_folder)
         return export_folder
 

@@ -20,10 +20,10 @@ soak: .venv/test  ## The same for the one that takes long: make soak MINUTES=20
 BENCH_VENVS := $(addprefix .venv-bench/,llm2vec sentence-transformers infinity)
 
 bench: .venv/test $(BENCH_VENVS)  ## Measure speed side by side with others; half an hour on two cores
-	$(BIN)/python -m bench --checkpoints .venv-bench/checkpoints
+	$(BIN)/python -m bench --checkpoints .cache/bench
 
 bench-quick: .venv/test $(BENCH_VENVS)  ## The same for the smallest shape alone, within five minutes
-	$(BIN)/python -m bench --checkpoints .venv-bench/checkpoints --shapes 135m --workloads mixed --rounds 1 --divisor 4 \
+	$(BIN)/python -m bench --checkpoints .cache/bench --shapes 135m --workloads mixed --rounds 1 --divisor 4 \
 	    --requests 10 --name quick
 
 lint: .venv/test  ## Style, types and the generated tables of the docs

@@ -124,7 +124,7 @@ def _machine(device: str) -> str:
 
 def _versions() -> dict[str, dict[str, str]]:
     """Of each venv's libraries that matter."""
-    pythons = {"l2v": Path(sys.executable)} | {path.name: path / "bin/python" for path in sorted(VENVS.glob("*/"))}
+    pythons = {"l2v": Path(sys.executable)} | {path.parts[-3]: path for path in sorted(VENVS.glob("*/bin/python"))}
     script = (
         "import importlib.metadata as m, json, sys\n"
         "names = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"

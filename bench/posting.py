@@ -10,8 +10,8 @@ JSON = {"Content-Type": "application/json"}
 
 
 def body(texts: Sequence[str]) -> bytes:
-    """As OpenAI's embeddings want it."""
-    return json.dumps({"model": "any", "input": list(texts)}).encode()
+    """As OpenAI's embeddings want it; what is too long is to be cut, which is the only way of others."""
+    return json.dumps({"model": "any", "input": list(texts), "truncate": True}).encode()
 
 
 def post(url: str, bodies: Sequence[bytes], clients: int) -> list[httpx.Response]:

@@ -64,8 +64,8 @@ class InProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.wait()
+        with self._process:  # closes its pipes
+            self._process.kill()
 
     def run(self, workload: Workload) -> Round:
         return Round(**self.ask(texts=workload.texts, instruction=workload.instruction))
@@ -81,7 +81,8 @@ class InProcess:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+            with self._process:
+                raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -12,7 +12,7 @@ def write(results: dict[str, Any], folder: Path, name: str) -> None:
     """`name`.json, `name`.md and `name`.png in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(_page(results, name), encoding="utf-8")
+    (folder / f"{name}.md").write_text(f"![Tokens per second]({name}.png)\n\n{tables(results)}\n", encoding="utf-8")
     _draw(results, folder / f"{name}.png")
 
 
@@ -53,23 +53,20 @@ def efficiency(found: dict[str, Any], name: str) -> float:
     return statistics.median(found["flops"] / (rate * seconds) for rate, seconds in pairs)
 
 
-def _page(results: dict[str, Any], name: str) -> str:
+def tables(results: dict[str, Any]) -> str:
+    """All tables of a run, and what it was made with."""
     versions = "\n".join(
         f"- {venv}: " + ", ".join(f"{library} {version}" for library, version in libraries.items())
         for venv, libraries in results["versions"].items()
     )
-    parts = [
-        f"# Measured on {results['machine']}",
-        f"{results['date']}, {results['dtype']}, `{results['command']}`. As measured: [{name}.json]({name}.json).",
-        f"![Tokens per second of each engine]({name}.png)",
-    ]
+    parts = [f"On {results['machine']}, {results['date']}, {results['dtype']}, `{results['command']}`:"]
     for shape, found in results["shapes"].items():
         parts += [throughput(task, f"{shape}, {kind}") for kind, task in found["workloads"].items()]
         if found["latency"]:
             parts += [_latencies(found["latency"], shape)]
         ready = ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in found["ready"].items())
         parts += [f"Time to ready, {shape}: {ready}."]
-    return "\n\n".join([*parts, "Versions:", versions]) + "\n"
+    return "\n\n".join([*parts, "Versions:", versions])
 
 
 def _latencies(found: dict[str, dict[int, dict[str, float]]], shape: str) -> str:
@@ -104,5 +101,5 @@ def _draw(results: dict[str, Any], file: Path) -> None:
             axes.bar(places, heights, 0.75 / len(engines), label=engine)
         axes.set_xticks([place + 0.4 for place in range(len(kinds))], kinds)
         axes.set(title=shape, ylabel="tokens/s")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=110)

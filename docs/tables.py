@@ -1,14 +1,19 @@
-"""Writes the generated tables into README.md, or with --check says whether they are as the code has them."""
+"""Writes the generated tables of README.md and docs/PERFORMANCE.md, or with --check says whether they are up to date.
+
+Settings and stacks are the code's, figures of speed those of bench/results.
+"""
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
 
 from app.settings import table as settings_table
+from bench.report import tables as bench_tables
 from models.published import STACKS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
 def stacks_table() -> str:
@@ -21,12 +26,22 @@ def stacks_table() -> str:
     return "\n".join(rows)
 
 
-def fill(text: str) -> str:
-    """README.md with each table between its marks."""
-    for name, table in (("settings", settings_table()), ("stacks", stacks_table())):
+def pages() -> dict[Path, dict[str, str]]:
+    """The tables of each page, by the name in their marks."""
+    measured = json.loads((ROOT / "bench/results/cpu.json").read_text(encoding="utf-8"))
+    return {
+        ROOT / "README.md": {"settings": settings_table(), "stacks": stacks_table()},
+        ROOT / "docs/PERFORMANCE.md": {"bench": bench_tables(measured)},
+    }
+
+
+def fill(page: Path, tables: dict[str, str]) -> str:
+    """The text of the page with each table between its marks."""
+    text = page.read_text(encoding="utf-8")
+    for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
-            sys.exit(f"README.md lacks the marks of the table {name}")
+            sys.exit(f"{page.name} lacks the marks of the table {name}")
         text = marked.sub(lambda match, table=table: match[1] + table + match[2], text)
     return text
 
@@ -34,12 +49,13 @@ def fill(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
-    text = README.read_text(encoding="utf-8")
-    filled = fill(text)
-    if not parser.parse_args().check:
-        README.write_text(filled, encoding="utf-8")
-    elif filled != text:
-        sys.exit("the tables of README.md are not those of the code: run `make docs`")
+    check = parser.parse_args().check
+    for page, tables in pages().items():
+        filled = fill(page, tables)
+        if not check:
+            page.write_text(filled, encoding="utf-8")
+        elif filled != page.read_text(encoding="utf-8"):
+            sys.exit(f"the tables of {page.name} are not up to date: run `make docs`")
 
 
 if __name__ == "__main__":

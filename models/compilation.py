@@ -26,8 +26,8 @@ def compile_layers(encoder: Encoder) -> None:
     Raises:
         UnsupportedModelError: if they cannot be compiled, for want of a C++ compiler for example; nothing has changed.
     """
-    shadow, twins = _shadow(encoder.model)
     try:
+        shadow, twins = _shadow(encoder.model)
         for twin in twins:
             twin.compile(dynamic=True)
         with torch.inference_mode(), torch.compiler.set_stance("default"):

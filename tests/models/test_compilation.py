@@ -14,6 +14,7 @@ from models import Input, load
 from models.compilation import compile_layers
 from tests.models.test_attention import TEXTS, cosines
 from tests.programs import program
+from tests.serving import ServerProcess, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +62,15 @@ assert (encoder.encode([Input("a text")]) == before).all()
     environment = os.environ | {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment)
     assert done.stdout.startswith("the layers cannot be compiled: ")
+
+
+def test_a_server_compiles_while_it_serves(tmp_path: Path) -> None:
+    program("g++", "g++")
+    with ServerProcess("--compile", TORCHINDUCTOR_CACHE_DIR=str(tmp_path)) as server:
+        server.wait_ready()
+        asked = {"inputs": TEXTS * 3}
+        before = server.client.post("/embed", json=asked).json()["embeddings"]
+        wait_for(lambda: any(line["message"] == "compiled" for line in server.log_lines), 120, "compilation")
+        after = server.client.post("/embed", json=asked).json()["embeddings"]
+        assert cosines(np.array(after), np.array(before)).min() >= 0.9999
+        assert server.terminate() == 0

@@ -1,0 +1,67 @@
+"""The measures are what they say, and a worker measures a real encoder."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel, LlamaConfig
+
+from bench import measure, report
+from bench.engines import InProcess
+from bench.floor import matmul_rate, useful_flops
+from bench.shapes import Shape
+from bench.workloads import INSTRUCTION, WORKLOADS, workload
+
+TINY = LlamaConfig(
+    hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
+    vocab_size=8192, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("length", [1, 7, 64])
+def test_useful_flops_are_those_of_a_whole_forward_pass(length: int) -> None:
+    """By torch's own count of them, over transformers' own attention."""
+    model = AutoModel.from_config(TINY, attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(torch.ones(1, length, dtype=torch.int64))
+    assert counter.get_total_flops() == useful_flops(TINY, [length])
+    assert useful_flops(TINY, [length] * 3) == 3 * useful_flops(TINY, [length])
+
+
+def test_workloads_have_the_lengths_that_they_promise_and_are_the_same_each_time() -> None:
+    words = {name: sorted(len(text.split()) for text in workload(name, 400).texts) for name in WORKLOADS}
+    assert words["mixed"][0] >= 3
+    assert words["mixed"][-1] <= 330
+    assert 33 <= words["mixed"][200] <= 47
+    assert (words["queries"][0], words["queries"][-1]) == (5, 20)
+    assert workload("queries", 3).instruction == INSTRUCTION
+    assert workload("mixed", 5) == workload("mixed", 5)
+
+
+def test_a_worker_is_measured_and_reported(tmp_path: Path) -> None:
+    shape = Shape("tiny", TINY, {})
+    folder = shape.write(tmp_path)
+    task = workload("long", 3)
+    lengths = shape.lengths(folder, task)
+    assert lengths == [512] * 3
+    with InProcess("l2v", "l2v", Path(sys.executable), folder, "bfloat16", "cpu") as engine:
+        found = measure.throughput([engine], task, 2, lengths) | {"flops": useful_flops(TINY, lengths)}
+    assert found["tokens"] == 3 * 512
+    assert len(found["rates"]) == len(found["engines"]["l2v"]["seconds"]) == 2
+    assert found["engines"]["l2v"]["cosine"] == pytest.approx(1)
+    assert report.speedup(found, "l2v") == 1
+    assert 0 < report.efficiency(found, "l2v") < 1
+    assert "| l2v | " in report.throughput(found, "tiny, long")
+
+
+def test_an_engine_that_cannot_load_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="l2v ended with status 1"):
+        InProcess("l2v", "l2v", Path(sys.executable), tmp_path, "bfloat16", "cpu").__enter__()
+
+
+def test_the_rate_of_products_does_not_hang_on_the_number_of_rows() -> None:
+    """As it would if they were counted wrong."""
+    rates = [matmul_rate(TINY, tokens, torch.float32, torch.device("cpu")) for tokens in (1024, 4096)]
+    assert 0.2 < rates[0] / rates[1] < 5

@@ -105,7 +105,7 @@ def test_the_images_environment_names_settings_that_exist() -> None:
     assert named == {"L2V_HOST", "L2V_PORT"} <= {PREFIX + name.upper() for name in Settings.model_fields}
 
 
-def test_the_tables_of_the_readme_are_generated() -> None:
+def test_the_generated_tables_are_up_to_date() -> None:
     for page, generated in tables.pages().items():
         assert tables.fill(page, generated) == page.read_text(encoding="utf-8")
 

@@ -53,7 +53,8 @@ def test_every_limit_is_tested_here() -> None:
 
 
 def test_every_limit_is_bounded_by_default_documented_and_positive() -> None:
-    readme, page = (path.read_text(encoding="utf-8") for path in (tables.ROOT / "README.md", pages.DOCS / "settings.md"))
+    paths = (tables.ROOT / "README.md", pages.DOCS / "settings.md")
+    readme, page = (path.read_text(encoding="utf-8") for path in paths)
     for name in limits():
         field = Settings.model_fields[name]
         assert f"`L2V_{name.upper()}`" in readme

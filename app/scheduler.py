@@ -12,8 +12,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 
 from app.errors import OverloadedError, UnavailableError
 from app.jobs import Batch, Job, Result
@@ -52,6 +53,7 @@ class Scheduler:
         self._failure: str | None = None
         self.queue_tokens = 0
         self.queue_inputs = 0
+        self._expected = 0
         self._beat()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -59,10 +61,10 @@ class Scheduler:
     def submit(self, encodings: Sequence[Encoding]) -> "Future[Result]":
         """Queues the encodings of one request; cancelling the future gives them up.
 
-        The future gives a `Result`, or raises `EncodingFailedError` or `UnavailableError`.
+        The future gives a `Result`, or raises `EncodingFailedError` or `UnavailableError`. How much may wait is said by
+        `expect`, before the work of making encodings; whoever comes this far is not refused any more.
 
         Raises:
-            OverloadedError: if too many tokens are waiting.
             UnavailableError: if the scheduler is closed or its engine is down.
         """
         job = Job(encodings)
@@ -70,25 +72,36 @@ class Scheduler:
         with self._changed:
             if self._closing or self.failure:
                 raise UnavailableError(self.failure or "the service is shutting down")
-            self.check_room()
             self._jobs.append(job)
             self.queue_tokens += tokens
             self.queue_inputs += len(encodings)
             self._changed.notify()
         return job.future
 
+    @contextmanager
+    def expect(self, tokens: int) -> Iterator[None]:
+        """Keeps room for about so many tokens while their encodings are made; raises as `check_room` does."""
+        with self._changed:
+            self.check_room()
+            self._expected += tokens
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected -= tokens
+
     def check_room(self) -> None:
-        """Raises `OverloadedError` once as many tokens wait as may.
+        """Raises `OverloadedError` once as many tokens wait, or are expected, as may.
 
         A job may go beyond that. Would each have to fit, small ones would keep a large one out for ever.
         """
         with self._changed:
-            if self.queue_tokens >= self._max_queue_tokens:
+            if self.queue_tokens + self._expected >= self._max_queue_tokens:
                 self._drop_abandoned()
-            if self.queue_tokens >= self._max_queue_tokens:
+            if (tokens := self.queue_tokens + self._expected) >= self._max_queue_tokens:
                 self._metrics.rejected.labels("queue").inc()
                 raise OverloadedError(
-                    f"{self.queue_tokens} tokens are waiting, at most {self._max_queue_tokens} may (max_queue_tokens)",
+                    f"{tokens} tokens are waiting, at most {self._max_queue_tokens} may (max_queue_tokens)",
                     self._seconds_to_drain(),
                 )
 

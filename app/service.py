@@ -19,7 +19,7 @@ from app.errors import InternalError, InvalidError, OverloadedError, TooLargeErr
 from app.jobs import EncodingFailedError, Vectors
 from app.scheduler import Scheduler
 from app.settings import Settings
-from app.sides import Embedded, Side, param_at, split
+from app.sides import Embedded, Side, about_tokens, param_at, split
 from app.telemetry import Metrics, Timings
 from models import Encoder, Encoding, InputError
 from models.sources import label
@@ -27,7 +27,8 @@ from models.sources import label
 logger = logging.getLogger(__name__)
 
 _CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
-# Inputs tokenised at a stretch: so long does a short request wait for a long one's.
+# Inputs tokenised at a stretch. A request of more is long: it takes turns with others such, in threads of their own, so
+# that no short one waits for them, and they leave most of the cores to the forward passes.
 _TOKENIZED_AT_ONCE = 64
 _WATCH_SECONDS = 0.25
 # What the engine thread may still take once nobody waits for it.
@@ -58,6 +59,7 @@ class Service:
         self.max_batch_tokens = settings.max_batch_tokens or _CPU_BATCH_TOKENS
         self.tokenization_workers = min(4, os.cpu_count() or 1)
         self._tokenizers = ThreadPoolExecutor(self.tokenization_workers, thread_name_prefix="tokenize")
+        self._long_tokenizers = ThreadPoolExecutor(max(1, self.tokenization_workers // 2), "tokenize-long")
         self._permits = settings.max_requests
         metrics.engine_up.set_function(lambda: float(self.state in (State.READY, State.DRAINING)))
         metrics.queue_tokens.set_function(lambda: self._scheduler.queue_tokens if self._scheduler else 0)
@@ -119,7 +121,8 @@ class Service:
         self.drain()
         if self._scheduler is not None:
             self._scheduler.close(_JOIN_SECONDS)
-        self._tokenizers.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._tokenizers, self._long_tokenizers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def embed(
         self, sides: Sequence[Side], truncate: bool, timings: Timings, *, pooled: bool = True
@@ -136,7 +139,8 @@ class Service:
             ServiceError: any of the table but the bugs.
         """
         self.check_sizes(sides)
-        with timings.stage("tokenize"):
+        assert self._scheduler is not None  # the state was checked on entry
+        with timings.stage("tokenize"), self._scheduler.expect(about_tokens(sides)):
             encodings = [await self._tokenize(side, truncate) for side in sides]
         if not pooled:
             encodings = self._unpooled(encodings, sides)
@@ -229,11 +233,12 @@ class Service:
 
     async def _tokenize(self, side: Side, truncate: bool) -> list[Encoding]:
         loop = asyncio.get_running_loop()
+        threads = self._tokenizers if len(side.inputs) <= _TOKENIZED_AT_ONCE else self._long_tokenizers
         encodings: list[Encoding] = []
         for start in range(0, len(side.inputs), _TOKENIZED_AT_ONCE):
             inputs = side.inputs[start : start + _TOKENIZED_AT_ONCE]
             try:
-                encodings += await loop.run_in_executor(self._tokenizers, self.encoder.tokenize, inputs)
+                encodings += await loop.run_in_executor(threads, self.encoder.tokenize, inputs)
             except InputError as error:
                 raise InvalidError(str(error), side.param(start + error.index, error.field)) from error
         cut = [index for index, encoding in enumerate(encodings) if encoding.truncated]
@@ -259,7 +264,7 @@ class Service:
         return [[replace(encoding, pooled=0) for encoding in side] for side in encodings]
 
     async def _schedule(self, encodings: list[Encoding], timings: Timings) -> list[Vectors]:
-        assert self._scheduler is not None  # the state was checked on entry
+        assert self._scheduler is not None
         submitted = time.time()
         result = await asyncio.wrap_future(self._scheduler.submit(encodings))
         timings.add("queue", submitted, result.queued)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from app.jobs import Vectors
 from models import Encoding, Input
 
+# Of English prose.
+_CHARACTERS_PER_TOKEN = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -32,6 +35,11 @@ class Embedded:
     rows: list[Vectors]
     tokens: list[int]
     truncated: list[int]
+
+
+def about_tokens(sides: Sequence[Side]) -> int:
+    """How many tokens the inputs will have, roughly: to go by until they are tokenised."""
+    return sum(1 + len(input_.text) // _CHARACTERS_PER_TOKEN for side in sides for input_ in side.inputs)
 
 
 def param_at(sides: Sequence[Side], place: int) -> str:

@@ -33,6 +33,8 @@ class Serve(Settings):
     def cli_cmd(self) -> None:
         from app.commands.loading import quieten
 
+        # The service tokenises in threads of its own; were each list spread over all cores, forward passes would wait.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         quieten()  # before torch comes with the next
         from app.main import create_app
         from app.telemetry import configure_logging

@@ -121,8 +121,8 @@ def test_an_encoding_beyond_the_budget_goes_alone(scheduler: Scheduler, fake: Fa
 def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
     hold(scheduler, fake)
     waiting = scheduler.submit(encodings(1, length=20))
-    with pytest.raises(OverloadedError) as refused:
-        scheduler.submit(encodings(2, length=6))
+    with pytest.raises(OverloadedError) as refused, scheduler.expect(6):
+        pytest.fail("there was room")
     assert int(refused.value.headers["Retry-After"]) >= 1
     assert metrics.registry.get_sample_value("l2v_rejected_total", {"reason": "queue"}) == 1
     assert (scheduler.queue_tokens, scheduler.queue_inputs) == (20, 1)
@@ -131,11 +131,19 @@ def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake:
     assert scheduler.queue_tokens == 0
 
 
+def test_what_is_being_tokenised_has_its_room_already(scheduler: Scheduler) -> None:
+    with scheduler.expect(19), scheduler.expect(1):
+        with pytest.raises(OverloadedError), scheduler.expect(1):
+            pytest.fail("there was room")
+        assert scheduler.queue_tokens == 0
+    scheduler.check_room()
+
+
 def test_a_request_larger_than_the_queue_is_not_kept_out_by_small_ones(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     small, large = scheduler.submit(encodings(100)), scheduler.submit(encodings(*range(1, 41)))
     with pytest.raises(OverloadedError):
-        scheduler.submit(encodings(101))
+        scheduler.check_room()
     fake.release(50)
     assert answers(small.result(SECONDS)) == [100]
     assert len(large.result(SECONDS).vectors) == 40

@@ -14,12 +14,12 @@ from tests.chaos.wire import Reply, Wire
 
 SECONDS, CAPACITY_SECONDS, FACTOR = 60.0, 15.0, 5
 # Large requests, so that those who send and refuse them, on the same cores, take little from who computes.
-INPUTS = 128
+INPUTS = 256
 # So many that batches are full, and none is refused.
 CLIENTS = 4
-# Tokens that may wait: about a second's work, as one sets it who would rather refuse than let callers wait.
-QUEUE_TOKENS = 8192
-SOME = texts(2048)
+# Tokens that may wait: less than a second's work, as one sets it who would rather refuse than let callers wait.
+QUEUE_TOKENS = 32768
+SOME = texts(4096)
 BODIES = [SOME[start : start + INPUTS] for start in range(0, len(SOME), INPUTS)]
 
 

@@ -46,7 +46,11 @@ class ModelSettings(BaseSettings):
         "short name of a published stack",
     )
     adapters: Names = Field((), description="Adapters merged in order behind what the model brings, comma-separated")
-    dtype: DType = Field("auto", description="`auto`: bfloat16 on CUDA and on CPUs that compute in it, else float32")
+    dtype: DType = Field(
+        "auto",
+        description="`auto`: bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8`: products twice as "
+        "fast on CPUs with VNNI",
+    )
     device: str = Field("auto", description="`auto`: CUDA if there is one, else the CPU; or any torch device")
     pooling: Pooling | None = Field(None, description="Where unset, what the model says, else `mean`")
     max_length: int | None = Field(None, ge=8, description="Longest row in tokens; where unset, the model's, else 512")

@@ -20,6 +20,7 @@ from bench.engines import InProcess, Server
 from bench.floor import useful_flops
 from bench.shapes import SHAPES, Shape
 from bench.workloads import WORKLOADS, workload
+from models.int8 import available
 
 VENVS = Path(".venv-bench")
 RESULTS = Path(__file__).parent / "results"
@@ -76,6 +77,8 @@ def _engines(folder: Path, device: str, options: argparse.Namespace) -> list[InP
         InProcess(OURS, "l2v", here, folder, options.dtype, device),
         InProcess(f"{OURS} compiled", "l2v_compiled", here, folder, options.dtype, device),
     ]
+    if available(torch.device(device)):
+        engines.append(InProcess(f"{OURS} int8", "l2v", here, folder, "int8", device))
     l2v = here.with_name("l2v")
     if l2v.is_file():
         command = [l2v, "serve", "--model", folder, "--dtype", options.dtype, "--port", "8471", "--device", device]

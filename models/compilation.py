@@ -24,8 +24,11 @@ def compile_layers(encoder: Encoder) -> None:
     was not made for (a batch of one single token) runs eagerly.
 
     Raises:
-        UnsupportedModelError: if they cannot be compiled, for want of a C++ compiler for example; nothing has changed.
+        UnsupportedModelError: if they are of int8, or cannot be compiled, for want of a C++ compiler for example;
+            nothing has changed.
     """
+    if encoder.dtype == "int8":
+        raise UnsupportedModelError("layers of int8 are not compiled")
     try:
         shadow, twins = _shadow(encoder.model)
         for twin in twins:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.batch import Batch
+from models.int8 import Int8Linear
 from models.pooling import pool
 from models.tokenization import Tokenization
 from models.types import Encoding, Input, Pooling
@@ -56,12 +57,17 @@ class Encoder:
 
     @property
     def dtype(self) -> str:
-        return str(self.model.dtype).removeprefix("torch.")
+        int8 = any(isinstance(module, Int8Linear) for module in self.model.modules())
+        return "int8" if int8 else str(self.model.dtype).removeprefix("torch.")
 
     @property
     def weight_bytes(self) -> int:
         """Memory that the weights take on the device."""
-        return sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
+        return sum(weight.numel() * weight.element_size() for weight in self._weights())
+
+    def _weights(self) -> Iterator[torch.Tensor]:
+        yield from self.model.parameters()
+        yield from (module.packed for module in self.model.modules() if isinstance(module, Int8Linear))
 
     def describe(self) -> dict[str, Any]:
         """What a caller may want to know of the model, for `/info`."""
@@ -69,7 +75,7 @@ class Encoder:
             "base": self.base,
             "architecture": self.model.config.model_type,
             "dimensions": self.dimensions,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "parameters": sum(weight.numel() for weight in self._weights()),
             "pooling": self.pooling,
             "template": self.template,
             "max_length": self.max_length,

@@ -26,7 +26,7 @@ from models.templates import TEMPLATES, TemplateName, eos_for, template_for
 from models.tokenization import Tokenization
 from models.tokenizer import read_backend, read_tokenizer
 from models.types import DType, Pooling
-from models.verify import verify
+from models.verify import verify, verify_int8
 
 # What the sources may say of the encoder.
 _KINDS = {"pooling_mode": str, "max_length": int, "doc_max_length": int, "skip_instruction": bool, "template": str}
@@ -50,7 +50,8 @@ def load(
         model: a base model, an LLM2Vec repository or a merged export, as Hub id (`id` or `id@revision`), folder or
             published short name.
         adapters: sources merged in this order behind what `model` brings.
-        dtype: `auto` is bfloat16 on CUDA and on CPUs that compute in it, else float32.
+        dtype: `auto` is bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8` rounds the weights and
+            inputs of linear layers, and leaves the rest as `auto` has it.
         device: `auto` is CUDA if there is one, else the CPU; or any torch device.
         pooling, max_length, doc_max_length, skip_instruction: where None, what the sources say (`l2v.json`,
             `llm2vec_config.json`, the last adapter's first), else mean, 512, 400, True.
@@ -74,6 +75,7 @@ def load(
             decoder = merge(decoder, adapter)
     decoder = _move(decoder, place)
     verify(decoder)
+    rounding = [f"int8: hidden states keep a cosine of {verify_int8(decoder):.4f}"] if dtype == "int8" else []
 
     # Like the reference, the tokenizer of the repository that was named, where it brings one.
     tokenizer_source = next(source for source in [*chain[:1], base] if source.has_tokenizer or source is base)
@@ -110,7 +112,7 @@ def load(
         template=template,
         provenance=(base.read("l2v.json").get("sources") or [base.describe()]) + [s.describe() for s in chain],
     )
-    return replace(encoder, evidence=_evidence(encoder, files, base, chain))
+    return replace(encoder, evidence=(*_evidence(encoder, files, base, chain), *rounding))
 
 
 def _evidence(encoder: Encoder, files: int, base: Source, chain: list[Source]) -> tuple[str, ...]:
@@ -186,7 +188,7 @@ def _move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def _dtype(name: DType, device: torch.device) -> torch.dtype:
-    if name != "auto":
+    if name not in ("auto", "int8"):
         dtype: torch.dtype = getattr(torch, name)
         return dtype
     capabilities = torch.cpu.get_capabilities()

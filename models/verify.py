@@ -8,10 +8,13 @@ from transformers import PreTrainedModel
 from models.batch import Batch
 from models.encoder import hidden_states
 from models.errors import ModelError, UnsupportedModelError, first_line
+from models.int8 import quantize
 from models.types import Encoding
 
 _LENGTH = 16
 # Between two runs of the same row in other company only rounding may differ.
+# Least cosine of a token's hidden state before and after rounding to 8 bits.
+_CLOSE = 0.98
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -26,8 +29,7 @@ def verify(model: PreTrainedModel) -> None:
     """
     architecture = type(model).__name__
     _check_finite(model)
-    tokens = [(7919 * i + 13) % model.config.vocab_size for i in range(_LENGTH + 1)]
-    sequence, changed = tokens[:-1], tokens[:-2] + tokens[-1:]
+    sequence, changed = _probes(model)
     try:
         alone, moved = (_run(model, [ids]) for ids in (sequence, changed))
         packed = _run(model, [changed, sequence, changed])[_LENGTH : 2 * _LENGTH]
@@ -51,6 +53,28 @@ def verify(model: PreTrainedModel) -> None:
         )
 
 
+@torch.inference_mode()
+def verify_int8(model: PreTrainedModel) -> float:
+    """Quantises a verified model, and looks how far that moves what it computes.
+
+    Returns:
+        The least cosine of a token's hidden state before and after.
+
+    Raises:
+        UnsupportedModelError: if the device is not made for int8, or the model does not bear it.
+    """
+    sequence, _ = _probes(model)
+    before = _run(model, [sequence])
+    quantize(model)
+    cosine = float(torch.cosine_similarity(before, _run(model, [sequence])).min())
+    if not cosine >= _CLOSE:
+        raise UnsupportedModelError(
+            f"int8 changes what {type(model).__name__} computes (cosine {cosine:.4f}, at least {_CLOSE}): "
+            "use another dtype"
+        )
+    return cosine
+
+
 def _check_finite(model: PreTrainedModel) -> None:
     """The probe sees the few tokens that it runs; a damaged row of the embeddings may be another's."""
     for name, weight in model.named_parameters():
@@ -59,6 +83,12 @@ def _check_finite(model: PreTrainedModel) -> None:
             raise ModelError(
                 f"{name} of {type(model).__name__} holds NaN or infinity: it is damaged, or needs another dtype"
             )
+
+
+def _probes(model: PreTrainedModel) -> tuple[list[int], list[int]]:
+    """Two sequences of tokens that differ in their last."""
+    tokens = [(7919 * i + 13) % model.config.vocab_size for i in range(_LENGTH + 1)]
+    return tokens[:-1], tokens[:-2] + tokens[-1:]
 
 
 def _run(model: PreTrainedModel, sequences: list[list[int]]) -> torch.Tensor:

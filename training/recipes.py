@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettingsSource, YamlConfigSettingsSource
 
 from app.settings import ModelSettings, Names
+from models.types import DType
 from training.errors import TrainingError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -50,6 +51,13 @@ class Recipe(ModelSettings):
     def _config_exists(cls, value: Path | None) -> Path | None:
         if value is not None:
             config_file(value)
+        return value
+
+    @field_validator("dtype")
+    @classmethod
+    def _can_be_trained(cls, value: DType) -> DType:
+        if value == "int8":
+            raise ValueError("int8 is for serving: train in another dtype")
         return value
 
     @model_validator(mode="after")

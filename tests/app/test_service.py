@@ -15,6 +15,7 @@ import pytest
 from app.jobs import Vectors
 from models import Encoder, Encoding, load
 from models.types import DType
+from tests.dtypes import LEAST
 from tests.gated import GatedEncoder
 from tests.serving import LocalServer, wait_for
 
@@ -298,7 +299,7 @@ def test_a_bug_shows_its_request_id_and_nothing_else(
     assert any(record.message == "bug" for record in caplog.records)
 
 
-@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999999), ("bfloat16", 0.9999)])
+@pytest.mark.parametrize(("dtype", "least"), LEAST.items())
 def test_batch_mates_do_not_matter_under_load(adapter: Path, dtype: DType, least: float) -> None:
     texts = [f"text number {i} " + "and more " * (i * 5 % 40) for i in range(60)]
     with LocalServer(load(str(adapter), dtype=dtype)) as server:

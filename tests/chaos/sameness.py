@@ -5,8 +5,9 @@ import random
 
 from tests.chaos.figures import Figure
 from tests.chaos.server import ChaosServer
-from tests.chaos.texts import LEAST, Known, ask, texts
+from tests.chaos.texts import Known, ask, texts
 from tests.chaos.wire import Wire
+from tests.dtypes import LEAST
 
 TEXTS, BATCH, CLIENTS = 1000, 64, 16
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.chaos.wire import Reply, Wire, post
+from tests.dtypes import LEAST
 
 WORDS = (
     "time",
@@ -25,8 +26,6 @@ WORDS = (
     "eye",
     "place",
 )
-# Of the cosine of two vectors of the same text, as README.md promises it for each dtype.
-LEAST = {"float32": 0.999999, "bfloat16": 0.9999}
 
 
 def texts(count: int, longest: int = 40, seed: int = 0) -> list[str]:

@@ -12,6 +12,7 @@ from models import Encoder, Input, UnsupportedModelError, load, segments
 from models.attention import attend, packed_attention, segment_attention
 from models.segments import attend_in_groups
 from tests import tiny
+from tests.dtypes import LEAST
 
 SUPPORTED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "starcoder2"]
 TEXTS = ["a", "a longer text with several words in it", "mid sized", "x" * 300, "Grüße, 世界 🙂"]
@@ -130,7 +131,7 @@ def test_an_architecture_that_cannot_is_refused_with_the_reason(
         load(str(folder), dtype="float32")
 
 
-@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999999), ("bfloat16", 0.9999)])
+@pytest.mark.parametrize(("dtype", "least"), LEAST.items())
 def test_batch_mates_do_not_matter(adapter: Path, dtype: str, least: float) -> None:
     encoder: Encoder = load(str(adapter), dtype=dtype)  # type: ignore[arg-type]
     inputs = [Input(f"text {i} " + "word " * (i * 7 % 60), "Find it:" if i % 3 else "") for i in range(64)]

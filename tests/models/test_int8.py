@@ -1,0 +1,105 @@
+"""Linear layers of 8-bit integers compute what the model's own do, within their tolerance, or are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import Input, UnsupportedModelError, load
+from models.compilation import compile_layers
+from models.errors import ModelError
+from models.export import export
+from models.int8 import Int8Linear, Rounding, available
+from tests import tiny
+from tests.models.test_attention import cosines
+
+pytestmark = pytest.mark.skipif(not available(torch.device("cpu")), reason="this CPU has no VNNI")
+
+INPUTS = [Input(f"text {i} " + "of some words " * (i * 5 % 30), "Find it:" * (i % 2)) for i in range(80)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("inner", "outer"), [(64, 48), (33, 7)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_gives_the_product_of_what_it_rounds(inner: int, outer: int, dtype: torch.dtype, *, bias: bool) -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(inner, outer, bias=bias, dtype=dtype)
+    # Tokens of very different sizes; of one size throughout, where each number is the largest; and of nothing.
+    states = torch.randn(9, inner) * torch.logspace(-3, 3, 9)[:, None]
+    states[7], states[8] = states[7].sign() * 1.73, 0
+    states = states.to(dtype)[None]
+    with torch.inference_mode():
+        expected, given = linear(states).double(), Int8Linear(linear, Rounding())(states)
+    assert given.dtype == dtype
+    assert given.shape == expected.shape
+    error = (given.double() - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)
+    assert error.max() < 0.02
+
+
+def test_layers_share_what_they_round_only_where_their_input_is_the_same() -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(16, 16, bias=False)
+    rounding = Rounding()
+    first, second = Int8Linear(linear, rounding), Int8Linear(linear, rounding)
+    with torch.inference_mode():
+        states, others = torch.randn(2, 4, 16)
+        assert torch.equal(first(states), second(states))
+        assert not torch.equal(first(states), second(others))
+        assert torch.equal(second(others.clone()), first(others))
+
+
+def test_nan_and_infinity_are_not_rounded_away() -> None:
+    states = torch.ones(3, 8)
+    states[0, 2], states[1, 2] = torch.nan, torch.inf
+    with torch.inference_mode():
+        given = Int8Linear(torch.nn.Linear(8, 8), Rounding())(states)
+    assert given.isfinite().all(-1).tolist() == [False, False, True]
+
+
+def test_vectors_are_close_to_those_of_float32() -> None:
+    exact, rounded = load("demo", dtype="float32"), load("demo", dtype="int8")
+    assert cosines(rounded.encode(INPUTS), exact.encode(INPUTS)).min() >= 0.995
+    assert rounded.dtype == "int8"
+    assert rounded.describe() == exact.describe()
+    # The embeddings, which are half of it, stay as they are.
+    assert rounded.weight_bytes < 0.4 * exact.weight_bytes
+    assert any(line.startswith("int8: ") for line in rounded.evidence)
+
+
+def test_a_model_that_does_not_bear_it_is_refused(tmp_path: Path) -> None:
+    """Its norms make one number of each token so large that the others vanish, and its weights have no use for it."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny.make_base(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    for name, weight in weights.items():
+        if name.endswith("layernorm.weight"):
+            weight[0] = 1e5
+        elif name.endswith(("q_proj.weight", "k_proj.weight")):
+            weight[:, 0] = 0
+        elif name.endswith(("v_proj.weight", "gate_proj.weight", "up_proj.weight")):
+            weight[:, 0] = 0
+            weight.mul_(10)
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight.mul_(10)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    load(str(folder), dtype="float32")
+    with pytest.raises(UnsupportedModelError, match="int8 changes what"):
+        load(str(folder), dtype="int8")
+
+
+def test_a_cpu_without_the_instructions_is_refused(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    with pytest.raises(UnsupportedModelError, match="VNNI"):
+        load(str(adapter), dtype="int8")
+
+
+def test_it_is_neither_exported_nor_compiled(adapter: Path, tmp_path: Path) -> None:
+    encoder = load(str(adapter), dtype="int8")
+    with pytest.raises(ModelError, match="another dtype"):
+        export(encoder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UnsupportedModelError, match="not compiled"):
+        compile_layers(encoder)
+    assert np.isfinite(encoder.encode(INPUTS[:2])).all()

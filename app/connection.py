@@ -1,7 +1,9 @@
-"""One client's connection: HTTP as `app/protocol.py` reads it, with limits on how long it may stand without a use.
+"""One client's connection: HTTP as `app/protocol.py` reads it, bounded in number and in idle time.
 
-uvicorn waits for ever for a request's head, and for the client to take an answer. Here both have an end:
+uvicorn takes connections until the process can open no more files, waits for ever for a request's head, and for the
+client to take an answer. Here each has an end:
 
+- beyond `max_connections` it is told so, without a look at what it wants;
 - between requests, and before the first, a whole head must arrive within `idle_timeout`, however its bytes come;
 - an answer that stands in memory must be taken within `answer_timeout`.
 """
@@ -9,20 +11,25 @@ uvicorn waits for ever for a request's head, and for the client to take an answe
 import asyncio
 from typing import Any
 
+from app.errors import OverloadedError
 from app.protocol import Protocol
+
+_RETRY_SECONDS = 1
 
 
 class Connection(Protocol):
     """Closes itself where the client does not do its part.
 
     Args:
+        max_connections: of the server, this one among them.
         idle_timeout: seconds for a request's head.
         answer_timeout: seconds for an answer to be taken.
         uvicorn: what uvicorn gives its connections.
     """
 
-    def __init__(self, idle_timeout: float, answer_timeout: float, **uvicorn: Any) -> None:
+    def __init__(self, max_connections: int, idle_timeout: float, answer_timeout: float, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
+        self._max_connections = max_connections
         self._idle_timeout = idle_timeout
         self._answer_timeout = answer_timeout
         self._head: asyncio.TimerHandle | None = None
@@ -35,7 +42,12 @@ class Connection(Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_head()
+        if len(self.connections) > self._max_connections:
+            self.refuse(
+                OverloadedError(f"{self._max_connections} connections are open (max_connections)", _RETRY_SECONDS)
+            )
+        else:
+            self._expect_head()
 
     def on_headers_complete(self) -> None:
         _cancel(self._head)

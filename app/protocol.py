@@ -58,6 +58,10 @@ class Protocol(HttpToolsProtocol):
             error = HeadersTooLargeError(
                 f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)", "headers"
             )
+        self.refuse(error)
+
+    def refuse(self, error: ServiceError) -> None:
+        """Answers with an error before there is a request, and closes the connection."""
         error.headers["Connection"] = "close"
         response = answer(error, self.url.partition(b"?")[0].decode("latin-1"))
         headers = [*self.server_state.default_headers, *response.raw_headers]

@@ -87,3 +87,6 @@ def quantize(model: PreTrainedModel) -> None:
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear:
                 setattr(module, name, Int8Linear(child, rounding))
+    for weight in model.parameters():
+        # One weight that lies in the mapped file of all keeps it all in memory.
+        weight.data = weight.data.clone()

@@ -64,8 +64,6 @@ def load(
     files = sum(checksums.check(source) for source in [base, *chain])
     settings = _settings([base, *chain])
     place = _device(device)
-    if place.type == "cpu":
-        keep_memory()
     config = _config(base)
     decoder = _decoder(base, config, _dtype(dtype, place))
     if chain:
@@ -76,6 +74,8 @@ def load(
     decoder = _move(decoder, place)
     verify(decoder)
     rounding = [f"int8: hidden states keep a cosine of {verify_int8(decoder):.4f}"] if dtype == "int8" else []
+    if place.type == "cpu":
+        keep_memory()  # from here on: what loading has used goes back
 
     # Like the reference, the tokenizer of the repository that was named, where it brings one.
     tokenizer_source = next(source for source in [*chain[:1], base] if source.has_tokenizer or source is base)

@@ -83,6 +83,11 @@ class LocalServer:
         self._thread.join(20)
         assert not self._thread.is_alive(), "the server did not stop"
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._server.server_state.connections)
+
     def embed(self, inputs: Any, **fields: Any) -> dict[str, Any]:
         response = self.client.post("/embed", json={"inputs": inputs, **fields})
         assert response.status_code == 200, response.text

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import resource
 import sys
 import time
 from functools import partial
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # How long it goes on listening after the last answer: clients and load balancers meet a 503, not a closed port.
 LINGER_SECONDS = 0.5
+# Open files beside the connections: libraries, the model, logs.
+_FILES = 256
 
 
 class Serve(Settings):
@@ -40,6 +43,8 @@ class Serve(Settings):
         from app.telemetry import configure_logging
 
         configure_logging(self.log_level)
+        if reason := _allow_files(self.max_connections):
+            _end(f"l2v: {reason}")
         failures: list[str] = []
 
         def stop(reason: str) -> None:
@@ -72,8 +77,23 @@ class Serve(Settings):
 def protocol(settings: Settings) -> Any:
     """What uvicorn makes of each connection."""
     return partial(
-        Connection, settings.idle_timeout, settings.request_timeout, max_header_bytes=settings.max_header_bytes
+        Connection,
+        settings.max_connections,
+        settings.idle_timeout,
+        settings.request_timeout,
+        max_header_bytes=settings.max_header_bytes,
     )
+
+
+def _allow_files(connections: int) -> str:
+    """Lets this process open what so many connections need; what is wrong, if it may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _FILES
+    if resource.RLIM_INFINITY != hard < needed:
+        return f"max_connections {connections} needs {needed} open files, and this process may have {hard} (ulimit -Hn)"
+    if resource.RLIM_INFINITY != soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return ""
 
 
 class Server(uvicorn.Server):

@@ -3,6 +3,7 @@
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -33,6 +34,7 @@ OTHERS = {
     "max_batch_tokens": "",
     "max_queue_tokens": "",
     "max_requests": "",
+    "max_connections": "",
     "request_timeout": "",
     "engine_timeout": "tests/app/test_scheduler.py",
     "drain_timeout": "tests/e2e/test_lifecycle.py",
@@ -147,6 +149,28 @@ def test_work_and_uploads_that_take_too_long_are_given_up_by_the_name_of_the_lim
     assert "request_timeout" in late.json()["error"]["message"]
     assert upload.startswith(b"HTTP/1.1 504")
     assert "request_timeout" in json.loads(upload.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def test_connections_beyond_their_limit_are_told_so(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_connections=3) as server, ExitStack() as stack:
+        address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+        # The client has one already.
+        first, _ = (stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(2))
+        wait_for(lambda: server.connections == 3)
+        refused = httpx.get(f"{server.url}/health")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert "max_connections" in refused.json()["error"]["message"]
+        assert server.embed("a")["embeddings"], "those that are open go on"
+        first.close()
+        wait_for(lambda: server.connections < 3)
+        assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_more_connections_than_the_process_may_open_are_refused_at_the_start() -> None:
+    with ServerProcess("--max-connections", "1000000000000") as server:
+        assert server.process.wait(20) == 1
+        assert "max_connections 1000000000000 needs" in server.log
+        assert "Traceback" not in server.log
 
 
 def test_the_page_and_the_api_have_their_security_headers(demo: ServerProcess) -> None:

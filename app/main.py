@@ -118,8 +118,8 @@ def _prune(app: FastAPI, keys: Keys) -> None:
                 operation.pop("security", None)
 
 
-def load_encoder(settings: ModelSettings) -> Encoder:
-    """The encoder that the settings name; raises `ModelError`."""
+def load_encoder(settings: ModelSettings, *, packed: bool = True) -> Encoder:
+    """The encoder that the settings name, see `models.load`; raises `ModelError`."""
     return load(
         settings.model,
         settings.adapters,
@@ -130,12 +130,13 @@ def load_encoder(settings: ModelSettings) -> Encoder:
         doc_max_length=settings.doc_max_length,
         skip_instruction=settings.skip_instruction,
         template=settings.template,
+        packed=packed,
     )
 
 
 def _start(service: Service, settings: Settings, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
     try:
-        service.start(encoder or load_encoder(settings))
+        service.start(encoder or load_encoder(settings, packed=not settings.compile))
         # What is loaded stays. Looking through it all, the garbage collector would stop every request for 0.3 s.
         gc.collect()
         gc.freeze()

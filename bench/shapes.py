@@ -44,7 +44,7 @@ class Shape:
             for name in _TOKENIZER_FILES:
                 shutil.copyfile(_TOKENIZER / name, Path(base) / name)
             # Rows of 512 tokens are to be served as such.
-            export(load(base, dtype="bfloat16", device="cpu", doc_max_length=512), export_folder)
+            export(load(base, dtype="bfloat16", device="cpu", doc_max_length=512, packed=False), export_folder)
         # As transformers 4 and tokenizers 0.19 read them: a class they know, no types of tokens, merges as strings.
         told = json.loads((_TOKENIZER / "tokenizer_config.json").read_text(encoding="utf-8"))
         told["model_input_names"] = ["input_ids", "attention_mask"]

@@ -29,7 +29,7 @@ def l2v_compiled(folder: str, dtype: str, device: str) -> Embed:
     from models import load
     from models.compilation import compile_layers
 
-    encoder = load(folder, dtype=dtype, device=device)
+    encoder = load(folder, dtype=dtype, device=device, packed=False)
     compile_layers(encoder)
     return _embed(encoder)
 

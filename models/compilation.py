@@ -24,11 +24,11 @@ def compile_layers(encoder: Encoder) -> None:
     was not made for (a batch of one single token) runs eagerly.
 
     Raises:
-        UnsupportedModelError: if they are of int8, or cannot be compiled, for want of a C++ compiler for example;
+        UnsupportedModelError: if their weights are packed or of int8, or they cannot be compiled, for want of a C++ compiler for example;
             nothing has changed.
     """
-    if encoder.dtype == "int8":
-        raise UnsupportedModelError("layers of int8 are not compiled")
+    if encoder.packed:
+        raise UnsupportedModelError("layers of packed weights or of int8 are not compiled")
     try:
         shadow, twins = _shadow(encoder.model)
         for twin in twins:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.batch import Batch
 from models.int8 import Int8Linear
+from models.packing import PackedLinear
 from models.pooling import pool
 from models.tokenization import Tokenization
 from models.types import Encoding, Input, Pooling
@@ -57,8 +58,12 @@ class Encoder:
 
     @property
     def dtype(self) -> str:
-        int8 = any(isinstance(module, Int8Linear) for module in self.model.modules())
-        return "int8" if int8 else str(self.model.dtype).removeprefix("torch.")
+        return "int8" if self._holds(Int8Linear) else str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def packed(self) -> bool:
+        """Whether its weights lie as the CPU multiplies them: then they can be neither saved, trained nor compiled."""
+        return self._holds(Int8Linear) or self._holds(PackedLinear)
 
     @property
     def weight_bytes(self) -> int:
@@ -67,7 +72,10 @@ class Encoder:
 
     def _weights(self) -> Iterator[torch.Tensor]:
         yield from self.model.parameters()
-        yield from (module.packed for module in self.model.modules() if isinstance(module, Int8Linear))
+        yield from (m.packed for m in self.model.modules() if isinstance(m, Int8Linear | PackedLinear))
+
+    def _holds(self, kind: type[torch.nn.Module]) -> bool:
+        return any(isinstance(module, kind) for module in self.model.modules())
 
     def describe(self) -> dict[str, Any]:
         """What a caller may want to know of the model, for `/info`."""

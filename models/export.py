@@ -43,10 +43,10 @@ def export(encoder: Encoder, out: Path) -> None:
     The folder appears whole or not at all: it is written under another name first.
 
     Raises:
-        ModelError: if `out` exists and is not an empty folder, or cannot be written, or the encoder is of int8.
+        ModelError: if `out` exists and is not an empty folder, or cannot be written, or the encoder is packed or of int8.
     """
-    if encoder.dtype == "int8":
-        raise ModelError("weights of int8 are made when a model is loaded: export it in another dtype")
+    if encoder.packed:
+        raise ModelError("its weights are packed, or of int8: load it with packed=False and in another dtype")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists already: name a new folder")
     partial = out.with_name(f".{out.name}.partial")

@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from models.errors import UnsupportedModelError
+from models.packing import replace_linears
 
 # What the largest number of a token becomes. Beyond 127 it would wrap around, which the roundings of its factor and of
 # their product must not reach: each adds up to 1/512 in bfloat16.
@@ -83,10 +84,4 @@ def quantize(model: PreTrainedModel) -> None:
     if not available(model.device):
         raise UnsupportedModelError("dtype int8 is for CPUs with VNNI or AMX: use auto")
     rounding = Rounding()
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is torch.nn.Linear:
-                setattr(module, name, Int8Linear(child, rounding))
-    for weight in model.parameters():
-        # One weight that lies in the mapped file of all keeps it all in memory.
-        weight.data = weight.data.clone()
+    replace_linears(model, lambda linear: Int8Linear(linear, rounding))

@@ -20,6 +20,7 @@ from models.allocator import keep_memory
 from models.encoder import Encoder
 from models.errors import ModelError, SourceError, UnsupportedModelError, first_line
 from models.known import Known
+from models.packing import pack
 from models.published import STACKS
 from models.sources import Kind, Source, label, resolve
 from models.templates import TEMPLATES, TemplateName, eos_for, template_for
@@ -43,6 +44,7 @@ def load(
     doc_max_length: int | None = None,
     skip_instruction: bool | None = None,
     template: TemplateName | None = None,
+    packed: bool = True,
 ) -> Encoder:
     """Loads an encoder and proves that it is one.
 
@@ -56,6 +58,7 @@ def load(
         pooling, max_length, doc_max_length, skip_instruction: where None, what the sources say (`l2v.json`,
             `llm2vec_config.json`, the last adapter's first), else mean, 512, 400, True.
         template: a name of `models.templates.TEMPLATES`; where None, the base model's.
+        packed: lay the weights out as the CPU multiplies them. Not for who saves, trains or compiles them.
 
     Raises:
         ModelError: one sentence that says which source, why, and what to do.
@@ -74,6 +77,8 @@ def load(
     decoder = _move(decoder, place)
     verify(decoder)
     rounding = [f"int8: hidden states keep a cosine of {verify_int8(decoder):.4f}"] if dtype == "int8" else []
+    if packed:
+        pack(decoder)
     if place.type == "cpu":
         keep_memory()  # from here on: what loading has used goes back
 

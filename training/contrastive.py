@@ -16,6 +16,7 @@ from sentence_transformers.base.modules import InputModule
 from sentence_transformers.base.training_args import BatchSamplers, MultiDatasetBatchSamplers
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
+    CoSENTLoss,
     MultipleNegativesRankingLoss,
 )
 from torch.nn.functional import cosine_similarity
@@ -50,7 +51,7 @@ def build(recipe: Simcse | Supervised) -> "ContrastiveTrainer":
         rows = DatasetDict(named) if len(named) > 1 else next(iter(named.values()))
         _check(named, recipe)
         student = Student.of(recipe)
-        collate = Collate(student, lambda row: data.sides(row, recipe.hard_negatives))
+        collate = Collate(student, lambda row: data.sides(row, 0 if "score" in row else recipe.hard_negatives))
     return ContrastiveTrainer(recipe, student, rows, collate)
 
 
@@ -61,6 +62,10 @@ def _name(index: int, source: str) -> str:
 def _check(datasets: dict[str, Dataset], recipe: Supervised) -> None:
     """Every row must bring what the recipe takes of it."""
     for name, rows in datasets.items():
+        if "score" in rows.column_names:
+            if recipe.micro_batch:
+                raise TrainingError(f"{name}: rows with a score go without --micro-batch, as all of a batch are ranked")
+            continue
         if recipe.hard_negatives and not all(len(negatives) for negatives in rows["negatives"]):
             number = next(i for i, negatives in enumerate(rows["negatives"], 1) if not len(negatives))
             raise TrainingError(
@@ -100,7 +105,7 @@ class Collate:
     """Rows → features of each column: query, positive, and negatives."""
 
     # What no two rows of a batch need to differ in.
-    valid_label_columns = ("negatives", "instruction", "symmetric", "vectors")
+    valid_label_columns = ("negatives", "instruction", "symmetric", "vectors", "score")
 
     def __init__(self, student: Student, sides: Callable[[data.Row], list[Input]]) -> None:
         self.tokenization, self.sides = student.encoder.tokenization, sides
@@ -118,7 +123,9 @@ class Collate:
             batch[f"{number}_input_ids"] = pad_sequence(ids, batch_first=True)
             batch[f"{number}_attention_mask"] = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True)
             batch[f"{number}_pooled"] = torch.tensor([max(1, encoding.pooled) for encoding in encodings])
-        if "vectors" in rows[0]:
+        if "score" in rows[0]:
+            batch["label"] = torch.tensor([row["score"] for row in rows])
+        elif "vectors" in rows[0]:
             batch["label"] = torch.tensor([row["vectors"] for row in rows])
             if batch["label"].shape[2] != self.dimensions:
                 raise TrainingError(
@@ -147,7 +154,7 @@ class Distilled(torch.nn.Module):
 
 
 class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
-    """InfoNCE over the batch of all devices, each batch of one dataset."""
+    """Each batch of one dataset: InfoNCE over that of all devices, or, where rows have a score, the order of cosines."""
 
     def __init__(self, recipe: Contrastive, student: Student, rows: Dataset | DatasetDict, collate: Collate) -> None:
         self.recipe, self.student = recipe, student
@@ -163,7 +170,9 @@ class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
             args=args,
             train_dataset=rows,
             data_collator=collate,
-            loss=_loss(recipe, model, args.world_size),
+            loss={name: _loss(recipe, model, args.world_size, part) for name, part in rows.items()}
+            if isinstance(rows, DatasetDict)
+            else _loss(recipe, model, args.world_size, rows),
         )
         self._check_rows(rows if isinstance(rows, DatasetDict) else {"the data": rows})
 
@@ -178,7 +187,9 @@ class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
                 )
 
 
-def _loss(recipe: Contrastive, model: SentenceTransformer, devices: int) -> torch.nn.Module:
+def _loss(recipe: Contrastive, model: SentenceTransformer, devices: int, rows: Dataset) -> torch.nn.Module:
+    if "score" in rows.column_names:
+        return CoSENTLoss(model, scale=recipe.scale)
     gather = devices > 1
     share = recipe.distillation if isinstance(recipe, Supervised) else 0.0
     if recipe.micro_batch:

@@ -1,6 +1,7 @@
 """Files → rows. Everything is looked at before the run starts, and a bad row is named by its file and line."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def pairs(source: str) -> Dataset:
 
     Args:
         source: JSON lines or Parquet with the fields `query`, `positive` and optionally `negatives` (a list),
-            `instruction`, `symmetric` and `vectors`; a folder of such files; or a Hub dataset.
+            `instruction`, `symmetric`, `vectors` and `score`; a folder of such files; or a Hub dataset.
 
     Raises:
         TrainingError: as `texts`.
@@ -55,7 +56,7 @@ def _pair(row: Row) -> Row:
 
     `instruction` stands before queries, and before the documents too where the task is `symmetric`: where both sides
     are of one kind. (The reference lost the symmetric side in May 2024.) `vectors` are a teacher's, of query and
-    positive.
+    positive. `score` says how alike these two are, on any scale.
     """
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
@@ -76,6 +77,10 @@ def _pair(row: Row) -> Row:
         if len(vectors) != 2 or len(vectors[0]) != len(vectors[1]):
             raise ValueError("vectors must be two of one length: of the query and of the positive")
         pair["vectors"] = vectors
+    if (score := row.get("score")) is not None:
+        if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+            raise ValueError("score must be a number")
+        pair["score"] = float(score)
     return pair
 
 
@@ -99,11 +104,16 @@ def _dataset(
     sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, Row]]], check: Callable[[Row], Row]
 ) -> Dataset:
     def rows(stamp: str) -> Iterator[Row]:
+        columns: set[str] = set()
         for where, row in _located(sources, read):
             try:
-                yield check(row)
+                checked = check(row)
             except ValueError as error:
                 raise TrainingError(f"{where}: {error}") from error
+            columns = columns or set(checked)
+            if odd := sorted(columns ^ set(checked)):
+                raise TrainingError(f"{where}: all rows of a dataset have a field {odd[0]}, or none has")
+            yield checked
 
     try:
         if next(_located(sources, read), None) is None:

@@ -60,6 +60,7 @@ class Student:
             doc_max_length=recipe.doc_max_length,
             skip_instruction=recipe.skip_instruction,
             template=recipe.template,
+            packed=False,
         )
         base, chain = resolve_chain(recipe.model, recipe.adapters)
         names = {name.rpartition(".")[2] for name, _ in encoder.model.named_modules()}

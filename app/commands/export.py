@@ -24,5 +24,5 @@ class Export(ModelSettings):
         from models.export import export
 
         logging.basicConfig(level="INFO", format="%(message)s")
-        export(encoder_for(self), self.out)
+        export(encoder_for(self, packed=False), self.out)
         print(f"wrote {self.out}: serve it with `l2v serve --model {self.out}`")

@@ -27,9 +27,9 @@ def quieten() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def encoder_for(settings: ModelSettings) -> "Encoder":
-    """The encoder that the flags name; raises `models.ModelError`."""
+def encoder_for(settings: ModelSettings, *, packed: bool = True) -> "Encoder":
+    """The encoder that the flags name, see `models.load`; raises `models.ModelError`."""
     quieten()
     from app.main import load_encoder
 
-    return load_encoder(settings)
+    return load_encoder(settings, packed=packed)

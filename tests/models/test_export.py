@@ -35,7 +35,7 @@ def test_the_export_gives_the_same_vectors(original: Encoder, folder: Path) -> N
 
 
 def test_an_adapter_on_top_of_an_export_joins_its_record(base: Path, adapter: Path, tmp_path: Path) -> None:
-    export(load(str(base), dtype="float32"), tmp_path / "out")
+    export(load(str(base), dtype="float32", packed=False), tmp_path / "out")
     both = load(str(tmp_path / "out"), [str(adapter)], dtype="float32")
     assert [source["name"] for source in both.provenance] == [base.name, adapter.name]
     np.testing.assert_array_equal(

@@ -104,6 +104,64 @@ def test_the_distance_to_a_teacher_joins_the_loss(base: Path, tmp_path: Path) ->
     assert abs(loss.item() - (1 - cosines.mean())) < 1e-5
 
 
+@pytest.fixture
+def graded(tmp_path: Path) -> Path:
+    """Pairs with a score of 0 to 5, many of them the same."""
+    path = tmp_path / "graded.jsonl"
+    rows = [{"query": f"some words {i}", "positive": f"words {i * 7 % 32}", "score": i % 6} for i in range(32)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_pairs_that_people_graded_are_ranked(base: Path, graded: Path, tmp_path: Path) -> None:
+    """CoSENT, pair by pair: each that is graded higher than another is to have the higher cosine."""
+    trainer = contrastive.build(supervised(base, [graded], tmp_path / "out", scale=20.0))
+    rows = [trainer.train_dataset[i] for i in range(16)]
+    served = load(str(base), dtype="float32")
+    queries, others = (unit(served, [Input(row[side]) for row in rows]) for side in ("query", "positive"))
+    cosines, scores = (queries * others).sum(1), [row["score"] for row in rows]
+    terms = [
+        np.exp(20 * (cosines[low] - cosines[high]))
+        for low in range(16)
+        for high in range(16)
+        if scores[high] > scores[low]
+    ]
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
+    assert abs(loss.item() - np.log1p(sum(terms))) < 1e-4
+
+
+def test_graded_pairs_stand_beside_others(base: Path, pairs: Path, graded: Path, tmp_path: Path) -> None:
+    """Each dataset has the loss of its rows; and they learn."""
+    out = tmp_path / "out"
+    contrastive.train(supervised(base, [pairs, graded], out, steps=30, learning_rate=1e-2, scale=20.0))
+    rows = [json.loads(line) for line in graded.read_text().splitlines()]
+
+    def order(encoder: Encoder) -> float:
+        queries, others = (unit(encoder, [Input(row[side]) for row in rows]) for side in ("query", "positive"))
+        return float(np.corrcoef((queries * others).sum(1), [row["score"] for row in rows])[0, 1])
+
+    before, after = (order(load(str(base), adapters, dtype="float32")) for adapters in ([], [str(out)]))
+    assert after > before + 0.2
+
+
+@pytest.mark.parametrize(
+    ("row", "more", "reason"),
+    [
+        ({"score": "high"}, {}, "line 33: score must be a number"),
+        ({"score": True}, {}, "line 33: score must be a number"),
+        ({}, {}, "line 33: all rows of a dataset have a field score, or none has"),
+        ({"score": 2}, {"micro_batch": 4}, "without --micro-batch"),
+    ],
+)
+def test_scores_that_cannot_be_used_are_named(
+    base: Path, graded: Path, tmp_path: Path, row: dict[str, object], more: dict[str, object], reason: str
+) -> None:
+    with graded.open("a") as file:
+        file.write("\n" + json.dumps({"query": "q", "positive": "p"} | row))
+    with pytest.raises(TrainingError, match=reason):
+        contrastive.build(supervised(base, [graded], tmp_path / "out", **more))
+
+
 def uniformity(vectors: np.ndarray) -> float:
     """log of the mean Gaussian potential over pairs: the lower, the more evenly spread (Wang and Isola, 2020)."""
     squared = 2 - 2 * vectors @ vectors.T

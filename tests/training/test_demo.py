@@ -57,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         "text/wordnet.jsonl.gz": [synset(word, kind) for word, kind in KINDS.items()],
         "pairs/wikisplit.jsonl.gz": [{"sentence": sentence(), "split": [sentence(), sentence()]} for _ in range(20)],
-        "sts/stsb-train.jsonl.gz": [{"a": sentence(), "b": sentence(), "score": 1} for _ in range(90)],
+        "sts/stsb-train.jsonl.gz": [{"a": sentence(), "b": sentence(), "score": i % 6} for i in range(90)],
         "text/wikitext2.txt.gz": [f"{sentence()} {sentence()}" for _ in range(20)],
         "text/speeches.txt.gz": [f"{sentence()} {sentence()}" for _ in range(20)],
     }
@@ -120,7 +120,7 @@ def test_word_matching_finds_words() -> None:
 
 def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
-    steps = Steps(base=2, mntp=2, simcse=1, supervised=2)
+    steps = Steps(base=2, mntp=2, simcse=1, supervised=2, graded=2)
     make(data, work, steps, pairs=300)
     publish(work, out)
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
@@ -130,6 +130,9 @@ def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path) -> No
     plain = load(str(out / "base"), dtype="float32")
     texts = [Input("the cat sits on the mat")]
     assert encoder.encode(texts).shape == (1, 256)
+    # The last adapter is the last two stages in one, rounded to bfloat16.
+    stages = load(str(work / "base"), [str(work / stage) for stage in ("mntp", "supervised", "graded")], dtype="float32")
+    np.testing.assert_allclose(encoder.encode(texts), stages.encode(texts), atol=2e-2)
     assert np.abs(encoder.encode(texts) - plain.encode(texts)).max() > 1e-3
     assert {path.name for path in (out / "contrastive").iterdir()} == {
         "adapter_config.json",

@@ -25,10 +25,12 @@ class Corpus:
     Attributes:
         texts: documents, for the stages that predict tokens.
         pairs: texts that have to do with one another.
+        graded: pairs, and how alike people found them, from 0 to 5.
     """
 
     texts: list[str]
     pairs: list[Pair]
+    graded: list[tuple[str, str, float]]
 
 
 def read(data: Path, seed: int = 0) -> Corpus:
@@ -41,7 +43,8 @@ def read(data: Path, seed: int = 0) -> Corpus:
     rng = random.Random(seed)
     texts: list[str] = []
     pairs: dict[str, list[Pair]] = {}
-    captions = [(row["a"], row["b"]) for row in rows(data / "sts/stsb-train.jsonl.gz")]
+    graded = [(row["a"], row["b"], row["score"]) for row in rows(data / "sts/stsb-train.jsonl.gz")]
+    captions = [(a, b) for a, b, _ in graded]
     pairs["caption"] = captions
     synsets = [row for row in rows(data / "text/wordnet.jsonl.gz") if not held_out(row["definition"])]
     counts = Counter(re.findall(r"[a-z]+", " ".join(text for pair in captions for text in pair).lower()))
@@ -86,4 +89,4 @@ def read(data: Path, seed: int = 0) -> Corpus:
     chosen = captions + [pair for name, all_ in pairs.items() for pair in rng.sample(all_, min(_MOST[name], len(all_)))]
     rng.shuffle(chosen)
     rng.shuffle(texts)
-    return Corpus(texts, chosen)
+    return Corpus(texts, chosen, graded)

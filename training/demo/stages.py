@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from transformers import AutoModel
 
 from training import contrastive, mntp
 from training.demo import base, teacher
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 BASE_NAME = "l2v/demo-base"
 _PLAIN = 100_000
+# Pairs of the teacher's for each one that people graded, in the last stage.
+_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Steps:
     mntp: int = 400
     simcse: int = 60
     supervised: int = 5000
+    graded: int = 800
 
 
 def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None:
@@ -41,7 +46,7 @@ def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None
 
     Args:
         data: see `corpus.read`.
-        work: gets `base/`, `mntp/`, `simcse/` and `supervised/`, and what they learn from.
+        work: gets `base/`, `mntp/`, `simcse/`, `supervised/` and `graded/`, and what they learn from.
         steps: see there.
         pairs: how many pairs are learnt from; all if None.
     """
@@ -56,6 +61,7 @@ def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None
         mntp_recipe(work, "mntp", steps.mntp),
         simcse_recipe(work, "simcse", steps.simcse),
         supervised_recipe(work, "supervised", steps.supervised),
+        graded_recipe(work, "graded", steps.graded),
     ):
         if not (recipe.out / "run.json").is_file():
             logger.info("stage %s", recipe.out.name)
@@ -89,6 +95,24 @@ def supervised_recipe(work: Path, out: str, steps: int, **more: Any) -> Supervis
     return Supervised(**_common(work, out, steps) | told | more)
 
 
+def graded_recipe(work: Path, out: str, steps: int) -> Supervised:
+    """What people said of pairs, on top of what the teacher said of texts; some of that again, not to forget it.
+
+    Gradients are cut to so short a norm that one loss weighs as much as the other.
+    """
+    told = {
+        "data": (str(work / "graded.jsonl"), str(work / "kept.parquet")),
+        "adapters": (str(work / "mntp"), str(work / "supervised")),
+        "lora_r": 8,
+        "lora_alpha": 16,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "max_grad_norm": 0.05,
+        "scale": 20.0,
+    }
+    return supervised_recipe(work, out, steps, **told)
+
+
 def _common(work: Path, out: str, steps: int) -> dict[str, Any]:
     return {
         "out": work / out,
@@ -113,9 +137,15 @@ def _prepare(data: Path, work: Path, most: int | None) -> None:
     directions = teacher.basis(vectors, base.CONFIG.hidden_size)
     alone = teacher.embed(base.words(tokenizer), work / "words.f16")
     np.save(work / "words.npy", teacher.reduced(alone, directions))
+    (work / "graded.jsonl").write_text(
+        "".join(json.dumps({"query": a, "positive": b, "score": score}) + "\n" for a, b, score in corpus.graded),
+        encoding="utf-8",
+    )
     (work / "plain.txt").write_text("\n".join(said), encoding="utf-8")
     (work / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    _write(pairs, dict(zip(said, teacher.reduced(vectors, directions), strict=True)), work / "pairs.parquet")
+    reduced = dict(zip(said, teacher.reduced(vectors, directions), strict=True))
+    _write(pairs[: _KEPT * len(corpus.graded)], reduced, work / "kept.parquet")
+    _write(pairs, reduced, work / "pairs.parquet")
 
 
 def _write(pairs: list[Pair], vectors: dict[str, Any], file: Path) -> None:
@@ -130,7 +160,8 @@ def _write(pairs: list[Pair], vectors: dict[str, Any], file: Path) -> None:
 
 def publish(work: Path, out: Path) -> None:
     """Puts the stack into `out`, in place of what was there: in bfloat16, laid out as published repositories are."""
-    for stage, name in (("base", "base"), ("mntp", "mntp"), ("supervised", "contrastive")):
+    _combine(work, ("supervised", "graded"), "contrastive")
+    for stage, name in (("base", "base"), ("mntp", "mntp"), ("contrastive", "contrastive")):
         folder = out / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -151,6 +182,18 @@ def publish(work: Path, out: Path) -> None:
     _dump(config, out / "mntp/config.json")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(out / "base" / file, out / "mntp" / file)
+
+
+def _combine(work: Path, stages: tuple[str, ...], name: str) -> None:
+    """Adapters that were trained on one another as one: their ranks side by side change what they changed together."""
+    adapted = PeftModel.from_pretrained(
+        AutoModel.from_pretrained(work / "base"), str(work / stages[0]), adapter_name=stages[0]
+    )
+    for stage in stages[1:]:
+        adapted.load_adapter(str(work / stage), stage)
+    adapted.add_weighted_adapter(list(stages), [1.0] * len(stages), name, combination_type="cat")
+    adapted.save_pretrained(str(work), selected_adapters=[name], save_embedding_layers=False)
+    (work / "README.md").unlink(missing_ok=True)
 
 
 def _dump(content: dict[str, Any], file: Path) -> None:

@@ -92,15 +92,33 @@ def test_batches_fill_to_the_budget_in_turn_over_requests(scheduler: Scheduler, 
     second = scheduler.submit(encodings(20, 21))
     single = scheduler.submit(encodings(30))
     fake.release()
-    assert fake.next_batch() == [10, 20, 30, 11]
+    assert fake.next_batch() == [10, 20, 30, 21]
     fake.release()
-    assert fake.next_batch() == [21, 12, 13, 14]
+    assert fake.next_batch() == [11, 12, 13, 14]
     assert answers(single.result(SECONDS)) == [30]
     assert not bulk.done()
     fake.release(2)
     assert fake.next_batch() == [15]
     assert answers(bulk.result(SECONDS)) == [10, 11, 12, 13, 14, 15]
     assert answers(second.result(SECONDS)) == [20, 21]
+
+
+def test_who_ends_with_a_batch_does_not_wait_for_those_who_go_on(fake: FakeEncoder, metrics: Metrics) -> None:
+    scheduler = Scheduler(fake.forward, max_batch_tokens=40, max_queue_tokens=200, engine_timeout=SECONDS, metrics=metrics)
+    hold(scheduler, fake)
+    scheduler.submit(encodings(*range(100, 150)))
+    scheduler.submit(encodings(*range(200, 250)))
+    scheduler.submit(encodings(30))
+    scheduler.submit(encodings(40, 41, 42))
+    fake.release()
+    # A quarter of the budget from all, then the rest of those that end with it.
+    assert fake.next_batch() == [100, 200, 30, 40, 101, 201, 41, 102, 202, 42]
+    fake.release()
+    # Nobody ends with this one, so it is full; whose turn it was, goes on.
+    batch = fake.next_batch()
+    assert (len(batch), batch[:3]) == (40, [103, 203, 104])
+    fake.release(1000)
+    scheduler.close(SECONDS)
 
 
 def test_an_encoding_that_does_not_fit_opens_the_next_batch(scheduler: Scheduler, fake: FakeEncoder) -> None:

@@ -4,7 +4,8 @@
 
 A job is one request's encodings. Each batch takes from the waiting jobs in turn, one encoding of each, first come
 first served inside a job, until the token budget is full. So a request of two thousand texts shares every batch with
-those that came after it, and where they end with that batch, it takes a part of it only. A job whose future was cancelled is dropped before the next forward.
+those that came after it, and where they end with that batch, it takes a part of it only. A job whose future was
+cancelled is dropped before the next forward.
 """
 
 import logging

@@ -24,8 +24,8 @@ def compile_layers(encoder: Encoder) -> None:
     was not made for (a batch of one single token) runs eagerly.
 
     Raises:
-        UnsupportedModelError: if their weights are packed or of int8, or they cannot be compiled, for want of a C++ compiler for example;
-            nothing has changed.
+        UnsupportedModelError: if their weights are packed or of int8, or they cannot be compiled, for want of a C++
+            compiler for example; nothing has changed.
     """
     if encoder.packed:
         raise UnsupportedModelError("layers of packed weights or of int8 are not compiled")

@@ -43,7 +43,8 @@ def export(encoder: Encoder, out: Path) -> None:
     The folder appears whole or not at all: it is written under another name first.
 
     Raises:
-        ModelError: if `out` exists and is not an empty folder, or cannot be written, or the encoder is packed or of int8.
+        ModelError: if `out` exists and is not an empty folder, or cannot be written, or the weights are packed
+            or of int8.
     """
     if encoder.packed:
         raise ModelError("its weights are packed, or of int8: load it with packed=False and in another dtype")

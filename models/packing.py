@@ -20,24 +20,28 @@ class PackedLinear(torch.nn.Module):
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
-        self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach()))
+        # What torch's own compiler calls for weights that stay as they are.
+        self.register_buffer("packed", torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach()))  # noqa: SLF001
         self.bias = linear.bias
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[…, in] → […, out]."""
-        products: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, self.packed, self.bias, "none", [], "")
+        multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
+        products: torch.Tensor = multiply(states, self.packed, self.bias, "none", [], "")
         return products
 
 
 def pack(model: PreTrainedModel) -> None:
     """Packs the weights of a model, where its device and dtype have such a layout; else nothing changes."""
-    if model.device.type == "cpu" and torch.backends.mkldnn.is_available() and _multiplies(model.dtype):
+    if model.device.type == "cpu" and _multiplies(model.dtype):
         replace_linears(model, PackedLinear)
 
 
 def _multiplies(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
     if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001
     return dtype == torch.float32
 
 

@@ -73,6 +73,12 @@ def encoder(adapter: Path) -> Encoder:
     return load(str(adapter), dtype="float32")
 
 
+@pytest.fixture(scope="session")
+def plain(adapter: Path) -> Encoder:
+    """The same with its weights as they were read, which can be exported."""
+    return load(str(adapter), dtype="float32", packed=False)
+
+
 @pytest.fixture
 def gated(encoder: Encoder) -> Iterator[GatedEncoder]:
     made = GatedEncoder(**{name: getattr(encoder, name) for name in Encoder.__dataclass_fields__})

@@ -154,7 +154,7 @@ class Distilled(torch.nn.Module):
 
 
 class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
-    """Each batch of one dataset: InfoNCE over that of all devices, or, where rows have a score, the order of cosines."""
+    """Each batch of one dataset: InfoNCE over that of all devices, or, where rows have a score, their order."""
 
     def __init__(self, recipe: Contrastive, student: Student, rows: Dataset | DatasetDict, collate: Collate) -> None:
         self.recipe, self.student = recipe, student

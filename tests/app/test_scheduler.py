@@ -104,7 +104,9 @@ def test_batches_fill_to_the_budget_in_turn_over_requests(scheduler: Scheduler, 
 
 
 def test_who_ends_with_a_batch_does_not_wait_for_those_who_go_on(fake: FakeEncoder, metrics: Metrics) -> None:
-    scheduler = Scheduler(fake.forward, max_batch_tokens=40, max_queue_tokens=200, engine_timeout=SECONDS, metrics=metrics)
+    scheduler = Scheduler(
+        fake.forward, max_batch_tokens=40, max_queue_tokens=200, engine_timeout=SECONDS, metrics=metrics
+    )
     hold(scheduler, fake)
     scheduler.submit(encodings(*range(100, 150)))
     scheduler.submit(encodings(*range(200, 250)))

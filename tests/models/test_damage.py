@@ -23,10 +23,10 @@ from tests.test_architecture import ROOT
 
 
 @pytest.fixture(scope="module")
-def exported(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(plain: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of the tiny encoder."""
     out = tmp_path_factory.mktemp("exported") / "merged"
-    export(encoder, out)
+    export(plain, out)
     return out
 
 

@@ -19,7 +19,7 @@ MODELS = ["sheared-llama-1.3b-supervised", "mistral-7b-supervised"]
 
 @pytest.fixture(params=MODELS)
 def original(request: pytest.FixtureRequest) -> Encoder:
-    return load(request.param, dtype="float32")
+    return load(request.param, dtype="float32", packed=False)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_sentence_transformers_loads_the_export(adapter: Path, tmp_path: Path) -
     """With a prompt its pooling equals ours; without one it pools the beginning token too."""
     from sentence_transformers import SentenceTransformer
 
-    encoder = load(str(adapter), dtype="float32")
+    encoder = load(str(adapter), dtype="float32", packed=False)
     export(encoder, tmp_path / "out")
     theirs = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     texts = ["hello world", "another, longer text"]
@@ -79,19 +79,19 @@ def test_sentence_transformers_loads_the_export(adapter: Path, tmp_path: Path) -
     np.testing.assert_allclose(theirs.encode(texts), everything, atol=1e-5)
 
 
-def test_an_existing_folder_is_not_touched(encoder: Encoder, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_touched(plain: Encoder, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
     with pytest.raises(ModelError, match="exists already"):
-        export(encoder, tmp_path / "out")
+        export(plain, tmp_path / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 
 
-def test_a_failed_export_leaves_nothing(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_leaves_nothing(plain: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(encoder.tokenizer), "save_pretrained", full)
+    monkeypatch.setattr(type(plain.tokenizer), "save_pretrained", full)
     with pytest.raises(ModelError, match="No space left"):
-        export(encoder, tmp_path / "out")
+        export(plain, tmp_path / "out")
     assert not list(tmp_path.iterdir())

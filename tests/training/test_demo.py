@@ -131,7 +131,9 @@ def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path) -> No
     texts = [Input("the cat sits on the mat")]
     assert encoder.encode(texts).shape == (1, 256)
     # The last adapter is the last two stages in one, rounded to bfloat16.
-    stages = load(str(work / "base"), [str(work / stage) for stage in ("mntp", "supervised", "graded")], dtype="float32")
+    stages = load(
+        str(work / "base"), [str(work / stage) for stage in ("mntp", "supervised", "graded")], dtype="float32"
+    )
     np.testing.assert_allclose(encoder.encode(texts), stages.encode(texts), atol=2e-2)
     assert np.abs(encoder.encode(texts) - plain.encode(texts)).max() > 1e-3
     assert {path.name for path in (out / "contrastive").iterdir()} == {

@@ -38,6 +38,7 @@ def main() -> None:
         "versions": _versions(),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "dtype": options.dtype,
+        "answer": measure.answer(),
         "shapes": {},
     }
     with tempfile.TemporaryDirectory() as made:

@@ -1,5 +1,6 @@
 """What is measured: throughput in rounds that take engine after engine, latency by the number of clients."""
 
+import asyncio
 import statistics
 import time
 from collections.abc import Sequence
@@ -7,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from app.body import Long, to_json
+from app.vectors import finish
 from bench.engines import Engine, InProcess, Server
 from bench.posting import body, post
 from bench.workloads import Workload
@@ -42,6 +45,21 @@ def throughput(engines: Sequence[Engine], workload: Workload, rounds: int, lengt
     for name, first in firsts.items():
         results[name]["cosine"] = float(np.dot(ours, first) / np.linalg.norm(ours) / np.linalg.norm(first))
     return {"texts": len(workload.texts), "tokens": sum(lengths), "rates": rates, "engines": results}
+
+
+def answer(count: int = 1000, dimensions: int = 4096) -> float:
+    """Seconds in which the service makes JSON of so many vectors; the least of five, as that is all its own work."""
+    rows = np.random.default_rng(0).normal(size=(count, dimensions)).astype(np.float32)
+
+    async def write() -> None:
+        await to_json({"embeddings": Long(finish(rows, None, True), dimensions)})
+
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        asyncio.run(write())
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def latency(server: Server, workload: Workload, clients: int, requests: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ from training.demo.compose import Nouns, exchanged, framed
 from training.demo.text import held_out, manual_pages, python_docs, rows, sentences
 
 Pair = tuple[str, str]
+Graded = tuple[str, str, float]
 # How many pairs of each source are taken, at most. The teacher takes a second for some 400 texts.
 _MOST = {
     "caption": 5_749, "word": 25_000, "example": 30_000, "general": 10_000, "split": 10_000, "next": 12_000,
@@ -30,7 +31,7 @@ class Corpus:
 
     texts: list[str]
     pairs: list[Pair]
-    graded: list[tuple[str, str, float]]
+    graded: list[Graded]
 
 
 def read(data: Path, seed: int = 0) -> Corpus:

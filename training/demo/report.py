@@ -41,14 +41,17 @@ def write(data: Path, work: Path, out: Path, steps: int = 200) -> None:
 
 def table(tasks: Tasks, work: Path, out: Path) -> str:
     """A row for each stage, for word matching, and for the teacher."""
-    base, mntp_, simcse = (str(work / name) for name in ("base", "mntp", "simcse"))
+    base, mntp_, simcse, supervised = (str(work / name) for name in ("base", "mntp", "simcse", "supervised"))
     stack = [str(out / name) for name in ("mntp", "contrastive")]
     matches = {
         "the base, causal": of_encoder(load(base), causal=True),
         "the base, bidirectional, untrained": of_encoder(load(base)),
         "+ MNTP": of_encoder(load(base, [mntp_])),
         "+ MNTP + SimCSE": of_encoder(load(base, [mntp_, simcse])),
-        "**+ MNTP + supervised: the built-in model**": of_encoder(load(str(out / "base"), stack)),
+        "+ MNTP + supervised, by the teacher": of_encoder(load(base, [mntp_, supervised])),
+        "**+ MNTP + supervised, by a teacher and by people: the built-in model**": of_encoder(
+            load(str(out / "base"), stack)
+        ),
         "TF-IDF": tfidf,
         "BM25": bm25,
         "the teacher, all-MiniLM-L6-v2": of_vectors(lambda texts: teacher.load().float().encode(list(texts))),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import shutil
 from dataclasses import dataclass
 from itertools import chain
@@ -19,15 +20,13 @@ from transformers import AutoModel
 
 from training import contrastive, mntp
 from training.demo import base, teacher
-from training.demo.corpus import Pair, read
+from training.demo.corpus import Graded, Pair, read
 from training.recipes import PROJECTIONS, Mntp, Simcse, Supervised
 
 logger = logging.getLogger(__name__)
 
 BASE_NAME = "l2v/demo-base"
 _PLAIN = 100_000
-# Pairs of the teacher's for each one that people graded, in the last stage.
-_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Steps:
     mntp: int = 400
     simcse: int = 60
     supervised: int = 5000
-    graded: int = 800
+    graded: int = 300
 
 
 def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None:
@@ -96,18 +95,17 @@ def supervised_recipe(work: Path, out: str, steps: int, **more: Any) -> Supervis
 
 
 def graded_recipe(work: Path, out: str, steps: int) -> Supervised:
-    """What people said of pairs, on top of what the teacher said of texts; some of that again, not to forget it.
+    """How alike people found pairs of texts, on top of what the teacher made of texts.
 
-    Gradients are cut to so short a norm that one loss weighs as much as the other.
+    As many pairs that the teacher graded keep what people were not asked: texts of other kinds, and what is unlike.
     """
     told = {
-        "data": (str(work / "graded.jsonl"), str(work / "kept.parquet")),
+        "data": (str(work / "graded.jsonl"), str(work / "taught.jsonl")),
         "adapters": (str(work / "mntp"), str(work / "supervised")),
         "lora_r": 8,
         "lora_alpha": 16,
         "batch_size": 64,
-        "learning_rate": 1e-3,
-        "max_grad_norm": 0.05,
+        "distillation": 0.0,
         "scale": 20.0,
     }
     return supervised_recipe(work, out, steps, **told)
@@ -137,15 +135,25 @@ def _prepare(data: Path, work: Path, most: int | None) -> None:
     directions = teacher.basis(vectors, base.CONFIG.hidden_size)
     alone = teacher.embed(base.words(tokenizer), work / "words.f16")
     np.save(work / "words.npy", teacher.reduced(alone, directions))
-    (work / "graded.jsonl").write_text(
-        "".join(json.dumps({"query": a, "positive": b, "score": score}) + "\n" for a, b, score in corpus.graded),
-        encoding="utf-8",
-    )
     (work / "plain.txt").write_text("\n".join(said), encoding="utf-8")
     (work / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     reduced = dict(zip(said, teacher.reduced(vectors, directions), strict=True))
-    _write(pairs[: _KEPT * len(corpus.graded)], reduced, work / "kept.parquet")
+    _write_graded(corpus.graded, work / "graded.jsonl")
+    _write_graded(_taught(pairs[: len(corpus.graded)], reduced), work / "taught.jsonl")
     _write(pairs, reduced, work / "pairs.parquet")
+
+
+def _taught(pairs: list[Pair], vectors: dict[str, Any]) -> list[Graded]:
+    """Pairs with the teacher's cosine: one half as they are, the other with the second text of some other pair."""
+    others = list(range(len(pairs)))
+    random.Random(0).shuffle(others)
+    mixed = [(a, pairs[i if i % 2 else others[i]][1]) for i, (a, _) in enumerate(pairs)]
+    return [(a, b, float(vectors[a] @ vectors[b])) for a, b in mixed]
+
+
+def _write_graded(graded: list[Graded], file: Path) -> None:
+    rows = (json.dumps({"query": a, "positive": b, "score": score}) for a, b, score in graded)
+    file.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
 
 
 def _write(pairs: list[Pair], vectors: dict[str, Any], file: Path) -> None:

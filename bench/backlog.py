@@ -1,0 +1,72 @@
+"""Whether the cost stays linear: tokens a second while few requests wait, and while thousands do.
+
+    python -m bench.backlog
+
+The built-in model computes, being small: the less a forward pass takes, the more a slow queue shows.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from itertools import cycle
+
+from app.jobs import Result
+from app.scheduler import Scheduler
+from app.telemetry import Metrics
+from bench.worker import BUDGETS
+from bench.workloads import workload
+from models import Encoder, Encoding, Input, load
+
+WAITING = (8, 4000)
+_ROUNDS, _SECONDS = 5, 8.0
+
+
+def rate(encoder: Encoder, encodings: Iterator[Encoding], waiting: int, seconds: float) -> float:
+    """Tokens a second with so many requests in the queue, each of which is followed by another when it is answered."""
+    scheduler = Scheduler(encoder.forward, BUDGETS[encoder.device.type], 10**9, 600, Metrics())
+    done = [0]
+    over = threading.Event()
+
+    def submit() -> None:
+        encoding = next(encodings)
+
+        def answered(future: "Future[Result]") -> None:
+            if not over.is_set() and not future.cancelled():
+                done[0] += len(encoding)
+                submit()
+
+        futures.append(scheduler.submit([encoding]))
+        futures[-1].add_done_callback(answered)
+
+    futures: list[Future[Result]] = []
+    for _ in range(waiting):
+        submit()
+    started, before = time.perf_counter(), done[0]
+    time.sleep(seconds)
+    found = (done[0] - before) / (time.perf_counter() - started)
+    over.set()
+    for future in futures:
+        future.cancel()
+    scheduler.close(60)
+    return found
+
+
+def main() -> None:
+    encoder = load("demo")
+    texts = [Input(text) for text in workload("long", 64).texts]
+    encodings = cycle([encoding for encoding in encoder.tokenize(texts) if len(encoding) > encoder.max_length // 2])
+    rates: dict[int, list[float]] = {waiting: [] for waiting in WAITING}
+    for _ in range(_ROUNDS):
+        for waiting, found in rates.items():
+            found.append(rate(encoder, encodings, waiting, _SECONDS))
+    for waiting, found in rates.items():
+        print(f"{waiting:,} waiting: {statistics.median(found):,.0f} tokens/s")
+    few, many = rates.values()
+    ratio = statistics.median(one / other for one, other in zip(many, few, strict=True))
+    print(f"with {WAITING[1]:,} waiting {ratio:.3f} of the rate with {WAITING[0]}, median of {_ROUNDS} rounds")
+
+
+if __name__ == "__main__":
+    main()

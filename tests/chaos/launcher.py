@@ -65,9 +65,9 @@ def _end_the_engine(fatal: str) -> None:
         threading.Event().wait()
 
 
-def load_encoder(settings: app.main.ModelSettings) -> Encoder:
+def load_encoder(settings: app.main.ModelSettings, *, packed: bool) -> Encoder:
     """The encoder of the settings, made faulty."""
-    encoder = _load(settings)
+    encoder = _load(settings, packed=packed)
     parts = {name: getattr(encoder, name) for name in Encoder.__dataclass_fields__}
     return FaultyEncoder(**parts, faults=Path(os.environ[VARIABLE]))
 

@@ -17,7 +17,8 @@ from bench.posting import JSON, body, post
 from bench.workloads import Workload
 
 _ROOT = Path(__file__).parents[1]
-_START_SECONDS = 600
+# Infinity times itself before it is ready.
+_START_SECONDS = 1800
 # Of a request, and how many requests are on the way at once: enough to fill many batches.
 _TEXTS, _CLIENTS = 32, 8
 

@@ -1,6 +1,8 @@
-"""glibc's allocator, told to keep what a forward pass has used for the next one."""
+"""Memory of the CPU: what weights lie in, and what glibc's allocator keeps for the next forward pass."""
 
 import ctypes
+
+import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _ALWAYS, _GIBIBYTE = 2**31 - 1, 2**30
@@ -20,3 +22,13 @@ def keep_memory() -> None:
     mallopt(_TRIM_THRESHOLD, _ALWAYS)
     mallopt(_MMAP_THRESHOLD, _GIBIBYTE)
     mallopt(_ARENA_MAX, 1)
+
+
+def own_memory(model: torch.nn.Module) -> None:
+    """Takes the weights out of the files that they were read from, and are mapped from as a whole.
+
+    Where adapters change a mapped weight, its pages become copies that stay for as long as any weight of the file does;
+    one with memory of its own gives it back when another layout takes its place.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.clone()

@@ -46,8 +46,10 @@ def export(encoder: Encoder, out: Path) -> None:
         ModelError: if `out` exists and is not an empty folder, or cannot be written, or the weights are packed
             or of int8.
     """
+    if encoder.dtype == "int8":
+        raise ModelError("weights of int8 are made when a model is loaded: export it in another dtype")
     if encoder.packed:
-        raise ModelError("its weights are packed, or of int8: load it with packed=False and in another dtype")
+        raise ModelError("packed weights cannot be written: load the model with packed=False")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists already: name a new folder")
     partial = out.with_name(f".{out.name}.partial")

@@ -16,7 +16,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from models import attention, checksums
-from models.allocator import keep_memory
+from models.allocator import keep_memory, own_memory
 from models.encoder import Encoder
 from models.errors import ModelError, SourceError, UnsupportedModelError, first_line
 from models.known import Known
@@ -72,6 +72,8 @@ def load(
     if chain:
         from models.adapters import merge  # here, since an export needs no peft
 
+        if place.type == "cpu":
+            own_memory(decoder)
         for adapter in chain:
             decoder = merge(decoder, adapter)
     decoder = _move(decoder, place)

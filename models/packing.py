@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
+from models.allocator import own_memory
+
 
 class PackedLinear(torch.nn.Module):
     """A linear layer for inference alone: what it holds can be neither trained, saved nor compiled.
@@ -46,11 +48,9 @@ def _multiplies(dtype: torch.dtype) -> bool:
 
 
 def replace_linears(model: PreTrainedModel, make: Callable[[torch.nn.Linear], torch.nn.Module]) -> None:
-    """Puts what `make` gives in place of each linear layer, and lets go of the file that the weights were read from."""
+    """Puts what `make` gives in place of each linear layer; what it takes the place of goes at once."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is torch.nn.Linear:
                 setattr(module, name, make(child))
-    for weight in model.parameters():
-        # One weight that lies in the mapped file of all keeps it all in memory.
-        weight.data = weight.data.clone()
+    own_memory(model)

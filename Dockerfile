@@ -11,6 +11,7 @@ COPY docker/requirements.txt ./
 RUN pip install --require-hashes --only-binary :all: -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY models ./models
+COPY training ./training
 COPY app ./app
 # setuptools is among the pinned.
 RUN pip install --no-deps --no-build-isolation .

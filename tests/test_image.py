@@ -38,6 +38,14 @@ def test_the_pins_are_what_the_project_asks_for() -> None:
         assert INSTALLED[wanted.name] in wanted.specifier, f"{wanted}: run `make lock`"
 
 
+def test_the_image_gets_every_package_of_the_project() -> None:
+    """One that is left out would be missed at the start of `l2v`, in the image alone."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    copied = re.findall(r"^COPY (\w+) \./\1$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(copied) == sorted(pattern.removesuffix("*") for pattern in told)
+    assert not set(copied) & set((ROOT / ".dockerignore").read_text(encoding="utf-8").split())
+
+
 def test_pip_holds_a_file_to_its_hash(tmp_path: Path) -> None:
     """The lock's own form with a wrong hash is refused before anything is installed."""
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "small"\nversion = "1"\n')

@@ -16,7 +16,7 @@ from sentence_transformers.base.modules import InputModule
 from sentence_transformers.base.training_args import BatchSamplers, MultiDatasetBatchSamplers
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
-    CoSENTLoss,
+    CosineSimilarityLoss,
     MultipleNegativesRankingLoss,
 )
 from torch.nn.functional import cosine_similarity
@@ -64,7 +64,9 @@ def _check(datasets: dict[str, Dataset], recipe: Supervised) -> None:
     for name, rows in datasets.items():
         if "score" in rows.column_names:
             if recipe.micro_batch:
-                raise TrainingError(f"{name}: rows with a score go without --micro-batch, as all of a batch are ranked")
+                raise TrainingError(
+                    f"{name}: --micro-batch goes without scores: the gradient cache knows one loss only"
+                )
             continue
         if recipe.hard_negatives and not all(len(negatives) for negatives in rows["negatives"]):
             number = next(i for i, negatives in enumerate(rows["negatives"], 1) if not len(negatives))
@@ -154,7 +156,7 @@ class Distilled(torch.nn.Module):
 
 
 class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
-    """Each batch of one dataset: InfoNCE over that of all devices, or, where rows have a score, their order."""
+    """Each batch of one dataset: InfoNCE over that of all devices, or, where rows have a score, its distance."""
 
     def __init__(self, recipe: Contrastive, student: Student, rows: Dataset | DatasetDict, collate: Collate) -> None:
         self.recipe, self.student = recipe, student
@@ -189,7 +191,7 @@ class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
 
 def _loss(recipe: Contrastive, model: SentenceTransformer, devices: int, rows: Dataset) -> torch.nn.Module:
     if "score" in rows.column_names:
-        return CoSENTLoss(model, scale=recipe.scale)
+        return CosineSimilarityLoss(model)
     gather = devices > 1
     share = recipe.distillation if isinstance(recipe, Supervised) else 0.0
     if recipe.micro_batch:

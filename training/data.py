@@ -1,7 +1,6 @@
 """Files → rows. Everything is looked at before the run starts, and a bad row is named by its file and line."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,7 +55,7 @@ def _pair(row: Row) -> Row:
 
     `instruction` stands before queries, and before the documents too where the task is `symmetric`: where both sides
     are of one kind. (The reference lost the symmetric side in May 2024.) `vectors` are a teacher's, of query and
-    positive. `score` says how alike these two are, on any scale.
+    positive. `score` is the cosine that these two are to have.
     """
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
@@ -78,8 +77,8 @@ def _pair(row: Row) -> Row:
             raise ValueError("vectors must be two of one length: of the query and of the positive")
         pair["vectors"] = vectors
     if (score := row.get("score")) is not None:
-        if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
-            raise ValueError("score must be a number")
+        if not isinstance(score, int | float) or isinstance(score, bool) or not -1 <= score <= 1:
+            raise ValueError("score must be a number from -1 to 1")
         pair["score"] = float(score)
     return pair
 

@@ -26,7 +26,7 @@ class Corpus:
     Attributes:
         texts: documents, for the stages that predict tokens.
         pairs: texts that have to do with one another.
-        graded: pairs, and how alike people found them, from 0 to 5.
+        graded: pairs, and how alike people found them, from 0 to 1.
     """
 
     texts: list[str]
@@ -44,7 +44,7 @@ def read(data: Path, seed: int = 0) -> Corpus:
     rng = random.Random(seed)
     texts: list[str] = []
     pairs: dict[str, list[Pair]] = {}
-    graded = [(row["a"], row["b"], row["score"]) for row in rows(data / "sts/stsb-train.jsonl.gz")]
+    graded = [(row["a"], row["b"], row["score"] / 5) for row in rows(data / "sts/stsb-train.jsonl.gz")]
     captions = [(a, b) for a, b, _ in graded]
     pairs["caption"] = captions
     synsets = [row for row in rows(data / "text/wordnet.jsonl.gz") if not held_out(row["definition"])]

@@ -106,7 +106,6 @@ def graded_recipe(work: Path, out: str, steps: int) -> Supervised:
         "lora_alpha": 16,
         "batch_size": 64,
         "distillation": 0.0,
-        "scale": 20.0,
     }
     return supervised_recipe(work, out, steps, **told)
 

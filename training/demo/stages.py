@@ -147,7 +147,8 @@ def _taught(pairs: list[Pair], vectors: dict[str, Any]) -> list[Graded]:
     others = list(range(len(pairs)))
     random.Random(0).shuffle(others)
     mixed = [(a, pairs[i if i % 2 else others[i]][1]) for i, (a, _) in enumerate(pairs)]
-    return [(a, b, float(vectors[a] @ vectors[b])) for a, b in mixed]
+    # Of one text with itself the product may be a little more than 1.
+    return [(a, b, min(1.0, float(vectors[a] @ vectors[b]))) for a, b in mixed]
 
 
 def _write_graded(graded: list[Graded], file: Path) -> None:

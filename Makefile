@@ -8,8 +8,7 @@ serve: .venv/serve  ## Serve the built-in model, or what L2V_MODEL names, on por
 	$(BIN)/l2v serve
 
 test: .venv/test .venv-clients/installed  ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/chaos --ignore tests/clients --ignore tests/e2e
-	$(BIN)/python -m pytest tests/chaos tests/clients tests/e2e  # alone: these look at times
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 chaos: .venv/test  ## Put the promises to the test, and write docs/RELIABILITY.md
 	$(BIN)/python -m tests.chaos

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from models import checksums
+from models import checksums, rights
 from models.encoder import Encoder
 from models.errors import ModelError
 from models.known import Known
@@ -68,6 +68,7 @@ def export(encoder: Encoder, out: Path) -> None:
 
 def _write(encoder: Encoder, folder: Path) -> None:
     encoder.model.save_pretrained(folder)
+    rights.share(folder)
     tokenizer = copy.deepcopy(encoder.tokenizer)
     # sentence-transformers pads, and pads like the reference where the tokenizer does not say how.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token

@@ -9,6 +9,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="l2v-hub-")
 for name in [name for name in os.environ if name.startswith("L2V_")]:
     del os.environ[name]
+# A core for each of the tests that run beside one another, and for what they start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import shutil
 import signal

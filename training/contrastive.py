@@ -100,7 +100,7 @@ class PackedEncoder(InputModule):
         return self.student.encoder.dimensions
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        self.student.save(Path(output_path))
+        self.student.save(Path(output_path), self.student.weights())
 
 
 class Collate:

@@ -18,10 +18,16 @@ _GIB = 1 << 30
 _BYTES_PER_TRAINED = 16
 
 
-def check(recipe: Recipe, devices: int) -> None:
-    """Raises `TrainingError` if the run needs more memory than its device has free."""
+def check(recipe: Recipe, devices: int, sharded: bool) -> None:
+    """Raises `TrainingError` if the run needs more memory than its device has free.
+
+    Args:
+        recipe: the run.
+        devices: how many share the batch.
+        sharded: whether they share the weights as well.
+    """
     base, _ = resolve_chain(recipe.model, recipe.adapters)
-    needed, free = estimate(recipe, base.folder, devices), _free(recipe.device)
+    needed, free = estimate(recipe, base.folder, devices, sharded), _free(recipe.device)
     if needed > free:
         raise TrainingError(
             f"the run needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} GiB are free: lower "
@@ -29,8 +35,8 @@ def check(recipe: Recipe, devices: int) -> None:
         )
 
 
-def estimate(recipe: Recipe, folder: Path, devices: int) -> int:
-    """Bytes of weights, adapter and the activations that the backward pass keeps."""
+def estimate(recipe: Recipe, folder: Path, devices: int, sharded: bool) -> int:
+    """Bytes of one device: weights, adapter and the activations that the backward pass keeps."""
     config = AutoConfig.from_pretrained(folder)
     size = 2 if recipe.dtype in ("bfloat16", "float16") or (recipe.dtype == "auto" and torch.cuda.is_available()) else 4
     weights = trained = 0
@@ -51,7 +57,8 @@ def estimate(recipe: Recipe, folder: Path, devices: int) -> int:
     if not recipe.gradient_checkpointing:
         layers = layer * config.num_hidden_layers
     logits = tokens * recipe.masking * config.vocab_size * 8 if isinstance(recipe, Mntp) else 0
-    return int(weights + trained * _BYTES_PER_TRAINED + tokens * layers + logits)
+    held = (weights + trained * _BYTES_PER_TRAINED) / (devices if sharded else 1)
+    return int(held + tokens * layers + logits)
 
 
 def _shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:

@@ -1,6 +1,7 @@
 """What a training run can be told: one field is a flag, a key of the YAML file and a row in the docs."""
 
 import logging
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,9 +72,12 @@ class Recipe(ModelSettings):
         if any(find_spec(name) is None for name in ("accelerate", "datasets", "matplotlib", "sentence_transformers")):
             raise TrainingError("training needs the extra train: pip install 'l2v[train]'")
         logging.basicConfig(format="%(message)s")
-        logging.getLogger("training").setLevel("INFO")
+        # One of the processes of `accelerate launch` speaks for all.
+        speaks = os.environ.get("RANK", "0") == "0"
+        logging.getLogger("training").setLevel("INFO" if speaks else "WARNING")
         import_module(f"training.{self.module}").train(self)
-        print(f"wrote {self.out}: serve it with `{self.serving}`")
+        if speaks:
+            print(f"wrote {self.out}: serve it with `{self.serving}`")
 
     @property
     def serving(self) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from accelerate import PartialState
 from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from training import card, memory
 from training.errors import TrainingError
@@ -74,7 +75,8 @@ def prepare(recipe: Recipe) -> None:
         TrainingError: if memory will not suffice, or the folder holds something else.
     """
     state = PartialState(cpu=recipe.device == "cpu")
-    memory.check(recipe, state.num_processes)
+    sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    memory.check(recipe, state.num_processes, sharded)
     if state.is_main_process:
         _claim(recipe)
 
@@ -89,6 +91,13 @@ class Saving:
     recipe: Recipe
     student: Student
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled:
+            # What is shared out and gathered as one; accelerate looks for it on the outermost module alone.
+            layers = self.student.encoder.model._no_split_modules  # noqa: SLF001
+            self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = list(layers)
+
     def run(self) -> None:
         """Trains to the end and leaves the adapter and its card in `recipe.out`.
 
@@ -102,9 +111,10 @@ class Saving:
             logger.info("going on from %s", last.name)
         try:
             self.train(resume_from_checkpoint=str(last) if last else None)
+            weights = self.student.weights()
             losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
             if self.is_world_process_zero():
-                self.student.save(self.recipe.out)
+                self.student.save(self.recipe.out, weights)
                 card.write(self.recipe, self.student, losses)
                 shutil.rmtree(checkpoints(self.recipe))
         except (OSError, SafetensorError) as error:
@@ -120,6 +130,10 @@ class Saving:
         self.student.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PeftModel | None = None) -> None:
+        if self.is_fsdp_enabled:
+            # Past sentence-transformers', which takes no model.
+            Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)  # noqa: SLF001
+            return
         set_peft_model_state_dict(self.student.model, load_peft_weights(resume_from_checkpoint, device="cpu"))
 
 

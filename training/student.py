@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
+from torch.distributed.tensor import DTensor
 
-from models import Encoder, load
+from models import Encoder, load, rights
 from models.batch import Batch
 from models.encoder import hidden_states
 from models.loading import resolve_chain
@@ -111,11 +112,19 @@ class Student:
             f"{self.base.name} has no language-modelling head (lm_head.weight): MNTP needs a whole decoder checkpoint"
         )
 
-    def save(self, folder: Path) -> None:
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Those of the adapter, whole: where they are shared out (FSDP), all processes must ask together."""
+        trained = {name: weight.detach() for name, weight in self.model.named_parameters() if weight.requires_grad}
+        return {
+            name: weight.full_tensor() if isinstance(weight, DTensor) else weight for name, weight in trained.items()
+        }
+
+    def save(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Writes the adapter in the layout of the published ones, with the tokenizer and what to load it on."""
         config = self.model.peft_config["default"]
         config.base_model_name_or_path = self.behind
-        self.model.save_pretrained(str(folder), save_embedding_layers=False)
+        self.model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
+        rights.share(folder)
         (folder / "README.md").unlink(missing_ok=True)
         self.encoder.tokenizer.save_pretrained(str(folder))
         # Not the lengths: rows are short for the training's sake, and who serves would cut texts to them.

@@ -15,7 +15,7 @@ from tests.bulk.shell import call, read, run, start, texts, write
 from tests.serving import wait_for
 
 MODEL = ("--dtype", "float32", "--model")
-COUNT = 12_000
+COUNT = 6_000
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 from models import Encoder, Input, ModelError, load
 from models.export import export
 from tests.conftest import PARITY
+from tests.rights import readable
 
 INPUTS = [Input("hello world"), Input("  a text with leading spaces", "an instruction:"), Input("word " * 600, "long:")]
 # A stack whose tokenizer transformers rebuilds, and one with a template that its name alone would no longer tell.
@@ -77,6 +78,11 @@ def test_sentence_transformers_loads_the_export(adapter: Path, tmp_path: Path) -
     np.testing.assert_allclose(theirs.encode(texts, prompt="Find it: "), ours, atol=1e-5)
     everything = load(str(adapter), dtype="float32", skip_instruction=False).encode([Input(text) for text in texts])
     np.testing.assert_allclose(theirs.encode(texts), everything, atol=1e-5)
+
+
+def test_a_container_can_read_the_export(folder: Path) -> None:
+    """It runs as another user."""
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*.*")} == {readable(folder.parent)}
 
 
 def test_an_existing_folder_is_not_touched(plain: Encoder, tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests import tiny
+from training.recipes import CONFIGS
 
 NOUNS = ["cat", "dog", "bird", "fish", "horse", "mouse", "cow", "sheep", "goat", "duck"]
 VERBS = ["sees", "likes", "hears", "finds", "draws"]
+# Two processes; the last one shares out the weights too.
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
+SHARDED = [*LAUNCH, "--config_file", str(CONFIGS / "fsdp.yaml"), "-m", "tests.training.sharded"]
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models import Encoder, Input, load
-from tests.training.conftest import sentences
+from tests.training.conftest import LAUNCH, SHARDED, sentences
 from training import contrastive, data
 from training.errors import TrainingError
 from training.recipes import Simcse, Supervised
@@ -185,40 +185,21 @@ def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_p
 
 
 def test_two_processes_learn_what_one_does(base: Path, pairs: Path, tmp_path: Path) -> None:
-    """Vectors are gathered with their gradients: without them, the adapters would part."""
+    """Vectors are gathered with their gradients, without which the adapters would part. Also sharded."""
     rows = pairs.read_text().splitlines()[:16]
     data_file = tmp_path / "one-batch.jsonl"
     data_file.write_text("\n".join(rows))
-    flags = ["--model", base, "--data", data_file, "--dtype", "float32", "--device", "cpu", "--batch-size", "16"]
-    flags += [
-        "--steps",
-        "3",
-        "--warmup-steps",
-        "0",
-        "--lora-dropout",
-        "0",
-        "--learning-rate",
-        "1e-2",
-        "--log-steps",
-        "1",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    flags = ["--model", base, "--data", data_file, "--dtype", "float32", "--device", "cpu", "--batch-size", 16]
+    flags += ["--steps", 3, "--warmup-steps", 0, "--lora-dropout", 0, "--learning-rate", "1e-2", "--log-steps", 1]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     runs = {}
     for name, launch in {
         "one": [sys.executable, "-m", "app.cli"],
         "two": [
-            *(
-                sys.executable,
-                "-m",
-                "accelerate.commands.launch",
-                "--cpu",
-                "--num_processes",
-                "2",
-                "--num_machines",
-                "1",
-            ),
-            *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "app.cli"),
+            *(*LAUNCH, "--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+            *("-m", "app.cli"),
         ],
+        "sharded": SHARDED,
     }.items():
         out = tmp_path / name
         command = [*launch, "train", "supervised", out, *flags]
@@ -226,11 +207,13 @@ def test_two_processes_learn_what_one_does(base: Path, pairs: Path, tmp_path: Pa
             list(map(str, command)), check=False, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=240
         )
         assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("wrote ") == 1
         runs[name] = load(str(base), [str(out)], dtype="float32")
     vectors = [unit(encoder, [Input("the cat sees the dog"), Input("rain")]) for encoder in runs.values()]
     untrained = unit(load(str(base), dtype="float32"), [Input("the cat sees the dog"), Input("rain")])
     assert np.abs(vectors[0] - untrained).max() > 1e-2
     assert np.abs(vectors[0] - vectors[1]).max() < 1e-4
+    assert np.abs(vectors[0] - vectors[2]).max() < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models import Input, load
 from tests.bulk.shell import WORDS
+from tests.rights import readable
 from training.demo import teacher
 from training.demo.compose import Nouns, exchanged, framed
 from training.demo.scores import bm25, of_vectors, tfidf
@@ -130,6 +131,9 @@ def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path) -> No
     plain = load(str(out / "base"), dtype="float32")
     texts = [Input("the cat sits on the mat")]
     assert encoder.encode(texts).shape == (1, 256)
+    # A container, which runs as another user, reads them too.
+    assert {path.stat().st_mode & 0o777 for path in out.rglob("*.*")} == {readable(tmp_path)}
+    assert (work / "graded" / "adapter_model.safetensors").stat().st_mode & 0o777 == readable(tmp_path)
     # The last adapter is the last two stages in one, rounded to bfloat16.
     stages = load(
         str(work / "base"), [str(work / stage) for stage in ("mntp", "supervised", "graded")], dtype="float32"

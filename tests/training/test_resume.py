@@ -5,20 +5,26 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from models import load
+from tests.training.conftest import SHARDED
 from tests.training.test_contrastive import simcse
 from training import contrastive
 from training.errors import TrainingError
 
 L2V = Path(sys.executable).with_name("l2v")
+ROOT = Path(__file__).parents[2]
 
 
-def command(stage: str, out: Path, base: Path, data: Path, *flags: object) -> list[str]:
-    told = [L2V, "train", stage, out, "--model", base, "--data", data, "--dtype", "float32", "--device", "cpu"]
+def command(
+    stage: str, out: Path, base: Path, data: Path, *flags: object, launch: Sequence[object] = (L2V,)
+) -> list[str]:
+    told = [*launch, "train", stage, out, "--model", base, "--data", data, "--dtype", "float32", "--device", "cpu"]
     told += ["--steps", 30, "--save-steps", 3, "--log-steps", 1, "--batch-size", 8, "--learning-rate", "1e-2"]
     return list(map(str, [*told, *flags]))
 
@@ -38,32 +44,44 @@ def kill_after_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    run.kill()
+    for process in [started := psutil.Process(run.pid), *started.children(recursive=True)]:
+        process.kill()
     run.wait()
 
 
 @pytest.mark.parametrize(
-    ("stage", "data", "flags"),
+    ("stage", "data", "flags", "launch"),
     [
-        ("mntp", "texts", ("--max-length", 32, "--micro-batch", 4)),
-        ("simcse", "lines", ()),
-        ("supervised", "pairs", ("--warmup-steps", 2)),
+        ("mntp", "texts", ("--max-length", 32, "--micro-batch", 4), (L2V,)),
+        ("simcse", "lines", (), (L2V,)),
+        ("supervised", "pairs", ("--warmup-steps", 2), SHARDED),
     ],
 )
 def test_a_killed_run_ends_with_the_same_loss(
-    stage: str, data: str, flags: tuple[object, ...], base: Path, tmp_path: Path, request: pytest.FixtureRequest
+    stage: str,
+    data: str,
+    flags: tuple[object, ...],
+    launch: Sequence[object],
+    base: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     """At whatever step the kill finds it; masks and dropout go on as before."""
     source = request.getfixturevalue(data)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(command(stage, whole, base, source, *flags), check=True, env=environment, capture_output=True)
-    run = subprocess.Popen(command(stage, cut, base, source, *flags), env=environment, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    train_whole, train_cut = (command(stage, out, base, source, *flags, launch=launch) for out in (whole, cut))
+    subprocess.run(train_whole, check=True, env=environment, cwd=ROOT, capture_output=True)
+    run = subprocess.Popen(
+        train_cut,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     kill_after_checkpoint(run, cut)
     assert not (cut / "adapter_model.safetensors").exists(), "the run was over before it was killed"
-    again = subprocess.run(
-        command(stage, cut, base, source, *flags), check=True, env=environment, capture_output=True, text=True
-    )
+    again = subprocess.run(train_cut, check=True, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert "going on from checkpoint-" in again.stderr
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-6)
     assert losses(cut)[30] < losses(cut)[1]

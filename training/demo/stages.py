@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
+from models import rights
 from training import contrastive, mntp
 from training.demo import base, teacher
 from training.demo.corpus import Graded, Pair, read
@@ -180,6 +181,7 @@ def publish(work: Path, out: Path) -> None:
         weights = load_file(work / stage / "adapter_model.safetensors")
         small = {key: weight.to(torch.bfloat16) for key, weight in weights.items()}
         save_file(small, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        rights.share(folder)
         config = json.loads((work / stage / "adapter_config.json").read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = BASE_NAME
         _dump(config, folder / "adapter_config.json")

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -149,3 +150,31 @@ class ServerProcess:
         """SIGTERM, then the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+
+def stop_under_load(server: ServerProcess) -> None:
+    """Clients send without pause while the process is told to stop: each gets whole answers, and at last a 503."""
+    texts = [f"text {i} " + "words " * 50 for i in range(64)]
+    outcomes: list[int] = []
+    sent = threading.Semaphore(0)
+
+    def client() -> None:
+        while True:
+            sent.release()
+            # A connection each, so that none is closed while it is idle.
+            response = httpx.post(f"{server.url}/embed", json={"inputs": texts}, timeout=60)
+            outcomes.append(response.status_code)
+            if response.status_code == 503:
+                assert response.json()["error"]["message"] == "the service is shutting down"
+                return
+            assert len(response.json()["embeddings"]) == len(texts)
+
+    with ThreadPoolExecutor(6) as pool:
+        clients = [pool.submit(client) for _ in range(6)]
+        for _ in range(18):
+            assert sent.acquire(timeout=60)
+        assert server.terminate() == 0
+        for future in clients:
+            future.result()
+    assert outcomes.count(503) == 6
+    assert outcomes.count(200) >= 12

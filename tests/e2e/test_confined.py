@@ -7,9 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.serving import ServerProcess
+from tests.serving import ServerProcess, stop_under_load
 
 # In mounts of its own: all read-only but a /var/tmp in memory; an interpreter in a closed home is made reachable.
 CONFINE = """
@@ -48,7 +49,19 @@ class Confined(ServerProcess):
             INTERPRETER=str(interpreter),
             CLOSED=str(closed(interpreter) or ""),
         )
-        self._command = ["unshare", "--mount", "sh", "-c", CONFINE, "confine", *self._command]
+        namespaces = ["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
+        self._command = [*namespaces, "sh", "-c", CONFINE, "confine", *self._command]
+
+    @property
+    def inside(self) -> psutil.Process:
+        """The service itself, which is the first process of its namespace."""
+        (service,) = psutil.Process(self.process.pid).children()
+        return service
+
+    def terminate(self) -> int:
+        """What `docker compose stop` does: SIGTERM to the container's first process."""
+        self.inside.terminate()
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -63,11 +76,12 @@ def confined() -> Confined:
 def test_it_serves_without_rights_and_without_a_place_to_write(confined: Confined) -> None:
     with confined as server:
         server.wait_ready()
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        status = Path(f"/proc/{server.inside.pid}/status").read_text()
         assert re.search(r"^Uid:\s+10001\s+10001\s+10001\s+10001$", status, re.MULTILINE)
+        assert re.search(r"^NSpid:\s+\d+\s+1$", status, re.MULTILINE)
         assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
         assert re.findall(r"^Cap\w+:\s+(\w+)$", status, re.MULTILINE) == ["0" * 16] * 5
-        mounts = Path(f"/proc/{server.process.pid}/mounts").read_text()
+        mounts = Path(f"/proc/{server.inside.pid}/mounts").read_text()
         assert re.search(r"^\S+ / \S+ ro\b", mounts, re.MULTILINE)
         answer = server.client.post("/embed", json={"inputs": ["the cat sits on the mat"] * 3})
         assert answer.status_code == 200
@@ -75,3 +89,16 @@ def test_it_serves_without_rights_and_without_a_place_to_write(confined: Confine
         assert not [line for line in server.log_lines if line["level"] not in ("info", "debug")]
         assert server.terminate() == 0
     assert tempfile.gettempdir() != "/var/tmp"  # noqa: S108 - the one outside stays as it was
+
+
+def test_a_stopped_container_loses_nothing_that_it_accepted(confined: Confined) -> None:
+    with confined as server:
+        server.wait_ready()
+        stop_under_load(server)
+
+
+def test_a_container_that_is_stopped_while_it_loads_ends_at_once(confined: Confined) -> None:
+    """The first process of a namespace gets only signals that it handles: unhandled, it would wait for SIGKILL."""
+    with confined as server:
+        server.wait_open()
+        assert server.terminate() == 0

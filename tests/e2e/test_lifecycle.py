@@ -11,15 +11,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
-from tests.serving import ServerProcess, wait_for
+from tests.serving import ServerProcess, stop_under_load, wait_for
 
 L2V = str(Path(sys.executable).with_name("l2v"))
 
@@ -159,33 +157,9 @@ def test_the_command_alone_says_what_it_can() -> None:
 
 
 def test_nothing_accepted_is_lost_at_sigterm() -> None:
-    """Clients send without pause while the process is told to stop: each gets whole answers, and at last a 503."""
-    texts = [f"text {i} " + "words " * 50 for i in range(64)]
     with ServerProcess() as server:
         server.wait_ready()
-        outcomes: list[int] = []
-        sent = threading.Semaphore(0)
-
-        def client() -> None:
-            while True:
-                sent.release()
-                # A connection each, so that none is closed while it is idle.
-                response = httpx.post(f"{server.url}/embed", json={"inputs": texts}, timeout=60)
-                outcomes.append(response.status_code)
-                if response.status_code == 503:
-                    assert response.json()["error"]["message"] == "the service is shutting down"
-                    return
-                assert len(response.json()["embeddings"]) == len(texts)
-
-        with ThreadPoolExecutor(6) as pool:
-            clients = [pool.submit(client) for _ in range(6)]
-            for _ in range(18):
-                assert sent.acquire(timeout=60)
-            assert server.terminate() == 0
-            for future in clients:
-                future.result()
-        assert outcomes.count(503) == 6
-        assert outcomes.count(200) >= 12
+        stop_under_load(server)
 
 
 def test_an_upload_that_never_ends_does_not_hold_it_up() -> None:

@@ -58,15 +58,12 @@ class Guard:
                 if scope["method"] == "POST":
                     outgoing.permit.enter_context(self._admit())
                 await _serve_while_connected(self._app, scope, body, receive, outgoing)
-        except (ServiceError, TimeoutError) as caught:
-            if isinstance(caught, TimeoutError) and not deadline.expired():
+        except ServiceError as error:
+            await outgoing.refuse(error, scope, receive, body is not None)
+        except TimeoutError:
+            if not deadline.expired():
                 raise
-            error = caught if isinstance(caught, ServiceError) else self._too_late(body)
-            if body is None:
-                # The rest of the body is not read, so the connection cannot serve another request.
-                error.headers["Connection"] = "close"
-            if not outgoing.begun:
-                await answer(error, scope["path"])(scope, receive, send)
+            await outgoing.refuse(self._too_late(body), scope, receive, body is not None)
         finally:
             outgoing.permit.close()
 
@@ -116,6 +113,14 @@ class _Outgoing:
             self.permit.close()
             self._deadline.reschedule(None)
         await self._send(message)
+
+    async def refuse(self, error: ServiceError, scope: Scope, receive: Receive, read: bool) -> None:
+        """Tells the client of an error, unless its answer has begun; `read`: whether its body has been."""
+        if not read:
+            # The rest of the body is not read, so the connection cannot serve another request.
+            error.headers["Connection"] = "close"
+        if not self.begun:
+            await answer(error, scope["path"])(scope, receive, self._send)
 
 
 def _check_media_type(headers: Headers) -> None:

@@ -137,9 +137,7 @@ def load_encoder(settings: ModelSettings, *, packed: bool = True) -> Encoder:
 def _start(service: Service, settings: Settings, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
     try:
         service.start(encoder or load_encoder(settings, packed=not settings.compile))
-        # What is loaded stays. Looking through it all, the garbage collector would stop every request for 0.3 s.
-        gc.collect()
-        gc.freeze()
+        _freeze()
         logger.info("ready", extra={"model": service.model})
         if settings.compile:
             _compile(service.encoder)
@@ -149,13 +147,22 @@ def _start(service: Service, settings: Settings, encoder: Encoder | None, on_fai
         on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
 
 
+def _freeze() -> None:
+    """What is loaded stays. Looking through it all, the garbage collector would stop every request for 0.3 s."""
+    gc.collect()
+    gc.freeze()
+    # The next full collection waits for a quarter of the objects that the last one left. With those that are frozen now
+    # that would be a hundred thousand, among them the bodies that were no JSON, which FastAPI's errors hold in cycles.
+    gc.collect()
+
+
 def _compile(encoder: Encoder) -> None:
     try:
         compile_layers(encoder)
     except ModelError as error:
         logger.warning("serving goes on without compilation", extra={"reason": str(error)})
     else:
-        gc.freeze()
+        _freeze()
         logger.info("compiled")
 
 

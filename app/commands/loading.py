@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from models import Encoder
 
 
-LIBRARIES = {"OMP_WAIT_POLICY": "PASSIVE", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
+LIBRARIES = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
+    "LRU_CACHE_CAPACITY": "32",
+}
 
 
 def quieten() -> None:
@@ -17,8 +21,8 @@ def quieten() -> None:
 
     A thread of OpenMP that waits for the others spins by default. Where the cores have something else to do, as a
     server's always have, that takes the time of those that it waits for: forward passes become several times slower.
-    oneDNN keeps what it made for each number of tokens that it ever saw, 1,024 of them by default: in bfloat16 that is
-    a gigabyte for the built-in model.
+    oneDNN, and torch's layer above it, each keep what they made for every shape of a product that they ever saw, 1,024
+    of them by default: a quarter of a megabyte each, and hardly a shape comes twice.
     """
     os.environ.update(LIBRARIES | os.environ)
     import transformers

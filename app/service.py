@@ -30,6 +30,8 @@ _CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
 # Inputs tokenised at a stretch. A request of more is long: it takes turns with others such, in threads of their own, so
 # that no short one waits for them, and they leave most of the cores to the forward passes.
 _TOKENIZED_AT_ONCE = 64
+# Characters that are tokenised sooner than another thread begins.
+_TOKENIZED_INLINE = 1000
 _WATCH_SECONDS = 0.25
 # What the engine thread may still take once nobody waits for it.
 _JOIN_SECONDS = 1.0
@@ -238,7 +240,10 @@ class Service:
         for start in range(0, len(side.inputs), _TOKENIZED_AT_ONCE):
             inputs = side.inputs[start : start + _TOKENIZED_AT_ONCE]
             try:
-                encodings += await loop.run_in_executor(threads, self.encoder.tokenize, inputs)
+                if sum(len(input_.text) + len(input_.instruction) for input_ in inputs) <= _TOKENIZED_INLINE:
+                    encodings += self.encoder.tokenize(inputs)
+                else:
+                    encodings += await loop.run_in_executor(threads, self.encoder.tokenize, inputs)
             except InputError as error:
                 raise InvalidError(str(error), side.param(start + error.index, error.field)) from error
         cut = [index for index, encoding in enumerate(encodings) if encoding.truncated]

@@ -36,6 +36,11 @@ class Embedded:
     tokens: list[int]
     truncated: list[int]
 
+    @property
+    def numbers(self) -> int:
+        """How many the rows have in all."""
+        return sum(row.size for row in self.rows)
+
 
 def about_tokens(sides: Sequence[Side]) -> int:
     """How many tokens the inputs will have, roughly: to go by until they are tokenised."""

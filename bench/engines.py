@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import httpx
 import psutil
+from urllib3.exceptions import HTTPError
 
-from bench.posting import JSON, body, post
+from bench.posting import body, post
 from bench.workloads import Workload
 
 _ROOT = Path(__file__).parents[1]
@@ -114,9 +114,10 @@ class Server:
 
     def _ready(self) -> bool:
         try:
-            return httpx.post(self.url, content=body(["a"]), headers=JSON, timeout=60).is_success
-        except httpx.TransportError:
+            post(self.url, [body(["a"])], clients=1)
+        except (HTTPError, RuntimeError):
             return False
+        return True
 
     def run(self, workload: Workload) -> Round:
         texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]

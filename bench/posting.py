@@ -1,12 +1,29 @@
 """Requests to a server, from a number of clients that each wait for their answer before they send the next."""
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-import httpx
+import urllib3
 
 JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        seconds: from the request's first byte to the answer's last.
+        headers: by names of any case.
+        content: the body, not parsed.
+    """
+
+    seconds: float
+    headers: Mapping[str, str]
+    content: bytes
 
 
 def body(texts: Sequence[str]) -> bytes:
@@ -14,12 +31,24 @@ def body(texts: Sequence[str]) -> bytes:
     return json.dumps({"model": "any", "input": list(texts), "truncate": True}).encode()
 
 
-def post(url: str, bodies: Sequence[bytes], clients: int) -> list[httpx.Response]:
-    """The answers, in the order of the bodies; nothing of them is parsed. Raises `HTTPError` for a refusal."""
-    with httpx.Client(timeout=600, limits=httpx.Limits(max_connections=clients)) as client:
+def post(url: str, bodies: Sequence[bytes], clients: int) -> list[Answer]:
+    """The answers, in the order of the bodies.
 
-        def send(content: bytes) -> httpx.Response:
-            return client.post(url, content=content, headers=JSON).raise_for_status()
+    By urllib3, as it takes the least time of the machine that the server runs on: httpx takes a millisecond and a half.
 
-        with ThreadPoolExecutor(clients) as pool:
-            return list(pool.map(send, bodies))
+    Raises:
+        urllib3.exceptions.HTTPError: if there is none.
+        RuntimeError: for a refusal.
+    """
+    with urllib3.PoolManager(maxsize=clients, block=True, timeout=600, retries=False) as pool:
+
+        def send(content: bytes) -> Answer:
+            started = time.perf_counter()
+            response = pool.request("POST", url, body=content, headers=JSON)
+            answer = Answer(time.perf_counter() - started, response.headers, response.data)
+            if response.status != 200:
+                raise RuntimeError(f"{url} answered {response.status}")
+            return answer
+
+        with ThreadPoolExecutor(clients) as threads:
+            return list(threads.map(send, bodies))

@@ -1,11 +1,11 @@
 """Our own API: /embed, /similarity and /prompts."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response
 
 from app import vectors
+from app.beside import beside
 from app.body import Long, to_json
 from app.errors import InvalidError, responses
 from app.prompts import DOCUMENT, QUERY
@@ -30,8 +30,8 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     side = Side("inputs", read(request.inputs, instruction), single=not isinstance(request.inputs, list))
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
-        rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, request.normalize)
-        shown = rows if request.encoding_format == "float" else await asyncio.to_thread(vectors.encode_base64, rows)
+        rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, request.normalize)
+        shown = rows if request.encoding_format == "float" else await beside(rows.size, vectors.encode_base64, rows)
         return await to_json(
             {
                 "model": service.model,
@@ -57,11 +57,12 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
         )
     embedded = await service.embed(sides, request.truncate, timings)
     with timings.stage("finish"):
-        matrix = await asyncio.to_thread(vectors.scores, embedded[0].rows, embedded[-1].rows, request.metric)
+        numbers = sum(side.numbers for side in embedded)
+        matrix = await beside(numbers, vectors.scores, embedded[0].rows, embedded[-1].rows, request.metric)
         if request.top_k is None:
             outcome = {"scores": Long(matrix, matrix.shape[1])}
         else:
-            best = await asyncio.to_thread(vectors.best, matrix, request.top_k)
+            best = await beside(matrix.size, vectors.best, matrix, request.top_k)
             outcome = {"results": Long(best, request.top_k)}
         names = [side.name for side in sides]
         return await to_json(

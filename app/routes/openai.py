@@ -1,10 +1,9 @@
 """The OpenAI surface: /v1/embeddings and /v1/models, over the same service."""
 
-import asyncio
-
 from fastapi import APIRouter, Response
 
 from app import vectors
+from app.beside import beside
 from app.body import Long, to_json
 from app.errors import NotFoundError, responses
 from app.routes.dependencies import ServiceDep, TimingsDep
@@ -25,8 +24,8 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: T
     side = Side("input", texts_of(service, request.input, "input", instruction), single=isinstance(request.input, str))
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
-        rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, True)
-        shown = rows if request.encoding_format == "float" else await asyncio.to_thread(vectors.encode_base64, rows)
+        rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, True)
+        shown = rows if request.encoding_format == "float" else await beside(rows.size, vectors.encode_base64, rows)
         tokens = sum(embedded.tokens)
         return await to_json(
             {

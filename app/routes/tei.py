@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from app import __version__, vectors
+from app.beside import beside
 from app.body import Long, to_json
 from app.errors import TABLE
 from app.routes import openai, ops
@@ -59,7 +60,7 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     service.check_dimensions(request.dimensions)
     (embedded,) = await service.embed([_side(service, request.inputs, request)], _truncate(request), timings)
     with timings.stage("finish"):
-        rows = await asyncio.to_thread(vectors.finish, embedded.rows, request.dimensions, request.normalize)
+        rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, request.normalize)
         return await to_json(Long(rows, rows.shape[1]))
 
 
@@ -82,7 +83,8 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
     ]
     source, sentences = await service.embed(sides, _truncate(options), timings)
     with timings.stage("finish"):
-        matrix = await asyncio.to_thread(vectors.scores, source.rows, sentences.rows, "cosine")
+        numbers = source.numbers + sentences.numbers
+        matrix = await beside(numbers, vectors.scores, source.rows, sentences.rows, "cosine")
         return await to_json(matrix[0])
 
 

@@ -8,5 +8,7 @@ engines.py     workers and servers, as this process sees them
 posting.py     requests from many clients
 measure.py     throughput and latency
 report.py      what came of it, as Markdown and as pictures
+backlog.py     whether cost stays linear in what waits
+saturation.py  what HTTP costs under full load
 results/       what has been measured, and on which machine
 """

@@ -23,7 +23,7 @@ LAYERS = [
     ["app.scheduler"],
     ["app.prompts"],
     ["app.settings", "app.sides"],
-    ["app.service", "app.vectors", "app.body", "app.tracing"],
+    ["app.service", "app.vectors", "app.body", "app.beside", "app.tracing"],
     ["app.files"],
     ["app.routes"],
     ["app.main"],

@@ -16,11 +16,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.errors import TABLE, EmptyError, InvalidError, MalformedError, NotFoundError, ServiceError, answer
+from app.errors import (
+    TABLE,
+    EmptyError,
+    InvalidError,
+    MalformedError,
+    NotFoundError,
+    ServiceError,
+    TooLargeError,
+    answer,
+)
 from app.guard import Guard
 from app.keys import Keys
 from app.routes import native, openai, ops, pages, tei
-from app.schemas.inputs import param_of
+from app.schemas.inputs import MAX_INPUTS, param_of
 from app.service import Service
 from app.settings import ModelSettings, Settings
 from app.telemetry import Metrics, Telemetry
@@ -101,7 +110,7 @@ def create_app(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
     _prune(app, keys)
-    paths = frozenset({*app.openapi()["paths"], "/", "/docs", "/openapi.json"})
+    paths = frozenset({*app.openapi()["paths"], "/", "/docs", "/openapi.json", "/tei"})
     app.add_middleware(Telemetry, metrics=metrics, paths=paths, trace=tracing.record if tracing else None)
     if tracing:
         tracing.instrument(app, paths)
@@ -136,14 +145,15 @@ def load_encoder(settings: ModelSettings, *, packed: bool = True) -> Encoder:
 
 def _start(service: Service, settings: Settings, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
     try:
-        service.start(encoder or load_encoder(settings, packed=not settings.compile))
+        encoder = encoder or load_encoder(settings, packed=not settings.compile)
         _freeze()
+        service.start(encoder)
         logger.info("ready", extra={"model": service.model})
         if settings.compile:
             _compile(service.encoder)
     except ModelError as error:
         on_failure(str(error))
-    except Exception as error:
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
         on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
 
 
@@ -183,7 +193,9 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         return await _service_error(request, MalformedError("the body is no JSON", "body"))
     param = param_of(tuple(first["loc"]))
     message = _MESSAGES.get(first["type"], first["msg"])
-    row = EmptyError if first["type"] in _EMPTY else InvalidError
+    row: type[ServiceError] = EmptyError if first["type"] in _EMPTY else InvalidError
+    if first.get("ctx", {}).get("max_length") == MAX_INPUTS:
+        row, message = TooLargeError, f"must have at most {MAX_INPUTS} elements, the most that max_inputs can be"
     return await _service_error(request, row(message, param or "body"))
 
 

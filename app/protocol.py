@@ -20,32 +20,40 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, max_header_bytes: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._max_header_bytes = max_header_bytes
-        self._in_head = False
+        self._told = False
         self._counted = self._unfinished = 0
         self.url = b""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._told = True
         self._counted = self._unfinished = 0
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
+        self._told = True
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
+        self._told = True
         self._count(len(name) + len(value) + _OVERHEAD)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._told = True
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._told = True
+        super().on_body(body)
+
     def data_received(self, data: bytes) -> None:
-        before = self._in_head
+        self._told = False
         super().data_received(data)
-        # The parser tells of a header at its end; one that never ends is known only by what has come in.
-        if before and self._in_head and not self.transport.is_closing():
+        # The parser tells of a header or a trailer at its end; one that never ends is known only by what has come in.
+        if self._told:
+            self._unfinished = 0
+        elif not self.transport.is_closing():
             self._unfinished += len(data)
             if self._unfinished > self._max_header_bytes:
                 self._counted = self._unfinished

@@ -1,7 +1,6 @@
 """The spine: admit → tokenize → schedule → finish."""
 
 import asyncio
-import logging
 import os
 import time
 from array import array
@@ -24,14 +23,12 @@ from app.telemetry import Metrics, Timings
 from models import Encoder, Encoding, InputError
 from models.sources import label
 
-logger = logging.getLogger(__name__)
-
 _CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
 # Inputs tokenised at a stretch. A request of more is long: it takes turns with others such, in threads of their own, so
 # that no short one waits for them, and they leave most of the cores to the forward passes.
 _TOKENIZED_AT_ONCE = 64
 # Characters that are tokenised sooner than another thread begins.
-_TOKENIZED_INLINE = 1000
+_FEW_CHARACTERS = 1000
 _WATCH_SECONDS = 0.25
 # What the engine thread may still take once nobody waits for it.
 _JOIN_SECONDS = 1.0
@@ -142,7 +139,7 @@ class Service:
         """
         self.check_sizes(sides)
         assert self._scheduler is not None  # the state was checked on entry
-        with timings.stage("tokenize"), self._scheduler.expect(about_tokens(sides)):
+        with timings.stage("tokenize"), self._scheduler.expect(about_tokens(sides, self.encoder.max_length)):
             encodings = [await self._tokenize(side, truncate) for side in sides]
         if not pooled:
             encodings = self._unpooled(encodings, sides)
@@ -153,7 +150,9 @@ class Service:
         return split(encodings, rows)
 
     def decode(self, ids: Sequence[int], param: str, *, skip_special_tokens: bool = True) -> str:
-        """The text of token ids; raises `InvalidError` for an id that the model does not have."""
+        """The text of token ids; raises `InvalidError` for too many, and for an id that the model does not have."""
+        if len(ids) > (most := self.settings.max_characters):
+            raise InvalidError(f"{len(ids)} token ids, at most {most} (max_characters)", param)
         tokenizer = self.encoder.tokenization.tokenizer
         if (highest := max(ids)) >= tokenizer.get_vocab_size():
             raise InvalidError(f"{highest} is no token id of the model", param)
@@ -235,14 +234,16 @@ class Service:
 
     async def _tokenize(self, side: Side, truncate: bool) -> list[Encoding]:
         loop = asyncio.get_running_loop()
-        threads = self._tokenizers if len(side.inputs) <= _TOKENIZED_AT_ONCE else self._long_tokenizers
+        long = len(side.inputs) > _TOKENIZED_AT_ONCE
+        characters = sum(len(input_.text) + len(input_.instruction) for input_ in side.inputs)
         encodings: list[Encoding] = []
         for start in range(0, len(side.inputs), _TOKENIZED_AT_ONCE):
             inputs = side.inputs[start : start + _TOKENIZED_AT_ONCE]
             try:
-                if sum(len(input_.text) + len(input_.instruction) for input_ in inputs) <= _TOKENIZED_INLINE:
+                if characters <= _FEW_CHARACTERS and not long:
                     encodings += self.encoder.tokenize(inputs)
                 else:
+                    threads = self._long_tokenizers if long else self._tokenizers
                     encodings += await loop.run_in_executor(threads, self.encoder.tokenize, inputs)
             except InputError as error:
                 raise InvalidError(str(error), side.param(start + error.index, error.field)) from error

@@ -92,9 +92,13 @@ class Settings(ModelSettings):
     max_queue_tokens: int = Field(
         1_048_576, ge=1, description="Tokens that may wait; once so many do, requests get 429"
     )
-    max_requests: int = Field(512, ge=1, description="Requests in the house at once; beyond it they get 429")
+    max_requests: int = Field(
+        512, ge=1, description="Requests that are there whole and not yet being answered; beyond it they get 429"
+    )
     max_connections: int = Field(2048, ge=1, description="Open connections, idle ones too; beyond it they get 429")
-    max_inputs: int = Field(2048, ge=1, description="Inputs in one request, both sides of a similarity together")
+    max_inputs: int = Field(
+        2048, ge=1, le=65_536, description="Inputs in one request, both sides of a similarity together"
+    )
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
     max_header_bytes: int = Field(

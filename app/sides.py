@@ -1,5 +1,6 @@
 """What goes through the service for a request: a list of inputs under its name, and what comes of it."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,9 +43,10 @@ class Embedded:
         return sum(row.size for row in self.rows)
 
 
-def about_tokens(sides: Sequence[Side]) -> int:
-    """How many tokens the inputs will have, roughly: to go by until they are tokenised."""
-    return sum(1 + len(input_.text) // _CHARACTERS_PER_TOKEN for side in sides for input_ in side.inputs)
+def about_tokens(sides: Sequence[Side], max_length: int = sys.maxsize) -> int:
+    """How many tokens the inputs will have, roughly: to go by until they are tokenised, and cut to `max_length`."""
+    characters = (len(input_.text) + len(input_.instruction) for side in sides for input_ in side.inputs)
+    return sum(min(max_length, 1 + length // _CHARACTERS_PER_TOKEN) for length in characters)
 
 
 def param_at(sides: Sequence[Side], place: int) -> str:

@@ -78,8 +78,10 @@ def load(
             decoder = merge(decoder, adapter)
     decoder = _move(decoder, place)
     verify(decoder)
-    rounding = [f"int8: hidden states keep a cosine of {verify_int8(decoder):.4f}"] if dtype == "int8" else []
-    if packed:
+    rounding = []
+    if dtype == "int8":
+        rounding.append(f"int8: hidden states keep a cosine of {verify_int8(decoder):.4f}")
+    elif packed:
         pack(decoder)
     if place.type == "cpu":
         keep_memory()  # from here on: what loading has used goes back

@@ -12,9 +12,9 @@ from models.int8 import quantize
 from models.types import Encoding
 
 _LENGTH = 16
-# Between two runs of the same row in other company only rounding may differ.
 # Least cosine of a token's hidden state before and after rounding to 8 bits.
 _CLOSE = 0.98
+# Between two runs of the same row in other company only rounding may differ.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 

@@ -27,7 +27,7 @@ def check(recipe: Recipe, devices: int, sharded: bool) -> None:
         sharded: whether they share the weights as well.
     """
     base, _ = resolve_chain(recipe.model, recipe.adapters)
-    needed, free = estimate(recipe, base.folder, devices, sharded), _free(recipe.device)
+    needed, free = estimate(recipe, base.folder, devices, sharded), _free(recipe)
     if needed > free:
         raise TrainingError(
             f"the run needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} GiB are free: lower "
@@ -38,7 +38,7 @@ def check(recipe: Recipe, devices: int, sharded: bool) -> None:
 def estimate(recipe: Recipe, folder: Path, devices: int, sharded: bool) -> int:
     """Bytes of one device: weights, adapter and the activations that the backward pass keeps."""
     config = AutoConfig.from_pretrained(folder)
-    size = 2 if recipe.dtype in ("bfloat16", "float16") or (recipe.dtype == "auto" and torch.cuda.is_available()) else 4
+    size = 2 if recipe.base_dtype in ("bfloat16", "float16") else 4
     weights = trained = 0
     for name, shape in _shapes(folder):
         weights += math.prod(shape) * size
@@ -68,7 +68,7 @@ def _shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
                 yield name, weights.get_slice(name).get_shape()
 
 
-def _free(device: str) -> int:
-    if device != "cpu" and torch.cuda.is_available():
+def _free(recipe: Recipe) -> int:
+    if recipe.on_cuda:
         return int(torch.cuda.mem_get_info()[0])
     return int(psutil.virtual_memory().available)

@@ -67,6 +67,18 @@ class Recipe(ModelSettings):
             raise ValueError("no data: name files, folders or Hub datasets with --data")
         return self
 
+    @property
+    def on_cuda(self) -> bool:
+        """Whether it trains on a GPU."""
+        import torch  # here, since the help needs none
+
+        return self.device != "cpu" and torch.cuda.is_available()
+
+    @property
+    def base_dtype(self) -> DType:
+        """What the base is loaded in; `auto` is said of the device that trains, not of the CPU that it is loaded on."""
+        return "bfloat16" if self.dtype == "auto" and self.on_cuda else self.dtype
+
     def cli_cmd(self) -> None:
         # Serving needs none of what training does, so it is looked for here.
         if any(find_spec(name) is None for name in ("accelerate", "datasets", "matplotlib", "sentence_transformers")):

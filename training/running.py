@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from accelerate import PartialState
 from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
@@ -31,8 +30,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
     Raises:
         TrainingError: if the batch cannot be shared out.
     """
-    cpu = recipe.device == "cpu" or not torch.cuda.is_available()
-    bf16 = recipe.dtype == "bfloat16" or (recipe.dtype == "auto" and not cpu)
+    cpu = not recipe.on_cuda
     common = {
         "output_dir": str(checkpoints(recipe)),
         "max_steps": recipe.steps,
@@ -46,7 +44,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
         "save_steps": recipe.save_steps,
         "save_total_limit": 2,
         "seed": recipe.seed,
-        "bf16": bf16,
+        "bf16": recipe.base_dtype == "bfloat16",
         "use_cpu": cpu,
         "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,

@@ -54,7 +54,7 @@ class Student:
         encoder = load(
             recipe.model,
             recipe.adapters,
-            dtype=recipe.dtype,
+            dtype=recipe.base_dtype,
             device="cpu",  # the trainer moves it to its own device
             pooling=recipe.pooling,
             max_length=recipe.max_length,

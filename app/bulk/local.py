@@ -9,10 +9,13 @@ from typing import Self
 import numpy as np
 
 from app.bulk.engines import Embedded, Options
-from app.bulk.errors import UsageError
+from app.bulk.errors import BulkError, UsageError
 from app.bulk.rows import BadRow, Row
+from app.jobs import Vectors
 from app.vectors import finish
 from models import Encoder, Encoding, Input, InputError
+from models.errors import first_line
+from models.faults import Fault
 
 # One batch is tokenised while another is in the model.
 _THREADS = 2
@@ -58,7 +61,7 @@ class LocalEngine:
             for pack in _packs(encodings, self._budget):
                 if self._stopped.is_set():
                     raise Stopped
-                vectors[start : start + len(pack)] = self._encoder.forward(pack)
+                vectors[start : start + len(pack)] = self._forward(pack)
                 start += len(pack)
         finite = [bool(np.isfinite(vector).all()) for vector in vectors]
         bad += [
@@ -67,6 +70,15 @@ class LocalEngine:
         tokens = sum(len(encoding) for encoding, fine in zip(encodings, finite, strict=True) if fine)
         good = [row for row, fine in zip(rows, finite, strict=True) if fine]
         return Embedded(good, finish(vectors[finite], self._options.dimensions, self._options.normalize), bad, tokens)
+
+    def _forward(self, pack: list[Encoding]) -> list[Vectors]:
+        try:
+            return self._encoder.forward(pack)
+        except Exception as error:
+            tokens = sum(map(len, pack))
+            if Fault.of(error) is Fault.OUT_OF_MEMORY:
+                raise BulkError(f"{tokens} tokens do not fit into memory: lower --max-batch-tokens") from None
+            raise BulkError(f"the model fails on a batch of {tokens} tokens: {first_line(error)}") from error
 
     def _tokenized(self, rows: Sequence[Row]) -> tuple[list[Row], list[Encoding], list[BadRow]]:
         """The rows that the model can take, as token ids, and those that it cannot."""

@@ -119,6 +119,19 @@ def _type_of(values: list[Any]) -> pa.DataType:
 def _fits(values: list[Any], kind: pa.DataType) -> bool:
     try:
         pa.array(values, kind)
+        # What a column of objects has no field for, Arrow leaves out without a word.
+        return not pa.types.is_nested(kind) or _within(pa.array(values).type, kind)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return False
+
+
+def _within(found: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether each field of a type, at any depth, is one of the column's."""
+    if pa.types.is_struct(found) and pa.types.is_struct(kind):
+        return all(
+            kind.get_field_index(field.name) >= 0 and _within(field.type, kind.field(field.name).type)
+            for field in found.fields
+        )
+    if pa.types.is_list(found) and pa.types.is_list(kind):
+        return _within(found.value_type, kind.value_type)
     return True

@@ -21,7 +21,8 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: T
     """Embeds as the OpenAI API does. `instruction`, `prompt_name` and `truncate` are extensions for `extra_body`."""
     service.check_dimensions(request.dimensions)
     instruction = service.prompts.instruction(request.instruction, request.prompt_name)
-    side = Side("input", texts_of(service, request.input, "input", instruction), single=isinstance(request.input, str))
+    inputs = await texts_of(service, request.input, "input", instruction)
+    side = Side("input", inputs, single=isinstance(request.input, str))
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
         rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, True)

@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse
 from app import __version__, vectors
 from app.beside import beside
 from app.body import Long, to_json
-from app.errors import TABLE
+from app.errors import TABLE, TooLargeError
 from app.routes import openai, ops
 from app.routes.dependencies import ServiceDep, TimingsDep
 from app.routes.texts import texts_of
@@ -26,7 +26,7 @@ from app.schemas.tei import (
     Token,
     TokenizeRequest,
 )
-from app.sides import Side
+from app.sides import Side, about_tokens
 from models import Input
 
 router = APIRouter(prefix="/tei", tags=["TEI"])
@@ -43,10 +43,10 @@ def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _refusals[status] for status in statuses}
 
 
-def _side(service: ServiceDep, inputs: Any, options: Options, name: str = "inputs") -> Side:
+async def _side(service: ServiceDep, inputs: Any, options: Options, name: str = "inputs") -> Side:
     instruction = service.prompts.instruction(None, options.prompt_name)
     keep_end = options.truncation_direction.lower() == "left"
-    return Side(name, texts_of(service, inputs, name, instruction, keep_end), single=isinstance(inputs, str))
+    return Side(name, await texts_of(service, inputs, name, instruction, keep_end), single=isinstance(inputs, str))
 
 
 def _truncate(options: Options) -> bool:
@@ -58,7 +58,8 @@ def _truncate(options: Options) -> bool:
 async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """One vector for each input."""
     service.check_dimensions(request.dimensions)
-    (embedded,) = await service.embed([_side(service, request.inputs, request)], _truncate(request), timings)
+    side = await _side(service, request.inputs, request)
+    (embedded,) = await service.embed([side], _truncate(request), timings)
     with timings.stage("finish"):
         rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, request.normalize)
         return await to_json(Long(rows, rows.shape[1]))
@@ -67,7 +68,7 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
 @router.post("/embed_all", response_model=list[list[list[float]]], responses=_refusals)
 async def embed_all(request: EmbedAllRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """The state of every token of each input, special tokens and instruction among them."""
-    side = _side(service, request.inputs, request)
+    side = await _side(service, request.inputs, request)
     (embedded,) = await service.embed([side], _truncate(request), timings, pooled=False)
     with timings.stage("finish"):
         return await to_json([Long(row, row.shape[1]) for row in embedded.rows])
@@ -78,8 +79,8 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
     """The cosine of the source sentence with each other one; a named prompt goes before all."""
     options, inputs = request.parameters, request.inputs
     sides = [
-        _side(service, inputs.source_sentence, options, "inputs.source_sentence"),
-        _side(service, inputs.sentences, options, "inputs.sentences"),
+        await _side(service, inputs.source_sentence, options, "inputs.source_sentence"),
+        await _side(service, inputs.sentences, options, "inputs.sentences"),
     ]
     source, sentences = await service.embed(sides, _truncate(options), timings)
     with timings.stage("finish"):
@@ -88,19 +89,25 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
         return await to_json(matrix[0])
 
 
-@router.post("/tokenize", responses=_refusals)
-async def tokenize(request: TokenizeRequest, service: ServiceDep) -> list[list[Token]]:
+@router.post("/tokenize", response_model=list[list[Token]], responses=_refusals)
+async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
     """Texts as tokens, without template, instruction before them where a prompt is named."""
     service.check_open()
     instruction = service.prompts.instruction(None, request.prompt_name)
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    service.check_sizes([Side("inputs", [Input(text) for text in texts])])
+    sides = [Side("inputs", [Input(text) for text in texts])]
+    service.check_sizes(sides)
+    # Nothing is cut here, and an answer has a hundred bytes for each token.
+    if (tokens := about_tokens(sides)) > (most := service.settings.max_queue_tokens):
+        raise TooLargeError(f"about {tokens} tokens, at most {most} (max_queue_tokens)", "inputs")
     full = [f"{instruction.strip()} {text}" if instruction else text for text in texts]
-    show = partial(service.encoder.tokenization.show, full, special=request.add_special_tokens)
-    return [
-        [Token(id=id_, text=text, special=special, start=start, stop=stop) for id_, text, special, start, stop in row]
-        for row in await asyncio.to_thread(show)
-    ]
+    show = service.encoder.tokenization.show
+
+    def tokens_of() -> list[Long]:
+        shown = show(full, special=request.add_special_tokens)
+        return [Long([dict(zip(Token.model_fields, token, strict=True)) for token in row], 5) for row in shown]
+
+    return await to_json(await asyncio.to_thread(tokens_of))
 
 
 @router.post("/decode", responses=_refusals)

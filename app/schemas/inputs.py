@@ -46,6 +46,9 @@ Instruction = Annotated[StrictStr, AfterValidator(_clean), _pattern(r"^[^\u0000]
 Text = Annotated[
     StrictStr, AfterValidator(_clean), AfterValidator(_filled), _pattern(r"^[^\u0000]*[^\s\u0000][^\u0000]*$")
 ]
+# The most that `max_inputs` can be. Beyond it, and behind the first error, a list is not looked at.
+MAX_INPUTS = 65_536
+Listed = Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)
 PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 
 
@@ -81,9 +84,9 @@ _Item = Annotated[
         custom_error_message='must be a text, ["instruction", "text"] or {"text", "instruction"}',
     ),
 ]
-Inputs = Annotated[
-    Annotated[_Item, Tag(_ONE)] | Annotated[list[_Item], Field(min_length=1), Tag(_MANY)], Discriminator(_number)
-]
+Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+Texts = Annotated[list[Text], Listed]
+Inputs = Annotated[Annotated[_Item, Tag(_ONE)] | Annotated[list[_Item], Listed, Tag(_MANY)], Discriminator(_number)]
 
 
 def _text_or_ids(value: Any) -> str | None:
@@ -98,13 +101,13 @@ def _number_of_texts(value: Any) -> str:
 
 # What OpenAI's clients and those of text-embeddings-inference send: token ids stand where a text may.
 _TextOrIds = Annotated[
-    Annotated[Text, Tag(_TEXT)] | Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1), Tag(_IDS)],
+    Annotated[Text, Tag(_TEXT)] | Annotated[Ids, Tag(_IDS)],
     Discriminator(
         _text_or_ids, custom_error_type="input_type", custom_error_message="must be a text or a list of token ids"
     ),
 ]
 TextsOrIds = Annotated[
-    Annotated[_TextOrIds, Tag(_ONE)] | Annotated[list[_TextOrIds], Field(min_length=1), Tag(_MANY)],
+    Annotated[_TextOrIds, Tag(_ONE)] | Annotated[list[_TextOrIds], Listed, Tag(_MANY)],
     Discriminator(_number_of_texts),
 ]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
-from app.schemas.inputs import PromptName, Text, TextsOrIds
+from app.schemas.inputs import Ids, Listed, PromptName, Text, Texts, TextsOrIds
 
 
 class TeiRequest(BaseModel):
@@ -38,7 +38,7 @@ class Sentences(TeiRequest):
     """One sentence and those to compare it with."""
 
     source_sentence: Text
-    sentences: Annotated[list[Text], Field(min_length=1)]
+    sentences: Texts
 
 
 class SimilarityRequest(TeiRequest):
@@ -51,18 +51,15 @@ class SimilarityRequest(TeiRequest):
 class TokenizeRequest(TeiRequest):
     """Texts to see as tokens."""
 
-    inputs: Text | Annotated[list[Text], Field(min_length=1)]
+    inputs: Text | Texts
     add_special_tokens: StrictBool = True
     prompt_name: PromptName | None = None
-
-
-_Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1)]
 
 
 class DecodeRequest(TeiRequest):
     """Token ids to see as texts."""
 
-    ids: _Ids | Annotated[list[_Ids], Field(min_length=1)]
+    ids: Ids | Annotated[list[Ids], Listed]
     skip_special_tokens: StrictBool = True
 
 

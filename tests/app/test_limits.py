@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from app.sides import Side, about_tokens
 from docs import pages, tables
-from models import Encoder
+from models import Encoder, Input
 from tests.gated import GatedEncoder
 from tests.serving import LocalServer, ServerProcess, wait_for
 
@@ -106,6 +107,35 @@ def test_every_surface_counts_its_inputs(path: str, content: dict[str, Any], enc
         refused = server.client.post(path, json=content)
         assert refused.status_code == 413
         assert "at most 3 (max_inputs)" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/embed", "inputs"), ("/v1/embeddings", "input"), ("/tei/embed", "inputs")]
+)
+def test_lists_are_not_read_beyond_what_any_server_takes_or_behind_the_first_error(
+    path: str, name: str, server: LocalServer
+) -> None:
+    refused = server.client.post(path, json={name: ["a"] * 65_537})
+    assert refused.status_code == 413
+    assert "max_inputs" in refused.text
+    refused = server.client.post(path, json={name: [1.5] * 1_000_000})
+    assert refused.status_code in (400, 413, 422)
+    assert "must be a text" in refused.text
+
+
+def test_what_is_only_tokenised_is_bounded_too(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_queue_tokens=20, max_characters=200) as server:
+        assert len(server.client.post("/tei/tokenize", json={"inputs": "a" * 79}).json()[0]) >= 79
+        refused = server.client.post("/tei/tokenize", json={"inputs": "a" * 80})
+        assert (refused.status_code, "max_queue_tokens" in refused.text) == (413, True)
+        refused = server.client.post("/v1/embeddings", json={"input": [1] * 201})
+        assert (refused.status_code, "max_characters" in refused.text) == (400, True)
+
+
+def test_room_is_kept_for_what_will_be_computed() -> None:
+    side = Side("inputs", [Input("a" * 4000, "i" * 400), Input("b", "i" * 40)])
+    assert about_tokens([side], max_length=512) == 512 + 11
+    assert about_tokens([side]) == 1101 + 11
 
 
 def test_a_forward_pass_of_all_states_keeps_to_its_budget(encoder: Encoder) -> None:

@@ -158,8 +158,17 @@ def test_too_many_or_too_large_headers_are_refused_by_the_name_of_the_limit(
     assert error(answer)["type"] == ("invalid_request_error" if path.startswith("/v1") else "headers_too_large")
 
 
-@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\nX"])
-def test_a_head_that_never_ends_is_cut_off(start: bytes, wired: ServerProcess) -> None:
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\nX"),
+        *(CHUNKED + b"1;", CHUNKED + b"0\r\nX: ", CHUNKED + b"0\r\nX"),
+    ],
+)
+def test_a_head_or_trailer_that_never_ends_is_cut_off(start: bytes, wired: ServerProcess) -> None:
     sent = 0
     with socket.create_connection(("127.0.0.1", wired.port), timeout=10) as connection:
         connection.sendall(start)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from models import Encoder, Input
 from tests.bulk.shell import call, normalized, read
@@ -103,16 +104,27 @@ def test_bad_rows_of_parquet(adapter: Path, tmp_path: Path, capsys: pytest.Captu
     assert bad[1]["raw"] == {"text": "\\xff", "id": 2}
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, "x", 2], "int64"),
+        ([{"a": 1}, {"a": 1, "b": 2}, {"a": 2}], "struct<a: int64>"),
+        ([[{"a": 1}], [{"b": 2}], []], "list<item: struct<a: int64>>"),
+    ],
+)
 def test_kept_values_that_change_their_type_are_bad_rows_of_parquet(
-    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    values: list[object], kind: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "in.jsonl").write_text('{"text":"a","n":1}\n{"text":"b"}\n{"text":"c","n":"x"}\n{"text":"d","n":2}\n')
+    first, other, last = values
+    rows = [{"text": "a", "n": first}, {"text": "b"}, {"text": "c", "n": other}, {"text": "d", "n": last}]
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     command = ["embed", tmp_path / "in.jsonl", tmp_path / "out.parquet", *MODEL, adapter, "--keep", "n"]
     command += ["--batch-size", 2]
     ended = call(capsys, *command)
-    assert (ended.status, "row 3: n is no int64" in ended.err) == (1, True)
+    assert ended.status == 1
+    assert f"row 3: n is no {kind}" in " ".join(ended.err.split())
     assert call(capsys, *command, "--skip-bad", tmp_path / "bad.jsonl").status == 0
-    assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [1, None, 2]
+    assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [first, None, last]
 
 
 def test_a_row_that_the_model_cannot_take(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,3 +148,24 @@ def test_a_line_without_end_is_a_bad_row(adapter: Path, tmp_path: Path, capsys: 
         "raw": None,
     }
     assert read(tmp_path / "out.npy").shape == (2, 32)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "do not fit into memory: lower --max-batch-tokens"),
+        (RuntimeError("no such kernel\nmore"), "the model fails on a batch of 2 tokens: no such kernel"),
+    ],
+)
+def test_a_forward_pass_that_fails_ends_the_command_in_a_sentence(
+    error: Exception, told: str, adapter: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Encoder, "forward", fail)
+    (tmp_path / "in.txt").write_text("a")
+    ended = call(capsys, "embed", tmp_path / "in.txt", tmp_path / "out.npy", *MODEL, adapter)
+    assert ended.status == 1
+    assert told in " ".join(ended.err.split())

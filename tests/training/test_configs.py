@@ -17,6 +17,15 @@ def test_there_is_one_of_each_stage_for_each_model() -> None:
     assert {(path.parent.name, path.stem) for path in READY} == {(stage, name) for stage in STAGES for name in models}
 
 
+def test_auto_is_said_of_the_device_that_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = Mntp(out=tmp_path, data=("texts",))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert given.base_dtype == "bfloat16"
+    assert given.model_copy(update={"device": "cpu"}).base_dtype == "auto"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert given.base_dtype == "auto"
+
+
 @pytest.mark.parametrize("config", READY, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_config_builds_its_trainer(
     config: Path, base: Path, texts: Path, lines: Path, pairs: Path, tmp_path: Path

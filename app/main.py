@@ -29,7 +29,7 @@ from app.errors import (
 from app.guard import Guard
 from app.keys import Keys
 from app.routes import native, openai, ops, pages, tei
-from app.schemas.inputs import MAX_INPUTS, param_of
+from app.schemas.inputs import param_of
 from app.service import Service
 from app.settings import ModelSettings, Settings
 from app.telemetry import Metrics, Telemetry
@@ -46,7 +46,7 @@ _MESSAGES = {
     "model_attributes_type": "must be a JSON object",
     "too_short": "must not be empty",
 }
-_EMPTY = ("too_short", "blank")
+_ROWS: dict[str, type[ServiceError]] = {"too_short": EmptyError, "blank": EmptyError, "too_many": TooLargeError}
 
 
 def create_app(
@@ -193,9 +193,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
         return await _service_error(request, MalformedError("the body is no JSON", "body"))
     param = param_of(tuple(first["loc"]))
     message = _MESSAGES.get(first["type"], first["msg"])
-    row: type[ServiceError] = EmptyError if first["type"] in _EMPTY else InvalidError
-    if first.get("ctx", {}).get("max_length") == MAX_INPUTS:
-        row, message = TooLargeError, f"must have at most {MAX_INPUTS} elements, the most that max_inputs can be"
+    row = _ROWS.get(first["type"], InvalidError)
     return await _service_error(request, row(message, param or "body"))
 
 

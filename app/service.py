@@ -1,11 +1,9 @@
 """The spine: admit → tokenize → schedule → finish."""
 
 import asyncio
-import os
 import time
 from array import array
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -20,15 +18,11 @@ from app.scheduler import Scheduler
 from app.settings import Settings
 from app.sides import Embedded, Side, about_tokens, param_at, split
 from app.telemetry import Metrics, Timings
-from models import Encoder, Encoding, InputError
+from app.tokenizers import Tokenizers
+from models import Encoder, Encoding
 from models.sources import label
 
 _CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
-# Inputs tokenised at a stretch. A request of more is long: it takes turns with others such, in threads of their own, so
-# that no short one waits for them, and they leave most of the cores to the forward passes.
-_TOKENIZED_AT_ONCE = 64
-# Characters that are tokenised sooner than another thread begins.
-_FEW_CHARACTERS = 1000
 _WATCH_SECONDS = 0.25
 # What the engine thread may still take once nobody waits for it.
 _JOIN_SECONDS = 1.0
@@ -56,9 +50,7 @@ class Service:
         self._draining = False
         self.started = int(time.time())
         self.max_batch_tokens = settings.max_batch_tokens or _CPU_BATCH_TOKENS
-        self.tokenization_workers = min(4, os.cpu_count() or 1)
-        self._tokenizers = ThreadPoolExecutor(self.tokenization_workers, thread_name_prefix="tokenize")
-        self._long_tokenizers = ThreadPoolExecutor(max(1, self.tokenization_workers // 2), "tokenize-long")
+        self.tokenizers = Tokenizers()
         self._permits = settings.max_requests
         metrics.engine_up.set_function(lambda: float(self.state in (State.READY, State.DRAINING)))
         metrics.queue_tokens.set_function(lambda: self._scheduler.queue_tokens if self._scheduler else 0)
@@ -120,8 +112,7 @@ class Service:
         self.drain()
         if self._scheduler is not None:
             self._scheduler.close(_JOIN_SECONDS)
-        for threads in (self._tokenizers, self._long_tokenizers):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self.tokenizers.close()
 
     async def embed(
         self, sides: Sequence[Side], truncate: bool, timings: Timings, *, pooled: bool = True
@@ -233,20 +224,7 @@ class Service:
             self._permits += 1
 
     async def _tokenize(self, side: Side, truncate: bool) -> list[Encoding]:
-        loop = asyncio.get_running_loop()
-        long = len(side.inputs) > _TOKENIZED_AT_ONCE
-        characters = sum(len(input_.text) + len(input_.instruction) for input_ in side.inputs)
-        encodings: list[Encoding] = []
-        for start in range(0, len(side.inputs), _TOKENIZED_AT_ONCE):
-            inputs = side.inputs[start : start + _TOKENIZED_AT_ONCE]
-            try:
-                if characters <= _FEW_CHARACTERS and not long:
-                    encodings += self.encoder.tokenize(inputs)
-                else:
-                    threads = self._long_tokenizers if long else self._tokenizers
-                    encodings += await loop.run_in_executor(threads, self.encoder.tokenize, inputs)
-            except InputError as error:
-                raise InvalidError(str(error), side.param(start + error.index, error.field)) from error
+        encodings = await self.tokenizers.tokenize(self.encoder, side)
         cut = [index for index, encoding in enumerate(encodings) if encoding.truncated]
         if cut and not truncate:
             raise TooLongError(

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.prompts import Prompts
+from app.schemas.inputs import MAX_INPUTS
 from models.templates import TemplateName
 from models.types import DType, Pooling
 
@@ -97,7 +98,7 @@ class Settings(ModelSettings):
     )
     max_connections: int = Field(2048, ge=1, description="Open connections, idle ones too; beyond it they get 429")
     max_inputs: int = Field(
-        2048, ge=1, le=65_536, description="Inputs in one request, both sides of a similarity together"
+        2048, ge=1, le=MAX_INPUTS, description="Inputs in one request, both sides of a similarity together"
     )
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")

@@ -80,10 +80,8 @@ def _engines(folder: Path, device: str, options: argparse.Namespace) -> list[InP
     ]
     if available(torch.device(device)):
         engines.append(InProcess(f"{OURS} int8", "l2v", here, folder, "int8", device))
-    l2v = here.with_name("l2v")
-    if l2v.is_file():
-        command = [l2v, "serve", "--model", folder, "--dtype", options.dtype, "--port", "8471", "--device", device]
-        engines.append(Server(OURS_HTTP, command, "http://127.0.0.1:8471/v1/embeddings"))
+    if here.with_name("l2v").is_file():
+        engines.append(Server.l2v(OURS_HTTP, folder, options.dtype, device))
     for name, engine in PEERS.items():
         if (python := VENVS / name / "bin/python").is_file() and name in options.engines:
             engines.append(InProcess(name, engine, python, folder, options.dtype, device))

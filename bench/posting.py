@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import urllib3
 
-JSON = {"Content-Type": "application/json"}
+_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def post(url: str, bodies: Sequence[bytes], clients: int) -> list[Answer]:
 
         def send(content: bytes) -> Answer:
             started = time.perf_counter()
-            response = pool.request("POST", url, body=content, headers=JSON)
+            response = pool.request("POST", url, body=content, headers=_JSON)
             answer = Answer(time.perf_counter() - started, response.headers, response.data)
             if response.status != 200:
                 raise RuntimeError(f"{url} answered {response.status}")

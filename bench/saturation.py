@@ -21,13 +21,12 @@ _TEXTS, _ROUNDS = 768, 3
 
 def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    here, task, ratios = Path(sys.executable), workload("mixed", _TEXTS), []
+    task, ratios = workload("mixed", _TEXTS), []
     with tempfile.TemporaryDirectory() as checkpoints:
         folder = SHAPES["135m"].write(Path(checkpoints))
-        command = [here.with_name("l2v"), "serve", "--model", folder, "--dtype", "bfloat16", "--port", "8471"]
         with (
-            InProcess("l2v", "l2v", here, folder, "bfloat16", device) as library,
-            Server("l2v over HTTP", command, "http://127.0.0.1:8471/v1/embeddings") as server,
+            InProcess("l2v", "l2v", Path(sys.executable), folder, "bfloat16", device) as library,
+            Server.l2v("l2v over HTTP", folder, "bfloat16", device) as server,
         ):
             for _ in range(_ROUNDS):
                 inside, outside = library.run(task).seconds, server.run(task).seconds

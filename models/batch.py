@@ -1,6 +1,7 @@
 """What one forward pass takes: several encodings end to end."""
 
 from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -59,3 +60,17 @@ class Batch:
             max_seqlen=int(lengths.max()),
             pooled=pooled.to(device),
         )
+
+
+def batches(encodings: Iterable[Encoding], max_batch_tokens: int) -> Iterator[list[Encoding]]:
+    """Consecutive encodings of at most `max_batch_tokens` together; a single longer one stands alone."""
+    batch: list[Encoding] = []
+    tokens = 0
+    for encoding in encodings:
+        if batch and tokens + len(encoding) > max_batch_tokens:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(encoding)
+        tokens += len(encoding)
+    if batch:
+        yield batch

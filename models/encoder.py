@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.batch import Batch
+from models.batch import Batch, batches
 from models.int8 import Int8Linear
 from models.packing import PackedLinear
 from models.pooling import pool
@@ -118,7 +118,7 @@ class Encoder:
 
     def encode(self, inputs: Sequence[Input], max_batch_tokens: int = 4096) -> NDArray[np.float32]:
         """Tokenises and runs inputs in batches of at most `max_batch_tokens`; [n, d] float32, not normalised."""
-        rows = [row for batch in _batches(self.tokenize(inputs), max_batch_tokens) for row in self.forward(batch)]
+        rows = [row for batch in batches(self.tokenize(inputs), max_batch_tokens) for row in self.forward(batch)]
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), np.float32)
 
 
@@ -134,16 +134,3 @@ def hidden_states(model: torch.nn.Module, batch: Batch, *, causal: bool = False)
     )
     states: torch.Tensor = output.last_hidden_state[0]
     return states
-
-
-def _batches(encodings: Sequence[Encoding], max_batch_tokens: int) -> Iterator[list[Encoding]]:
-    batch: list[Encoding] = []
-    tokens = 0
-    for encoding in encodings:
-        if batch and tokens + len(encoding) > max_batch_tokens:
-            yield batch
-            batch, tokens = [], 0
-        batch.append(encoding)
-        tokens += len(encoding)
-    if batch:
-        yield batch

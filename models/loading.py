@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pickle import UnpicklingError
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -17,20 +17,17 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from models import attention, checksums
 from models.allocator import keep_memory, own_memory
+from models.chain import base_name, resolve_chain, settings_of
 from models.encoder import Encoder
 from models.errors import ModelError, SourceError, UnsupportedModelError, first_line
 from models.known import Known
 from models.packing import pack
-from models.published import STACKS
-from models.sources import Kind, Source, label, resolve
+from models.sources import Source, label
 from models.templates import TEMPLATES, TemplateName, eos_for, template_for
 from models.tokenization import Tokenization
 from models.tokenizer import read_backend, read_tokenizer
 from models.types import DType, Pooling
 from models.verify import verify, verify_int8
-
-# What the sources may say of the encoder.
-_KINDS = {"pooling_mode": str, "max_length": int, "doc_max_length": int, "skip_instruction": bool, "template": str}
 
 
 def load(
@@ -65,7 +62,7 @@ def load(
     """
     base, chain = resolve_chain(model, adapters)
     files = sum(checksums.check(source) for source in [base, *chain])
-    settings = _settings([base, *chain])
+    settings = settings_of([base, *chain])
     place = _device(device)
     config = _config(base)
     decoder = _decoder(base, config, _dtype(dtype, place))
@@ -89,8 +86,8 @@ def load(
     # Like the reference, the tokenizer of the repository that was named, where it brings one.
     tokenizer_source = next(source for source in [*chain[:1], base] if source.has_tokenizer or source is base)
     tokenizer = read_tokenizer(tokenizer_source)
-    base_name = settings.get("base") or _base_name(base, chain)
-    template = template or settings.get("template") or template_for(base_name)
+    base_id = settings.get("base") or base_name(base, chain)
+    template = template or settings.get("template") or template_for(base_id)
     pooling = pooling or settings.get("pooling_mode", "mean")
     if template not in TEMPLATES or pooling not in get_args(Pooling):
         raise ModelError(
@@ -117,7 +114,7 @@ def load(
         tokenizer=tokenizer,
         tokenization=tokenization,
         pooling=pooling,
-        base=label(base_name),
+        base=label(base_id),
         template=template,
         provenance=(base.read("l2v.json").get("sources") or [base.describe()]) + [s.describe() for s in chain],
     )
@@ -137,46 +134,6 @@ def _evidence(encoder: Encoder, files: int, base: Source, chain: list[Source]) -
         "attention: bidirectional, and blind to the other sequences of a batch",
         f"recorded vector: {known.compare(encoder) if known else 'none'}",
     )
-
-
-def resolve_chain(model: str, adapters: Sequence[str], brought_by: tuple[str, ...] = ()) -> tuple[Source, list[Source]]:
-    """The base (or export) and the adapters behind it, all as local folders."""
-    if model in brought_by:
-        raise SourceError(f"adapter {model} names itself as its base: name the base as the model instead")
-    if stack := STACKS.get(model):
-        model, adapters = stack.model, [*stack.adapters, *adapters]
-    named, behind = resolve(model), [resolve(adapter) for adapter in adapters]
-    for source in behind:
-        if source.kind is not Kind.ADAPTER:
-            raise SourceError(f"{source.name} is no adapter (no adapter_config.json): name it as the model instead")
-    if named.kind is not Kind.ADAPTER:
-        return named, behind
-    base = named.read("adapter_config.json").get("base_model_name_or_path")
-    if not base:
-        raise SourceError(f"{named.name} does not say which base model it is for: name that as the model instead")
-    base, chain = resolve_chain(base, [], (*brought_by, model))
-    return base, [*chain, named, *behind]
-
-
-def _settings(sources: list[Source]) -> dict[str, Any]:
-    """What the sources themselves say of pooling and lengths; later ones win."""
-    merged: dict[str, Any] = {}
-    for source in sources:
-        for file in ("llm2vec_config.json", "l2v.json"):
-            given = {name: value for name, value in source.read(file).items() if value is not None}
-            for name, kind in _KINDS.items():
-                if name in given and (type(given[name]) is not kind or (kind is int and given[name] < 1)):
-                    raise SourceError(f"{file} of {source.name} is damaged: {name} must be a {kind.__name__} of sense")
-            merged |= given
-    return merged
-
-
-def _base_name(base: Source, chain: list[Source]) -> str:
-    """The Hub id that the template goes by; read from the JSON, since transformers 5 drops it from its config."""
-    names = [source.read("adapter_config.json").get("base_model_name_or_path") for source in chain]
-    names += [base.read("config.json").get("_name_or_path"), base.name]
-    known: list[str] = [name for name in names if name]
-    return next((name for name in known if template_for(name) != "none"), known[0])
 
 
 def _device(name: str) -> torch.device:

@@ -23,6 +23,7 @@ LAYERS = [
     ["app.scheduler"],
     ["app.prompts"],
     ["app.settings", "app.sides"],
+    ["app.tokenizers"],
     ["app.service", "app.vectors", "app.body", "app.beside", "app.tracing"],
     ["app.files"],
     ["app.routes"],

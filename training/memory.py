@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig
 
-from models.loading import resolve_chain
+from models.chain import resolve_chain
 from training.errors import TrainingError
 from training.recipes import Contrastive, Mntp, Recipe, Supervised
 

@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from models import Encoder, load, rights
 from models.batch import Batch
+from models.chain import resolve_chain
 from models.encoder import hidden_states
-from models.loading import resolve_chain
 from models.sources import Source
 from training.errors import TrainingError
 from training.recipes import Recipe

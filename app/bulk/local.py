@@ -1,7 +1,7 @@
 """The engine of this process: the encoder itself."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -14,6 +14,7 @@ from app.bulk.rows import BadRow, Row
 from app.jobs import Vectors
 from app.vectors import finish
 from models import Encoder, Encoding, Input, InputError
+from models.batch import batches
 from models.errors import first_line
 from models.faults import Fault
 
@@ -58,7 +59,7 @@ class LocalEngine:
         vectors = np.zeros((len(rows), self._encoder.dimensions), np.float32)
         with self._model_is_free:
             start = 0
-            for pack in _packs(encodings, self._budget):
+            for pack in batches(encodings, self._budget):
                 if self._stopped.is_set():
                     raise Stopped
                 vectors[start : start + len(pack)] = self._forward(pack)
@@ -90,15 +91,3 @@ class LocalEngine:
                 return good, self._encoder.tokenize(inputs) if good else [], bad
             except InputError as error:
                 bad.append(good.pop(error.index).bad(str(error)))
-
-
-def _packs(encodings: Sequence[Encoding], budget: int) -> Iterator[list[Encoding]]:
-    """Consecutive encodings of at most `budget` tokens together."""
-    pack: list[Encoding] = []
-    for encoding in encodings:
-        if pack and sum(map(len, pack)) + len(encoding) > budget:
-            yield pack
-            pack = []
-        pack.append(encoding)
-    if pack:
-        yield pack

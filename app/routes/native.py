@@ -1,5 +1,6 @@
 """Our own API: /embed, /similarity and /prompts."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -62,7 +63,7 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
         if request.top_k is None:
             outcome = {"scores": Long(matrix, matrix.shape[1])}
         else:
-            best = await beside(matrix.size, vectors.best, matrix, request.top_k)
+            best = await asyncio.to_thread(vectors.best, matrix, request.top_k)
             outcome = {"results": Long(best, request.top_k)}
         names = [side.name for side in sides]
         return await to_json(

@@ -95,19 +95,18 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
     service.check_open()
     instruction = service.prompts.instruction(None, request.prompt_name)
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    sides = [Side("inputs", [Input(text) for text in texts])]
+    sides = [Side("inputs", [Input(text, instruction) for text in texts])]
     service.check_sizes(sides)
     # Nothing is cut here, and an answer has a hundred bytes for each token.
     if (tokens := about_tokens(sides)) > (most := service.settings.max_queue_tokens):
         raise TooLargeError(f"about {tokens} tokens, at most {most} (max_queue_tokens)", "inputs")
     full = [f"{instruction.strip()} {text}" if instruction else text for text in texts]
-    show = service.encoder.tokenization.show
 
-    def tokens_of() -> list[Long]:
-        shown = show(full, special=request.add_special_tokens)
-        return [Long([dict(zip(Token.model_fields, token, strict=True)) for token in row], 5) for row in shown]
+    def show() -> list[Long]:
+        rows = service.encoder.tokenization.show(full, special=request.add_special_tokens)
+        return [Long([dict(zip(Token.model_fields, token, strict=True)) for token in row], 5) for row in rows]
 
-    return await to_json(await asyncio.to_thread(tokens_of))
+    return await to_json(await asyncio.to_thread(show))
 
 
 @router.post("/decode", responses=_refusals)
@@ -134,7 +133,7 @@ async def info(service: ServiceDep) -> dict[str, Any]:
         "max_batch_requests": None,
         "max_client_batch_size": settings.max_inputs,
         "auto_truncate": True,
-        "tokenization_workers": service.tokenization_workers,
+        "tokenization_workers": service.tokenizers.workers,
         "version": __version__,
         "sha": None,
         "docker_label": None,

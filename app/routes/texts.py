@@ -11,10 +11,13 @@ async def texts_of(service: Service, given: Any, name: str, instruction: str, ke
     """A text, token ids, or a list of either, as inputs; raises `InvalidError` for ids that it does not have."""
     single = isinstance(given, str) or isinstance(given[0], int)
     service.check_count(1 if single else len(given), [name])
-    inputs = []
-    for index, item in enumerate([given] if single else given):
-        text = item
-        if not isinstance(item, str):
-            text = await asyncio.to_thread(service.decode, item, name if single else f"{name}[{index}]")
-        inputs.append(Input(text, instruction, keep_end))
-    return inputs
+    items = [given] if single else given
+
+    def read() -> list[Input]:
+        texts = (
+            item if isinstance(item, str) else service.decode(item, name if single else f"{name}[{index}]")
+            for index, item in enumerate(items)
+        )
+        return [Input(text, instruction, keep_end) for text in texts]
+
+    return read() if all(isinstance(item, str) for item in items) else await asyncio.to_thread(read)

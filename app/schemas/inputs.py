@@ -1,10 +1,11 @@
 """What requests bring: texts, instructions, token ids, in every form that the surfaces take."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -16,6 +17,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from models.types import Input
+
+T = TypeVar("T")
 
 # Tags of the unions below stand in pydantic's error locations; the colon keeps them apart from field names.
 _TEXT, _PAIR, _OBJECT, _IDS, _ONE, _MANY = ":text", ":pair", ":object", ":ids", ":one", ":many"
@@ -46,9 +49,19 @@ Instruction = Annotated[StrictStr, AfterValidator(_clean), _pattern(r"^[^\u0000]
 Text = Annotated[
     StrictStr, AfterValidator(_clean), AfterValidator(_filled), _pattern(r"^[^\u0000]*[^\s\u0000][^\u0000]*$")
 ]
-# The most that `max_inputs` can be. Beyond it, and behind the first error, a list is not looked at.
+# The most that `max_inputs` can be.
 MAX_INPUTS = 65_536
-Listed = Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)
+
+
+def _not_too_many(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > MAX_INPUTS:
+        counts = {"count": len(value), "most": MAX_INPUTS}
+        raise PydanticCustomError("too_many", "{count} inputs, at most {most} (max_inputs)", counts)
+    return value
+
+
+# Beyond its limit, and behind its first error, a list is not looked at.
+Listed = Annotated[list[T], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), BeforeValidator(_not_too_many)]
 PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 
 
@@ -85,8 +98,8 @@ _Item = Annotated[
     ),
 ]
 Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
-Texts = Annotated[list[Text], Listed]
-Inputs = Annotated[Annotated[_Item, Tag(_ONE)] | Annotated[list[_Item], Listed, Tag(_MANY)], Discriminator(_number)]
+Texts = Listed[Text]
+Inputs = Annotated[Annotated[_Item, Tag(_ONE)] | Annotated[Listed[_Item], Tag(_MANY)], Discriminator(_number)]
 
 
 def _text_or_ids(value: Any) -> str | None:
@@ -107,7 +120,7 @@ _TextOrIds = Annotated[
     ),
 ]
 TextsOrIds = Annotated[
-    Annotated[_TextOrIds, Tag(_ONE)] | Annotated[list[_TextOrIds], Listed, Tag(_MANY)],
+    Annotated[_TextOrIds, Tag(_ONE)] | Annotated[Listed[_TextOrIds], Tag(_MANY)],
     Discriminator(_number_of_texts),
 ]
 

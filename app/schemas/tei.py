@@ -59,7 +59,7 @@ class TokenizeRequest(TeiRequest):
 class DecodeRequest(TeiRequest):
     """Token ids to see as texts."""
 
-    ids: Ids | Annotated[list[Ids], Listed]
+    ids: Ids | Listed[Ids]
     skip_special_tokens: StrictBool = True
 
 

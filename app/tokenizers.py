@@ -1,0 +1,48 @@
+"""Where inputs become encodings: few in the event loop, more in threads, very many in threads of their own."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from app.errors import InvalidError
+from app.sides import Side
+from models import Encoder, Encoding, InputError
+
+# Inputs tokenised at a stretch. A request of more is long: it takes turns with others such, in threads of their own, so
+# that no short one waits for them, and they leave most of the cores to the forward passes.
+_AT_ONCE = 64
+# Characters that are tokenised sooner than another thread begins.
+_FEW_CHARACTERS = 1000
+
+
+class Tokenizers:
+    """The threads, and the choice between them.
+
+    Attributes:
+        workers: threads for requests that are not long.
+    """
+
+    def __init__(self) -> None:
+        self.workers = min(4, os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(self.workers, "tokenize")
+        self._long_threads = ThreadPoolExecutor(max(1, self.workers // 2), "tokenize-long")
+
+    async def tokenize(self, encoder: Encoder, side: Side) -> list[Encoding]:
+        """One encoding an input; raises `InvalidError` for one that the model cannot take."""
+        encodings: list[Encoding] = []
+        long = len(side.inputs) > _AT_ONCE
+        try:
+            if not long and sum(len(i.text) + len(i.instruction) for i in side.inputs) <= _FEW_CHARACTERS:
+                return encoder.tokenize(side.inputs)
+            threads = self._long_threads if long else self._threads
+            for start in range(0, len(side.inputs), _AT_ONCE):
+                inputs = side.inputs[start : start + _AT_ONCE]
+                encodings += await asyncio.get_running_loop().run_in_executor(threads, encoder.tokenize, inputs)
+        except InputError as error:
+            raise InvalidError(str(error), side.param(len(encodings) + error.index, error.field)) from error
+        return encodings
+
+    def close(self) -> None:
+        """Gives up what waits."""
+        for threads in (self._threads, self._long_threads):
+            threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,52 @@
+"""What a model's name stands for: a base, the adapters behind it, and what they say of the encoder."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from models.errors import SourceError
+from models.published import STACKS
+from models.sources import Kind, Source, resolve
+from models.templates import template_for
+
+# What the sources may say of the encoder.
+_KINDS = {"pooling_mode": str, "max_length": int, "doc_max_length": int, "skip_instruction": bool, "template": str}
+
+
+def resolve_chain(model: str, adapters: Sequence[str], brought_by: tuple[str, ...] = ()) -> tuple[Source, list[Source]]:
+    """The base (or export) and the adapters behind it, all as local folders."""
+    if model in brought_by:
+        raise SourceError(f"adapter {model} names itself as its base: name the base as the model instead")
+    if stack := STACKS.get(model):
+        model, adapters = stack.model, [*stack.adapters, *adapters]
+    named, behind = resolve(model), [resolve(adapter) for adapter in adapters]
+    for source in behind:
+        if source.kind is not Kind.ADAPTER:
+            raise SourceError(f"{source.name} is no adapter (no adapter_config.json): name it as the model instead")
+    if named.kind is not Kind.ADAPTER:
+        return named, behind
+    base = named.read("adapter_config.json").get("base_model_name_or_path")
+    if not base:
+        raise SourceError(f"{named.name} does not say which base model it is for: name that as the model instead")
+    base, chain = resolve_chain(base, [], (*brought_by, model))
+    return base, [*chain, named, *behind]
+
+
+def settings_of(sources: list[Source]) -> dict[str, Any]:
+    """What the sources themselves say of pooling and lengths; later ones win."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        for file in ("llm2vec_config.json", "l2v.json"):
+            given = {name: value for name, value in source.read(file).items() if value is not None}
+            for name, kind in _KINDS.items():
+                if name in given and (type(given[name]) is not kind or (kind is int and given[name] < 1)):
+                    raise SourceError(f"{file} of {source.name} is damaged: {name} must be a {kind.__name__} of sense")
+            merged |= given
+    return merged
+
+
+def base_name(base: Source, chain: list[Source]) -> str:
+    """The Hub id that the template goes by; read from the JSON, since transformers 5 drops it from its config."""
+    names = [source.read("adapter_config.json").get("base_model_name_or_path") for source in chain]
+    names += [base.read("config.json").get("_name_or_path"), base.name]
+    known: list[str] = [name for name in names if name]
+    return next((name for name in known if template_for(name) != "none"), known[0])

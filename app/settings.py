@@ -50,7 +50,7 @@ class ModelSettings(BaseSettings):
     dtype: DType = Field(
         "auto",
         description="`auto`: bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8`: products twice as "
-        "fast on CPUs with VNNI",
+        "fast on CPUs with VNNI; `fp8`: products of 8 bits on GPUs from Ada and Hopper on",
     )
     device: str = Field("auto", description="`auto`: CUDA if there is one, else the CPU; or any torch device")
     pooling: Pooling | None = Field(None, description="Where unset, what the model says, else `mean`")

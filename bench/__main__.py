@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from bench import measure, report
-from bench.engines import InProcess, Server
+from bench.engines import L2V, InProcess, Server
 from bench.floor import useful_flops
 from bench.shapes import SHAPES, Shape
 from bench.workloads import WORKLOADS, workload
-from models.int8 import available
+from models import fp8, int8
 
 VENVS = Path(".venv-bench")
 RESULTS = Path(__file__).parent / "results"
@@ -38,7 +38,7 @@ def main() -> None:
         "versions": _versions(),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "dtype": options.dtype,
-        "answer": measure.answer(),
+        "answer": measure.answer() if L2V.is_file() else None,
         "shapes": {},
     }
     with tempfile.TemporaryDirectory() as made:
@@ -78,9 +78,12 @@ def _engines(folder: Path, device: str, options: argparse.Namespace) -> list[InP
         InProcess(OURS, "l2v", here, folder, options.dtype, device),
         InProcess(f"{OURS} compiled", "l2v_compiled", here, folder, options.dtype, device),
     ]
-    if available(torch.device(device)):
+    if int8.available(torch.device(device)):
         engines.append(InProcess(f"{OURS} int8", "l2v", here, folder, "int8", device))
-    if here.with_name("l2v").is_file():
+    if fp8.available(torch.device(device)):
+        engines.append(InProcess(f"{OURS} fp8", "l2v", here, folder, "fp8", device))
+        engines.append(InProcess(f"{OURS} fp8 compiled", "l2v_compiled", here, folder, "fp8", device))
+    if L2V.is_file():
         engines.append(Server.l2v(OURS_HTTP, folder, options.dtype, device))
     for name, engine in PEERS.items():
         if (python := VENVS / name / "bin/python").is_file() and name in options.engines:

@@ -18,7 +18,8 @@ from bench.posting import body, post
 from bench.workloads import Workload
 
 _ROOT = Path(__file__).parents[1]
-_L2V = Path(sys.executable).with_name("l2v")
+# Our service, where it is installed. In process ours needs but torch and transformers.
+L2V = Path(sys.executable).with_name("l2v")
 # Infinity times itself before it is ready.
 _START_SECONDS = 1800
 # Of a request, and how many requests are on the way at once: enough to fill many batches.
@@ -100,7 +101,7 @@ class Server:
     @classmethod
     def l2v(cls, name: str, folder: Path, dtype: str, device: str) -> Self:
         """Our own, of this interpreter's environment."""
-        command = [_L2V, "serve", "--model", folder, "--dtype", dtype, "--device", device, "--port", "8471"]
+        command = [L2V, "serve", "--model", folder, "--dtype", dtype, "--device", device, "--port", "8471"]
         return cls(name, command, "http://127.0.0.1:8471/v1/embeddings")
 
     def __enter__(self) -> Self:

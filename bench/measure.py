@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from app.body import Long, to_json
-from app.vectors import finish
 from bench.engines import Engine, InProcess, Server
 from bench.posting import body, post
 from bench.workloads import Workload
@@ -49,6 +47,9 @@ def throughput(engines: Sequence[Engine], workload: Workload, rounds: int, lengt
 
 def answer(count: int = 1000, dimensions: int = 4096) -> float:
     """Seconds in which the service makes JSON of so many vectors; the least of five, as that is all its own work."""
+    from app.body import Long, to_json  # here, since engines in process need none of the service's libraries
+    from app.vectors import finish
+
     rows = np.random.default_rng(0).normal(size=(count, dimensions)).astype(np.float32)
 
     async def write() -> None:

@@ -64,7 +64,7 @@ def tables(results: dict[str, Any]) -> str:
         parts += [throughput(task, f"{shape}, {kind}") for kind, task in found["workloads"].items()]
         if found["latency"]:
             parts += [_latencies(found["latency"], shape)]
-        if "mixed" in found["workloads"]:
+        if results["answer"] and "mixed" in found["workloads"]:
             parts += [_answer(results["answer"], found["workloads"]["mixed"], shape)]
         ready = ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in found["ready"].items())
         parts += [f"Time to ready, {shape}: {ready}."]

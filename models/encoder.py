@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from models.batch import Batch, batches
+from models.fp8 import Fp8Linear
 from models.int8 import Int8Linear
 from models.packing import PackedLinear
 from models.pooling import pool
@@ -58,7 +59,9 @@ class Encoder:
 
     @property
     def dtype(self) -> str:
-        return "int8" if self._holds(Int8Linear) else str(self.model.dtype).removeprefix("torch.")
+        if self._holds(Int8Linear):
+            return "int8"
+        return "fp8" if self._holds(Fp8Linear) else str(self.model.dtype).removeprefix("torch.")
 
     @property
     def packed(self) -> bool:
@@ -72,7 +75,7 @@ class Encoder:
 
     def _weights(self) -> Iterator[torch.Tensor]:
         yield from self.model.parameters()
-        yield from (m.packed for m in self.model.modules() if isinstance(m, Int8Linear | PackedLinear))
+        yield from (m.packed for m in self.model.modules() if isinstance(m, Int8Linear | Fp8Linear | PackedLinear))
 
     def _holds(self, kind: type[torch.nn.Module]) -> bool:
         return any(isinstance(module, kind) for module in self.model.modules())

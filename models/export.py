@@ -10,6 +10,7 @@ from models import checksums, rights
 from models.encoder import Encoder
 from models.errors import ModelError
 from models.known import Known
+from models.types import ROUNDED
 
 # How far sentence-transformers' pooling can express ours.
 _SENTENCE_TRANSFORMERS_POOLING = {
@@ -44,10 +45,10 @@ def export(encoder: Encoder, out: Path) -> None:
 
     Raises:
         ModelError: if `out` exists and is not an empty folder, or cannot be written, or the weights are packed
-            or of int8.
+            or of 8 bits.
     """
-    if encoder.dtype == "int8":
-        raise ModelError("weights of int8 are made when a model is loaded: export it in another dtype")
+    if encoder.dtype in ROUNDED:
+        raise ModelError(f"weights of {encoder.dtype} are made when a model is loaded: export it in another dtype")
     if encoder.packed:
         raise ModelError("packed weights cannot be written: load the model with packed=False")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from models.errors import UnsupportedModelError
 from models.packing import replace_linears
+from models.rounding import Rounding
 
 # What the largest number of a token becomes. Beyond 127 it would wrap around, which the roundings of its factor and of
 # their product must not reach: each adds up to 1/512 in bfloat16.
@@ -30,7 +31,7 @@ class Int8Linear(torch.nn.Module):
     scale: torch.Tensor
     zero: torch.Tensor
 
-    def __init__(self, linear: torch.nn.Linear, rounding: "Rounding") -> None:
+    def __init__(self, linear: torch.nn.Linear, rounding: Rounding) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(1) / 127
@@ -43,31 +44,20 @@ class Int8Linear(torch.nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[…, in] → […, out], in the dtype of the states."""
-        rounded, step = self._rounding(states)
+        numbers, step = self._rounding(states)
         products: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            rounded, 1.0, _ZERO, self.packed, self.scale, self.zero, None, 1.0, 0, states.dtype, "none", [], ""
+            numbers, 1.0, _ZERO, self.packed, self.scale, self.zero, None, 1.0, 0, states.dtype, "none", [], ""
         )
         products.mul_(step)
         return products if self.bias is None else products.add_(self.bias)
 
 
-class Rounding:
-    """Rounds inputs of linear layers, once where several of one model take the same: queries, keys and values do."""
-
-    def __init__(self) -> None:
-        self._states: torch.Tensor | None = None
-        self._rounded: tuple[torch.Tensor, torch.Tensor]
-
-    def __call__(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[…, in] → […, in] uint8 around 128, and the step of each token, […, 1] in the states' dtype."""
-        # The tensor is held, so no other can be taken for it.
-        if states is not self._states:
-            step = (states.abs().amax(-1, keepdim=True).float() / _LARGEST).clamp_(min=1e-30)
-            rounded = (states * step.reciprocal().to(states.dtype)).round_().to(torch.int8)
-            # Adds 128: flips the sign's bit.
-            self._rounded = rounded.view(torch.uint8).bitwise_xor_(_ZERO), step.to(states.dtype)
-            self._states = states
-        return self._rounded
+def rounded(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[…, n] → […, n] uint8 around 128, and the step of each row, […, 1] in the states' dtype."""
+    step = (states.abs().amax(-1, keepdim=True).float() / _LARGEST).clamp_(min=1e-30)
+    numbers = (states * step.reciprocal().to(states.dtype)).round_().to(torch.int8)
+    # Adds 128: flips the sign's bit.
+    return numbers.view(torch.uint8).bitwise_xor_(_ZERO), step.to(states.dtype)
 
 
 def available(device: torch.device) -> bool:
@@ -83,5 +73,5 @@ def quantize(model: PreTrainedModel) -> None:
     """
     if not available(model.device):
         raise UnsupportedModelError("dtype int8 is for CPUs with VNNI or AMX: use auto")
-    rounding = Rounding()
+    rounding = Rounding(rounded)
     replace_linears(model, lambda linear: Int8Linear(linear, rounding))

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from models import attention, checksums
+from models import attention, checksums, fp8, int8
 from models.allocator import keep_memory, own_memory
 from models.chain import base_name, resolve_chain, settings_of
 from models.encoder import Encoder
@@ -27,7 +27,9 @@ from models.templates import TEMPLATES, TemplateName, eos_for, template_for
 from models.tokenization import Tokenization
 from models.tokenizer import read_backend, read_tokenizer
 from models.types import DType, Pooling
-from models.verify import verify, verify_int8
+from models.verify import verify, verify_rounding
+
+_QUANTIZE = {"int8": int8.quantize, "fp8": fp8.quantize}
 
 
 def load(
@@ -49,8 +51,8 @@ def load(
         model: a base model, an LLM2Vec repository or a merged export, as Hub id (`id` or `id@revision`), folder or
             published short name.
         adapters: sources merged in this order behind what `model` brings.
-        dtype: `auto` is bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8` rounds the weights and
-            inputs of linear layers, and leaves the rest as `auto` has it.
+        dtype: `auto` is bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8` (on CPUs)
+            and `fp8` (on CUDA) round the weights and inputs of linear layers, and leave the rest as `auto` has it.
         device: `auto` is CUDA if there is one, else the CPU; or any torch device.
         pooling, max_length, doc_max_length, skip_instruction: where None, what the sources say (`l2v.json`,
             `llm2vec_config.json`, the last adapter's first), else mean, 512, 400, True.
@@ -76,8 +78,8 @@ def load(
     decoder = _move(decoder, place)
     verify(decoder)
     rounding = []
-    if dtype == "int8":
-        rounding.append(f"int8: hidden states keep a cosine of {verify_int8(decoder):.4f}")
+    if quantize := _QUANTIZE.get(dtype):
+        rounding.append(f"{dtype}: hidden states keep a cosine of {verify_rounding(decoder, quantize, dtype):.4f}")
     elif packed:
         pack(decoder)
     if place.type == "cpu":
@@ -154,6 +156,8 @@ def _move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def _dtype(name: DType, device: torch.device) -> torch.dtype:
+    if name == "fp8":
+        return torch.bfloat16
     if name not in ("auto", "int8"):
         dtype: torch.dtype = getattr(torch, name)
         return dtype

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Pooling = Literal["mean", "weighted_mean", "eos_token", "last_token", "bos_token"]
-DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
+# Of these, what is made of the weights while a model is loaded, and can be neither saved nor trained.
+ROUNDED: tuple[DType, ...] = ("int8", "fp8")
 
 
 @dataclass(frozen=True, slots=True)

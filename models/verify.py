@@ -1,6 +1,7 @@
 """Probes that a loaded model does what it claims: finite, bidirectional, and blind to its batch-mates."""
 
 from array import array
+from collections.abc import Callable
 
 import torch
 from transformers import PreTrainedModel
@@ -8,8 +9,7 @@ from transformers import PreTrainedModel
 from models.batch import Batch
 from models.encoder import hidden_states
 from models.errors import ModelError, UnsupportedModelError, first_line
-from models.int8 import quantize
-from models.types import Encoding
+from models.types import DType, Encoding
 
 _LENGTH = 16
 # Least cosine of a token's hidden state before and after rounding to 8 bits.
@@ -54,14 +54,14 @@ def verify(model: PreTrainedModel) -> None:
 
 
 @torch.inference_mode()
-def verify_int8(model: PreTrainedModel) -> float:
-    """Quantises a verified model, and looks how far that moves what it computes.
+def verify_rounding(model: PreTrainedModel, quantize: Callable[[PreTrainedModel], None], dtype: DType) -> float:
+    """Quantises a verified model to `dtype`, and looks how far that moves what it computes.
 
     Returns:
         The least cosine of a token's hidden state before and after.
 
     Raises:
-        UnsupportedModelError: if the device is not made for int8, or the model does not bear it.
+        UnsupportedModelError: if the device is not made for that dtype, or the model does not bear it.
     """
     sequence, _ = _probes(model)
     before = _run(model, [sequence])
@@ -69,7 +69,7 @@ def verify_int8(model: PreTrainedModel) -> float:
     cosine = float(torch.cosine_similarity(before, _run(model, [sequence])).min())
     if not cosine >= _CLOSE:
         raise UnsupportedModelError(
-            f"int8 changes what {type(model).__name__} computes (cosine {cosine:.4f}, at least {_CLOSE}): "
+            f"{dtype} changes what {type(model).__name__} computes (cosine {cosine:.4f}, at least {_CLOSE}): "
             "use another dtype"
         )
     return cosine

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettingsSource, YamlConfigSettingsSource
 
 from app.settings import ModelSettings, Names
-from models.types import DType
+from models.types import ROUNDED, DType
 from training.errors import TrainingError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -57,8 +57,8 @@ class Recipe(ModelSettings):
     @field_validator("dtype")
     @classmethod
     def _can_be_trained(cls, value: DType) -> DType:
-        if value == "int8":
-            raise ValueError("int8 is for serving: train in another dtype")
+        if value in ROUNDED:
+            raise ValueError(f"{value} is for serving: train in another dtype")
         return value
 
     @model_validator(mode="after")

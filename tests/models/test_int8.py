@@ -10,7 +10,8 @@ from models import Input, UnsupportedModelError, load
 from models.compilation import compile_layers
 from models.errors import ModelError
 from models.export import export
-from models.int8 import Int8Linear, Rounding, available
+from models.int8 import Int8Linear, available, rounded
+from models.rounding import Rounding
 from tests import tiny
 from tests.models.test_attention import cosines
 
@@ -30,7 +31,7 @@ def test_a_layer_gives_the_product_of_what_it_rounds(inner: int, outer: int, dty
     states[7], states[8] = states[7].sign() * 1.73, 0
     states = states.to(dtype)[None]
     with torch.inference_mode():
-        expected, given = linear(states).double(), Int8Linear(linear, Rounding())(states)
+        expected, given = linear(states).double(), Int8Linear(linear, Rounding(rounded))(states)
     assert given.dtype == dtype
     assert given.shape == expected.shape
     error = (given.double() - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)
@@ -40,7 +41,7 @@ def test_a_layer_gives_the_product_of_what_it_rounds(inner: int, outer: int, dty
 def test_layers_share_what_they_round_only_where_their_input_is_the_same() -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(16, 16, bias=False)
-    rounding = Rounding()
+    rounding = Rounding(rounded)
     first, second = Int8Linear(linear, rounding), Int8Linear(linear, rounding)
     with torch.inference_mode():
         states, others = torch.randn(2, 4, 16)
@@ -53,18 +54,18 @@ def test_nan_and_infinity_are_not_rounded_away() -> None:
     states = torch.ones(3, 8)
     states[0, 2], states[1, 2] = torch.nan, torch.inf
     with torch.inference_mode():
-        given = Int8Linear(torch.nn.Linear(8, 8), Rounding())(states)
+        given = Int8Linear(torch.nn.Linear(8, 8), Rounding(rounded))(states)
     assert given.isfinite().all(-1).tolist() == [False, False, True]
 
 
 def test_vectors_are_close_to_those_of_float32() -> None:
-    exact, rounded = load("demo", dtype="float32"), load("demo", dtype="int8")
-    assert cosines(rounded.encode(INPUTS), exact.encode(INPUTS)).min() >= 0.995
-    assert rounded.dtype == "int8"
-    assert rounded.describe() == exact.describe()
+    exact, given = load("demo", dtype="float32"), load("demo", dtype="int8")
+    assert cosines(given.encode(INPUTS), exact.encode(INPUTS)).min() >= 0.995
+    assert given.dtype == "int8"
+    assert given.describe() == exact.describe()
     # The embeddings, which are half of it, stay as they are.
-    assert rounded.weight_bytes < 0.4 * exact.weight_bytes
-    assert any(line.startswith("int8: ") for line in rounded.evidence)
+    assert given.weight_bytes < 0.4 * exact.weight_bytes
+    assert any(line.startswith("int8: ") for line in given.evidence)
 
 
 def test_a_model_that_does_not_bear_it_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Linear layers of 8-bit floating point: what they compute, told on the CPU by torch's reference of their product."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import Encoder, Input, UnsupportedModelError, fp8, load
+from models.compilation import compile_layers
+from models.errors import ModelError
+from models.export import export
+from models.fp8 import Fp8Linear, rounded
+from models.rounding import Rounding
+from tests import tiny
+from tests.models.test_attention import cosines
+from tests.models.test_compilation import stance  # noqa: F401 - a fixture that is used by itself
+from tests.programs import program
+
+INPUTS = [Input(f"text {i} " + "of some words " * (i * 5 % 30), "Find it:" * (i % 2)) for i in range(40)]
+
+# Least cosine, of a model 256 wide and texts of few tokens: wider ones average more roundings.
+LEAST = 0.99
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes this CPU for a device that has such products."""
+    monkeypatch.setattr(fp8, "available", lambda device: True)
+
+
+@pytest.fixture
+def demo(here: None) -> Encoder:
+    return load("demo", dtype="fp8", device="cpu")
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_gives_the_product_of_what_it_rounds(*, bias: bool) -> None:
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(256, 48, bias=bias, dtype=torch.bfloat16)
+    # Tokens of very different sizes; of one size throughout, where each number is the largest; and of nothing.
+    states = torch.randn(9, 256) * torch.logspace(-3, 3, 9)[:, None]
+    states[7], states[8] = states[7].sign() * 1.73, 0
+    states = states.to(torch.bfloat16)[None]
+    with torch.inference_mode():
+        expected, given = linear(states).double(), Fp8Linear(linear, Rounding(rounded))(states)
+    assert given.dtype == torch.bfloat16
+    assert given.shape == expected.shape
+    error = (given.double() - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)
+    assert error.max() < 0.05
+
+
+def test_no_number_is_rounded_to_nan_and_none_of_nan_or_infinity_is_rounded_away() -> None:
+    torch.manual_seed(0)
+    states = torch.randn(4096, 32).to(torch.bfloat16) * torch.logspace(-20, 20, 4096)[:, None].to(torch.bfloat16)
+    numbers, step = rounded(states)
+    assert numbers.float().isfinite().all()
+    largest = (numbers.float() * step).abs().amax(-1) / states.float().abs().amax(-1)
+    assert (largest - 1).abs().max() < 0.04
+    states[0, 2], states[1, 2] = torch.nan, torch.inf
+    linear = torch.nn.Linear(32, 16, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        given = Fp8Linear(linear, Rounding(rounded))(states[:3])
+    assert given.isfinite().all(-1).tolist() == [False, False, True]
+
+
+@pytest.fixture
+def exact() -> Encoder:
+    return load("demo", dtype="float32", device="cpu")
+
+
+def test_vectors_are_close_to_those_of_float32_alone_and_in_a_batch(demo: Encoder, exact: Encoder) -> None:
+    expected = exact.encode(INPUTS)
+    assert cosines(demo.encode(INPUTS), expected).min() >= LEAST
+    assert cosines(np.concatenate([demo.encode([input_]) for input_ in INPUTS]), expected).min() >= LEAST
+    assert demo.dtype == "fp8"
+    assert demo.describe() == exact.describe()
+    assert demo.weight_bytes < 0.4 * exact.weight_bytes
+    assert any(line.startswith("fp8: ") for line in demo.evidence)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_layers_are_as_close(demo: Encoder, exact: Encoder) -> None:
+    program("g++", "g++")
+    compile_layers(demo)
+    assert cosines(demo.encode(INPUTS), exact.encode(INPUTS)).min() >= LEAST
+
+
+def test_weights_of_eight_bits_are_not_exported(demo: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="another dtype"):
+        export(demo, tmp_path / "out")
+
+
+def test_a_layer_of_other_sides_is_named(here: None, tmp_path: Path) -> None:
+    folder = tiny.make_base(tmp_path, intermediate_size=40)
+    with pytest.raises(UnsupportedModelError, match=r"multiples of 16, and .*gate_proj is of \[40, "):
+        load(str(folder), dtype="fp8", device="cpu")
+
+
+def test_a_device_without_such_products_is_refused() -> None:
+    command = [sys.executable, "-m", "app.cli", "check", "--dtype", "fp8", "--device", "cpu"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "dtype fp8 is for GPUs from Ada or Hopper on: use auto" in done.stderr

@@ -9,6 +9,7 @@ client to take an answer. Here each has an end:
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from app.errors import OverloadedError
@@ -21,14 +22,23 @@ class Connection(Protocol):
     """Closes itself where the client does not do its part.
 
     Args:
+        refused: called where this one is refused for their number.
         max_connections: of the server, this one among them.
         idle_timeout: seconds for a request's head.
         answer_timeout: seconds for an answer to be taken.
         uvicorn: what uvicorn gives its connections.
     """
 
-    def __init__(self, max_connections: int, idle_timeout: float, answer_timeout: float, **uvicorn: Any) -> None:
+    def __init__(
+        self,
+        refused: Callable[[], None],
+        max_connections: int,
+        idle_timeout: float,
+        answer_timeout: float,
+        **uvicorn: Any,
+    ) -> None:
         super().__init__(**uvicorn)
+        self._refused = refused
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
         self._answer_timeout = answer_timeout
@@ -43,6 +53,7 @@ class Connection(Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._max_connections:
+            self._refused()
             self.refuse(
                 OverloadedError(f"{self._max_connections} connections are open (max_connections)", _RETRY_SECONDS)
             )

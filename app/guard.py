@@ -2,13 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import DeadlineError, MediaTypeError, ServiceError, TooLargeError, answer
+from app.errors import DeadlineError, MediaTypeError, OverloadedError, ServiceError, TooLargeError, answer
 from app.keys import Keys
+from app.telemetry import Metrics
+
+_RETRY_SECONDS = 1
+# How long the rest of a refused body is still taken.
+_REST_SECONDS = 10.0
 
 
 class Guard:
@@ -16,14 +21,16 @@ class Guard:
 
     Holds a request to its deadline, from its head to the beginning of its answer. What is posted needs a permit from
     when its body is there: who is slow to send it, or to take the answer, holds none meanwhile, and what is too much
-    is refused before it is parsed.
+    is refused before it is parsed. What all bodies take together is bounded from their first byte.
 
     Args:
         app: what comes behind.
         keys: any of which opens the API; none: open.
         max_body_bytes: the largest body.
+        max_total_body_bytes: of all requests whose answer has not begun.
         timeout: seconds of the deadline.
         admit: gives a permit, or raises `ServiceError`.
+        metrics: where refusals are counted.
     """
 
     def __init__(
@@ -31,78 +38,110 @@ class Guard:
         app: ASGIApp,
         keys: Keys,
         max_body_bytes: int,
+        max_total_body_bytes: int,
         timeout: float,
         admit: Callable[[], AbstractContextManager[None]],
+        metrics: Metrics,
     ) -> None:
         self._app = app
         self._keys = keys
         self._max_body_bytes = max_body_bytes
+        self._max_total_body_bytes = max_total_body_bytes
+        self._total_body_bytes = 0
         self._timeout = timeout
         self._admit = admit
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body, deadline = None, asyncio.timeout(self._timeout)
+        deadline = asyncio.timeout(self._timeout)
         outgoing = _Outgoing(send, deadline)
+        outgoing.held.callback(self._forget, outgoing)
+        refusal: ServiceError | None = None
         try:
             headers = Headers(scope=scope)
             self._keys.check(scope["path"], headers)
             if scope["method"] == "POST":
                 _check_media_type(headers)
             async with deadline:
-                body = await self._read(headers, receive)
+                body = await self._read(headers, receive, outgoing)
                 if body is None:
                     return
                 if scope["method"] == "POST":
-                    outgoing.permit.enter_context(self._admit())
+                    outgoing.held.enter_context(self._admit())
                 await _serve_while_connected(self._app, scope, body, receive, outgoing)
         except ServiceError as error:
-            await outgoing.refuse(error, scope, receive, body is not None)
+            refusal = error.with_traceback(None)  # whose frames hold the body
         except TimeoutError:
             if not deadline.expired():
                 raise
-            await outgoing.refuse(self._too_late(body), scope, receive, body is not None)
+            refusal = self._too_late(outgoing)
         finally:
-            outgoing.permit.close()
+            outgoing.held.close()
+        if refusal and not outgoing.begun:
+            await outgoing.refuse(refusal, scope["path"], receive)
 
-    def _too_late(self, body: bytes | None) -> DeadlineError:
-        if body is None:
+    def _too_late(self, outgoing: "_Outgoing") -> DeadlineError:
+        if not outgoing.read:
             return DeadlineError(f"the body took more than {self._timeout:g} s to arrive (request_timeout)", "body")
         return DeadlineError(f"the request took more than {self._timeout:g} s (request_timeout)")
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+    async def _read(self, headers: Headers, receive: Receive, outgoing: "_Outgoing") -> bytes | None:
         """The whole body; None if the client left before its end."""
         announced = headers.get("content-length", "")
         if announced.isdecimal():
             self._check_size(int(announced))
-        chunks, size = [], 0
+        body = bytearray()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            self._check_size(size)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+            chunk = message.get("body", b"")
+            outgoing.read = not message.get("more_body", False)
+            self._check_size(len(body) + len(chunk))
+            self._check_room(len(chunk))
+            self._total_body_bytes += len(chunk)
+            outgoing.body_bytes += len(chunk)
+            body += chunk
+            if outgoing.read:
+                return bytes(body)
 
     def _check_size(self, size: int) -> None:
         if size > self._max_body_bytes:
             raise TooLargeError(f"the body is larger than {self._max_body_bytes} bytes (max_body_bytes)", "body")
 
+    def _check_room(self, size: int) -> None:
+        if self._total_body_bytes + size > self._max_total_body_bytes:
+            self._metrics.rejected.labels("bodies").inc()
+            raise OverloadedError(
+                f"the bodies of all requests are larger than {self._max_total_body_bytes} bytes (max_total_body_bytes)",
+                _RETRY_SECONDS,
+            )
+
+    def _forget(self, outgoing: "_Outgoing") -> None:
+        self._total_body_bytes -= outgoing.body_bytes
+
 
 class _Outgoing:
-    """The answer on its way. Its beginning gives the permit back and ends the deadline.
+    """The answer on its way. Its beginning gives back what the request holds, and ends the deadline.
 
     From there on, how long the client takes is the connection's concern.
+
+    Attributes:
+        held: the permit, and the room of the body.
+        body_bytes: that room.
+        read: whether the body has been, to its end.
+        begun: whether the answer has.
     """
 
     def __init__(self, send: Send, deadline: asyncio.Timeout) -> None:
         self._send = send
         self._deadline = deadline
-        self.permit = ExitStack()
+        self.held = ExitStack()
+        self.body_bytes = 0
+        self.read = False
         self.begun = False
 
     async def __call__(self, message: Message) -> None:
@@ -110,17 +149,28 @@ class _Outgoing:
             if self._deadline.expired():
                 return  # too late by a moment: the client is being told so
             self.begun = True
-            self.permit.close()
+            self.held.close()
             self._deadline.reschedule(None)
         await self._send(message)
 
-    async def refuse(self, error: ServiceError, scope: Scope, receive: Receive, read: bool) -> None:
-        """Tells the client of an error, unless its answer has begun; `read`: whether its body has been."""
-        if not read:
-            # The rest of the body is not read, so the connection cannot serve another request.
+    async def refuse(self, error: ServiceError, path: str, receive: Receive) -> None:
+        """Tells the client of an error.
+
+        Many clients look for an answer only when they have sent all, and would find the connection reset if it were
+        closed before. So what is left of the body is taken, for a while, and thrown away.
+        """
+        if not self.read:
             error.headers["Connection"] = "close"
-        if not self.begun:
-            await answer(error, scope["path"])(scope, receive, self._send)
+        response = answer(error, path)
+        headers = response.raw_headers
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await self._send({"type": "http.response.body", "body": response.body, "more_body": not self.read})
+        if not self.read:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REST_SECONDS):
+                    while (await receive()).get("more_body", False):
+                        pass
+            await self._send({"type": "http.response.body"})
 
 
 def _check_media_type(headers: Headers) -> None:

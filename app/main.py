@@ -102,8 +102,10 @@ def create_app(
         Guard,
         keys=keys,
         max_body_bytes=settings.max_body_bytes,
+        max_total_body_bytes=settings.max_total_body_bytes,
         timeout=settings.request_timeout,
         admit=service.admit,
+        metrics=metrics,
     )
     if settings.cors_origins:
         app.add_middleware(

@@ -102,6 +102,9 @@ class Settings(ModelSettings):
     )
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
+    max_total_body_bytes: int = Field(
+        536_870_912, ge=1, description="Size of all bodies that are not being answered yet; beyond it requests get 429"
+    )
     max_header_bytes: int = Field(
         32_768, ge=1024, description="Size of a request's path and headers, 32 bytes added for each header"
     )
@@ -148,6 +151,12 @@ class Settings(ModelSettings):
         if not (found := tuple(line.strip() for line in lines if line.strip())):
             raise ValueError(f"{self.api_keys_file} holds no key, and so would leave the service open")
         return given + found
+
+    @model_validator(mode="after")
+    def _a_body_has_room(self) -> "Settings":
+        if self.max_total_body_bytes < self.max_body_bytes:
+            raise ValueError("max_total_body_bytes must be at least max_body_bytes")
+        return self
 
     @model_validator(mode="after")
     def _keys_can_be_read(self) -> "Settings":

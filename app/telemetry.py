@@ -100,7 +100,7 @@ class Metrics:
         self.memory = Gauge("l2v_device_memory_bytes", "Memory of the device.", ["kind"], registry=registry)
 
         # From the start at 0, so that rates have something to rise from.
-        for reason in ("queue", "requests"):
+        for reason in ("queue", "requests", "bodies", "connections"):
             self.rejected.labels(reason)
         for outcome in ("ok", "not_finite", "error", "out_of_memory", "device_lost"):
             self.batches.labels(outcome)

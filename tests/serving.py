@@ -65,7 +65,12 @@ class LocalServer:
         self.service = self.app.state.service
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self.app, host="127.0.0.1", port=free_port(), log_config=None, access_log=False, http=protocol(made)
+                self.app,
+                host="127.0.0.1",
+                port=free_port(),
+                log_config=None,
+                access_log=False,
+                http=protocol(made, self.service.metrics),
             )
         )
         self._thread = threading.Thread(target=self._server.run)

@@ -17,6 +17,7 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.service import Service
+    from app.telemetry import Metrics
 
 # How long it goes on listening after the last answer: clients and load balancers meet a 503, not a closed port.
 LINGER_SECONDS = 0.5
@@ -59,7 +60,7 @@ class Serve(Settings):
             log_config=None,
             access_log=False,
             server_header=False,
-            http=protocol(self),
+            http=protocol(self, app.state.service.metrics),
             timeout_keep_alive=math.ceil(self.idle_timeout),
             ws="none",  # a handshake would be logged with its path and its key
             timeout_graceful_shutdown=1,  # the server below has waited already
@@ -74,10 +75,11 @@ class Serve(Settings):
         _end(f"l2v: {failures[0]}" if failures else "")
 
 
-def protocol(settings: Settings) -> Any:
+def protocol(settings: Settings, metrics: "Metrics") -> Any:
     """What uvicorn makes of each connection."""
     return partial(
         Connection,
+        metrics.rejected.labels("connections").inc,
         settings.max_connections,
         settings.idle_timeout,
         settings.request_timeout,

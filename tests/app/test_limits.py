@@ -1,7 +1,10 @@
 """Each limit by its default, its place in the docs and its refusal, which names it; what is within it is taken."""
 
 import json
+import re
 import socket
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -38,6 +41,7 @@ OTHERS = {
     "max_queue_tokens": "",
     "max_requests": "",
     "max_connections": "",
+    "max_total_body_bytes": "",
     "request_timeout": "",
     "engine_timeout": "tests/app/test_scheduler.py",
     "drain_timeout": "tests/e2e/test_lifecycle.py",
@@ -187,6 +191,56 @@ def test_work_and_uploads_that_take_too_long_are_given_up_by_the_name_of_the_lim
     assert "request_timeout" in json.loads(upload.partition(b"\r\n\r\n")[2])["error"]["message"]
 
 
+def test_bodies_take_no_more_room_together_than_they_may(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_body_bytes=1000, max_total_body_bytes=1500) as server, ExitStack() as stack:
+        # What has been answered, however, takes none any more.
+        for body, status in [
+            ({"inputs": "a" * 900}, 200),
+            ({"inputs": 5 * [900 * "a"]}, 413),
+            ({"odd": "a" * 900}, 422),
+        ] * 3:
+            assert server.client.post("/embed", json=body).status_code == status
+        address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+        slow = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(2)]
+        head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
+        for connection in slow:
+            connection.sendall(head + b'{"inputs": "' + b"a" * 700)
+
+        def send() -> httpx.Response:
+            return server.client.post("/embed", json={"inputs": "a" * 200})
+
+        wait_for(lambda: send().status_code == 429)
+        refused = send()
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert "max_total_body_bytes" in refused.json()["error"]["message"]
+        assert server.embed("a")["embeddings"], "what there is room for is served"
+        assert re.search(r'l2v_rejected_total\{reason="bodies"\} [2-9]', server.client.get("/metrics").text)
+        slow[0].close()
+        wait_for(lambda: send().status_code == 200)
+        slow[1].sendall(b"a" * (900 - 700 - 14) + b'"}')
+        assert slow[1].recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("refused_by", ["size", "key"])
+def test_who_sends_all_before_reading_is_told_too(refused_by: str, encoder: Encoder) -> None:
+    """As `urllib` does, which fails on a connection that is closed meanwhile."""
+    settings: dict[str, Any] = {"size": {"max_body_bytes": 1000}, "key": {"api_keys": "secret"}}[refused_by]
+    body = json.dumps({"inputs": "a" * 10_000_000}).encode()
+    with LocalServer(encoder, **settings) as server:
+        request = urllib.request.Request(f"{server.url}/embed", body, {"Content-Type": "application/json"})  # noqa: S310
+        for _ in range(3):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(request)  # noqa: S310
+            with refused.value as answer:
+                assert answer.code == {"size": 413, "key": 401}[refused_by]
+                assert answer.headers["Connection"] == "close"
+
+
+def test_a_body_that_may_come_has_room() -> None:
+    with pytest.raises(ValidationError, match="max_total_body_bytes must be at least max_body_bytes"):
+        Settings(max_body_bytes=100, max_total_body_bytes=99)
+
+
 def test_connections_beyond_their_limit_are_told_so(encoder: Encoder) -> None:
     with LocalServer(encoder, max_connections=3) as server, ExitStack() as stack:
         address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
@@ -196,6 +250,7 @@ def test_connections_beyond_their_limit_are_told_so(encoder: Encoder) -> None:
         refused = httpx.get(f"{server.url}/health")
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
         assert "max_connections" in refused.json()["error"]["message"]
+        assert 'l2v_rejected_total{reason="connections"} 1.0' in server.client.get("/metrics").text
         assert server.embed("a")["embeddings"], "those that are open go on"
         first.close()
         wait_for(lambda: server.connections < 3)

@@ -27,7 +27,7 @@ class Guard:
         app: what comes behind.
         keys: any of which opens the API; none: open.
         max_body_bytes: the largest body.
-        max_total_body_bytes: of all requests whose answer has not begun.
+        max_total_body_bytes: of the bodies of all requests together, until each is answered.
         timeout: seconds of the deadline.
         admit: gives a permit, or raises `ServiceError`.
         metrics: where refusals are counted.
@@ -58,7 +58,7 @@ class Guard:
             return
         deadline = asyncio.timeout(self._timeout)
         outgoing = _Outgoing(send, deadline)
-        outgoing.held.callback(self._forget, outgoing)
+        outgoing.room.callback(self._forget, outgoing)
         refusal: ServiceError | None = None
         try:
             headers = Headers(scope=scope)
@@ -70,7 +70,7 @@ class Guard:
                 if body is None:
                     return
                 if scope["method"] == "POST":
-                    outgoing.held.enter_context(self._admit())
+                    outgoing.permit.enter_context(self._admit())
                 await _serve_while_connected(self._app, scope, body, receive, outgoing)
         except ServiceError as error:
             refusal = error.with_traceback(None)  # whose frames hold the body
@@ -79,7 +79,8 @@ class Guard:
                 raise
             refusal = self._too_late(outgoing)
         finally:
-            outgoing.held.close()
+            outgoing.permit.close()
+            outgoing.room.close()
         if refusal and not outgoing.begun:
             await outgoing.refuse(refusal, scope["path"], receive)
 
@@ -125,13 +126,14 @@ class Guard:
 
 
 class _Outgoing:
-    """The answer on its way. Its beginning gives back what the request holds, and ends the deadline.
+    """The answer on its way. Its beginning gives the permit back and ends the deadline.
 
     From there on, how long the client takes is the connection's concern.
 
     Attributes:
-        held: the permit, and the room of the body.
-        body_bytes: that room.
+        permit: what the request holds of the service, until its answer begins.
+        room: what its body takes, until its answer ends.
+        body_bytes: that many.
         read: whether the body has been, to its end.
         begun: whether the answer has.
     """
@@ -139,7 +141,8 @@ class _Outgoing:
     def __init__(self, send: Send, deadline: asyncio.Timeout) -> None:
         self._send = send
         self._deadline = deadline
-        self.held = ExitStack()
+        self.permit = ExitStack()
+        self.room = ExitStack()
         self.body_bytes = 0
         self.read = False
         self.begun = False
@@ -149,8 +152,10 @@ class _Outgoing:
             if self._deadline.expired():
                 return  # too late by a moment: the client is being told so
             self.begun = True
-            self.held.close()
+            self.permit.close()
             self._deadline.reschedule(None)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.room.close()  # before the client can send its next request
         await self._send(message)
 
     async def refuse(self, error: ServiceError, path: str, receive: Receive) -> None:

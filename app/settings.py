@@ -103,7 +103,7 @@ class Settings(ModelSettings):
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
     max_total_body_bytes: int = Field(
-        536_870_912, ge=1, description="Size of all bodies that are not being answered yet; beyond it requests get 429"
+        536_870_912, ge=1, description="Size of the bodies of all requests together; beyond it they get 429"
     )
     max_header_bytes: int = Field(
         32_768, ge=1024, description="Size of a request's path and headers, 32 bytes added for each header"

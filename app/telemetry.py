@@ -134,39 +134,26 @@ class Telemetry:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, timings, status = _request_id(Headers(scope=scope)), Timings(), _CLIENT_CLOSED
+        request_id, timings = _request_id(Headers(scope=scope)), Timings()
+        outgoing = _Outgoing(send, request_id, timings)
         started = time.perf_counter()
         scope.setdefault("state", {})["timings"] = timings
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                if timings:
-                    headers["Server-Timing"] = timings.header()
-            await send(message)
-
         self._metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, receive, outgoing)
         except asyncio.CancelledError:
             # The server gives up what is left at the end of draining.
-            if status == _CLIENT_CLOSED:
-                response = answer(UnavailableError("the service is shutting down"), scope["path"])
-                await response(scope, receive, send_with_headers)
+            if outgoing.status == _CLIENT_CLOSED:
+                await answer(UnavailableError("the service is shutting down"), scope["path"])(scope, receive, outgoing)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # a panic of the tokenizers library is no Exception
             _log_bug(error, request_id)
-            if status == _CLIENT_CLOSED:
-                response = answer(InternalError(f"request {request_id}"), scope["path"])
-                await response(scope, receive, send_with_headers)
+            if outgoing.status == _CLIENT_CLOSED:
+                await answer(InternalError(f"request {request_id}"), scope["path"])(scope, receive, outgoing)
         finally:
             self._metrics.in_flight.dec()
-            self._record(scope, request_id, status, timings, time.perf_counter() - started)
+            self._record(scope, request_id, outgoing.status, timings, (outgoing.ended or time.perf_counter()) - started)
 
     def _record(self, scope: Scope, request_id: str, status: int, timings: Timings, seconds: float) -> None:
         route = scope["path"] if scope["path"] in self._paths else "other"
@@ -182,6 +169,34 @@ class Telemetry:
             "request",
             extra={"request_id": request_id, "route": route, "status": status, "ms": round(1000 * seconds, 2)} | stages,
         )
+
+
+class _Outgoing:
+    """The answer on its way, with the headers that every answer has.
+
+    Attributes:
+        status: of the answer; before it, that of a client that left without one.
+        ended: when the last of its body was sent; 0 before.
+    """
+
+    def __init__(self, send: Send, request_id: str, timings: Timings) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._timings = timings
+        self.status = _CLIENT_CLOSED
+        self.ended = 0.0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            if self._timings:
+                headers["Server-Timing"] = self._timings.header()
+        await self._send(message)
+        if message.get("body"):
+            self.ended = time.perf_counter()
 
 
 def _request_id(headers: Headers) -> str:

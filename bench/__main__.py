@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,30 +46,46 @@ def main() -> None:
         checkpoints = options.checkpoints or Path(made)
         checkpoints.mkdir(parents=True, exist_ok=True)
         for name in options.shapes:
-            results["shapes"][name] = _shape(SHAPES[name], checkpoints, device, options)
-            # A run that is cut off leaves what it has.
-            report.write(results, RESULTS, options.name or device)
+            for found in _measured(SHAPES[name], checkpoints, device, options):
+                # A run that is cut off leaves what it has.
+                results["shapes"][name] = found
+                report.write(results, RESULTS, options.name or device)
 
 
-def _shape(shape: Shape, checkpoints: Path, device: str, options: argparse.Namespace) -> dict[str, Any]:
+def _measured(shape: Shape, checkpoints: Path, device: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What is known of a shape, more of it each time."""
     folder = shape.write(checkpoints)
     found: dict[str, Any] = {"workloads": {}, "latency": {}}
     with ExitStack() as stack:
-        engines = [stack.enter_context(engine) for engine in _engines(folder, device, options)]
+        engines = _started(_engines(folder, device, options), stack)
         found["ready"] = {engine.name: engine.ready_seconds for engine in engines}
         for kind in options.workloads:
-            task = workload(kind, max(8, shape.texts[kind] // options.divisor))
+            task = workload(kind, options.texts or max(8, shape.texts[kind] // options.divisor))
             lengths = shape.lengths(folder, task)
             found["workloads"][kind] = measure.throughput(engines, task, options.rounds, lengths) | {
                 "flops": useful_flops(shape.config, lengths)
             }
             print(report.throughput(found["workloads"][kind], f"{shape.name} {kind}"), flush=True)
+            yield found
         queries = workload("queries", 64)
         for server in (engine for engine in engines if isinstance(engine, Server)):
             found["latency"][server.name] = {
                 clients: measure.latency(server, queries, clients, options.requests * clients) for clients in _CLIENTS
             }
-    return found
+            yield found
+
+
+def _started(engines: Sequence[InProcess | Server], stack: ExitStack) -> list[InProcess | Server]:
+    """Those that start; the first must, as the others are compared with it."""
+    started: list[InProcess | Server] = []
+    for engine in engines:
+        try:
+            started.append(stack.enter_context(engine))
+        except RuntimeError as error:
+            if engine is engines[0]:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+    return started
 
 
 def _engines(folder: Path, device: str, options: argparse.Namespace) -> list[InProcess | Server]:
@@ -107,6 +124,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=40, help="of each client, for the latency")
     parser.add_argument("--divisor", type=int, default=1, help="take so many times fewer texts")
+    parser.add_argument("--texts", type=int, help="of each workload, in place of the shape's number of them")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--checkpoints", type=Path, help="folder that keeps the checkpoints")
     parser.add_argument("--name", help="of the results; cpu or cuda if unset")

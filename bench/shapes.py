@@ -35,25 +35,33 @@ class Shape:
 
     def write(self, folder: Path) -> Path:
         """The merged export of such a decoder, in bfloat16, which all engines read; what is there already stays."""
-        export_folder = folder / self.name
-        if export_folder.is_dir():
-            return export_folder
+        made = folder / self.name
+        if made.is_dir():
+            return made
         torch.manual_seed(0)
-        with tempfile.TemporaryDirectory(dir=folder) as base:
-            AutoModel.from_config(self.config, dtype=torch.bfloat16).save_pretrained(base)
+        with tempfile.TemporaryDirectory(dir=folder) as part:
+            base, export_folder = Path(part) / "base", Path(part) / "export"
+            # Billions of random numbers take a CPU minutes.
+            with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+                AutoModel.from_config(self.config, dtype=torch.bfloat16).save_pretrained(base)
+            torch.cuda.empty_cache()
             for name in _TOKENIZER_FILES:
-                shutil.copyfile(_TOKENIZER / name, Path(base) / name)
+                shutil.copyfile(_TOKENIZER / name, base / name)
             # Rows of 512 tokens are to be served as such.
-            export(load(base, dtype="bfloat16", device="cpu", doc_max_length=512, packed=False), export_folder)
-        # As transformers 4 and tokenizers 0.19 read them: a class they know, no types of tokens, merges as strings.
+            export(load(str(base), dtype="bfloat16", device="cpu", doc_max_length=512, packed=False), export_folder)
+            self._for_old_libraries(export_folder)
+            return export_folder.rename(made)
+
+    def _for_old_libraries(self, folder: Path) -> None:
+        """The tokenizer as transformers 4 and tokenizers 0.19 read it."""
+        # A class they know, no types of tokens, merges as strings.
         told = json.loads((_TOKENIZER / "tokenizer_config.json").read_text(encoding="utf-8"))
         told["model_input_names"] = ["input_ids", "attention_mask"]
-        (export_folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
-        tokenizer = json.loads((export_folder / "tokenizer.json").read_text(encoding="utf-8"))
+        (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
-        (export_folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-        checksums.write(export_folder)
-        return export_folder
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+        checksums.write(folder)
 
     def lengths(self, folder: Path, task: Workload) -> list[int]:
         """How many tokens our engine makes of each text."""

@@ -72,19 +72,18 @@ def _rate(folder: str, dtype: str, device: str) -> float:
     from bench.floor import matmul_rate
 
     config = AutoConfig.from_pretrained(folder)
-    rate = matmul_rate(config, BUDGETS[device], getattr(torch, dtype), torch.device(device))
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # what the products took is no engine's
-    return rate
+    return matmul_rate(config, BUDGETS[device], getattr(torch, dtype), torch.device(device))
 
 
 def _memory(device: str) -> int:
-    """The most bytes that were taken: of the GPU by tensors, or of the machine by this process."""
-    if device == "cuda":
-        import torch
+    """The most bytes that were taken: of the GPU by tensors since it was last asked, or of the machine at any time."""
+    if device != "cuda":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    import torch
 
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    most = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return most
 
 
 ENGINES = {engine.__name__: engine for engine in (l2v, l2v_compiled, llm2vec, sentence_transformers)}
@@ -106,6 +105,7 @@ def main(engine: str, folder: str, dtype: str, device: str) -> None:
         if "matmul" in asked:
             answer(rate=_rate(folder, dtype, device))
             continue
+        _memory(device)  # from here on
         started = time.perf_counter()
         vectors = embed(asked["texts"], asked["instruction"])
         seconds = time.perf_counter() - started

@@ -76,3 +76,4 @@ def quantize(model: PreTrainedModel) -> None:
             )
     rounding = Rounding(rounded)
     replace_linears(model, lambda linear: Fp8Linear(linear, rounding))
+    torch.cuda.empty_cache()  # of the weights that these took the place of

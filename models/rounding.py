@@ -3,6 +3,9 @@
 from collections.abc import Callable
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
+
+Rounded = tuple[torch.Tensor, torch.Tensor]
 
 
 class Rounding:
@@ -12,15 +15,17 @@ class Rounding:
         rounded: [T, in] → the same in 8 bits, and the step of each token, [T, 1].
     """
 
-    def __init__(self, rounded: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(self, rounded: Callable[[torch.Tensor], Rounded]) -> None:
         self._round = rounded
-        self._states: torch.Tensor | None = None
-        self._rounded: tuple[torch.Tensor, torch.Tensor]
+        # For as long as the input is there.
+        self._done: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
-    def __call__(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if torch.compiler.is_compiling():  # which sees by itself what is the same
+    def __call__(self, states: torch.Tensor) -> Rounded:
+        if (
+            torch.compiler.is_compiling()
+        ):  # then it becomes part of what stands before it, which a tensor kept could not
             return self._round(states)
-        # The tensor is held, so no other can be taken for it.
-        if states is not self._states:
-            self._rounded, self._states = self._round(states), states
-        return self._rounded
+        done: Rounded | None = self._done.get(states)  # type: ignore[no-untyped-call]
+        if done is None:
+            done = self._done[states] = self._round(states)
+        return done

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -209,12 +210,14 @@ def test_bodies_take_no_more_room_together_than_they_may(encoder: Encoder) -> No
         def send() -> httpx.Response:
             return server.client.post("/embed", json={"inputs": "a" * 200})
 
-        wait_for(lambda: send().status_code == 429)
+        # Both, and the request that asks.
+        wait_for(lambda: "l2v_requests_in_flight 3.0" in server.client.get("/metrics").text)
+        time.sleep(0.3)
         refused = send()
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
         assert "max_total_body_bytes" in refused.json()["error"]["message"]
         assert server.embed("a")["embeddings"], "what there is room for is served"
-        assert re.search(r'l2v_rejected_total\{reason="bodies"\} [2-9]', server.client.get("/metrics").text)
+        assert re.search(r'l2v_rejected_total\{reason="bodies"\} 1', server.client.get("/metrics").text)
         slow[0].close()
         wait_for(lambda: send().status_code == 200)
         slow[1].sendall(b"a" * (900 - 700 - 14) + b'"}')
@@ -234,6 +237,23 @@ def test_who_sends_all_before_reading_is_told_too(refused_by: str, encoder: Enco
             with refused.value as answer:
                 assert answer.code == {"size": 413, "key": 401}[refused_by]
                 assert answer.headers["Connection"] == "close"
+
+
+def test_the_rest_of_a_refused_body_takes_none_of_the_time_of_its_answer(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_body_bytes=1000) as server:
+        address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+        with socket.create_connection(address, timeout=20) as connection:
+            head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{"
+            connection.sendall(head)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 413")
+            time.sleep(1)
+            connection.sendall(b"a" * 4998)
+            time.sleep(0.5)
+            connection.sendall(b"a")
+            assert connection.recv(65_536) == b"", "closed at the end of the body"
+        taken = re.search(r'l2v_request_seconds_sum\{route="/embed"\} (\S+)', server.client.get("/metrics").text)
+    assert taken
+    assert float(taken[1]) < 1
 
 
 def test_a_body_that_may_come_has_room() -> None:

@@ -12,8 +12,8 @@ from app.keys import Keys
 from app.telemetry import Metrics
 
 _RETRY_SECONDS = 1
-# How long the rest of a refused body is still taken.
-_REST_SECONDS = 10.0
+# How long, and how much, of the rest of a refused body is still taken.
+_REST_SECONDS, _REST_BYTES = 10.0, 64 << 20
 
 
 class Guard:
@@ -173,9 +173,17 @@ class _Outgoing:
         if not self.read:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_REST_SECONDS):
-                    while (await receive()).get("more_body", False):
-                        pass
+                    await _discard(receive)
             await self._send({"type": "http.response.body"})
+
+
+async def _discard(receive: Receive) -> None:
+    taken = 0
+    while taken < _REST_BYTES:
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 def _check_media_type(headers: Headers) -> None:

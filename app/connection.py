@@ -15,8 +15,6 @@ from typing import Any
 from app.errors import OverloadedError
 from app.protocol import Protocol
 
-_RETRY_SECONDS = 1
-
 
 class Connection(Protocol):
     """Closes itself where the client does not do its part.
@@ -54,9 +52,7 @@ class Connection(Protocol):
         super().connection_made(transport)
         if len(self.connections) > self._max_connections:
             self._refused()
-            self.refuse(
-                OverloadedError(f"{self._max_connections} connections are open (max_connections)", _RETRY_SECONDS)
-            )
+            self.refuse(OverloadedError(f"{self._max_connections} connections are open (max_connections)"))
         else:
             self._expect_head()
 

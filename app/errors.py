@@ -95,7 +95,7 @@ class OverloadedError(ServiceError):
     status, type, meaning = 429, "overloaded", "Too much work is waiting; try again after Retry-After seconds."
     openai, tei = (429, "rate_limit_error"), (429, "Overloaded")
 
-    def __init__(self, message: str, retry_after: int) -> None:
+    def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message, headers={"Retry-After": str(retry_after)})
 
 

@@ -11,7 +11,6 @@ from app.errors import DeadlineError, MediaTypeError, OverloadedError, ServiceEr
 from app.keys import Keys
 from app.telemetry import Metrics
 
-_RETRY_SECONDS = 1
 # How long, and how much, of the rest of a refused body is still taken.
 _REST_SECONDS, _REST_BYTES = 10.0, 64 << 20
 
@@ -57,8 +56,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         deadline = asyncio.timeout(self._timeout)
-        outgoing = _Outgoing(send, deadline)
-        outgoing.room.callback(self._forget, outgoing)
+        exchange = _Exchange(send, deadline)
+        exchange.room.callback(self._forget, exchange)
         refusal: ServiceError | None = None
         try:
             headers = Headers(scope=scope)
@@ -66,30 +65,30 @@ class Guard:
             if scope["method"] == "POST":
                 _check_media_type(headers)
             async with deadline:
-                body = await self._read(headers, receive, outgoing)
+                body = await self._read(headers, receive, exchange)
                 if body is None:
                     return
                 if scope["method"] == "POST":
-                    outgoing.permit.enter_context(self._admit())
-                await _serve_while_connected(self._app, scope, body, receive, outgoing)
+                    exchange.permit.enter_context(self._admit())
+                await _serve_while_connected(self._app, scope, body, receive, exchange)
         except ServiceError as error:
             refusal = error.with_traceback(None)  # whose frames hold the body
         except TimeoutError:
             if not deadline.expired():
                 raise
-            refusal = self._too_late(outgoing)
+            refusal = self._too_late(exchange)
         finally:
-            outgoing.permit.close()
-            outgoing.room.close()
-        if refusal and not outgoing.begun:
-            await outgoing.refuse(refusal, scope["path"], receive)
+            exchange.permit.close()
+            exchange.room.close()
+        if refusal and not exchange.begun:
+            await exchange.refuse(refusal, scope["path"], receive)
 
-    def _too_late(self, outgoing: "_Outgoing") -> DeadlineError:
-        if not outgoing.read:
+    def _too_late(self, exchange: "_Exchange") -> DeadlineError:
+        if not exchange.read:
             return DeadlineError(f"the body took more than {self._timeout:g} s to arrive (request_timeout)", "body")
         return DeadlineError(f"the request took more than {self._timeout:g} s (request_timeout)")
 
-    async def _read(self, headers: Headers, receive: Receive, outgoing: "_Outgoing") -> bytes | None:
+    async def _read(self, headers: Headers, receive: Receive, exchange: "_Exchange") -> bytes | None:
         """The whole body; None if the client left before its end."""
         announced = headers.get("content-length", "")
         if announced.isdecimal():
@@ -100,13 +99,13 @@ class Guard:
             if message["type"] == "http.disconnect":
                 return None
             chunk = message.get("body", b"")
-            outgoing.read = not message.get("more_body", False)
+            exchange.read = not message.get("more_body", False)
             self._check_size(len(body) + len(chunk))
             self._check_room(len(chunk))
             self._total_body_bytes += len(chunk)
-            outgoing.body_bytes += len(chunk)
+            exchange.body_bytes += len(chunk)
             body += chunk
-            if outgoing.read:
+            if exchange.read:
                 return bytes(body)
 
     def _check_size(self, size: int) -> None:
@@ -117,16 +116,15 @@ class Guard:
         if self._total_body_bytes + size > self._max_total_body_bytes:
             self._metrics.rejected.labels("bodies").inc()
             raise OverloadedError(
-                f"the bodies of all requests are larger than {self._max_total_body_bytes} bytes (max_total_body_bytes)",
-                _RETRY_SECONDS,
+                f"the bodies of all requests are larger than {self._max_total_body_bytes} bytes (max_total_body_bytes)"
             )
 
-    def _forget(self, outgoing: "_Outgoing") -> None:
-        self._total_body_bytes -= outgoing.body_bytes
+    def _forget(self, exchange: "_Exchange") -> None:
+        self._total_body_bytes -= exchange.body_bytes
 
 
-class _Outgoing:
-    """The answer on its way. Its beginning gives the permit back and ends the deadline.
+class _Exchange:
+    """One request and its answer, whose beginning gives the permit back and ends the deadline.
 
     From there on, how long the client takes is the connection's concern.
 

@@ -5,7 +5,6 @@ import time
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +15,7 @@ from app.errors import InternalError, InvalidError, OverloadedError, TooLargeErr
 from app.jobs import EncodingFailedError, Vectors
 from app.scheduler import Scheduler
 from app.settings import Settings
-from app.sides import Embedded, Side, about_tokens, param_at, split
+from app.sides import Embedded, Side, about_tokens, param_at, split, unpooled
 from app.telemetry import Metrics, Timings
 from app.tokenizers import Tokenizers
 from models import Encoder, Encoding
@@ -133,7 +132,7 @@ class Service:
         with timings.stage("tokenize"), self._scheduler.expect(about_tokens(sides, self.encoder.max_length)):
             encodings = [await self._tokenize(side, truncate) for side in sides]
         if not pooled:
-            encodings = self._unpooled(encodings, sides)
+            encodings = unpooled(encodings, self.max_batch_tokens, sides[0].name)
         try:
             rows = await self._schedule([e for side in encodings for e in side], timings)
         except EncodingFailedError as error:
@@ -216,7 +215,7 @@ class Service:
             self._scheduler.check_room()
         if self._permits == 0:
             self.metrics.rejected.labels("requests").inc()
-            raise OverloadedError(f"{self.settings.max_requests} requests are being served (max_requests)", 1)
+            raise OverloadedError(f"{self.settings.max_requests} requests are being served (max_requests)")
         self._permits -= 1
         try:
             yield
@@ -236,16 +235,6 @@ class Service:
         self.metrics.tokens.inc(sum(map(len, encodings)))
         self.metrics.truncated.inc(len(cut))
         return encodings
-
-    def _unpooled(self, encodings: list[list[Encoding]], sides: Sequence[Side]) -> list[list[Encoding]]:
-        """The encodings with the states of all tokens asked for: so many that a request must keep to one batch."""
-        tokens = sum(len(encoding) for side in encodings for encoding in side)
-        if tokens > self.max_batch_tokens:
-            raise TooLargeError(
-                f"{tokens} tokens, at most {self.max_batch_tokens} where each gives a vector (max_batch_tokens)",
-                sides[0].name,
-            )
-        return [[replace(encoding, pooled=0) for encoding in side] for side in encodings]
 
     async def _schedule(self, encodings: list[Encoding], timings: Timings) -> list[Vectors]:
         assert self._scheduler is not None

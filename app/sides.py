@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from app.errors import TooLargeError
 from app.jobs import Vectors
 from models import Encoding, Input
 
@@ -56,6 +57,17 @@ def param_at(sides: Sequence[Side], place: int) -> str:
             return side.param(place, "text")
         place -= len(side.inputs)
     raise AssertionError("no such input")
+
+
+def unpooled(encodings: Sequence[Sequence[Encoding]], most: int, param: str) -> list[list[Encoding]]:
+    """A request's encodings with the states of all their tokens asked for: so many that it must keep to one batch.
+
+    Raises:
+        TooLargeError: if they have more than `most` tokens.
+    """
+    if (tokens := sum(len(encoding) for side in encodings for encoding in side)) > most:
+        raise TooLargeError(f"{tokens} tokens, at most {most} where each gives a vector (max_batch_tokens)", param)
+    return [[replace(encoding, pooled=0) for encoding in side] for side in encodings]
 
 
 def split(encodings: Sequence[Sequence[Encoding]], rows: list[Vectors]) -> list[Embedded]:

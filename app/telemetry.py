@@ -1,24 +1,20 @@
-"""Metrics, Server-Timing and structured logs, all from the same timings object."""
+"""Metrics, Server-Timing and the line that is logged of a request, all from the same timings object."""
 
 import asyncio
 import logging
 import re
-import sys
 import time
-import traceback
 import uuid
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import prometheus_client
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import InternalError, UnavailableError, answer
+from app.logs import outline
 
 logger = logging.getLogger("app.requests")
 
@@ -148,7 +144,7 @@ class Telemetry:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # a panic of the tokenizers library is no Exception
-            _log_bug(error, request_id)
+            logger.error("bug", extra={"request_id": request_id, **outline(error)})
             if outgoing.status == _CLIENT_CLOSED:
                 await answer(InternalError(f"request {request_id}"), scope["path"])(scope, receive, outgoing)
         finally:
@@ -203,51 +199,3 @@ def _request_id(headers: Headers) -> str:
     """The caller's X-Request-Id if it is harmless, else a new one."""
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _log_bug(error: BaseException, request_id: str) -> None:
-    logger.error("bug", extra={"request_id": request_id, **_outline(error)})
-
-
-def _outline(error: BaseException) -> dict[str, Any]:
-    """An error without its message, which may quote a text or a key, and without the folders of this machine."""
-    frames = [
-        f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    return {"error": type(error).__name__, "frames": frames[-8:]}
-
-
-def _tidy(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drops the second, coloured form of its messages that uvicorn adds, and the messages of logged errors."""
-    event.pop("color_message", None)
-    caught = event.pop("exc_info", None)
-    if caught:
-        error = caught[1] if isinstance(caught, tuple) else caught
-        event.update(_outline(error) if isinstance(error, BaseException) else {})
-    return event
-
-
-def configure_logging(level: str) -> None:
-    """JSON lines on standard error for everything that logs, uvicorn and the libraries among them."""
-    shared: list[Callable[[Any, str, MutableMapping[str, Any]], Any]] = [
-        structlog.stdlib.ExtraAdder(),
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _tidy,
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(),
-        ],
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.captureWarnings(True)
-    for noisy in ("httpx", "httpx2", "httpcore", "filelock", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -60,7 +60,7 @@ def _measured(shape: Shape, checkpoints: Path, device: str, options: argparse.Na
         engines = _started(_engines(folder, device, options), stack)
         found["ready"] = {engine.name: engine.ready_seconds for engine in engines}
         for kind in options.workloads:
-            task = workload(kind, options.texts or max(8, shape.texts[kind] // options.divisor))
+            task = workload(kind, max(8, int(shape.texts[kind] / options.divisor)))
             lengths = shape.lengths(folder, task)
             found["workloads"][kind] = measure.throughput(engines, task, options.rounds, lengths) | {
                 "flops": useful_flops(shape.config, lengths)
@@ -123,8 +123,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--engines", type=names, default=[*PEERS, "infinity"], help="peers to compare with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=40, help="of each client, for the latency")
-    parser.add_argument("--divisor", type=int, default=1, help="take so many times fewer texts")
-    parser.add_argument("--texts", type=int, help="of each workload, in place of the shape's number of them")
+    parser.add_argument("--divisor", type=float, default=1, help="take so many times fewer texts; below 1: more")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--checkpoints", type=Path, help="folder that keeps the checkpoints")
     parser.add_argument("--name", help="of the results; cpu or cuda if unset")

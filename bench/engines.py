@@ -113,6 +113,7 @@ class Server:
         while not self._ready():
             if self._process.poll() is not None or time.perf_counter() - started > _START_SECONDS:
                 self._process.kill()
+                self._process.wait()
                 raise RuntimeError(f"{self.name} does not start: {' '.join(self._command)}")
             time.sleep(0.05)
         self.ready_seconds = time.perf_counter() - started

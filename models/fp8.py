@@ -1,7 +1,7 @@
 """fp8 on CUDA: weights of 8 bits (E4M3) with a scale for each output, inputs of 8 bits with a scale for each token.
 
-Products take half the time of bfloat16 on GPUs from Ada and Hopper on, less what rounding costs. Norms, attention and
-the sums between layers stay in bfloat16.
+GPUs from Ada and Hopper on have such products at twice the rate of bfloat16's. Norms, attention and the sums between
+layers stay in bfloat16.
 """
 
 import torch

@@ -16,13 +16,13 @@ from models import checksums
 from models.encoder import Encoder
 from models.errors import InputError, ModelError, SourceError
 from models.sources import Source
-from models.types import ROUNDED, Input
+from models.types import Input
 
 FILE = "known.json"
 _INPUT = Input("the cat sits on the mat", "Retrieve semantically similar text:")
 _KINDS = {"text": str, "instruction": str, "dtype": str, "way": dict, "vector": str}
-# Least cosine of then and now: within float32, where one side is of another dtype, and where that has 8 bits.
-_SAME, _CLOSE, _ROUGH = 0.9999, 0.99, 0.98
+# Least cosine of then and now: within float32, and where one side is of another dtype.
+_SAME, _CLOSE = 0.9999, 0.99
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,6 @@ class Known:
         lengths = np.linalg.norm(vector) * np.linalg.norm(self.vector)
         cosine = float(vector @ self.vector / lengths) if lengths else 0.0
         least = _SAME if self.dtype == encoder.dtype == "float32" else _CLOSE
-        if encoder.dtype in ROUNDED:
-            least = _ROUGH
         if not cosine >= least:
             raise ModelError(
                 f"the model gives another vector for a known text than was recorded (cosine {cosine:.4f}, at least "

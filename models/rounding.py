@@ -1,9 +1,9 @@
 """What linear layers of 8 bits have in common: how they take their inputs."""
 
 from collections.abc import Callable
+from weakref import ref
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 Rounded = tuple[torch.Tensor, torch.Tensor]
 
@@ -17,15 +17,14 @@ class Rounding:
 
     def __init__(self, rounded: Callable[[torch.Tensor], Rounded]) -> None:
         self._round = rounded
-        # For as long as the input is there.
-        self._done: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        # Not the input itself, which would take memory until the next one comes.
+        self._states: ref[torch.Tensor] | None = None
+        self._rounded: Rounded
 
     def __call__(self, states: torch.Tensor) -> Rounded:
-        if (
-            torch.compiler.is_compiling()
-        ):  # then it becomes part of what stands before it, which a tensor kept could not
+        # A compiled layer keeps nothing from one call to the next.
+        if torch.compiler.is_compiling():
             return self._round(states)
-        done: Rounded | None = self._done.get(states)  # type: ignore[no-untyped-call]
-        if done is None:
-            done = self._done[states] = self._round(states)
-        return done
+        if self._states is None or self._states() is not states:
+            self._rounded, self._states = self._round(states), ref(states)
+        return self._rounded

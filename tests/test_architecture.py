@@ -16,7 +16,7 @@ from docs import tables
 ROOT = Path(__file__).parents[1]
 # From the lowest: a module may import those before it and its own.
 LAYERS = [
-    ["app.errors", "app.telemetry"],
+    ["app.errors", "app.logs", "app.telemetry"],
     ["app.keys"],
     ["app.schemas", "app.guard", "app.protocol", "app.jobs"],
     ["app.connection", "app.runner"],

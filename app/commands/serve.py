@@ -40,8 +40,8 @@ class Serve(Settings):
         # The service tokenises in threads of its own; were each list spread over all cores, forward passes would wait.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         quieten()  # before torch comes with the next
+        from app.logs import configure_logging
         from app.main import create_app
-        from app.telemetry import configure_logging
 
         configure_logging(self.log_level)
         if reason := _allow_files(self.max_connections):

@@ -1,9 +1,12 @@
 """A run from start to end: arguments of the trainer, checkpoints, resume, and what is left behind."""
 
+import fcntl
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,21 +103,22 @@ class Saving:
         """Trains to the end and leaves the adapter and its card in `recipe.out`.
 
         Raises:
-            TrainingError: if the disk is full.
+            TrainingError: if another run is at work in that folder, or the disk is full.
         """
         # Gradients of micro batches are averaged by the trainer, whatever the model's forward accepts.
         self.model_accepts_loss_kwargs = False
-        last = _last(checkpoints(self.recipe))
-        if last is not None:
-            logger.info("going on from %s", last.name)
         try:
-            self.train(resume_from_checkpoint=str(last) if last else None)
-            weights = self.student.weights()
-            losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
-            if self.is_world_process_zero():
-                self.student.save(self.recipe.out, weights)
-                card.write(self.recipe, self.student, losses)
-                shutil.rmtree(checkpoints(self.recipe))
+            with self._alone():
+                last = _last(checkpoints(self.recipe))
+                if last is not None:
+                    logger.info("going on from %s", last.name)
+                self.train(resume_from_checkpoint=str(last) if last else None)
+                weights = self.student.weights()
+                losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
+                if self.is_world_process_zero():
+                    self.student.save(self.recipe.out, weights)
+                    card.write(self.recipe, self.student, losses)
+                    shutil.rmtree(checkpoints(self.recipe))
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"{self.recipe.out} cannot be written ({error}): {_KEPT}") from error
         except RuntimeError as error:
@@ -123,9 +127,29 @@ class Saving:
                 raise
             raise TrainingError(f"{self.recipe.out} cannot be written: is the disk full? {_KEPT}") from error
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps the folder for this run: by its first process, which may outlive a launcher that was killed."""
+        descriptor = os.open(self.recipe.out, os.O_RDONLY)
+        try:
+            if self.is_world_process_zero():
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise TrainingError(f"another run is at work in {self.recipe.out}") from None
+            self.accelerator.wait_for_everyone()
+            yield
+        finally:
+            os.close(descriptor)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = output_dir or str(checkpoints(self.recipe))
         self.student.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The trainer's state comes next, which makes a checkpoint whole: no process may still be writing its part.
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PeftModel | None = None) -> None:
         if self.is_fsdp_enabled:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from models import load
-from tests.training.conftest import SHARDED
+from tests.training.conftest import LAUNCH, SHARDED
 from tests.training.test_contrastive import simcse
 from training import contrastive
 from training.errors import TrainingError
@@ -33,8 +33,8 @@ def losses(out: Path) -> dict[int, float]:
     return dict(json.loads((out / "run.json").read_text())["losses"])
 
 
-def kill_after_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
-    """kill -9 once a checkpoint is whole: its last file is there to the last line."""
+def wait_for_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
+    """Until one is whole: its last file is there to the last line."""
 
     def whole(state: Path) -> bool:
         return state.read_text().endswith("}\n")
@@ -44,6 +44,11 @@ def kill_after_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def kill_after_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
+    """kill -9 once a checkpoint is whole."""
+    wait_for_checkpoint(run, out)
     for process in [started := psutil.Process(run.pid), *started.children(recursive=True)]:
         process.kill()
     run.wait()
@@ -87,6 +92,26 @@ def test_a_killed_run_ends_with_the_same_loss(
     assert losses(cut)[30] < losses(cut)[1]
     assert not (cut / "checkpoints").exists()
     load(str(base), [str(cut)], dtype="float32")
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(base: Path, lines: Path, tmp_path: Path) -> None:
+    """The processes of a launcher that is killed alone go on."""
+    out = tmp_path / "out"
+    told = command("simcse", out, base, lines, "--steps", 10_000, launch=[*LAUNCH, "--cpu", "-m", "app.cli"])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    launcher = subprocess.Popen(told, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_checkpoint(launcher, out)
+    left = psutil.Process(launcher.pid).children(recursive=True)
+    try:
+        launcher.kill()
+        launcher.wait()
+        second = subprocess.run(told, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert second.returncode == 1
+        assert f"another run is at work in {out}" in second.stderr
+        assert any(process.is_running() for process in left)
+    finally:
+        for process in left:
+            process.kill()
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(base: Path, lines: Path, tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def main() -> None:
     except ValidationError as error:
         for problem in error.errors():
             name = str(problem["loc"][-1]) if problem["loc"] else ""
-            where = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if name.islower() else ""
+            # A whole command's settings may not go together, which is no matter of one flag.
+            flag = name.islower() and not (problem["type"] == "value_error" and isinstance(problem["input"], dict))
+            where = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if flag else ""
             print(f"l2v: {where}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         raise SystemExit(2) from None
     except BulkError as error:

@@ -25,8 +25,6 @@ from models import Encoding
 
 logger = logging.getLogger(__name__)
 
-# How often an idle engine thread shows that it lives.
-_HEARTBEAT_SECONDS = 1.0
 # The part of the token budget at which a batch is about as fast, for each token, as a full one.
 _LARGE_ENOUGH = 0.25
 
@@ -112,18 +110,18 @@ class Scheduler:
     def failure(self) -> str | None:
         """Why the engine is down, in a sentence; None while it works."""
         if self._failure is None and self._thread.is_alive():
-            if time.monotonic() - self._heartbeat < self._engine_timeout:
+            if not self._running or time.monotonic() - self._heartbeat < self._engine_timeout:
                 return None
             return f"the engine is down: a forward pass took more than {self._engine_timeout:g} s (engine_timeout)"
         return self._failure or "the engine is down"
 
-    def give_up(self) -> None:
+    def give_up(self, failure: str) -> None:
         """For an engine that is down, by its death or by a forward pass that hangs: nothing that waits goes on waiting.
 
         From then on it stays down, even should the forward pass come back.
         """
         with self._changed:
-            self._failure = self.failure
+            self._failure = failure
             self._end()
 
     def close(self, timeout: float | None = None) -> None:
@@ -176,7 +174,7 @@ class Scheduler:
                 if self._closing:
                     return []
                 self._running = []
-                self._changed.wait(_HEARTBEAT_SECONDS)
+                self._changed.wait()
 
     def _drop_abandoned(self) -> None:
         for job in [job for job in self._jobs if job.settled]:

@@ -103,7 +103,7 @@ class Service:
         """Returns when the engine is down, with the reason, having answered what waited for it."""
         while self._scheduler is None or (failure := self._scheduler.failure) is None:  # noqa: ASYNC110
             await asyncio.sleep(_WATCH_SECONDS)  # a hang makes no event that one could wait for
-        self._scheduler.give_up()
+        self._scheduler.give_up(failure)
         return failure
 
     def close(self) -> None:

@@ -106,7 +106,8 @@ def _way(encoder: Encoder) -> dict[str, Any]:
     return {name: described[name] for name in ("pooling", "template", "skip_instruction", "sources")}
 
 
-def _record_demo() -> None:
+def record_demo() -> None:
+    """Notes the built-in model's vector and its files' checksums, as they are now."""
     from models.loading import load
     from models.published import STACKS
 
@@ -121,4 +122,4 @@ def _record_demo() -> None:
 
 
 if __name__ == "__main__":
-    _record_demo()
+    record_demo()

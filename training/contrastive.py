@@ -51,6 +51,7 @@ def build(recipe: Simcse | Supervised) -> "ContrastiveTrainer":
         rows = DatasetDict(named) if len(named) > 1 else next(iter(named.values()))
         _check(named, recipe)
         student = Student.of(recipe)
+        _check_instructions(named, student)
         collate = Collate(student, lambda row: data.sides(row, 0 if "score" in row else recipe.hard_negatives))
     return ContrastiveTrainer(recipe, student, rows, collate)
 
@@ -75,6 +76,17 @@ def _check(datasets: dict[str, Dataset], recipe: Supervised) -> None:
             )
         if recipe.distillation and "vectors" not in rows.column_names:
             raise TrainingError(f"{name}: its rows have no vectors of a teacher, which --distillation needs")
+
+
+def _check_instructions(datasets: dict[str, Dataset], student: Student) -> None:
+    """None may fill a row, so that no text has room behind it."""
+    for name, rows in datasets.items():
+        for instruction in rows.unique("instruction"):
+            try:
+                student.encoder.tokenize([Input("a", instruction)])
+            except InputError as error:
+                number = rows["instruction"].index(instruction) + 1
+                raise TrainingError(f"{name}, row {number}: {error}") from error
 
 
 class PackedEncoder(InputModule):

@@ -1,5 +1,6 @@
 """Files → rows. Everything is looked at before the run starts, and a bad row is named by its file and line."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
+import numpy as np
+from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from models import Input
@@ -16,6 +18,16 @@ from training.errors import TrainingError
 Row = dict[str, Any]
 _TEXT = {".txt", ".md", ".rst"}
 _ROWS = {".jsonl", ".json", ".parquet"}
+_FEATURES = {
+    "text": Value("string"),
+    "query": Value("string"),
+    "positive": Value("string"),
+    "negatives": List(Value("string")),
+    "instruction": Value("string"),
+    "symmetric": Value("bool"),
+    "vectors": List(List(Value("float32"))),
+    "score": Value("float64"),
+}
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -46,6 +58,28 @@ def pairs(source: str) -> Dataset:
     return _dataset([source], _rows, _pair)
 
 
+def digest(source: str) -> str:
+    """SHA-256 of a file, of a folder's files with their names, or of a Hub dataset's tables as they were fetched.
+
+    Raises:
+        TrainingError: as `texts`.
+    """
+    path, total = Path(source), hashlib.sha256()
+    with _opened(path):
+        if path.is_file():
+            files = {"": path}
+        elif path.is_dir():
+            files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
+        else:
+            tables = [Path(table["filename"]) for table in _hub(source).cache_files]
+            files = {table.name: table for table in tables}
+        for name, file in files.items():
+            total.update(name.encode())
+            with file.open("rb") as content:
+                total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()
+
+
 def _text(row: Row) -> Row:
     return {"text": _string(row, "text")}
 
@@ -60,9 +94,12 @@ def _pair(row: Row) -> Row:
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
         raise ValueError("negatives must be a list of texts")
+    for text in negatives:
+        _check_whole(text, "negatives")
     instruction, symmetric = row.get("instruction") or "", row.get("symmetric") or False
     if not isinstance(instruction, str):
         raise ValueError("instruction must be a text")  # noqa: TRY004 - of a row, not of a call
+    _check_whole(instruction, "instruction")
     if not isinstance(symmetric, bool):
         raise ValueError("symmetric must be true or false")  # noqa: TRY004
     pair = {
@@ -73,9 +110,7 @@ def _pair(row: Row) -> Row:
         "symmetric": symmetric,
     }
     if (vectors := row.get("vectors")) is not None:
-        if len(vectors) != 2 or len(vectors[0]) != len(vectors[1]):
-            raise ValueError("vectors must be two of one length: of the query and of the positive")
-        pair["vectors"] = vectors
+        pair["vectors"] = _two_vectors(vectors)
     if (score := row.get("score")) is not None:
         if not isinstance(score, int | float) or isinstance(score, bool) or not -1 <= score <= 1:
             raise ValueError("score must be a number from -1 to 1")
@@ -90,34 +125,53 @@ def sides(row: Row, hard_negatives: int) -> list[Input]:
     return [Input(row["query"], row["instruction"]), *(Input(text, behind) for text in [row["positive"], *negatives])]
 
 
+def _two_vectors(given: Any) -> Any:
+    try:
+        vectors = np.asarray(given)
+    except ValueError:  # of more than one length
+        vectors = np.empty(0)
+    if vectors.shape != (2, vectors.size // 2) or not vectors.size or vectors.dtype.kind not in "fi":
+        raise ValueError("vectors must be two of one length: of the query and of the positive")
+    if not np.isfinite(vectors).all():
+        raise ValueError("vectors must be of finite numbers")
+    return given
+
+
 def _string(row: Row, name: str) -> str:
     if name not in row:
         raise ValueError(f"no field {name}")
     value = row[name]
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} must be a text that is not blank")
+    _check_whole(value, name)
     return value
+
+
+def _check_whole(text: str, name: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds half a character (a lone surrogate)") from error
 
 
 def _dataset(
     sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, Row]]], check: Callable[[Row], Row]
 ) -> Dataset:
-    def rows(stamp: str) -> Iterator[Row]:
-        columns: set[str] = set()
-        for where, row in _located(sources, read):
-            try:
-                checked = check(row)
-            except ValueError as error:
-                raise TrainingError(f"{where}: {error}") from error
-            columns = columns or set(checked)
-            if odd := sorted(columns ^ set(checked)):
-                raise TrainingError(f"{where}: all rows of a dataset have a field {odd[0]}, or none has")
-            yield checked
+    located = next(_located(sources, read), None)
+    if located is None:
+        raise TrainingError(f"{', '.join(sources)}: holds nothing to learn from")
+    first = _checked(*located, check)
 
+    def rows(stamp: str) -> Iterator[Row]:
+        for where, raw in _located(sources, read):
+            row = _checked(where, raw, check)
+            _check_alike(where, row, first)
+            yield row
+
+    # Told, since they would be guessed from the first rows.
+    features = Features({name: _FEATURES[name] for name in first})
     try:
-        if next(_located(sources, read), None) is None:
-            raise TrainingError(f"{', '.join(sources)}: holds nothing to learn from")
-        return Dataset.from_generator(rows, gen_kwargs={"stamp": _stamp(sources)})
+        return Dataset.from_generator(rows, features=features, gen_kwargs={"stamp": _stamp(sources)})
     except DatasetGenerationError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, TrainingError):
@@ -125,6 +179,20 @@ def _dataset(
         if isinstance(cause, TrainingError):
             raise cause from None
         raise TrainingError(f"the data cannot be kept in the cache of datasets: {error.__cause__ or error}") from error
+
+
+def _checked(where: str, row: Row, check: Callable[[Row], Row]) -> Row:
+    try:
+        return check(row)
+    except ValueError as error:
+        raise TrainingError(f"{where}: {error}") from error
+
+
+def _check_alike(where: str, row: Row, first: Row) -> None:
+    if odd := sorted(row.keys() ^ first.keys()):
+        raise TrainingError(f"{where}: all rows of a dataset have a field {odd[0]}, or none has")
+    if "vectors" in row and len(row["vectors"][0]) != (width := len(first["vectors"][0])):
+        raise TrainingError(f"{where}: vectors have {len(row['vectors'][0])} numbers, those above {width}")
 
 
 def _stamp(sources: Sequence[str]) -> str:
@@ -135,7 +203,7 @@ def _stamp(sources: Sequence[str]) -> str:
 
 def _located(sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, Row]]]) -> Iterator[tuple[str, Row]]:
     for source in sources:
-        path = Path(source).expanduser()
+        path = Path(source)
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT | _ROWS and file.is_file())
             if not files:
@@ -144,22 +212,28 @@ def _located(sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, 
                 yield from read(file)
         elif path.is_file():
             yield from read(path)
-        elif _HUB.fullmatch(source):
-            for number, row in enumerate(_hub(source), 1):
-                yield f"{source}, row {number}", row
         else:
-            raise TrainingError(f"{source}: neither a file or folder here nor a Hub dataset (owner/name)")
+            split = _hub(source)
+            # Datasets as WikiText hold blank rows between their paragraphs.
+            with_text = "text" in split.column_names
+            for number, row in enumerate(split, 1):
+                if not with_text or row["text"].strip():
+                    yield f"{source}, row {number}", row
 
 
 def _hub(source: str) -> Dataset:
+    if not _HUB.fullmatch(source):
+        raise TrainingError(f"{source}: neither a file or folder here nor a Hub dataset (owner/name)")
     name, _, config = source.partition(":")
     try:
         found = load_dataset(name, config or None)
     except (OSError, ValueError, ConnectionError) as error:
         raise TrainingError(f"{source}: no such folder, and as a Hub dataset it cannot be fetched ({error})") from error
-    split = found["train"] if isinstance(found, DatasetDict) else found
-    # Datasets as WikiText hold blank rows between their paragraphs.
-    return split.filter(lambda row: bool(row["text"].strip())) if "text" in split.column_names else split
+    if not isinstance(found, DatasetDict):
+        return found
+    if "train" not in found:
+        raise TrainingError(f"{source}: has no split train, but {', '.join(found)}")
+    return found["train"]
 
 
 def _texts(path: Path, lines: bool) -> Iterator[tuple[str, Row]]:
@@ -167,11 +241,11 @@ def _texts(path: Path, lines: bool) -> Iterator[tuple[str, Row]]:
         yield from _rows(path)
     elif not lines:
         with _opened(path):
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         if text.strip():
             yield str(path), {"text": text}
     else:
-        with _opened(path), path.open(encoding="utf-8") as file:
+        with _opened(path), path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield f"{path}, line {number}", {"text": line.strip()}
@@ -185,7 +259,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
         return
     if path.suffix not in _ROWS:
         raise TrainingError(f"{path}: rows are read from {', '.join(sorted(_ROWS))}")
-    with _opened(path), path.open(encoding="utf-8") as file:
+    with _opened(path), path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
@@ -194,7 +268,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
 def _object(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"{where}: no JSON ({error})") from error
     if not isinstance(row, dict):
         raise TrainingError(f"{where}: no JSON object")

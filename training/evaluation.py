@@ -43,15 +43,25 @@ class Evaluated(AbsEncoder):
         name: of the model, under which results are kept.
         encode: inputs → [n, d].
         instructions: of tasks; where a task is not among them, mteb's own.
+        settings: how texts become vectors, as lengths and pooling.
     """
 
-    def __init__(self, name: str, encode: Encode, instructions: Instructions) -> None:
-        self._encode, self._instructions = encode, instructions
-        owner = name if name.count("/") == 1 else f"l2v/{name.replace('/', '_')}"
-        # Results of another model under the same name, as one trained anew, must not be taken for this one's.
-        probe = np.round(encode([Input("the cat sits on the mat")]), 2) + 0.0
-        revision = hashlib.sha256(probe.tobytes()).hexdigest()[:12]
-        self.mteb_model_meta = ModelMeta.create_empty({"name": owner, "revision": revision})
+    def __init__(self, name: str, encode: Encode, instructions: Instructions, settings: Mapping[str, Any]) -> None:
+        self._encode, self._instructions, self._settings = encode, instructions, settings
+        self._name = name if name.count("/") == 1 else f"l2v/{name.replace('/', '_')}"
+        self._probe = np.round(encode([Input("the cat sits on the mat")]), 2) + 0.0
+        self.mteb_model_meta = ModelMeta.create_empty({"name": self._name})
+
+    def prepare(self, task: TaskMetadata) -> None:
+        """Names the results of a task so that none is taken for this one's that may differ.
+
+        As that of a model trained anew under the same name, with other instructions, or of texts that were cut
+        elsewhere.
+        """
+        instructions = [self.instruction(task, side) for side in PromptType]
+        told = json.dumps([instructions, self._settings], sort_keys=True)
+        revision = hashlib.sha256(self._probe.tobytes() + told.encode()).hexdigest()[:12]
+        self.mteb_model_meta = ModelMeta.create_empty({"name": self._name, "revision": revision})
 
     def encode(
         self,
@@ -72,11 +82,15 @@ class Evaluated(AbsEncoder):
     def instruction(self, task: TaskMetadata, side: PromptType | None) -> str:
         """What stands before a text: on both sides of a symmetric task, else on queries only unless told otherwise."""
         given = self._instructions.get(task.name)
+        own = given is None
         if given is None:
             given = task.prompt or get_abstask_prompt(task.name)
-        if isinstance(given, str):
-            return "" if side == PromptType.document else given
-        return given.get(side.value if side else "query", "")
+        if not isinstance(given, str):
+            text = given.get(side.value if side else "query", "")
+        else:
+            text = "" if side == PromptType.document else given
+        # mteb's are sentences; the models were trained with a colon there, as the reference's have one.
+        return text.strip(".") + ":" if own and text and not text.endswith(":") else text
 
 
 def evaluate(encoder: Evaluated, tasks: Sequence[AbsTask], out: Path) -> list[Score]:
@@ -88,6 +102,7 @@ def evaluate(encoder: Evaluated, tasks: Sequence[AbsTask], out: Path) -> list[Sc
     cache = ResultCache(out)
     scores = []
     for task in tasks:
+        encoder.prepare(task.metadata)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -1,15 +1,13 @@
 """Whether a run will fit, estimated from the headers of the weights before anything is loaded."""
 
-import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import torch
-from safetensors import safe_open
 from transformers import AutoConfig
 
 from models.chain import resolve_chain
+from training.checkpoint import tensors
 from training.errors import TrainingError
 from training.recipes import Contrastive, Mntp, Recipe, Supervised
 
@@ -40,10 +38,10 @@ def estimate(recipe: Recipe, folder: Path, devices: int, sharded: bool) -> int:
     config = AutoConfig.from_pretrained(folder)
     size = 2 if recipe.base_dtype in ("bfloat16", "float16") else 4
     weights = trained = 0
-    for name, shape in _shapes(folder):
-        weights += math.prod(shape) * size
+    for name, tensor in tensors(folder):
+        weights += tensor.numel() * size
         if name.removesuffix(".weight").rpartition(".")[2] in recipe.lora_targets:
-            trained += recipe.lora_r * sum(shape)
+            trained += recipe.lora_r * sum(tensor.shape)
     columns = (
         2 + recipe.hard_negatives if isinstance(recipe, Supervised) else 2 if isinstance(recipe, Contrastive) else 1
     )
@@ -59,13 +57,6 @@ def estimate(recipe: Recipe, folder: Path, devices: int, sharded: bool) -> int:
     logits = tokens * recipe.masking * config.vocab_size * 8 if isinstance(recipe, Mntp) else 0
     held = (weights + trained * _BYTES_PER_TRAINED) / (devices if sharded else 1)
     return int(held + tokens * layers + logits)
-
-
-def _shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118 - no mapping
-                yield name, weights.get_slice(name).get_shape()
 
 
 def _free(recipe: Recipe) -> int:

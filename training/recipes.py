@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import yaml
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettingsSource, YamlConfigSettingsSource
 
@@ -54,6 +55,11 @@ class Recipe(ModelSettings):
             config_file(value)
         return value
 
+    @field_validator("data")
+    @classmethod
+    def _home(cls, value: Names) -> Names:
+        return tuple(str(Path(source).expanduser()) if source.startswith("~") else source for source in value)
+
     @field_validator("dtype")
     @classmethod
     def _can_be_trained(cls, value: DType) -> DType:
@@ -62,10 +68,17 @@ class Recipe(ModelSettings):
         return value
 
     @model_validator(mode="after")
-    def _has_data(self) -> "Recipe":
+    def _fits_together(self) -> "Recipe":
         if not self.data:
             raise ValueError("no data: name files, folders or Hub datasets with --data")
+        if self.save_steps % self.log_steps and self.save_steps < self.steps:
+            # A run that goes on knows the loss since its checkpoint alone.
+            raise ValueError(f"save_steps {self.save_steps} must be a multiple of log_steps {self.log_steps}")
         return self
+
+    def told(self) -> dict[str, Any]:
+        """All settings, as JSON has them, but for where the run leaves its work and from where it was told."""
+        return dict(self.model_dump(mode="json", exclude={"out", "config"}))
 
     @property
     def on_cuda(self) -> bool:
@@ -113,6 +126,14 @@ class Recipe(ModelSettings):
 
 class _Yaml(YamlConfigSettingsSource):
     """The file's settings; one that does not exist is refused rather than ignored."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: Path) -> None:
+        try:
+            super().__init__(settings_cls, file)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file} is no YAML ({' '.join(str(error).split())})") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file} must hold settings, each as `name: value`, in UTF-8") from error
 
     def __call__(self) -> dict[str, Any]:
         given = super().__call__()

@@ -6,17 +6,23 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from accelerate import PartialState
+from accelerate.data_loader import BatchSamplerShard
 from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainingArguments
 
-from training import card, memory
+from models.errors import first_line
+from training import card, data, memory
 from training.errors import TrainingError
 from training.recipes import Recipe
 from training.student import Student
@@ -24,7 +30,7 @@ from training.student import Student
 logger = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
-_RECIPE = "recipe.json"
+_RECIPE, _RECIPE_PART, _ADAPTER = "recipe.json", "recipe.json.part", "adapter_model.safetensors"
 
 
 def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
@@ -55,8 +61,12 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
         "dataloader_pin_memory": not cpu,
         "average_tokens_across_devices": False,
         "report_to": "none",
+        # A batch is drawn as a whole and cut into the shares of the devices, so that all have rows of one dataset.
+        "accelerator_config": {"split_batches": True},
     }
     args = kind(**common, **more)
+    # One process drives one GPU: nn.DataParallel, which the trainer would take for more, cannot cut packed rows.
+    args._n_gpu = min(1, args.n_gpu)  # noqa: SLF001
     share, rest = divmod(recipe.batch_size, args.world_size)
     # A contrastive batch is one whole: the gradient cache divides it, not the accumulation of gradients.
     rows = share if more or not recipe.micro_batch else recipe.micro_batch
@@ -65,7 +75,8 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
             f"a batch of {recipe.batch_size} rows cannot be shared out evenly to {args.world_size} devices"
             + (f" in parts of {rows} (--micro-batch)" if rows != share else "")
         )
-    args.per_device_train_batch_size, args.gradient_accumulation_steps = rows, share // rows
+    # The trainer's word for what is drawn at a time, which here is for all devices.
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = rows * args.world_size, share // rows
     return args
 
 
@@ -79,7 +90,7 @@ def prepare(recipe: Recipe) -> None:
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     memory.check(recipe, state.num_processes, sharded)
     if state.is_main_process:
-        _claim(recipe)
+        _check_folder(recipe)
 
 
 def checkpoints(recipe: Recipe) -> Path:
@@ -109,42 +120,59 @@ class Saving:
         self.model_accepts_loss_kwargs = False
         try:
             with self._alone():
-                last = _last(checkpoints(self.recipe))
+                last = newest(checkpoints(self.recipe), self.recipe.steps)
                 if last is not None:
                     logger.info("going on from %s", last.name)
                 self.train(resume_from_checkpoint=str(last) if last else None)
                 weights = self.student.weights()
-                losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
                 if self.is_world_process_zero():
-                    self.student.save(self.recipe.out, weights)
-                    card.write(self.recipe, self.student, losses)
-                    shutil.rmtree(checkpoints(self.recipe))
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(f"{self.recipe.out} cannot be written ({error}): {_KEPT}") from error
+                    self._leave(weights)
+        except (OSError, SafetensorError, CheckpointException) as error:
+            raise TrainingError(f"{self.recipe.out} cannot be written ({_reason(error)}): {_KEPT}") from error
         except RuntimeError as error:
             # torch.save says so in this way alone.
             if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
                 raise
             raise TrainingError(f"{self.recipe.out} cannot be written: is the disk full? {_KEPT}") from error
 
+    def _leave(self, weights: dict[str, torch.Tensor]) -> None:
+        """Puts what the run was for into its folder; the weights come last, by which it is known to be whole."""
+        out, part = self.recipe.out, self.recipe.out / "part"
+        shutil.rmtree(part, ignore_errors=True)
+        self.student.save(part, weights)
+        losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
+        card.write(self.recipe, self.student, losses, _read(out / _RECIPE)["data"], part)
+        settle(part, out, _ADAPTER)
+        (out / _RECIPE).unlink()
+        shutil.rmtree(checkpoints(self.recipe))
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        if isinstance(shard := loader.batch_sampler, BatchSamplerShard):
+            # The order of an epoch is drawn inside of it, where the trainer's telling of the epoch does not reach
+            # once a resumed run skips the batches that it has had.
+            shard.set_epoch = partial(_set_epoch, shard.batch_sampler)
+        return loader
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keeps the folder for this run: by its first process, which may outlive a launcher that was killed."""
-        descriptor = os.open(self.recipe.out, os.O_RDONLY)
-        try:
+        with ExitStack() as stack:
             if self.is_world_process_zero():
+                descriptor = os.open(self.recipe.out, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise TrainingError(f"another run is at work in {self.recipe.out}") from None
+                _claim(self.recipe)
             self.accelerator.wait_for_everyone()
             yield
-        finally:
-            os.close(descriptor)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = output_dir or str(checkpoints(self.recipe))
-        self.student.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+        if self.args.should_save:
+            folder = output_dir or str(checkpoints(self.recipe))
+            self.student.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -162,38 +190,89 @@ class Saving:
 _KEPT = "the last whole checkpoint is as it was, and the same command goes on from it"
 
 
-def _claim(recipe: Recipe) -> None:
-    """Makes the folder this run's, or sees that it is already."""
-    file = recipe.out / _RECIPE
-    told = json.loads(recipe.model_dump_json(exclude={"out", "config"}))
-    if (recipe.out / "adapter_model.safetensors").exists():
-        raise TrainingError(f"{recipe.out} holds an adapter already: choose another folder")
-    if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if different := sorted(name for name in told | before if told.get(name) != before.get(name)):
-            name = different[0]
-            raise TrainingError(
-                f"{recipe.out} holds a run with {name} {before.get(name)}, not {told.get(name)}: "
-                "choose another folder, or delete that one"
-            )
-    elif recipe.out.exists() and any(path.name != checkpoints(recipe).name for path in recipe.out.iterdir()):
-        raise TrainingError(f"{recipe.out} is not empty and holds no run of ours: choose another folder")
+def _check_folder(recipe: Recipe) -> None:
+    """Makes the folder, or sees that what stands there is this run's."""
+    out, begun = recipe.out, checkpoints(recipe)
+    if (out / _ADAPTER).exists():
+        raise TrainingError(f"{out} holds an adapter already: choose another folder")
     try:
-        recipe.out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        out.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in out.iterdir()} - {begun.name, _RECIPE_PART}
     except OSError as error:
-        raise TrainingError(f"{recipe.out} cannot be written ({error.strerror})") from error
+        raise TrainingError(f"{out} cannot be written ({error.strerror})") from error
+    if there and _RECIPE not in there:
+        raise TrainingError(f"{out} is not empty and holds no run of ours: choose another folder")
+    if _whole(begun):
+        before, now = _read(out / _RECIPE)["recipe"], recipe.told()
+        for name in sorted(now | before):
+            if before.get(name) != now.get(name):
+                raise TrainingError(
+                    f"{out} holds a run with {name} {before.get(name)}, not {now.get(name)}: "
+                    "choose another folder, or delete that one"
+                )
 
 
-def _last(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the trainer's state is its last file."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in reversed(found):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.info("%s was cut off while it was written, and is left out", path.name)
-            shutil.rmtree(path, ignore_errors=True)  # another process of the run may be at it too
-        else:
-            return path
-    return None
+def _claim(recipe: Recipe) -> None:
+    """Notes what the run is told and what it learns from; or, where it was begun, sees that this has not changed."""
+    _check_folder(recipe)  # once more: another run may have been at work
+    file, begun = recipe.out / _RECIPE, checkpoints(recipe)
+    hashes = {source: data.digest(source) for source in recipe.data}
+    if _whole(begun):
+        before = _read(file)["data"]
+        if changed := next((source for source in hashes if hashes[source] != before.get(source)), None):
+            raise TrainingError(f"{changed} is not what the run in {recipe.out} began with: choose another folder")
+    for folder in (path for path in begun.glob("checkpoint-*") if not _is_whole(path)):
+        logger.info("%s was cut off while it was written, and is left out", folder.name)
+        shutil.rmtree(folder)
+    part = recipe.out / _RECIPE_PART
+    part.write_text(json.dumps({"recipe": recipe.told(), "data": hashes}, indent=2) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a run was told, and the hashes of its data."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return {"recipe": dict(told["recipe"]), "data": dict(told["data"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{file} cannot be read: delete {file.parent} to begin anew") from error
+
+
+def _reason(error: BaseException) -> str:
+    """In words; a sharded checkpoint has one of its own for each process."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return first_line(error)
+
+
+def _set_epoch(batches: Sampler[Any], epoch: int) -> None:
+    for sampler in (batches, getattr(batches, "sampler", None)):
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+
+
+def settle(part: Path, folder: Path, last: str) -> None:
+    """Moves the files of `part` into `folder`, the `last` one last: once it is there, all are, and whole."""
+    for file in sorted(part.iterdir(), key=lambda file: file.name == last):
+        file.replace(folder / file.name)
+    part.rmdir()
+
+
+def newest(folder: Path, steps: int) -> Path | None:
+    """The last checkpoint that was written to its end, before the last of all: from there the trainer goes beyond."""
+    whole = _whole(folder)
+    return whole.get(max((step for step in whole if step < steps), default=0))
+
+
+def _whole(folder: Path) -> dict[int, Path]:
+    """Checkpoints by their step."""
+    return {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if _is_whole(path)}
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The trainer's state is its last file."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

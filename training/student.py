@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import safe_open
 from torch.distributed.tensor import DTensor
 
 from models import Encoder, load, rights
@@ -17,6 +16,7 @@ from models.batch import Batch
 from models.chain import resolve_chain
 from models.encoder import hidden_states
 from models.sources import Source
+from training.checkpoint import tensors
 from training.errors import TrainingError
 from training.recipes import Recipe
 
@@ -100,14 +100,14 @@ class Student:
         """
         if self.encoder.model.config.tie_word_embeddings:
             return self.encoder.model.get_input_embeddings().weight.detach()
-        for file in sorted(self.base.folder.glob("*.safetensors")):
-            with safe_open(file, framework="pt") as weights:
-                names = set(weights.keys())
-                if "lm_head.bias" in names:
-                    raise TrainingError(f"{self.base.name} has a head with a bias, which MNTP here does not support")
-                if "lm_head.weight" in names:
-                    head: torch.Tensor = weights.get_tensor("lm_head.weight").to(self.encoder.model.dtype)
-                    return head
+        head = None
+        for name, weights in tensors(self.base.folder):
+            if name == "lm_head.bias":
+                raise TrainingError(f"{self.base.name} has a head with a bias, which MNTP here does not support")
+            if name == "lm_head.weight":
+                head = weights.to(self.encoder.model.dtype)
+        if head is not None:
+            return head
         raise TrainingError(
             f"{self.base.name} has no language-modelling head (lm_head.weight): MNTP needs a whole decoder checkpoint"
         )

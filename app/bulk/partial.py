@@ -63,8 +63,7 @@ class Partial:
             self._lock = self._locked()
             try:
                 self._read_journal()
-                if self.output.exists() and not self._overwrite:
-                    raise BulkError(f"{self.output} exists already: name another output, or say --overwrite")
+                self._check_output()
             except BaseException:
                 self._close()
                 raise
@@ -115,6 +114,7 @@ class Partial:
     def publish(self, finished: Path) -> None:
         """Puts the finished file under the output's name, at once, and removes the folder."""
         with telling("write", self.output):
+            self._check_output()  # somebody else may have made it since
             with finished.open("rb") as file:
                 os.fsync(file.fileno())
             finished.replace(self.output)
@@ -129,17 +129,24 @@ class Partial:
     def _journal(self) -> Path:
         return self.folder / "journal.json"
 
+    def _check_output(self) -> None:
+        if self.output.exists() and not self._overwrite:
+            raise BulkError(f"{self.output} exists already: name another output, or say --overwrite")
+
     def _locked(self) -> int:
         """The folder, made where it is not there, and locked."""
         while True:
             self.folder.mkdir(exist_ok=True)
-            descriptor = os.open(self.folder, os.O_RDONLY)
+            try:
+                descriptor = os.open(self.folder, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # the run before has just finished and removed it
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(descriptor), self.folder.stat()):
                     return descriptor
             except FileNotFoundError:
-                pass  # the run before has just finished and removed it
+                pass  # as above
             except BlockingIOError:
                 os.close(descriptor)
                 raise BulkError(f"another run is writing {self.output}") from None

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models import Input
+    from training.evaluation import Encode
 
-# Inputs of one request to a service.
-_REQUEST = 256
+# Characters of one request to a service, which a slow one can embed within its time limit.
+_REQUEST = 8192
+# Of which both an encoder and a service tell, and which the vectors depend on.
+_SETTINGS = ("dtype", "pooling", "template", "max_length", "doc_max_length", "skip_instruction")
 
 
 class Evaluate(ClientSettings):
@@ -45,8 +48,9 @@ class Evaluate(ClientSettings):
         from training.evaluation import Evaluated, evaluate, read_instructions, tasks_named
 
         instructions, tasks = read_instructions(self.instructions), tasks_named(self.tasks)
-        name, encode = self._there() if self.url else self._here()
-        scores = evaluate(Evaluated(name, encode, instructions), tasks, self.out)
+        name, encode, info = self._there() if self.url else self._here()
+        settings = {name: info[name] for name in _SETTINGS}
+        scores = evaluate(Evaluated(name, encode, instructions, settings), tasks, self.out)
         rows = [asdict(score) | {"score": round(100 * score.score, 2)} for score in scores]
         if self.as_json:
             print(json.dumps({"model": name, "scores": rows}, indent=2))
@@ -59,24 +63,40 @@ class Evaluate(ClientSettings):
             table.add_row(row["task"], row["metric"], f"{row['score']:.2f}", row["instruction"])
         Console(file=sys.stdout).print(table)
 
-    def _here(self) -> tuple[str, Any]:
+    def _here(self) -> "tuple[str, Encode, dict[str, Any]]":
         from app.commands.loading import encoder_for
         from models.sources import label
 
         encoder = encoder_for(self)
         name = "+".join(label(source).replace("/", "_") for source in (self.model, *self.adapters))
-        return name, encoder.encode
+        return name, encoder.encode, {"dtype": encoder.dtype, **encoder.describe()}
 
-    def _there(self) -> tuple[str, Any]:
+    def _there(self) -> "tuple[str, Encode, dict[str, Any]]":
         import numpy as np
         import orjson
 
+        info = self.ask("GET", "info")
+        limits = info["limits"]
+
         def encode(inputs: "Sequence[Input]") -> "NDArray[np.float32]":
+            texts = [{"text": i.text[: limits["max_characters"]], "instruction": i.instruction} for i in inputs]
             parts = []
-            for start in range(0, len(inputs), _REQUEST):
-                asked = [{"text": i.text, "instruction": i.instruction} for i in inputs[start : start + _REQUEST]]
-                content = orjson.dumps({"inputs": asked, "normalize": False})
+            for request in _requests(texts, limits["max_inputs"]):
+                content = orjson.dumps({"inputs": request, "normalize": False})
                 parts.append(np.array(self.ask("POST", "embed", content)["embeddings"], np.float32))
             return np.concatenate(parts)
 
-        return str(self.ask("GET", "info")["model"]).replace("/", "_"), encode
+        return str(info["model"]).replace("/", "_"), encode, info
+
+
+def _requests(texts: Sequence[dict[str, str]], most: int) -> Iterator[list[dict[str, str]]]:
+    request: list[dict[str, str]] = []
+    size = 0
+    for text in texts:
+        characters = len(text["text"]) + len(text["instruction"])
+        if request and (size + characters > _REQUEST or len(request) == most):
+            yield request
+            request, size = [], 0
+        request.append(text)
+        size += characters
+    yield request

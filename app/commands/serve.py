@@ -105,27 +105,30 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._drain_timeout = drain_timeout
-        self._signalled: float | None = None
+        self._draining_since: float | None = None
+        self._signalled = False
         self._busy = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # A second signal ends it at once. uvicorn's own version would raise the signal again afterwards.
-        if self._signalled is not None:
+        if self._signalled:
             self.should_exit = self.force_exit = True
+        self._signalled = True
         self.drain()
 
     def drain(self) -> None:
         """Refuses new requests, and ends when those in the house are answered, and their answers taken."""
-        self._signalled = self._busy = time.monotonic()
-        self._service.drain()
+        if self._draining_since is None:
+            self._draining_since = self._busy = time.monotonic()
+            self._service.drain()
 
     async def on_tick(self, counter: int) -> bool:
-        if self._signalled is not None:
+        if self._draining_since is not None:
             now = time.monotonic()
             connections = cast(set[Connection], self.server_state.connections)
             if self._service.in_house or any(connection.unsent for connection in connections):
                 self._busy = now
-            self.should_exit |= now - self._busy > LINGER_SECONDS or now - self._signalled > self._drain_timeout
+            self.should_exit |= now - self._busy > LINGER_SECONDS or now - self._draining_since > self._drain_timeout
         return await super().on_tick(counter)
 
 

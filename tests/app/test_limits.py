@@ -20,7 +20,7 @@ from app.sides import Side, about_tokens
 from docs import pages, tables
 from models import Encoder, Input
 from tests.gated import GatedEncoder
-from tests.serving import LocalServer, ServerProcess, wait_for
+from tests.serving import LOAD_SECONDS, LocalServer, ServerProcess, wait_for
 
 # Setting → (a small value, what is within it, what is beyond, status): bodies of /embed.
 BODIES: dict[str, tuple[int, dict[str, Any], dict[str, Any], int]] = {
@@ -279,7 +279,7 @@ def test_connections_beyond_their_limit_are_told_so(encoder: Encoder) -> None:
 
 def test_more_connections_than_the_process_may_open_are_refused_at_the_start() -> None:
     with ServerProcess("--max-connections", "1000000000000") as server:
-        assert server.process.wait(20) == 1
+        assert server.process.wait(LOAD_SECONDS) == 1
         assert "max_connections 1000000000000 needs" in server.log
         assert "Traceback" not in server.log
 

@@ -216,14 +216,14 @@ def test_a_dead_engine_leaves_no_future_pending(scheduler: Scheduler, fake: Fake
 
 
 def test_a_hanging_forward_is_given_up_for_good(fake: FakeEncoder, metrics: Metrics) -> None:
-    scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=0.2, metrics=metrics)
+    scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=2, metrics=metrics)
     assert scheduler.failure is None
     hanging = scheduler.submit(encodings(1))
     fake.next_batch()
     waiting = scheduler.submit(encodings(2))
     wait_for(lambda: scheduler.failure)
     assert "engine_timeout" in str(scheduler.failure)
-    scheduler.give_up()
+    scheduler.give_up(str(scheduler.failure))
     for future in (hanging, waiting):
         with pytest.raises(UnavailableError):
             future.result(0)
@@ -236,8 +236,9 @@ def test_a_hanging_forward_is_given_up_for_good(fake: FakeEncoder, metrics: Metr
 
 
 def test_an_idle_engine_does_not_count_as_hung(fake: FakeEncoder, metrics: Metrics) -> None:
-    scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=1.5, metrics=metrics)
-    assert not threading.Event().wait(2)
+    """However long: nothing runs that could hang, even if the whole process was stopped meanwhile."""
+    scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=0.1, metrics=metrics)
+    assert not threading.Event().wait(0.5)
     assert scheduler.failure is None
     scheduler.close(SECONDS)
 

@@ -97,7 +97,7 @@ def test_permits_bound_the_requests_in_the_house(gated: GatedEncoder, pool: Thre
 def test_a_request_beyond_its_deadline_answers_504_and_is_dropped(
     gated: GatedEncoder, pool: ThreadPoolExecutor
 ) -> None:
-    with LocalServer(gated, request_timeout=0.3) as server:
+    with LocalServer(gated, request_timeout=2) as server:
         send = sender(server, pool)
         late, queued = hold(gated, send), send("queued behind it")
         assert [late.result().status_code, queued.result().status_code] == [504, 504]
@@ -172,7 +172,7 @@ def test_a_key_may_be_of_any_script(encoder: Encoder) -> None:
 
 
 def test_a_body_that_does_not_arrive_is_given_up(encoder: Encoder) -> None:
-    with LocalServer(encoder, request_timeout=0.3) as server:
+    with LocalServer(encoder, request_timeout=2) as server:
         with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as slow:
             slow.sendall(
                 b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
@@ -192,7 +192,7 @@ def test_one_deadline_spans_the_body_and_the_work(gated: GatedEncoder, pool: Thr
             slow.sendall(content[5:])
             started = time.monotonic()
             assert slow.recv(100).startswith(b"HTTP/1.1 504")
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 1.4
 
 
 def test_who_is_slow_to_send_holds_no_permit(encoder: Encoder) -> None:
@@ -203,7 +203,7 @@ def test_who_is_slow_to_send_holds_no_permit(encoder: Encoder) -> None:
 
 
 def test_who_is_slow_to_take_the_answer_holds_no_permit_and_is_cut_off(encoder: Encoder) -> None:
-    with LocalServer(encoder, max_requests=1, request_timeout=8, max_inputs=4000) as server:
+    with LocalServer(encoder, max_requests=1, request_timeout=15, max_inputs=4000) as server:
         content = json.dumps({"queries": ["a"] * 2000, "documents": ["b"] * 2000}).encode()
         with connect(server, takes=4096) as slow:
             slow.sendall(head(len(content)).replace(b"/embed", b"/similarity") + content)
@@ -211,7 +211,7 @@ def test_who_is_slow_to_take_the_answer_holds_no_permit_and_is_cut_off(encoder: 
             wait_for(lambda: server.service.in_house == 0, what="permit given back")
             assert "l2v_requests_in_flight 2.0" in server.client.get("/metrics").text
             assert server.embed("at the same time")["tokens"]
-            wait_for(lambda: "l2v_requests_in_flight 1.0" in server.client.get("/metrics").text, 20, "cut off")
+            wait_for(lambda: "l2v_requests_in_flight 1.0" in server.client.get("/metrics").text, 60, "cut off")
             headers, _, taken = read_all(slow).partition(b"\r\n\r\n")
             assert headers.startswith(b"HTTP/1.1 200")
             assert len(taken) < int(headers.lower().partition(b"content-length: ")[2].split()[0])
@@ -232,11 +232,11 @@ def test_a_connection_without_a_request_is_closed(encoder: Encoder, said: bytes)
 
 
 def test_a_connection_is_kept_for_the_next_request_no_longer_than_it_may_be_idle(encoder: Encoder) -> None:
-    with LocalServer(encoder, idle_timeout=0.5) as server, connect(server) as kept:
+    with LocalServer(encoder, idle_timeout=2.5) as server, connect(server) as kept:
         for _ in range(3):
             kept.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             assert kept.recv(1000).startswith(b"HTTP/1.1 200")
-            assert not threading.Event().wait(0.3)
+            assert not threading.Event().wait(1)
         assert kept.recv(100) == b""
 
 

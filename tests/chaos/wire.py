@@ -8,7 +8,7 @@ from typing import Any
 
 JSON = "application/json"
 # Seconds after which a client of the harness gives up, which no promise allows to come to pass.
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 @dataclass(slots=True)

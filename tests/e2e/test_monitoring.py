@@ -57,7 +57,7 @@ class Prometheus:
         config = (DOCKER / "prometheus.yml").read_text()
         assert "l2v:8080" in config
         (folder / "prometheus.yml").write_text(
-            config.replace("l2v:8080", target).replace("scrape_interval: 5s", "scrape_interval: 200ms")
+            config.replace("l2v:8080", target).replace("scrape_interval: 5s", "scrape_interval: 1s")
         )
         shutil.copy(DOCKER / "alerts.yml", folder)
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -84,6 +84,7 @@ class Prometheus:
         return result
 
     def value(self, expression: str) -> float:
+        wait_for(lambda: self.query(expression), what=expression)  # a scrape may have failed
         (sample,) = self.query(expression)
         return float(sample["value"][1])
 

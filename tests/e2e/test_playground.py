@@ -92,6 +92,7 @@ class Playground:
         self.requests: list[str] = []
         self.page: Page = context.new_page()
         self.page.set_default_timeout(20_000)
+        expect.set_options(timeout=20_000)
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -115,7 +116,7 @@ class Playground:
         self.done()
 
     def done(self) -> None:
-        expect(self["#status"]).to_contain_text(" ms", timeout=20_000)
+        expect(self["#status"]).to_contain_text(" ms")
 
     def scores(self) -> list[list[float]]:
         """What the heatmap shows, cell by cell, the rounded text checked against the whole number."""

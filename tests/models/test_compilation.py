@@ -70,7 +70,7 @@ def test_a_server_compiles_while_it_serves(tmp_path: Path) -> None:
         server.wait_ready()
         asked = {"inputs": TEXTS * 3}
         before = server.client.post("/embed", json=asked).json()["embeddings"]
-        wait_for(lambda: any(line["message"] == "compiled" for line in server.log_lines), 120, "compilation")
+        wait_for(lambda: any(line["message"] == "compiled" for line in server.log_lines), 280, "compilation")
         after = server.client.post("/embed", json=asked).json()["embeddings"]
         assert cosines(np.array(after), np.array(before)).min() >= 0.9999
         assert server.terminate() == 0

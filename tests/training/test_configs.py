@@ -1,12 +1,16 @@
 """Each ready config is read and builds its trainer, on a tiny model in place of the one it names."""
 
+from functools import cached_property
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import TrainingArguments
 
 from models.published import STACKS
 from training import contrastive, mntp
 from training.recipes import CONFIGS, Mntp, Recipe, Simcse, Supervised
+from training.running import arguments
 
 READY = sorted(CONFIGS.glob("*/*.yaml"))
 STAGES: dict[str, type[Recipe]] = {"mntp": Mntp, "simcse": Simcse, "supervised": Supervised}
@@ -53,6 +57,37 @@ def test_a_config_builds_its_trainer(
     trainer = (mntp if stage == "mntp" else contrastive).build(tiny)  # type: ignore[arg-type]
     assert trainer.args.max_steps == 1000
     assert trainer.args.learning_rate == given.learning_rate
+
+
+class OnFourGpus(TrainingArguments):
+    """As a machine of four has them when one process is started."""
+
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        device: torch.device = TrainingArguments._setup_devices.func(self)
+        self._n_gpu = 4
+        return device
+
+
+def test_one_process_drives_one_gpu(tmp_path: Path) -> None:
+    """More would be nn.DataParallel, which cuts packed rows anywhere."""
+    args = arguments(Mntp(out=tmp_path, data=("texts",), device="cpu"), OnFourGpus)
+    assert (args.n_gpu, args.train_batch_size) == (1, 32)
+
+
+def test_a_file_that_is_no_settings_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    for content, reason in (("a: [1", "is no YAML"), ("- 1", "must hold settings"), ("nope: 3", "sets nope")):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=reason):
+            Mntp(out=tmp_path, config=file, data=("texts",))
+
+
+def test_the_loss_is_logged_and_saved_in_step(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="save_steps 25 must be a multiple of log_steps 10"):
+        Mntp(out=tmp_path, data=("texts",), save_steps=25)
+    home = Mntp(out=tmp_path, data=("~/texts", "owner/name"))
+    assert home.data == (str(Path.home() / "texts"), "owner/name")
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:

@@ -60,6 +60,17 @@ def test_the_loss_is_info_nce_of_the_served_encoders_vectors(base: Path, pairs: 
     assert abs(loss.item() - expected) < 1e-5
 
 
+def test_gradients_reach_the_adapter_alone(base: Path, pairs: Path, tmp_path: Path) -> None:
+    trainer = contrastive.build(supervised(base, [pairs], tmp_path / "out"))
+    trainer.compute_loss(trainer.model, batch_of(trainer)).backward()
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
+        elif "lora_A" not in name:
+            assert parameter.grad is None, name
+
+
 def test_the_gradient_cache_changes_nothing(base: Path, pairs: Path, tmp_path: Path) -> None:
     gradients = []
     for size in (0, 4):
@@ -69,6 +80,14 @@ def test_the_gradient_cache_changes_nothing(base: Path, pairs: Path, tmp_path: P
         gradients.append([p.grad.clone() for p in trainer.model.parameters() if p.grad is not None])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_an_instruction_that_leaves_no_room_is_named(base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"query": f"q {i}", "positive": "p", "negatives": ["n"], "instruction": "i" * i} for i in range(96)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(TrainingError, match="0-pairs, row 63: instruction leaves no room"):
+        contrastive.build(supervised(base, [path], tmp_path / "out", max_length=64))
 
 
 def test_a_symmetric_task_has_its_instruction_on_both_sides() -> None:
@@ -184,13 +203,28 @@ def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_p
     assert close[1] > 0.8
 
 
-def test_two_processes_learn_what_one_does(base: Path, pairs: Path, tmp_path: Path) -> None:
-    """Vectors are gathered with their gradients, without which the adapters would part. Also sharded."""
-    rows = pairs.read_text().splitlines()[:16]
-    data_file = tmp_path / "one-batch.jsonl"
-    data_file.write_text("\n".join(rows))
-    flags = ["--model", base, "--data", data_file, "--dtype", "float32", "--device", "cpu", "--batch-size", 16]
-    flags += ["--steps", 3, "--warmup-steps", 0, "--lora-dropout", 0, "--learning-rate", "1e-2", "--log-steps", 1]
+def test_two_processes_learn_what_one_does(base: Path, pairs: Path, graded: Path, tmp_path: Path) -> None:
+    """Vectors are gathered with their gradients, without which the adapters would part. Also sharded.
+
+    Both have rows of the same dataset in each step: one dataset gathers, the other does not.
+    """
+    data_file = tmp_path / "pairs.jsonl"
+    data_file.write_text("\n".join(pairs.read_text().splitlines()[:40]))
+    flags = ["--model", base, "--data", f"{data_file},{graded}", "--dtype", "float32", "--device", "cpu"]
+    flags += [
+        "--batch-size",
+        16,
+        "--steps",
+        6,
+        "--warmup-steps",
+        0,
+        "--lora-dropout",
+        0,
+        "--learning-rate",
+        "1e-2",
+        "--log-steps",
+        1,
+    ]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     runs = {}
     for name, launch in {

@@ -1,9 +1,11 @@
 """What cannot be learnt from is named by its file and line."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from datasets import DatasetDict
 
 from training import data
 from training.errors import TrainingError
@@ -20,7 +22,14 @@ from training.errors import TrainingError
         ('{"query": "a", "positive": "b", "instruction": 3}', "line 2: instruction must be a text"),
         ('{"query": "a", "positive": "b", "symmetric": "yes"}', "line 2: symmetric must be"),
         ('{"query": "a", "positive": "b", "vectors": [[1.0], [1.0, 2.0]]}', "line 2: vectors must be two"),
+        ('{"query": "a", "positive": "b", "vectors": 5}', "line 2: vectors must be two"),
+        ('{"query": "a", "positive": "b", "vectors": [1, 2]}', "line 2: vectors must be two"),
+        ('{"query": "a", "positive": "b", "vectors": [["x"], ["y"]]}', "line 2: vectors must be two"),
+        ('{"query": "a", "positive": "b", "vectors": [[NaN], [1.0]]}', "line 2: vectors must be of finite"),
+        ('{"query": "\\ud800", "positive": "b"}', "line 2: query holds half a character"),
+        ('{"query": "a", "positive": "b", "negatives": ["\\udfff"]}', "line 2: negatives holds half a character"),
         ('{"query": "a", "pos', "line 2: no JSON"),
+        ("[" * 100_000, "line 2: no JSON"),
         ('["a", "b"]', "line 2: no JSON object"),
     ],
 )
@@ -29,6 +38,42 @@ def test_a_bad_row_is_named(line: str, reason: str, tmp_path: Path) -> None:
     path.write_text('{"query": "a", "positive": "b"}\n' + line + "\n")
     with pytest.raises(TrainingError, match=f"{path}, {reason}"):
         data.pairs(str(path))
+
+
+def test_vectors_are_of_one_length(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"query": "a", "positive": "b", "vectors": [[0.5] * n] * 2} for n in (3, 3, 2)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(TrainingError, match="line 3: vectors have 2 numbers, those above 3"):
+        data.pairs(str(path))
+
+
+def test_columns_are_what_they_are_whatever_the_first_rows_hold(tmp_path: Path) -> None:
+    """Many without negatives, from which alone nobody can tell what those are made of; and a byte-order mark."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"query": "a", "positive": "b"}] * 1100 + [{"query": "a", "positive": "b", "negatives": ["c"]}]
+    path.write_text("\ufeff" + "\n".join(map(json.dumps, rows)))
+    assert data.pairs(str(path))["negatives"][-2:] == [[], ["c"]]
+
+
+def test_a_hash_is_that_of_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    assert data.digest(str(path)) == sha256(sha256(b"one").digest()).hexdigest()
+    before = data.digest(str(tmp_path))
+    path.rename(tmp_path / "b.txt")
+    assert data.digest(str(tmp_path)) != before
+    # As a dataset of the Hub lies in the cache once it is fetched.
+    tables = [data.texts([str(tmp_path)], lines=True), data.texts([str(tmp_path / "b.txt")], lines=True)]
+    hashes = []
+    for table in (tables[0], tables[0], tables[1]):
+        monkeypatch.setattr(data, "load_dataset", lambda *args, table=table: DatasetDict(train=table))
+        assert data.texts(["owner/name"], lines=True)["text"][:] == ["one"]
+        hashes.append(data.digest("owner/name"))
+    assert hashes[0] == hashes[1]
+    monkeypatch.setattr(data, "load_dataset", lambda *args: DatasetDict(test=tables[0]))
+    with pytest.raises(TrainingError, match="owner/name: has no split train, but test"):
+        data.texts(["owner/name"], lines=True)
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

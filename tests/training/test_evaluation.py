@@ -60,7 +60,7 @@ def built_in() -> Encoder:
 def test_the_score_is_that_of_the_encoders_vectors(built_in: Encoder, tmp_path: Path) -> None:
     """Both sides under the instruction: the task is symmetric."""
     instruction = "Retrieve semantically similar text."
-    model = Evaluated("demo", built_in.encode, {"SmallSTS": instruction})
+    model = Evaluated("demo", built_in.encode, {"SmallSTS": instruction}, {})
     (score,) = evaluate(model, [Small()], tmp_path)
     assert score.score == pytest.approx(expected(built_in, instruction), abs=1e-5)
     assert (score.metric, score.instruction) == ("cosine_spearman", instruction)
@@ -68,10 +68,11 @@ def test_the_score_is_that_of_the_encoders_vectors(built_in: Encoder, tmp_path: 
 
 def test_a_service_scores_as_its_encoder(demo: ServerProcess, tmp_path: Path) -> None:
     command = Evaluate(tasks=("STSBenchmark",), url=f"http://localhost:{demo.port}")
-    name, encode = command._there()
+    name, encode, info = command._there()
+    assert info["max_length"] == 512
     assert name == "demo"
-    (there,) = evaluate(Evaluated(name, encode, {}), [Small()], tmp_path / "there")
-    (here,) = evaluate(Evaluated("here", load("demo").encode, {}), [Small()], tmp_path / "here")
+    (there,) = evaluate(Evaluated(name, encode, {}, {}), [Small()], tmp_path / "there")
+    (here,) = evaluate(Evaluated("here", load("demo").encode, {}, {}), [Small()], tmp_path / "here")
     assert there.score == pytest.approx(here.score, abs=1e-6)
 
 
@@ -82,11 +83,18 @@ def test_a_task_with_a_result_is_not_run_again(built_in: Encoder, tmp_path: Path
         runs.append(len(inputs))
         return built_in.encode(inputs)
 
-    model = Evaluated("demo", encode, {})
+    model = Evaluated("demo", encode, {}, {})
     first = evaluate(model, [Small()], tmp_path)
     before = len(runs)
     assert evaluate(model, [Small()], tmp_path) == first
     assert len(runs) == before > 0
+    # Other instructions or other lengths give other vectors.
+    others = [Evaluated("demo", encode, {"SmallSTS": "Same?"}, {}), Evaluated("demo", encode, {}, {"max_length": 8})]
+    for other in others:
+        before = len(runs)
+        (score,) = evaluate(other, [Small()], tmp_path)
+        assert len(runs) > before
+        assert score.instruction == other.instruction(Small.metadata, PromptType.query)
 
 
 @pytest.mark.parametrize(
@@ -100,14 +108,15 @@ def test_a_task_with_a_result_is_not_run_again(built_in: Encoder, tmp_path: Path
     ],
 )
 def test_documents_go_without_the_queries_instruction(given: Any, side: PromptType | None, instruction: str) -> None:
-    model = Evaluated("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {"T": given})
+    model = Evaluated("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {"T": given}, {})
     assert model.instruction(SimpleNamespace(name="T", prompt=None), side) == instruction  # type: ignore[arg-type]
 
 
 def test_mteb_says_what_to_ask_where_nobody_else_does() -> None:
-    model = Evaluated("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {})
+    model = Evaluated("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {}, {})
     (task,) = tasks_named(["SciFact"])
-    assert model.instruction(task.metadata, PromptType.query).startswith("Given a scientific claim")
+    asked = model.instruction(task.metadata, PromptType.query)
+    assert asked == "Given a scientific claim, retrieve documents that support or refute the claim:"
     assert model.instruction(task.metadata, PromptType.document) == ""
 
 
@@ -124,6 +133,6 @@ def test_what_cannot_be_evaluated_is_named(capsys: pytest.CaptureFixture[str], t
 
 
 def test_results_stay_as_json(built_in: Encoder, tmp_path: Path) -> None:
-    evaluate(Evaluated("demo", built_in.encode, {}), [Small()], tmp_path)
+    evaluate(Evaluated("demo", built_in.encode, {}, {}), [Small()], tmp_path)
     (file,) = tmp_path.rglob("SmallSTS.json")
     assert json.loads(file.read_text())["task_name"] == "SmallSTS"

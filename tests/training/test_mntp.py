@@ -1,14 +1,18 @@
 """MNTP against an independent computation, and what it teaches."""
 
+import random
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from training import mntp
+from training.memory import estimate
 from training.recipes import Mntp
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +110,49 @@ def test_a_real_decoder_learns_to_fill_in(tmp_path: Path) -> None:
     print(before, after, unigram(trainer))
     assert after > unigram(trainer) + 0.05
     assert after > before + 0.02
+
+
+def test_a_decoder_that_stays_causal_fills_in_worse(tmp_path: Path) -> None:
+    """Pairs of words in any order: the second follows from the first, and both ways the first from the second."""
+    pairs = [
+        "cat dog",
+        "sun moon",
+        "red blue",
+        "king queen",
+        "hot cold",
+        "day night",
+        "old new",
+        "land sea",
+        "war peace",
+    ]
+    texts, found = tmp_path / "texts", {}
+    texts.mkdir()
+    rng = random.Random(0)
+    for number in range(40):
+        (texts / f"{number}.txt").write_text(" ".join(rng.choices(pairs, k=120)))
+    for both_ways in (True, False):
+        told = recipe(
+            ROOT / "models/demo/base", texts, tmp_path / str(both_ways), steps=40, learning_rate=4e-3, lora_r=32,
+            batch_size=16, warmup_steps=5, bidirectional=both_ways,
+        )  # fmt: skip
+        trainer = mntp.build(told)
+        trainer.run()
+        found[both_ways] = accuracy(trainer)
+    print(found)
+    assert found[True] > found[False] + 0.2
+
+
+def test_the_head_is_found_in_pytorchs_own_files(small: Path, texts: Path, tmp_path: Path) -> None:
+    """Of many published bases there is nothing else."""
+    old = tmp_path / "old"
+    shutil.copytree(small, old)
+    weights = load_file(old / "model.safetensors")
+    torch.save(weights, old / "pytorch_model.bin")
+    (old / "model.safetensors").unlink()
+    told = [recipe(base, texts, tmp_path / f"out{base.name}") for base in (small, old)]
+    assert estimate(told[0], small, 1, False) == estimate(told[1], old, 1, False)
+    heads = [mntp.build(given).student.head() for given in told]
+    torch.testing.assert_close(*heads)
 
 
 def test_the_ablation_sees_nothing_ahead(small: Path, texts: Path, tmp_path: Path) -> None:

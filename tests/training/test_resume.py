@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,18 +16,20 @@ import pytest
 from models import load
 from tests.training.conftest import LAUNCH, SHARDED
 from tests.training.test_contrastive import simcse
-from training import contrastive
+from training import card, contrastive
 from training.errors import TrainingError
+from training.recipes import Simcse
 
 L2V = Path(sys.executable).with_name("l2v")
 ROOT = Path(__file__).parents[2]
+STEPS = 60
 
 
 def command(
     stage: str, out: Path, base: Path, data: Path, *flags: object, launch: Sequence[object] = (L2V,)
 ) -> list[str]:
     told = [*launch, "train", stage, out, "--model", base, "--data", data, "--dtype", "float32", "--device", "cpu"]
-    told += ["--steps", 30, "--save-steps", 3, "--log-steps", 1, "--batch-size", 8, "--learning-rate", "1e-2"]
+    told += ["--steps", STEPS, "--save-steps", 3, "--log-steps", 1, "--batch-size", 8, "--learning-rate", "1e-2"]
     return list(map(str, [*told, *flags]))
 
 
@@ -37,10 +41,12 @@ def wait_for_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
     """Until one is whole: its last file is there to the last line."""
 
     def whole(state: Path) -> bool:
-        return state.read_text().endswith("}\n")
+        with suppress(FileNotFoundError):  # an old one is removed
+            return state.read_text().endswith("}\n")
+        return False
 
-    deadline = time.monotonic() + 120
-    while not any(map(whole, out.glob("checkpoints/checkpoint-[369]/trainer_state.json"))):
+    deadline = time.monotonic() + 240
+    while not any(map(whole, out.glob("checkpoints/checkpoint-*/trainer_state.json"))):
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -50,16 +56,17 @@ def kill_after_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
     """kill -9 once a checkpoint is whole."""
     wait_for_checkpoint(run, out)
     for process in [started := psutil.Process(run.pid), *started.children(recursive=True)]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # of the others' death
+            process.kill()
     run.wait()
 
 
 @pytest.mark.parametrize(
     ("stage", "data", "flags", "launch"),
     [
-        ("mntp", "texts", ("--max-length", 32, "--micro-batch", 4), (L2V,)),
-        ("simcse", "lines", (), (L2V,)),
-        ("supervised", "pairs", ("--warmup-steps", 2), SHARDED),
+        ("mntp", "texts", ("--max-length", 32, "--batch-size", 20, "--micro-batch", 10), (L2V,)),
+        ("simcse", "lines", ("--batch-size", 80), (L2V,)),
+        ("supervised", "pairs", ("--batch-size", 40, "--warmup-steps", 2), SHARDED),
     ],
 )
 def test_a_killed_run_ends_with_the_same_loss(
@@ -71,7 +78,7 @@ def test_a_killed_run_ends_with_the_same_loss(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """At whatever step the kill finds it; masks and dropout go on as before."""
+    """At whatever step of an epoch the kill finds it; masks, dropout and the order go on as before."""
     source = request.getfixturevalue(data)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     whole, cut = (tmp_path / name for name in ("whole", "cut"))
@@ -89,7 +96,7 @@ def test_a_killed_run_ends_with_the_same_loss(
     again = subprocess.run(train_cut, check=True, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert "going on from checkpoint-" in again.stderr
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-6)
-    assert losses(cut)[30] < losses(cut)[1]
+    assert losses(cut)[STEPS] < losses(cut)[1]
     assert not (cut / "checkpoints").exists()
     load(str(base), [str(cut)], dtype="float32")
 
@@ -111,7 +118,8 @@ def test_a_folder_belongs_to_one_run_at_a_time(base: Path, lines: Path, tmp_path
         assert any(process.is_running() for process in left)
     finally:
         for process in left:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(base: Path, lines: Path, tmp_path: Path) -> None:
@@ -130,19 +138,53 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(base: Path, lines: Path, t
 
 
 def test_a_folder_of_another_run_is_left_alone(base: Path, lines: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    contrastive.build(simcse(base, lines, out))
+    begun = interrupted(base, lines, tmp_path / "out")
     with pytest.raises(TrainingError, match="holds a run with steps 2, not 9"):
-        contrastive.build(simcse(base, lines, out, steps=9))
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="holds no run of ours"):
-        contrastive.build(simcse(base, lines, other))
-    done = tmp_path / "done"
-    contrastive.train(simcse(base, lines, done))
+        contrastive.build(begun.model_copy(update={"steps": 9}))
+    for name, reason in (("thesis.txt", "holds no run of ours"), ("recipe.json", "delete .* to begin anew")):
+        other = tmp_path / name
+        shutil.copytree(begun.out, other)
+        (other / "recipe.json").unlink()
+        (other / name).write_text("mine")
+        with pytest.raises(TrainingError, match=reason):
+            contrastive.build(begun.model_copy(update={"out": other}))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TrainingError, match="file cannot be written"):
+        contrastive.build(begun.model_copy(update={"out": tmp_path / "file"}))
+    contrastive.train(begun)
     with pytest.raises(TrainingError, match="holds an adapter already"):
-        contrastive.build(simcse(base, lines, done))
+        contrastive.build(begun)
+
+
+def test_a_run_goes_on_with_what_it_began_with(base: Path, lines: Path, tmp_path: Path) -> None:
+    source = tmp_path / "lines.txt"
+    source.write_bytes(lines.read_bytes())
+    begun = interrupted(base, source, tmp_path / "out")
+    with source.open("a") as file:
+        file.write("\none more")
+    with pytest.raises(TrainingError, match=r"lines.txt is not what the run in .*out began with"):
+        contrastive.train(begun)
+
+
+def test_what_fails_at_the_very_end_is_done_again(base: Path, lines: Path, tmp_path: Path) -> None:
+    """The adapter is there when all that belongs to it is."""
+    begun = interrupted(base, lines, tmp_path / "out")
+    assert not list(begun.out.glob("adapter*"))
+    assert (begun.out / "checkpoints/checkpoint-2/trainer_state.json").is_file()
+    contrastive.train(begun)
+    contrastive.train(whole := begun.model_copy(update={"out": tmp_path / "whole"}))
+    assert losses(begun.out) == losses(whole.out)
+    assert {path.name for path in begun.out.iterdir()} == {path.name for path in whole.out.iterdir()}
+
+
+def interrupted(base: Path, lines: Path, out: Path) -> Simcse:
+    """Of two steps, when nothing is left to do but to write the card."""
+    recipe = simcse(base, lines, out, save_steps=1, log_steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card, "plot", lambda *args: Path("/dev/full").write_text("x"))
+        with pytest.raises(TrainingError, match="No space left on device"):
+            contrastive.train(recipe)
+    return recipe
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(base: Path, lines: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
+from models.known import record_demo
+from models.published import DEMO
 from training.demo.stages import Steps, make, publish
 from training.errors import TrainingError
 
@@ -25,6 +27,8 @@ class Make(_Folders):
     def cli_cmd(self) -> None:
         make(self.data, self.work, Steps())
         publish(self.work, self.out)
+        if self.out.resolve() == DEMO:
+            record_demo()
 
 
 class Report(_Folders):

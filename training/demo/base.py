@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, get_cosine_schedule_with_warmup
 
+from training.running import newest, settle
+
 BOS, EOS = "<s>", "</s>"
 CONFIG = LlamaConfig(
     vocab_size=8192,
@@ -107,9 +109,11 @@ def pretrain(
     )
     schedule = get_cosine_schedule_with_warmup(optimizer, min(_WARMUP, steps // 2), steps)
     trainer = Trainer(model, args, train_dataset=_rows(texts, tokenizer), optimizers=(optimizer, schedule))
-    trainer.train(resume_from_checkpoint=any((folder / "checkpoints").glob("checkpoint-*")))
-    model.to(torch.bfloat16).save_pretrained(folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
+    last = newest(folder / "checkpoints", steps)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    model.to(torch.bfloat16).save_pretrained(folder / "part")
+    (folder / "part/generation_config.json").unlink(missing_ok=True)
+    settle(folder / "part", folder, "model.safetensors")
     shutil.rmtree(folder / "checkpoints")
 
 

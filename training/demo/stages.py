@@ -63,7 +63,7 @@ def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None
         supervised_recipe(work, "supervised", steps.supervised),
         graded_recipe(work, "graded", steps.graded),
     ):
-        if not (recipe.out / "run.json").is_file():
+        if not (recipe.out / "adapter_model.safetensors").is_file():
             logger.info("stage %s", recipe.out.name)
             mntp.train(recipe) if isinstance(recipe, Mntp) else contrastive.train(recipe)
 

@@ -32,6 +32,6 @@ WORKDIR /home/l2v
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['L2V_PORT']}/health\", timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['L2V_PORT']}/health\", timeout=2)"]
 ENTRYPOINT ["l2v"]
 CMD ["serve"]

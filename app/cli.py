@@ -89,7 +89,8 @@ class L2v(BaseSettings):
 
 def source() -> CliSettingsSource[Any]:
     """What parses the command line."""
-    return CliSettingsSource(L2v, formatter_class=Help, parse_args_method=_parse)
+    # Else the text None would be no text.
+    return CliSettingsSource(L2v, formatter_class=Help, parse_args_method=_parse, cli_parse_none_str="\0")
 
 
 def parser() -> ArgumentParser:

@@ -20,13 +20,14 @@ class Guard:
 
     Holds a request to its deadline, from its head to the beginning of its answer. What is posted needs a permit from
     when its body is there: who is slow to send it, or to take the answer, holds none meanwhile, and what is too much
-    is refused before it is parsed. What all bodies take together is bounded from their first byte.
+    is refused before it is parsed. What all bodies take together is bounded from their first byte, and what their
+    answers take, until they are sent.
 
     Args:
         app: what comes behind.
         keys: any of which opens the API; none: open.
         max_body_bytes: the largest body.
-        max_total_body_bytes: of the bodies of all requests together, until each is answered.
+        max_total_body_bytes: of the bodies of all requests and answers together, until each is answered.
         timeout: seconds of the deadline.
         admit: gives a permit, or raises `ServiceError`.
         metrics: where refusals are counted.
@@ -56,7 +57,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         deadline = asyncio.timeout(self._timeout)
-        exchange = _Exchange(send, deadline)
+        # Operators are answered even when there is no room.
+        exchange = _Exchange(send, deadline, self._take if scope["method"] == "POST" else None)
         exchange.room.callback(self._forget, exchange)
         refusal: ServiceError | None = None
         try:
@@ -71,6 +73,7 @@ class Guard:
                 if scope["method"] == "POST":
                     exchange.permit.enter_context(self._admit())
                 await _serve_while_connected(self._app, scope, body, receive, exchange)
+            refusal = exchange.refusal
         except ServiceError as error:
             refusal = error.with_traceback(None)  # whose frames hold the body
         except TimeoutError:
@@ -101,9 +104,7 @@ class Guard:
             chunk = message.get("body", b"")
             exchange.read = not message.get("more_body", False)
             self._check_size(len(body) + len(chunk))
-            self._check_room(len(chunk))
-            self._total_body_bytes += len(chunk)
-            exchange.body_bytes += len(chunk)
+            self._take(exchange, len(chunk))
             body += chunk
             if exchange.read:
                 return bytes(body)
@@ -112,12 +113,17 @@ class Guard:
         if size > self._max_body_bytes:
             raise TooLargeError(f"the body is larger than {self._max_body_bytes} bytes (max_body_bytes)", "body")
 
-    def _check_room(self, size: int) -> None:
-        if self._total_body_bytes + size > self._max_total_body_bytes:
+    def _take(self, exchange: "_Exchange", size: int) -> None:
+        """Keeps room for some of a body or an answer; one alone may have any size."""
+        others = self._total_body_bytes - exchange.body_bytes
+        if others and self._total_body_bytes + size > self._max_total_body_bytes:
             self._metrics.rejected.labels("bodies").inc()
             raise OverloadedError(
-                f"the bodies of all requests are larger than {self._max_total_body_bytes} bytes (max_total_body_bytes)"
+                f"the bodies of all requests and answers are larger than {self._max_total_body_bytes} bytes "
+                "(max_total_body_bytes)"
             )
+        self._total_body_bytes += size
+        exchange.body_bytes += size
 
     def _forget(self, exchange: "_Exchange") -> None:
         self._total_body_bytes -= exchange.body_bytes
@@ -130,15 +136,18 @@ class _Exchange:
 
     Attributes:
         permit: what the request holds of the service, until its answer begins.
-        room: what its body takes, until its answer ends.
+        room: what its body and its answer take, until that ends.
         body_bytes: that many.
+        refusal: why the answer is not sent, if it is not.
         read: whether the body has been, to its end.
         begun: whether the answer has.
     """
 
-    def __init__(self, send: Send, deadline: asyncio.Timeout) -> None:
+    def __init__(self, send: Send, deadline: asyncio.Timeout, take: Callable[["_Exchange", int], None] | None) -> None:
         self._send = send
         self._deadline = deadline
+        self._take = take
+        self.refusal: ServiceError | None = None
         self.permit = ExitStack()
         self.room = ExitStack()
         self.body_bytes = 0
@@ -149,12 +158,23 @@ class _Exchange:
         if not self.begun:
             if self._deadline.expired():
                 return  # too late by a moment: the client is being told so
+            if not self._has_room(message):
+                return
             self.begun = True
             self.permit.close()
             self._deadline.reschedule(None)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.room.close()  # before the client can send its next request
         await self._send(message)
+
+    def _has_room(self, message: Message) -> bool:
+        """Whether the answer may be sent: it is held until the client has taken it."""
+        if self._take and self.refusal is None and message["type"] == "http.response.start":
+            try:
+                self._take(self, int(Headers(raw=message["headers"]).get("content-length", "0")))
+            except ServiceError as error:
+                self.refusal = error.with_traceback(None)
+        return self.refusal is None
 
     async def refuse(self, error: ServiceError, path: str, receive: Receive) -> None:
         """Tells the client of an error.

@@ -54,8 +54,12 @@ class Job:
     future: "Future[Result]" = field(default_factory=Future)
     vectors: dict[int, Vectors] = field(default_factory=dict)
     taken: int = 0
+    waiting_tokens: int = field(init=False)
     queued: float = 0.0
     computed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.waiting_tokens = sum(map(len, self.encodings))
 
     @property
     def settled(self) -> bool:
@@ -65,14 +69,11 @@ class Job:
     def waiting_inputs(self) -> int:
         return len(self.encodings) - self.taken
 
-    @property
-    def waiting_tokens(self) -> int:
-        return sum(map(len, self.encodings[self.taken :]))
-
     def take(self) -> "Item":
         """The next encoding, for a batch."""
         if self.taken == 0:
             self.queued = time.monotonic() - self.submitted
+        self.waiting_tokens -= len(self.encodings[self.taken])
         self.taken += 1
         return Item(self, self.taken - 1)
 

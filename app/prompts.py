@@ -4,13 +4,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from app.errors import InvalidError
 from app.schemas.inputs import Instruction
 
 # The names under which the two sides of a comparison find their default.
 QUERY, DOCUMENT = "query", "document"
+_PROMPTS = TypeAdapter(dict[str, Instruction])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,19 @@ class Prompts:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8")) if path else {}
-            prompts = TypeAdapter(dict[str, Instruction]).validate_python(content)
+            prompts = _PROMPTS.validate_python(content)
         except OSError as error:
             raise ValueError(f"{path} cannot be read ({error.strerror})") from error
         except ValueError as error:
             raise ValueError(f"{path} is no JSON object of names and instructions") from error
-        return cls(prompts | {name: text for name, text in ((QUERY, query), (DOCUMENT, document)) if text})
+        try:
+            own = _PROMPTS.validate_python(
+                {name: text for name, text in ((QUERY, query), (DOCUMENT, document)) if text}
+            )
+        except ValidationError as error:
+            (problem, *_) = error.errors()
+            raise ValueError(f"{problem['loc'][0]}_instruction {problem['msg']}") from error
+        return cls(prompts | own)
 
     def instruction(self, given: str | None, name: str | None, *, default: str = "", param: str = "prompt_name") -> str:
         """What goes before a text: the instruction given, or the prompt named, or the prompt `default`, or nothing.

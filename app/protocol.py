@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.errors import HeadersTooLargeError, MalformedError, ServiceError, answer
@@ -22,7 +23,9 @@ class Protocol(HttpToolsProtocol):
         self._max_header_bytes = max_header_bytes
         self._told = False
         self._counted = self._unfinished = 0
+        self._offered = False
         self.url = b""
+        self.parser: Any = _Parser(self)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -41,7 +44,23 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._told = True
-        super().on_headers_complete()
+        # An offer of another protocol, as Java's client makes of HTTP/2, may be passed over (RFC 9110, section 7.8).
+        self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._offered:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._offered:
+            super().on_message_complete()
+
+    def plain(self) -> bytes:
+        """The request's head once more, without its offer of another protocol."""
+        self._offered = False
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            if name not in (b"connection", b"upgrade", b"http2-settings"):
+                head += [name, b": ", value, b"\r\n"]
+        return b"".join([*head, b"\r\n"])
 
     def on_body(self, body: bytes) -> None:
         self._told = True
@@ -81,3 +100,29 @@ class Protocol(HttpToolsProtocol):
         self._counted += size
         if self._counted > self._max_header_bytes:
             raise ValueError  # ends the parsing; `send_400_response` says why
+
+
+class _Parser:
+    """httptools' parser; what stands behind an offer of another protocol is read as HTTP all the same.
+
+    That parser would take a body there for the first bytes of the other protocol, and then for a request.
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        self._inner = httptools.HttpRequestParser(protocol)
+
+    def feed_data(self, data: bytes) -> None:
+        try:
+            self._inner.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if self._inner.get_method() == b"CONNECT":
+                raise
+            rest = data[offer.args[0] :]
+            head = self._protocol.plain()
+            self._inner = httptools.HttpRequestParser(self._protocol)
+            self._inner.feed_data(head)
+            self.feed_data(rest)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)

@@ -55,6 +55,8 @@ class Scheduler:
         self.queue_tokens = 0
         self.queue_inputs = 0
         self._expected = 0
+        # Whether a job may wait that is settled, by a cancel or by the failure of a part of it.
+        self._abandoned = False
         self._beat()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -73,6 +75,7 @@ class Scheduler:
         with self._changed:
             if self._closing or self.failure:
                 raise UnavailableError(self.failure or "the service is shutting down")
+            job.future.add_done_callback(self._settled)
             self._jobs.append(job)
             self.queue_tokens += tokens
             self.queue_inputs += len(encodings)
@@ -176,10 +179,22 @@ class Scheduler:
                 self._running = []
                 self._changed.wait()
 
+    def _settled(self, future: "Future[Result]") -> None:
+        """In whichever thread settles it, so without the lock."""
+        if future.cancelled() or future.exception():
+            self._abandoned = True
+
     def _drop_abandoned(self) -> None:
-        for job in [job for job in self._jobs if job.settled]:
-            self._jobs.remove(job)
-            self._leave(job.waiting_tokens, job.waiting_inputs)
+        if not self._abandoned:
+            return
+        self._abandoned = False
+        kept: deque[Job] = deque()
+        for job in self._jobs:
+            if job.settled:
+                self._leave(job.waiting_tokens, job.waiting_inputs)
+            else:
+                kept.append(job)
+        self._jobs = kept
 
     def _fill(self) -> Batch:
         """Takes one encoding from each waiting job in turn until the next would go beyond the budget.

@@ -103,7 +103,7 @@ class Settings(ModelSettings):
     max_characters: int = Field(100_000, ge=1, description="Characters of one text or instruction")
     max_body_bytes: int = Field(16_777_216, ge=1, description="Size of a request's body")
     max_total_body_bytes: int = Field(
-        536_870_912, ge=1, description="Size of the bodies of all requests together; beyond it they get 429"
+        536_870_912, ge=1, description="Size of the bodies of all requests and answers together; beyond it they get 429"
     )
     max_header_bytes: int = Field(
         32_768, ge=1024, description="Size of a request's path and headers, 32 bytes added for each header"
@@ -166,7 +166,7 @@ class Settings(ModelSettings):
 
     @model_validator(mode="after")
     def _tracing_is_installed(self) -> "Settings":
-        if self.otlp_endpoint and find_spec("opentelemetry.instrumentation.fastapi") is None:
+        if self.otlp_endpoint and not _is_installed("opentelemetry.instrumentation.fastapi"):
             raise ValueError("otlp_endpoint needs the extra otel: pip install 'l2v[otel]'")
         return self
 
@@ -174,6 +174,13 @@ class Settings(ModelSettings):
     def _prompts_can_be_read(self) -> "Settings":
         self.read_prompts()
         return self
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False
 
 
 def table() -> str:

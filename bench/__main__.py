@@ -5,10 +5,11 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ def main() -> None:
     results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(device),
+        "commit": _commit(),
         "versions": _versions(),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "dtype": options.dtype,
@@ -55,43 +57,55 @@ def main() -> None:
 def _measured(shape: Shape, checkpoints: Path, device: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What is known of a shape, more of it each time."""
     folder = shape.write(checkpoints)
-    found: dict[str, Any] = {"workloads": {}, "latency": {}}
-    with ExitStack() as stack:
-        engines = _started(_engines(folder, device, options), stack)
-        found["ready"] = {engine.name: engine.ready_seconds for engine in engines}
-        for kind in options.workloads:
-            task = workload(kind, max(8, int(shape.texts[kind] / options.divisor)))
-            lengths = shape.lengths(folder, task)
-            found["workloads"][kind] = measure.throughput(engines, task, options.rounds, lengths) | {
-                "flops": useful_flops(shape.config, lengths)
-            }
-            print(report.throughput(found["workloads"][kind], f"{shape.name} {kind}"), flush=True)
-            yield found
-        queries = workload("queries", 64)
-        for server in (engine for engine in engines if isinstance(engine, Server)):
-            found["latency"][server.name] = {
-                clients: measure.latency(server, queries, clients, options.requests * clients) for clients in _CLIENTS
-            }
-            yield found
+    measured = {}
+    for kind in options.workloads:
+        task = workload(kind, max(8, int(shape.texts[kind] / options.divisor)))
+        measured[kind] = measure.Throughput(task, lengths := shape.lengths(folder, task))
+        measured[kind].found["flops"] = useful_flops(shape.config, lengths)
+    found: dict[str, Any] = {"workloads": {}, "latency": {}, "ready": {}}
+    for together in _together(_engines(folder, device, options), device):
+        with ExitStack() as stack:
+            engines = _started(together, stack)
+            if not (engines or found["ready"]):
+                sys.exit("our own engine does not start")
+            found["ready"] |= {engine.name: engine.ready_seconds for engine in engines}
+            for kind, throughput in measured.items():
+                throughput.measure(engines, options.rounds)
+                found["workloads"][kind] = throughput.found
+                print(report.throughput(throughput.found, f"{shape.name} {kind}"), flush=True)
+                yield found
+            queries = workload("queries", 64)
+            for server in (engine for engine in engines if isinstance(engine, Server)):
+                found["latency"][server.name] = {
+                    clients: measure.latency(server, queries, clients, options.requests * clients)
+                    for clients in _CLIENTS
+                }
+                yield found
 
 
-def _started(engines: Sequence[InProcess | Server], stack: ExitStack) -> list[InProcess | Server]:
-    """Those that start; the first must, as the others are compared with it."""
-    started: list[InProcess | Server] = []
+Engines = list[InProcess | Server]
+
+
+def _together(engines: Engines, device: str) -> list[Engines]:
+    """Who runs at a time: all, asked in turn, as others use the machine too; on a GPU one, which fills its memory."""
+    return [[engine] for engine in engines] if device == "cuda" else [engines]
+
+
+def _started(engines: Engines, stack: ExitStack) -> Engines:
+    """Those that start."""
+    started: Engines = []
     for engine in engines:
         try:
             started.append(stack.enter_context(engine))
         except RuntimeError as error:
-            if engine is engines[0]:
-                raise
             print(f"left out: {error}", file=sys.stderr)
     return started
 
 
-def _engines(folder: Path, device: str, options: argparse.Namespace) -> list[InProcess | Server]:
+def _engines(folder: Path, device: str, options: argparse.Namespace) -> Engines:
     """Ours, and those peers whose venvs are there."""
     here = Path(sys.executable)
-    engines: list[InProcess | Server] = [
+    engines: Engines = [
         InProcess(OURS, "l2v", here, folder, options.dtype, device),
         InProcess(f"{OURS} compiled", "l2v_compiled", here, folder, options.dtype, device),
     ]
@@ -142,6 +156,13 @@ def _machine(device: str) -> str:
         platform.processor(),
     )
     return f"{os.cpu_count()} cores of {model}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _commit() -> str:
+    """Of this code; with `-dirty` where it was changed since."""
+    command = [shutil.which("git") or "git", "describe", "--always", "--dirty"]
+    told = subprocess.run(command, check=False, capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"
 
 
 def _versions() -> dict[str, dict[str, str]]:

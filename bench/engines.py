@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import psutil
 from urllib3.exceptions import HTTPError
 
 from bench.posting import body, post
+from bench.worker import peak
 from bench.workloads import Workload
 
 _ROOT = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ class Round:
 
     Attributes:
         seconds: from the first text to the last vector.
-        memory: the most that the process has held, in bytes; 0 where that is not known.
+        memory: the most bytes that the process held meanwhile: of the GPU where a library runs there, else resident.
         first: the vector of the first text, to see that engines compute the same.
     """
 
@@ -133,8 +133,9 @@ class Server:
     def run(self, workload: Workload) -> Round:
         texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]
         parts = [texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)]
+        peak(str(self._process.pid))  # from here on
         started = time.perf_counter()
         answers = post(self.url, list(map(body, parts)), _CLIENTS)
         seconds = time.perf_counter() - started
         first = json.loads(answers[0].content)["data"][0]["embedding"]
-        return Round(seconds, psutil.Process(self._process.pid).memory_info().rss, first)
+        return Round(seconds, peak(str(self._process.pid)), first)

@@ -13,36 +13,51 @@ from bench.posting import body, post
 from bench.workloads import Workload
 
 
-def throughput(engines: Sequence[Engine], workload: Workload, rounds: int, lengths: Sequence[int]) -> dict[str, Any]:
-    """Rounds in which each engine takes the workload once.
+class Throughput:
+    """Of engines on one workload, each compared with the first that was measured.
 
-    Args:
-        engines: the first is the one that the others are compared with.
-        workload: what they embed.
-        rounds: how many.
-        lengths: tokens of each text, as the first engine has them.
-
-    Returns:
-        For each engine its `seconds` by round, `memory` and `cosine` to the first engine's vector; with the `texts`,
-        the `tokens`, and for the first engine what the machine's matrix products reached around each round (`rates`).
+    Attributes:
+        found: the `texts` and `tokens`, and those with padding (`padded`) for who sorts texts by length and takes 32 at
+            a time, as llm2vec and sentence-transformers do; for each of the `engines` its `seconds` by round, `memory`
+            and `cosine` to the first engine's vector; and what the machine's matrix products reached around the first
+            one's (`rates`).
     """
-    results: dict[str, Any] = {engine.name: {"seconds": []} for engine in engines}
-    rates: list[float] = []
-    firsts: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for engine in engines:
-            around = isinstance(engine, InProcess) and engine is engines[0]
-            before = engine.ask(matmul=True)["rate"] if around else 0
-            done = engine.run(workload)
+
+    def __init__(self, workload: Workload, lengths: Sequence[int]) -> None:
+        """`lengths` are the tokens of each text, as our engine has them."""
+        self._workload = workload
+        self._ours: list[float] = []
+        longest_first = sorted(lengths, reverse=True)
+        batches = [longest_first[start : start + 32] for start in range(0, len(lengths), 32)]
+        self.found: dict[str, Any] = {
+            "texts": len(lengths),
+            "tokens": sum(lengths),
+            "padded": sum(batch[0] * len(batch) for batch in batches),
+            "rates": [],
+            "engines": {},
+        }
+
+    def measure(self, engines: Sequence[Engine], rounds: int) -> None:
+        """Rounds in which each engine takes the workload once."""
+        results: dict[str, Any] = self.found["engines"]
+        leads = not results
+        for engine in rounds * list(engines):
+            around = isinstance(engine, InProcess) and leads and engine is engines[0]
+            before = self._rate(engine) if around else 0
+            done = engine.run(self._workload)
             if around:
-                rates.append((before + engine.ask(matmul=True)["rate"]) / 2)
-            results[engine.name]["seconds"].append(done.seconds)
-            results[engine.name]["memory"] = done.memory
-            firsts[engine.name] = done.first
-    ours = firsts[engines[0].name]
-    for name, first in firsts.items():
-        results[name]["cosine"] = float(np.dot(ours, first) / np.linalg.norm(ours) / np.linalg.norm(first))
-    return {"texts": len(workload.texts), "tokens": sum(lengths), "rates": rates, "engines": results}
+                self.found["rates"].append((before + self._rate(engine)) / 2)
+            result = results.setdefault(engine.name, {"seconds": []})
+            result["seconds"].append(done.seconds)
+            result["memory"] = max(done.memory, result.get("memory", 0))
+            self._ours = self._ours or done.first
+            lengths = np.linalg.norm(self._ours) * np.linalg.norm(done.first)
+            result["cosine"] = float(np.dot(self._ours, done.first) / lengths)
+
+    def _rate(self, engine: InProcess) -> float:
+        """Of products of a full batch, or of all tokens where those are fewer."""
+        rate: float = engine.ask(matmul=self.found["tokens"])["rate"]
+        return rate
 
 
 def answer(count: int = 1000, dimensions: int = 4096) -> float:

@@ -18,8 +18,9 @@ def write(results: dict[str, Any], folder: Path, name: str) -> None:
 
 def throughput(found: dict[str, Any], title: str) -> str:
     """The table of one workload."""
+    padded = f"in padded batches of 32 {found['padded']:,}"
     lines = [
-        f"**{title}**: {found['texts']:,} texts, {found['tokens']:,} tokens",
+        f"**{title}**: {found['texts']:,} texts, {found['tokens']:,} tokens; {padded}",
         "",
         "| engine | tokens/s | texts/s | l2v is faster by | efficiency | GB | cosine to l2v |",
         "|---|---|---|---|---|---|---|",
@@ -59,7 +60,8 @@ def tables(results: dict[str, Any]) -> str:
         f"- {venv}: " + ", ".join(f"{library} {version}" for library, version in libraries.items())
         for venv, libraries in results["versions"].items()
     )
-    parts = [f"On {results['machine']}, {results['date']}, {results['dtype']}, `{results['command']}`:"]
+    when = f"{results['date']}, commit {results['commit']}"
+    parts = [f"On {results['machine']}, {when}, {results['dtype']}, `{results['command']}`:"]
     for shape, found in results["shapes"].items():
         parts += [throughput(task, f"{shape}, {kind}") for kind, task in found["workloads"].items()]
         if found["latency"]:

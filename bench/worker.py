@@ -4,14 +4,14 @@ Runs in the venv of the engine, whatever versions that holds; so it imports noth
 
     python bench/worker.py ENGINE FOLDER DTYPE DEVICE
     {"texts": […], "instruction": "…"}  →  {"seconds": …, "memory": …, "first": […]}
-    {"matmul": true}  →  {"rate": …}
+    {"matmul": tokens}  →  {"rate": …}
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Embed = Callable[[list[str], str], Any]
@@ -64,7 +64,7 @@ def sentence_transformers(folder: str, dtype: str, device: str) -> Embed:
     return lambda texts, instruction: model.encode(texts, prompt=f"{instruction} " if instruction else None)
 
 
-def _rate(folder: str, dtype: str, device: str) -> float:
+def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
     """What the machine's matrix products reach, see `bench.floor`; in the process whose forward passes are measured."""
     import torch
     from transformers import AutoConfig
@@ -72,13 +72,21 @@ def _rate(folder: str, dtype: str, device: str) -> float:
     from bench.floor import matmul_rate
 
     config = AutoConfig.from_pretrained(folder)
-    return matmul_rate(config, BUDGETS[device], getattr(torch, dtype), torch.device(device))
+    return matmul_rate(config, min(tokens, BUDGETS[device]), getattr(torch, dtype), torch.device(device))
+
+
+def peak(process: str = "self") -> int:
+    """The most bytes that a process had resident since this was last asked of it."""
+    folder = Path("/proc") / process
+    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+    (folder / "clear_refs").write_text("5")
+    return int(status["VmHWM"].split()[0]) * 1024
 
 
 def _memory(device: str) -> int:
-    """The most bytes that were taken: of the GPU by tensors since it was last asked, or of the machine at any time."""
+    """The most bytes that were taken since it was last asked: of the GPU by tensors, or of the machine."""
     if device != "cuda":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak()
     import torch
 
     most = torch.cuda.max_memory_allocated()
@@ -103,7 +111,7 @@ def main(engine: str, folder: str, dtype: str, device: str) -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         if "matmul" in asked:
-            answer(rate=_rate(folder, dtype, device))
+            answer(rate=_rate(folder, dtype, device, asked["matmul"]))
             continue
         _memory(device)  # from here on
         started = time.perf_counter()

@@ -19,6 +19,7 @@ class Batch:
         cu_seqlens: [n + 1] int32, where each of the n sequences starts; the last entry is T.
         max_seqlen: the longest sequence.
         pooled: [n] int64, how many of each sequence's last positions are pooled (at least 1).
+        pooled_tokens: how many that are of all sequences together.
     """
 
     input_ids: torch.Tensor
@@ -26,6 +27,7 @@ class Batch:
     cu_seqlens: torch.Tensor
     max_seqlen: int
     pooled: torch.Tensor
+    pooled_tokens: int
 
     @classmethod
     def pack(cls, encodings: list[Encoding], device: torch.device) -> "Batch":
@@ -54,12 +56,20 @@ class Batch:
         cu_seqlens[1:] = lengths.cumsum(0)
         starts = cu_seqlens[:-1].long().repeat_interleave(lengths)
         return cls(
-            input_ids=ids[None].to(device),
-            position_ids=(torch.arange(len(ids), device=lengths.device) - starts)[None].to(device),
-            cu_seqlens=cu_seqlens.to(device),
+            input_ids=_on(device, ids[None]),
+            position_ids=_on(device, (torch.arange(len(ids), device=lengths.device) - starts)[None]),
+            cu_seqlens=_on(device, cu_seqlens),
             max_seqlen=int(lengths.max()),
-            pooled=pooled.to(device),
+            pooled=_on(device, pooled),
+            pooled_tokens=int(pooled.sum()),
         )
+
+
+def _on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """From pinned memory where it goes to a GPU, so that the host does not wait for the copy."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def batches(encodings: Iterable[Encoding], max_batch_tokens: int) -> Iterator[list[Encoding]]:

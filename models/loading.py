@@ -216,6 +216,15 @@ def _check_lengths(config: PreTrainedConfig, max_length: int) -> None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions and max_length > positions:
         raise ModelError(f"max_length {max_length} is beyond the {positions} positions of the model")
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type") or rope.get("type")
+    short = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    if kind == "longrope" and short and max_length > short:
+        # Which of the two sets of frequencies is taken hangs on the longest text of a batch.
+        raise UnsupportedModelError(
+            f"{config.model_type} turns short texts otherwise beside long ones (longrope): max_length {max_length} "
+            f"must not be beyond {short}"
+        )
     window = getattr(config, "sliding_window", None)
     layers = set(getattr(config, "layer_types", None) or [])
     if window and len(layers) > 1 and max_length > window:

@@ -23,12 +23,17 @@ def pool(hidden: torch.Tensor, batch: Batch, pooling: Pooling) -> torch.Tensor:
         return hidden[starts].float()
     if pooling in ("eos_token", "last_token"):
         return hidden[ends - 1].float()
-    spans = batch.pooled
+    spans, total = batch.pooled, batch.pooled_tokens
+
+    def each(of_sequence: torch.Tensor) -> torch.Tensor:
+        """[n] → [total]: a sequence's value at each of its pooled positions. Told the total, it asks no GPU for it."""
+        return of_sequence.repeat_interleave(spans, output_size=total)
+
     # One row of hidden states for each pooled position, sequence after sequence, and its rank 0…N-1 in its span.
-    offsets = spans.cumsum(0) - spans
-    rank = torch.arange(int(spans.sum()), device=spans.device) - offsets.repeat_interleave(spans)
-    rows = hidden[rank + (ends - spans).repeat_interleave(spans)].float()
+    rank = torch.arange(total, device=spans.device) - each(spans.cumsum(0) - spans)
+    rows = hidden[rank + each(ends - spans)].float()
+    # Unsafe: the lengths are not checked, for which the host would wait.
     if pooling == "weighted_mean":
-        weights = 2 * (rank + 1) / (spans * (spans + 1)).repeat_interleave(spans)
-        return torch.segment_reduce(rows * weights[:, None], "sum", lengths=spans)
-    return torch.segment_reduce(rows, "mean", lengths=spans)
+        weights = 2 * (rank + 1) / each(spans * (spans + 1))
+        return torch.segment_reduce(rows * weights[:, None], "sum", lengths=spans, unsafe=True)
+    return torch.segment_reduce(rows, "mean", lengths=spans, unsafe=True)

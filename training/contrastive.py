@@ -21,11 +21,13 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch.nn.functional import cosine_similarity
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import BatchSampler
 
 from models import Input, InputError
 from models.batch import Batch
 from models.pooling import pool
 from training import data
+from training.endless import Endless
 from training.errors import TrainingError
 from training.recipes import Contrastive, Simcse, Supervised
 from training.running import Saving, arguments, prepare
@@ -47,46 +49,49 @@ def build(recipe: Simcse | Supervised) -> "ContrastiveTrainer":
         student = Student.of(recipe, recipe.dropout)
         collate = Collate(student, lambda row: [Input(row["text"])] * 2)
     else:
-        named = {_name(i, source): data.pairs(source) for i, source in enumerate(recipe.data)}
+        datasets = {source: data.pairs(source) for source in recipe.data}
+        named = {f"{i}-{Path(source).stem}": part for i, (source, part) in enumerate(datasets.items())}
         rows = DatasetDict(named) if len(named) > 1 else next(iter(named.values()))
-        _check(named, recipe)
+        _check(datasets, recipe)
         student = Student.of(recipe)
-        _check_instructions(named, student)
+        _check_against(datasets, student)
         collate = Collate(student, lambda row: data.sides(row, 0 if "score" in row else recipe.hard_negatives))
     return ContrastiveTrainer(recipe, student, rows, collate)
 
 
-def _name(index: int, source: str) -> str:
-    return f"{index}-{Path(source).stem}"
-
-
 def _check(datasets: dict[str, Dataset], recipe: Supervised) -> None:
     """Every row must bring what the recipe takes of it."""
-    for name, rows in datasets.items():
+    for source, rows in datasets.items():
         if "score" in rows.column_names:
             if recipe.micro_batch:
                 raise TrainingError(
-                    f"{name}: --micro-batch goes without scores: the gradient cache knows one loss only"
+                    f"{source}: --micro-batch goes without scores: the gradient cache knows one loss only"
                 )
             continue
         if recipe.hard_negatives and not all(len(negatives) for negatives in rows["negatives"]):
-            number = next(i for i, negatives in enumerate(rows["negatives"], 1) if not len(negatives))
+            index = next(i for i, negatives in enumerate(rows["negatives"]) if not len(negatives))
             raise TrainingError(
-                f"{name}, row {number}: no negatives; give each row some, or set --hard-negatives 0 to go without"
+                f"{data.place(source, index)}: no negatives; give each row some, or set --hard-negatives 0"
             )
         if recipe.distillation and "vectors" not in rows.column_names:
-            raise TrainingError(f"{name}: its rows have no vectors of a teacher, which --distillation needs")
+            raise TrainingError(f"{source}: its rows have no vectors of a teacher, which --distillation needs")
 
 
-def _check_instructions(datasets: dict[str, Dataset], student: Student) -> None:
-    """None may fill a row, so that no text has room behind it."""
-    for name, rows in datasets.items():
+def _check_against(datasets: dict[str, Dataset], student: Student) -> None:
+    """No instruction may fill a row, or no text has room behind it; a teacher's vectors are of the model's size."""
+    dimensions = student.encoder.dimensions
+    for source, rows in datasets.items():
+        if "vectors" in rows.column_names and (found := len(rows[0]["vectors"][0])) != dimensions:
+            raise TrainingError(
+                f"{source}: the teacher's vectors have {found} dimensions, the model {dimensions}: "
+                "reduce them first, by PCA"
+            )
         for instruction in rows.unique("instruction"):
             try:
                 student.encoder.tokenize([Input("a", instruction)])
             except InputError as error:
-                number = rows["instruction"].index(instruction) + 1
-                raise TrainingError(f"{name}, row {number}: {error}") from error
+                index = rows["instruction"].index(instruction)
+                raise TrainingError(f"{data.place(source, index)}: {error}") from error
 
 
 class PackedEncoder(InputModule):
@@ -123,7 +128,6 @@ class Collate:
 
     def __init__(self, student: Student, sides: Callable[[data.Row], list[Input]]) -> None:
         self.tokenization, self.sides = student.encoder.tokenization, sides
-        self.dimensions = student.encoder.dimensions
 
     def __call__(self, rows: Sequence[data.Row]) -> dict[str, Any]:
         batch: dict[str, Any] = {"dataset_name": rows[0]["dataset_name"]} if "dataset_name" in rows[0] else {}
@@ -141,11 +145,6 @@ class Collate:
             batch["label"] = torch.tensor([row["score"] for row in rows])
         elif "vectors" in rows[0]:
             batch["label"] = torch.tensor([row["vectors"] for row in rows])
-            if batch["label"].shape[2] != self.dimensions:
-                raise TrainingError(
-                    f"the teacher's vectors have {batch['label'].shape[2]} dimensions, the model {self.dimensions}: "
-                    "reduce them first, by PCA"
-                )
         return batch
 
 
@@ -189,6 +188,14 @@ class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
             else _loss(recipe, model, args.world_size, rows),
         )
         self._check_rows(rows if isinstance(rows, DatasetDict) else {"the data": rows})
+
+    def get_batch_sampler(self, dataset: Dataset, *args: Any, **kwargs: Any) -> BatchSampler:
+        epochs = super().get_batch_sampler(dataset, *args, **kwargs)
+        several = isinstance(self.train_dataset, DatasetDict)
+        return epochs if several else Endless(epochs, self.recipe.steps)
+
+    def get_multi_dataset_batch_sampler(self, *args: Any, **kwargs: Any) -> BatchSampler:
+        return Endless(super().get_multi_dataset_batch_sampler(*args, **kwargs), self.recipe.steps)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """The run has a card of its own."""

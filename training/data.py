@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,22 @@ def pairs(source: str) -> Dataset:
     return _dataset([source], _rows, _pair)
 
 
+def place(source: str, index: int) -> str:
+    """Where a row of `pairs` stands: file and line."""
+    where, _ = next(islice(_located([source], _rows), index, None))
+    return where
+
+
 def digest(source: str) -> str:
-    """SHA-256 of a file, of a folder's files with their names, or of a Hub dataset's tables as they were fetched.
+    """SHA-256 of a file, of what is read of a folder with the files' names, or of a Hub dataset's tables as fetched.
 
     Raises:
         TrainingError: as `texts`.
     """
     path, total = Path(source), hashlib.sha256()
     with _opened(path):
-        if path.is_file():
-            files = {"": path}
-        elif path.is_dir():
-            files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
+        if path.exists():
+            files = {"" if file == path else str(file.relative_to(path)): file for file in _files(source)}
         else:
             tables = [Path(table["filename"]) for table in _hub(source).cache_files]
             files = {table.name: table for table in tables}
@@ -197,28 +202,33 @@ def _check_alike(where: str, row: Row, first: Row) -> None:
 
 def _stamp(sources: Sequence[str]) -> str:
     """Differs when a file does: what was read once is kept in the cache of datasets."""
-    files = [file for source in sources for file in (Path(source), *sorted(Path(source).rglob("*")))]
-    return str([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()])
+    files = [file for source in sources if Path(source).exists() for file in _files(source)]
+    return str([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
 def _located(sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, Row]]]) -> Iterator[tuple[str, Row]]:
     for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT | _ROWS and file.is_file())
-            if not files:
-                raise TrainingError(f"{source}: no file of it ends in {', '.join(sorted(_TEXT | _ROWS))}")
-            for file in files:
+        if Path(source).exists():
+            for file in _files(source):
                 yield from read(file)
-        elif path.is_file():
-            yield from read(path)
         else:
             split = _hub(source)
             # Datasets as WikiText hold blank rows between their paragraphs.
             with_text = "text" in split.column_names
             for number, row in enumerate(split, 1):
-                if not with_text or row["text"].strip():
+                if not with_text or row["text"] is None or row["text"].strip():
                     yield f"{source}, row {number}", row
+
+
+def _files(source: str) -> list[Path]:
+    """The file, or those of the folder that hold text or rows."""
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT | _ROWS and file.is_file())
+    if not files:
+        raise TrainingError(f"{source}: no file of it ends in {', '.join(sorted(_TEXT | _ROWS))}")
+    return files
 
 
 def _hub(source: str) -> Dataset:

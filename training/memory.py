@@ -1,5 +1,6 @@
 """Whether a run will fit, estimated from the headers of the weights before anything is loaded."""
 
+import os
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ _BYTES_PER_TRAINED = 16
 
 
 def check(recipe: Recipe, devices: int, sharded: bool) -> None:
-    """Raises `TrainingError` if the run needs more memory than its device has free.
+    """Raises `TrainingError` if the run needs more memory than is free, of a GPU or of this machine.
 
     Args:
         recipe: the run.
@@ -25,7 +26,18 @@ def check(recipe: Recipe, devices: int, sharded: bool) -> None:
         sharded: whether they share the weights as well.
     """
     base, _ = resolve_chain(recipe.model, recipe.adapters)
-    needed, free = estimate(recipe, base.folder, devices, sharded), _free(recipe)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed, free = estimate(recipe, base.folder, devices, sharded), psutil.virtual_memory().available
+    if recipe.on_cuda:
+        # Each process reads the base into the machine's memory before it moves it, or its share.
+        if (whole := here * _weights(recipe, base.folder)) > free:
+            raise TrainingError(
+                f"to load the base in {here} processes takes about {whole / _GIB:.1f} GiB of memory, and "
+                f"{free / _GIB:.1f} GiB are free: start fewer"
+            )
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        needed *= here
     if needed > free:
         raise TrainingError(
             f"the run needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} GiB are free: lower "
@@ -36,10 +48,9 @@ def check(recipe: Recipe, devices: int, sharded: bool) -> None:
 def estimate(recipe: Recipe, folder: Path, devices: int, sharded: bool) -> int:
     """Bytes of one device: weights, adapter and the activations that the backward pass keeps."""
     config = AutoConfig.from_pretrained(folder)
-    size = 2 if recipe.base_dtype in ("bfloat16", "float16") else 4
-    weights = trained = 0
+    size = _bytes(recipe)
+    weights, trained = _weights(recipe, folder), 0
     for name, tensor in tensors(folder):
-        weights += tensor.numel() * size
         if name.removesuffix(".weight").rpartition(".")[2] in recipe.lora_targets:
             trained += recipe.lora_r * sum(tensor.shape)
     columns = (
@@ -59,7 +70,9 @@ def estimate(recipe: Recipe, folder: Path, devices: int, sharded: bool) -> int:
     return int(held + tokens * layers + logits)
 
 
-def _free(recipe: Recipe) -> int:
-    if recipe.on_cuda:
-        return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available)
+def _weights(recipe: Recipe, folder: Path) -> int:
+    return sum(tensor.numel() for _, tensor in tensors(folder)) * _bytes(recipe)
+
+
+def _bytes(recipe: Recipe) -> int:
+    return 2 if recipe.base_dtype in ("bfloat16", "float16") else 4

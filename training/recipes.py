@@ -67,6 +67,13 @@ class Recipe(ModelSettings):
             raise ValueError(f"{value} is for serving: train in another dtype")
         return value
 
+    @field_validator("device")
+    @classmethod
+    def _is_a_kind(cls, value: str) -> str:
+        if value not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"training takes auto, cpu or cuda, not {value}: choose GPUs by CUDA_VISIBLE_DEVICES")
+        return value
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         if not self.data:
@@ -155,7 +162,7 @@ def config_file(config: Path) -> Path:
         return config
     if ready.is_file():
         return ready
-    names = ", ".join(sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")))
+    names = ", ".join(sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("*/*.yaml")))
     raise ValueError(f"{config} is neither a file nor a ready config (those are {names})")
 
 

@@ -19,7 +19,7 @@ from peft.utils import load_peft_weights
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from models.errors import first_line
 from training import card, data, memory
@@ -30,7 +30,8 @@ from training.student import Student
 logger = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
-_RECIPE, _RECIPE_PART, _ADAPTER = "recipe.json", "recipe.json.part", "adapter_model.safetensors"
+_RECIPE, _RECIPE_PART = "recipe.json", "recipe.json.part"
+_ADAPTER, _STATE = "adapter_model.safetensors", "trainer_state.json"
 
 
 def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
@@ -87,10 +88,10 @@ def prepare(recipe: Recipe) -> None:
         TrainingError: if memory will not suffice, or the folder holds something else.
     """
     state = PartialState(cpu=recipe.device == "cpu")
-    sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
-    memory.check(recipe, state.num_processes, sharded)
     if state.is_main_process:
+        memory.check(recipe, state.num_processes, _sharded())
         _check_folder(recipe)
+    state.wait_for_everyone()  # none loads while the memory is measured
 
 
 def checkpoints(recipe: Recipe) -> Path:
@@ -120,10 +121,7 @@ class Saving:
         self.model_accepts_loss_kwargs = False
         try:
             with self._alone():
-                last = newest(checkpoints(self.recipe), self.recipe.steps)
-                if last is not None:
-                    logger.info("going on from %s", last.name)
-                self.train(resume_from_checkpoint=str(last) if last else None)
+                self._train()
                 weights = self.student.weights()
                 if self.is_world_process_zero():
                     self._leave(weights)
@@ -135,13 +133,27 @@ class Saving:
                 raise
             raise TrainingError(f"{self.recipe.out} cannot be written: is the disk full? {_KEPT}") from error
 
+    def _train(self) -> None:
+        """From the last whole checkpoint, if there is one."""
+        last = newest(checkpoints(self.recipe), self.recipe.steps)
+        if last is not None:
+            logger.info("going on from %s", last.name)
+        done = checkpoints(self.recipe) / f"checkpoint-{self.recipe.steps}"
+        if _is_whole(done) and not self.is_fsdp_enabled:
+            # The trainer would take one step more.
+            self._load_from_checkpoint(str(done))
+            self.state = TrainerState.load_from_json(str(done / _STATE))
+        else:
+            self.train(resume_from_checkpoint=str(last) if last else None)
+
     def _leave(self, weights: dict[str, torch.Tensor]) -> None:
         """Puts what the run was for into its folder; the weights come last, by which it is known to be whole."""
         out, part = self.recipe.out, self.recipe.out / "part"
         shutil.rmtree(part, ignore_errors=True)
         self.student.save(part, weights)
         losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
-        card.write(self.recipe, self.student, losses, _read(out / _RECIPE)["data"], part)
+        hashes = _read(out / _RECIPE)["hashes"]
+        card.write(self.recipe, self.student, losses, {source: hashes[source] for source in self.recipe.data}, part)
         settle(part, out, _ADAPTER)
         (out / _RECIPE).unlink()
         shutil.rmtree(checkpoints(self.recipe))
@@ -192,18 +204,20 @@ _KEPT = "the last whole checkpoint is as it was, and the same command goes on fr
 
 def _check_folder(recipe: Recipe) -> None:
     """Makes the folder, or sees that what stands there is this run's."""
-    out, begun = recipe.out, checkpoints(recipe)
+    out, begun, now = recipe.out, checkpoints(recipe), _told(recipe)
     if (out / _ADAPTER).exists():
         raise TrainingError(f"{out} holds an adapter already: choose another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        there = {path.name for path in out.iterdir()} - {begun.name, _RECIPE_PART}
+        there = {path.name for path in out.iterdir()} - {_RECIPE_PART}
+        if begun.is_dir() and not any(begun.iterdir()):
+            there.remove(begun.name)  # as another process of the run makes it
     except OSError as error:
         raise TrainingError(f"{out} cannot be written ({error.strerror})") from error
     if there and _RECIPE not in there:
         raise TrainingError(f"{out} is not empty and holds no run of ours: choose another folder")
     if _whole(begun):
-        before, now = _read(out / _RECIPE)["recipe"], recipe.told()
+        before = _read(out / _RECIPE)["recipe"]
         for name in sorted(now | before):
             if before.get(name) != now.get(name):
                 raise TrainingError(
@@ -217,25 +231,36 @@ def _claim(recipe: Recipe) -> None:
     _check_folder(recipe)  # once more: another run may have been at work
     file, begun = recipe.out / _RECIPE, checkpoints(recipe)
     hashes = {source: data.digest(source) for source in recipe.data}
+    for adapter in recipe.adapters:
+        hashes |= {str(file): data.digest(str(file)) for file in Path(adapter).glob("adapter_model.*")}
     if _whole(begun):
-        before = _read(file)["data"]
+        before = _read(file)["hashes"]
         if changed := next((source for source in hashes if hashes[source] != before.get(source)), None):
             raise TrainingError(f"{changed} is not what the run in {recipe.out} began with: choose another folder")
     for folder in (path for path in begun.glob("checkpoint-*") if not _is_whole(path)):
         logger.info("%s was cut off while it was written, and is left out", folder.name)
         shutil.rmtree(folder)
     part = recipe.out / _RECIPE_PART
-    part.write_text(json.dumps({"recipe": recipe.told(), "data": hashes}, indent=2) + "\n", encoding="utf-8")
+    part.write_text(json.dumps({"recipe": _told(recipe), "hashes": hashes}, indent=2) + "\n", encoding="utf-8")
     part.replace(file)
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """What a run was told, and the hashes of its data."""
+    """What a run was told, and the hashes of what it learns from and stands on."""
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        return {"recipe": dict(told["recipe"]), "data": dict(told["data"])}
+        return {"recipe": dict(told["recipe"]), "hashes": dict(told["hashes"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{file} cannot be read: delete {file.parent} to begin anew") from error
+
+
+def _told(recipe: Recipe) -> dict[str, Any]:
+    """What must not change from one start of a run to the next."""
+    return recipe.told() | {"processes": PartialState().num_processes, "sharded": _sharded()}
+
+
+def _sharded() -> bool:
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true"
 
 
 def _reason(error: BaseException) -> str:
@@ -272,7 +297,7 @@ def _whole(folder: Path) -> dict[int, Path]:
 def _is_whole(checkpoint: Path) -> bool:
     """The trainer's state is its last file."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return True

@@ -11,7 +11,8 @@ import tenacity
 
 from app.bulk.errors import BulkError
 
-_AGAIN = (429, 502, 503, 504)
+TOO_LARGE, TOO_LONG = 413, 504
+_AGAIN = (429, 502, 503, TOO_LONG)
 _LONGEST_WAIT = 60.0
 
 
@@ -57,13 +58,19 @@ class Client:
         self._patience, self._note = patience, note
         self._http = httpx.AsyncClient(
             base_url=address,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=httpx.Headers({"Authorization": f"Bearer {key}"} if key else {}, encoding="utf-8"),
             timeout=httpx.Timeout(300, connect=10, pool=None),
             limits=httpx.Limits(max_connections=None),
         )
 
-    async def call(self, method: str, path: str, content: bytes | None = None) -> Any:
+    async def call(self, method: str, path: str, content: bytes | None = None, *, divisible: bool = False) -> Any:
         """The answer's JSON.
+
+        Args:
+            method: of HTTP.
+            path: behind the service's address.
+            content: JSON.
+            divisible: a request that takes too long is refused, as it could be asked in parts, rather than tried again.
 
         Raises:
             RefusedError: the service refuses.
@@ -77,7 +84,7 @@ class Client:
             reraise=True,
         )
         try:
-            answer: Any = await attempts(self._once, method, path, content)
+            answer: Any = await attempts(self._once, method, path, content, divisible)
         except _BusyError as error:
             raise BulkError(f"{self.name} {error}, for {self._patience:g} s now (--retry-for)") from None
         self._note("")
@@ -86,12 +93,14 @@ class Client:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _once(self, method: str, path: str, content: bytes | None) -> Any:
+    async def _once(self, method: str, path: str, content: bytes | None, divisible: bool) -> Any:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             response = await self._http.request(method, path, content=content, headers=headers)
         except httpx.TransportError as error:
             raise _BusyError(f"cannot be reached ({type(error).__name__})") from None
+        if response.status_code == TOO_LONG and divisible:
+            raise RefusedError(TOO_LONG, "the request takes too long", None)
         if response.status_code in _AGAIN:
             raise _BusyError(f"answers {response.status_code}", _retry_after(response))
         try:
@@ -101,6 +110,8 @@ class Client:
             detail = answer["error"]
             message, param = str(detail["message"]), detail["param"]
         except (ValueError, KeyError, TypeError):
+            if response.status_code == TOO_LARGE:  # as a proxy says it, in HTML
+                raise RefusedError(TOO_LARGE, "the request is too large", None) from None
             raise BulkError(f"{self.name} answers {response.status_code}, and not as l2v does") from None
         if response.status_code == 401:
             raise BulkError(f"{self.name} wants a key: --api-key or L2V_API_KEY")

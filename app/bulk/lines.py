@@ -14,10 +14,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class HeaderError(ValueError):
-    """The input as a whole lacks a column."""
+    """The input as a whole is not what it was said to be."""
 
-    def __init__(self, missing: str, present: Sequence[str]) -> None:
-        super().__init__(f"has no column {missing!r}; it has {', '.join(present) or 'none'}")
+
+def no_column(missing: str, present: Sequence[str]) -> HeaderError:
+    """The input lacks a column."""
+    return HeaderError(f"has no column {missing!r}; it has {', '.join(present) or 'none'}")
 
 
 def texts(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
@@ -54,10 +56,16 @@ def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
     longer than a block, fails the block, and no row can be named.
     """
     csv.field_size_limit(LONGEST)
-    reader = csv.reader(map(_decoded, _first_without_mark(lines)), strict=True)
-    header = next(reader, [])
+    # Not a generator, which would end with the error of a line that is too long.
+    reader = csv.reader(map(_short, _first_without_mark(lines)), strict=True)
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise HeaderError(f"is no CSV: {error}") from None
+    if not all(map(_is_unicode, header)):
+        raise HeaderError("is not UTF-8")
     if missing := [name for name in columns.names if name not in header]:
-        raise HeaderError(missing[0], header)
+        raise no_column(missing[0], header)
     number = 0
     while True:
         number += 1
@@ -100,6 +108,12 @@ def _first_without_mark(lines: Iterator[bytes]) -> Iterator[bytes]:
 def _decoded(line: bytes) -> str:
     """Text, in which bytes that are no UTF-8 stand as lone surrogates, which `checked` refuses."""
     return line.decode("utf-8", "surrogateescape")
+
+
+def _short(line: bytes) -> str:
+    if len(line) > LONGEST:
+        raise csv.Error(f"a line {_too_long()}")
+    return _decoded(line)
 
 
 def _stripped(line: bytes) -> str:

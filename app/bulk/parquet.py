@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.bulk.errors import UsageError
+from app.bulk.errors import BulkError, UsageError
 from app.bulk.rows import BadRow, Row
 from app.bulk.writers import Vectors
 
@@ -39,6 +39,7 @@ class ParquetWriter:
         header = b""
         if self._schema is None:
             self._schema = self._schema_for(rows)
+            _check_writable(self._schema)
             header = self._schema.serialize().to_pybytes()
         bad = (
             {row.number: row.bad(reason) for row in rows if (reason := self._misfit(row))} if self._loose(rows) else {}
@@ -46,7 +47,7 @@ class ParquetWriter:
         good = [index for index, row in enumerate(rows) if row.number not in bad]
         numbers = pa.array(np.ascontiguousarray(vectors[good]).reshape(-1))
         columns = [
-            *(pa.array([rows[i].kept[name] for i in good], self._schema.field(name).type) for name in self._kept),
+            *(_column([rows[i].kept[name] for i in good], self._schema.field(name).type) for name in self._kept),
             pa.FixedSizeListArray.from_arrays(numbers, self._dimensions),
         ]
         batch = pa.RecordBatch.from_arrays(columns, schema=self._schema)
@@ -77,9 +78,11 @@ class ParquetWriter:
         return pa.schema([*kept, pa.field(EMBEDDING, pa.list_(pa.float32(), self._dimensions))])
 
     def _loose(self, rows: Sequence[Row]) -> bool:
-        """Whether some kept value does not fit the type of its column."""
+        """Whether some kept value does not fit the type of its column, which those of a typed input all do."""
         assert self._schema is not None
-        return not all(_fits([row.kept[name] for row in rows], self._schema.field(name).type) for name in self._kept)
+        return self._types is None and not all(
+            _fits([row.kept[name] for row in rows], self._schema.field(name).type) for name in self._kept
+        )
 
     def _misfit(self, row: Row) -> str | None:
         assert self._schema is not None
@@ -88,6 +91,22 @@ class ParquetWriter:
             if not _fits([row.kept[name]], kind):
                 return f"{name} is no {kind}, as the rows before have it"
         return None
+
+
+def _check_writable(schema: pa.Schema) -> None:
+    """Before anything is embedded, rather than when all is."""
+    for field in schema:
+        try:
+            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
+        except pa.ArrowException:
+            raise BulkError(f"Parquet has no form for {field.name}, which is {field.type}: keep it in JSONL") from None
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_nested(kind) and any(isinstance(value, pa.Scalar) for value in values):
+        # Of scalars, Arrow makes no array where lists among them are null.
+        return pa.concat_arrays([pa.repeat(value, 1) for value in values])
+    return pa.array(values, kind)
 
 
 def _copy(data: Path, writer: pq.ParquetWriter) -> None:
@@ -106,9 +125,9 @@ def _copy(data: Path, writer: pq.ParquetWriter) -> None:
 def _type_of(values: list[Any]) -> pa.DataType:
     """The type of all values, else of the first that has one; text where none has."""
     present = [value for value in values if value is not None]
-    for some in (present, present[:1]):
+    for some, assumed in ((present, None), (present, pa.uint64()), (present[:1], None), (present[:1], pa.uint64())):
         try:
-            kind = pa.array(some).type
+            kind = pa.array(some, assumed).type
         except (pa.ArrowException, OverflowError):
             continue
         if not pa.types.is_null(kind):
@@ -126,12 +145,14 @@ def _fits(values: list[Any], kind: pa.DataType) -> bool:
 
 
 def _within(found: pa.DataType, kind: pa.DataType) -> bool:
-    """Whether each field of a type, at any depth, is one of the column's."""
-    if pa.types.is_struct(found) and pa.types.is_struct(kind):
-        return all(
+    """Whether each field of a type, at any depth, is one of the column's, and no text passes for a list of letters."""
+    if pa.types.is_null(found):
+        return True
+    if pa.types.is_struct(kind):
+        return pa.types.is_struct(found) and all(
             kind.get_field_index(field.name) >= 0 and _within(field.type, kind.field(field.name).type)
             for field in found.fields
         )
-    if pa.types.is_list(found) and pa.types.is_list(kind):
-        return _within(found.value_type, kind.value_type)
+    if pa.types.is_list(kind):
+        return pa.types.is_list(found) and _within(found.value_type, kind.value_type)
     return True

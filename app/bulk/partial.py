@@ -49,7 +49,7 @@ class Partial:
 
     def __init__(self, output: Path, *, overwrite: bool) -> None:
         self.output = output
-        self.folder = output.with_name(f"{output.name}.partial")
+        self.folder = output.parent / f"{output.name}.partial"
         self.data = self.folder / "data"
         self.progress = Progress()
         self.job: dict[str, Any] = {}
@@ -95,8 +95,8 @@ class Partial:
         self.commit(self.progress)
 
     def forget(self) -> None:
-        """Begins anew: an input that cannot be read twice cannot be resumed."""
-        self.progress, self.job, self.bad_file = Progress(), {}, None
+        """Begins anew: an input that cannot be read twice cannot be resumed. Its file of bad rows is written anew."""
+        self.progress, self.job = Progress(), {}
 
     def commit(self, progress: Progress) -> None:
         """Records that so much is durable."""
@@ -167,7 +167,9 @@ class Partial:
                 self.job, self.bad_file = journal["job"], journal["bad_file"]
                 self.progress = Progress(**journal["progress"])
                 if self.progress.data_bytes and not self.data.exists():
-                    self.forget()  # the run before put it under the output's name, and ended before it removed the rest
+                    # The run before put it under the output's name, and ended before it removed the rest.
+                    self.forget()
+                    self.bad_file = None
             except (ValueError, KeyError, TypeError):
                 self._readable = False
                 raise BulkError(f"{self._journal} cannot be read: delete {self.folder} to begin anew") from None

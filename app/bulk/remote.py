@@ -2,6 +2,7 @@
 
 import base64
 import re
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -13,14 +14,13 @@ import numpy as np
 import orjson
 from anyio.from_thread import start_blocking_portal
 
-from app.bulk.client import Client, RefusedError
+from app.bulk.client import TOO_LARGE, TOO_LONG, Client, RefusedError
 from app.bulk.engines import Embedded, Options
 from app.bulk.errors import BulkError
 from app.bulk.rows import BadRow, Row
 from app.bulk.writers import Vectors
 
 _INPUT = re.compile(r"inputs\[(\d+)\]")
-_TOO_LARGE = 413
 
 
 class RemoteEngine:
@@ -39,6 +39,7 @@ class RemoteEngine:
         self.info: dict[str, Any] = {}
         self._client = Client(url, key, patience, note)
         self._concurrency = concurrency
+        self._most = sys.maxsize  # rows of a request, as far as it is known
         self._pending: set[Future[Embedded]] = set()
         fields = {
             "instruction": options.instruction,
@@ -58,6 +59,8 @@ class RemoteEngine:
                 self.info = self._portal.call(self._client.call, "GET", "info")
             except RefusedError as error:
                 raise BulkError(f"{self._client.name} gives no information: {error}") from None
+            if not isinstance(self.info, dict) or "dimensions" not in self.info:
+                raise BulkError(f"{self._client.name} does not answer as l2v does")
             self._open = stack.pop_all()
         return self
 
@@ -78,11 +81,17 @@ class RemoteEngine:
         """Embeds what the service takes of the rows; those that it refuses by name are left out."""
         good, bad = list(rows), list[BadRow]()
         while good:
+            if len(good) > self._most:
+                return _joined([await self._embed(half) for half in _halves(good)], bad)
             try:
                 async with self._limit:
-                    answer = await self._client.call("POST", "embed", self._body(good))
+                    answer = await self._client.call("POST", "embed", self._body(good), divisible=len(good) > 1)
             except RefusedError as error:
-                if error.status == _TOO_LARGE and len(good) > 1:
+                if error.status == TOO_LONG:
+                    # So will others of its size.
+                    self._most = min(self._most, len(good) // 2)
+                    continue
+                if error.status == TOO_LARGE and len(good) > 1:
                     return _joined([await self._embed(half) for half in _halves(good)], bad)
                 bad.append(good.pop(self._culprit(error, good)).bad(str(error)))
             else:
@@ -101,7 +110,7 @@ class RemoteEngine:
         found = _INPUT.match(error.param or "")
         if found and int(found[1]) < len(rows):
             return int(found[1])
-        if error.status == _TOO_LARGE:
+        if error.status == TOO_LARGE:
             return 0  # alone, since the others were sent without it
         place = f" ({error.param})" if error.param else ""
         raise BulkError(f"{self._client.name} refuses with {error.status}: {error}{place}") from None

@@ -59,6 +59,8 @@ class Bar:
         self._progress.update(self._task, completed=position, rows=self.speed.rows, speed=self.speed.tokens_per_second)
 
     def note(self, message: str) -> None:
+        if message and not self._progress.task_ids:
+            say(message)  # before there is a bar
         for task in self._progress.task_ids:
             self._progress.update(task, description=message or "embedding")
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from app.bulk.appending import AppendedFile
-from app.bulk.errors import BulkError
+from app.bulk.errors import BulkError, telling
 from app.bulk.formats import OutputFormat
 from app.bulk.partial import Partial, Progress
 from app.bulk.rows import BadRow, Row
@@ -85,7 +85,9 @@ class FileSink:
 
     def finish(self) -> None:
         self.commit()
-        self._partial.publish(self._writer.finish(self._partial.data, self.progress.written))
+        with telling("write", self._partial.output):
+            finished = self._writer.finish(self._partial.data, self.progress.written)
+        self._partial.publish(finished)
 
 
 class StandardOutput:
@@ -109,8 +111,9 @@ class StandardOutput:
 
     def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
         block, _ = self._writer.block(rows, vectors)
-        sys.stdout.buffer.write(block)
-        sys.stdout.buffer.flush()
+        with telling("write", "standard output"):
+            sys.stdout.buffer.write(block)
+            sys.stdout.buffer.flush()
         _set_aside(self._bad, bad)
         self.progress = Progress(last, self.progress.written + len(rows), 0, self.progress.bad + len(bad))
         return []

@@ -1,6 +1,8 @@
 """Inputs: rows in order, read in pieces of bounded size."""
 
 import hashlib
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -27,7 +29,7 @@ class Source(Protocol):
         name: for messages.
         total: its size in its own unit, bytes or rows; None where unknown.
         position: how far it has been read, in that unit.
-        identity: what tells it from another input.
+        identity: what tells it from another input; its `path` is `-` for what cannot be read twice.
     """
 
     name: str
@@ -76,8 +78,12 @@ class LineSource:
         else:
             with telling("read", path):
                 self._stream = Path(path).open("rb")  # noqa: SIM115 - open until it is read
-                self.identity = _identity(Path(path))
-            self.total = self.identity["bytes"]
+                if stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode):
+                    self.identity = _identity(Path(path))
+                    self.total = self.identity["bytes"]
+                else:
+                    # A pipe with a name: what is read of it once is gone, and nobody can tell it from another.
+                    self.identity = {"path": STDIN}
 
     def rows(self, skip: int) -> Iterator[Row | BadRow]:
         with telling("read", self.name):
@@ -126,7 +132,7 @@ class ParquetSource:
         self.total = self._file.metadata.num_rows
         present = self._file.schema_arrow.names
         if missing := [name for name in columns.names if name not in present]:
-            raise BulkError(f"{path} {lines.HeaderError(missing[0], present)}")
+            raise BulkError(f"{path} {lines.no_column(missing[0], present)}")
 
     def rows(self, skip: int) -> Iterator[Row | BadRow]:
         groups, before = self._groups(skip)
@@ -144,12 +150,7 @@ class ParquetSource:
         import pyarrow as pa
 
         fields = [self._file.schema_arrow.field(name) for name in self._columns.keep]
-        return pa.schema(
-            [
-                field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-                for field in fields
-            ]
-        )
+        return pa.schema([field.with_type(_undictionaried(field.type)) for field in fields])
 
     def close(self) -> None:
         self._file.close()
@@ -165,19 +166,55 @@ class ParquetSource:
 
     def _rows(self, batch: "pa.RecordBatch", before: int) -> Iterator[Row | BadRow]:
         # Kept values stay Arrow scalars, which lose nothing on their way to Parquet.
-        values: dict[str, Any] = {name: _undictionaried(batch.column(name)) for name in self._columns.names}
+        arrays = {name: batch.column(name) for name in self._columns.names}
+        values: dict[str, Any] = {name: array.cast(_undictionaried(array.type)) for name, array in arrays.items()}
+        suspects = [name for name in self._columns.keep if not _is_valid(values[name])]
         for name in (self._columns.text, self._columns.instruction):
             if name:
                 values[name] = _texts(values[name])
         for index in range(batch.num_rows):
             row = {name: column[index] for name, column in values.items()}
-            yield checked(before + index + 1, row, self._columns, row)
+            if broken := next((name for name in suspects if not _is_unicode(row[name])), None):
+                yield BadRow(
+                    before + index + 1, f"{broken} is not UTF-8", {self._columns.text: row[self._columns.text]}
+                )
+            else:
+                yield checked(before + index + 1, row, self._columns, row)
 
 
-def _undictionaried(column: "pa.Array") -> "pa.Array":
+def _undictionaried(kind: "pa.DataType") -> "pa.DataType":
+    """The type with values in place of dictionaries, at any depth: a stream of Arrow's has each dictionary once."""
     import pyarrow as pa
 
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_undictionaried(field.type)) for field in kind.fields])
+    for is_kind, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
+        if is_kind(kind):
+            return make(kind.value_field.with_type(_undictionaried(kind.value_type)))
+    return kind
+
+
+def _is_valid(column: "pa.Array") -> bool:
+    """Whether all text of a column is UTF-8, which Parquet does not see to."""
+    import pyarrow as pa
+
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    except (ValueError, OverflowError):
+        pass  # a time that Python has no room for
+    return True
 
 
 def _texts(column: "pa.Array") -> list[Any]:

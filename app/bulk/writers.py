@@ -104,7 +104,7 @@ def _from_arrow(scalar: Any) -> Any:
 
     try:
         return scalar.as_py()
-    except ValueError:  # nanoseconds, which Python's datetime has no room for
+    except (ValueError, OverflowError):  # nanoseconds and years, which Python's datetime has no room for
         try:
             return scalar.cast(pa.string()).as_py()
         except pa.ArrowException:

@@ -80,6 +80,8 @@ class Embed(ClientSettings):
             input_format(self.input, self.format),
             output_format(self.output, self.output_format),
         )
+        if len(set(self.keep)) < len(self.keep):
+            raise UsageError("--keep: names a column twice")
         if self.keep and self._form == "npy":
             raise UsageError("--keep: .npy holds vectors and nothing else")
         if "embedding" in self.keep:
@@ -138,7 +140,7 @@ class Embed(ClientSettings):
 
         if partial is None:
             return StandardOutput(self.skip_bad, overwrite=self.overwrite)
-        if self.input == "-":
+        if source.identity["path"] == partial.job.get("input", {}).get("path", "-") == "-":
             partial.forget()
         options = self.model_dump(mode="json", include=set(_IDENTITY)) | {"format": self._source_form}
         job = {"input": source.identity, "options": options | {"output_format": self._form}}

@@ -8,11 +8,12 @@ from app.service import Service
 from app.telemetry import Timings
 
 
-def _service(request: Request) -> Service:
+# Coroutines, as FastAPI runs what is none in another thread.
+async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def _timings(request: Request) -> Timings:
+async def _timings(request: Request) -> Timings:
     return cast(Timings, request.state.timings)
 
 

@@ -26,7 +26,7 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: T
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
         rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, True)
-        shown = rows if request.encoding_format == "float" else await beside(rows.size, vectors.encode_base64, rows)
+        shown = await beside(rows.size, vectors.encode_base64, rows) if request.encoding_format == "base64" else rows
         tokens = sum(embedded.tokens)
         return await to_json(
             {

@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
@@ -19,6 +20,7 @@ from app.schemas.tei import (
     DecodeRequest,
     EmbedAllRequest,
     EmbedRequest,
+    OpenaiRequest,
     Options,
     SimilarityRequest,
     TeiErrorBody,
@@ -54,6 +56,7 @@ def _truncate(options: Options) -> bool:
 
 
 @router.post("", response_model=list[list[float]], responses=_refusals, include_in_schema=False)
+@router.post("/", response_model=list[list[float]], responses=_refusals, include_in_schema=False)
 @router.post("/embed", response_model=list[list[float]], responses=_refusals)
 async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """One vector for each input."""
@@ -102,11 +105,19 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
         raise TooLargeError(f"about {tokens} tokens, at most {most} (max_queue_tokens)", "inputs")
     full = [f"{instruction.strip()} {text}" if instruction else text for text in texts]
 
-    def show() -> list[Long]:
-        rows = service.encoder.tokenization.show(full, special=request.add_special_tokens)
-        return [Long([dict(zip(Token.model_fields, token, strict=True)) for token in row], 5) for row in rows]
+    def show() -> list[orjson.Fragment]:
+        """Text by text, as objects take five times the room of their JSON, and the tokens above are a guess."""
+        shown, tokens = [], 0
+        for text in full:
+            (row,) = service.encoder.tokenization.show([text], special=request.add_special_tokens)
+            if (tokens := tokens + len(row)) > most:
+                raise TooLargeError(f"more than {most} tokens (max_queue_tokens)", "inputs")
+            shown.append(
+                orjson.Fragment(orjson.dumps([dict(zip(Token.model_fields, token, strict=True)) for token in row]))
+            )
+        return shown
 
-    return await to_json(await asyncio.to_thread(show))
+    return await to_json(Long(await asyncio.to_thread(show), 500))
 
 
 @router.post("/decode", responses=_refusals)
@@ -148,10 +159,13 @@ async def health(service: ServiceDep) -> Response:
 
 
 router.add_api_route("/metrics", ops.metrics, response_class=PlainTextResponse, responses=_pick(401))
-router.add_api_route(
+
+
+@router.post(
     "/v1/embeddings",
-    openai.embeddings,
-    methods=["POST"],
     response_model=EmbeddingsResponse,
     responses={status: refusal | {"model": TeiOpenaiErrorBody} for status, refusal in _refusals.items()},
 )
+async def embeddings(request: OpenaiRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+    """Embeds as the OpenAI API does, and shortens what is too long."""
+    return await openai.embeddings(request, service, timings)

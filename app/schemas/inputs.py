@@ -112,6 +112,13 @@ def _number_of_texts(value: Any) -> str:
     return _ONE if single_ids or not isinstance(value, list) else _MANY
 
 
+def _number_of_rows(value: Any) -> str:
+    return _MANY if isinstance(value, list) and value and isinstance(value[0], list) else _ONE
+
+
+TextOrTexts = Annotated[Annotated[Text, Tag(_ONE)] | Annotated[Texts, Tag(_MANY)], Discriminator(_number)]
+IdRows = Annotated[Annotated[Ids, Tag(_ONE)] | Annotated[Listed[Ids], Tag(_MANY)], Discriminator(_number_of_rows)]
+
 # What OpenAI's clients and those of text-embeddings-inference send: token ids stand where a text may.
 _TextOrIds = Annotated[
     Annotated[Text, Tag(_TEXT)] | Annotated[Ids, Tag(_IDS)],

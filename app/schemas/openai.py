@@ -13,7 +13,9 @@ class EmbeddingsRequest(Request):
     input: TextsOrIds
     model: StrictStr | None = Field(None, description="Ignored: one model is served")
     dimensions: Annotated[StrictInt, Field(ge=1)] | None = None
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = Field(
+        "float", description="null: `float`, as some clients say"
+    )
     user: StrictStr | None = Field(None, description="Ignored")
     instruction: Instruction | None = None
     prompt_name: PromptName | None = None

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
-from app.schemas.inputs import Ids, Listed, PromptName, Text, Texts, TextsOrIds
+from app.schemas.inputs import IdRows, PromptName, Text, TextOrTexts, Texts, TextsOrIds
+from app.schemas.openai import EmbeddingsRequest
 
 
 class TeiRequest(BaseModel):
@@ -19,6 +20,14 @@ class Options(TeiRequest):
     truncate: StrictBool | None = Field(None, description="Where unset, true")
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
     prompt_name: PromptName | None = None
+
+
+class OpenaiRequest(EmbeddingsRequest):
+    """OpenAI's request as TEI takes it: it shortens what is too long."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    truncate: StrictBool = True
 
 
 class EmbedAllRequest(Options):
@@ -51,7 +60,7 @@ class SimilarityRequest(TeiRequest):
 class TokenizeRequest(TeiRequest):
     """Texts to see as tokens."""
 
-    inputs: Text | Texts
+    inputs: TextOrTexts
     add_special_tokens: StrictBool = True
     prompt_name: PromptName | None = None
 
@@ -59,7 +68,7 @@ class TokenizeRequest(TeiRequest):
 class DecodeRequest(TeiRequest):
     """Token ids to see as texts."""
 
-    ids: Ids | Listed[Ids]
+    ids: IdRows
     skip_special_tokens: StrictBool = True
 
 

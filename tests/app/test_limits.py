@@ -136,9 +136,11 @@ def test_lists_are_not_read_beyond_what_any_server_takes_or_behind_the_first_err
 
 def test_what_is_only_tokenised_is_bounded_too(encoder: Encoder) -> None:
     with LocalServer(encoder, max_queue_tokens=20, max_characters=200) as server:
-        assert len(server.client.post("/tei/tokenize", json={"inputs": "a" * 79}).json()[0]) >= 79
-        refused = server.client.post("/tei/tokenize", json={"inputs": "a" * 80})
-        assert (refused.status_code, "max_queue_tokens" in refused.text) == (413, True)
+        assert len(server.client.post("/tei/tokenize", json={"inputs": "a" * 15}).json()[0]) >= 15
+        # More than it looks like, and more than one would look at.
+        for text in ("a" * 30, "a" * 80):
+            refused = server.client.post("/tei/tokenize", json={"inputs": text})
+            assert (refused.status_code, "max_queue_tokens" in refused.text) == (413, True)
         refused = server.client.post("/v1/embeddings", json={"input": [1] * 201})
         assert (refused.status_code, "max_characters" in refused.text) == (400, True)
 
@@ -193,22 +195,22 @@ def test_work_and_uploads_that_take_too_long_are_given_up_by_the_name_of_the_lim
 
 
 def test_bodies_take_no_more_room_together_than_they_may(encoder: Encoder) -> None:
-    with LocalServer(encoder, max_body_bytes=1000, max_total_body_bytes=1500) as server, ExitStack() as stack:
+    with LocalServer(encoder, max_body_bytes=10_000, max_total_body_bytes=15_000) as server, ExitStack() as stack:
         # What has been answered, however, takes none any more.
         for body, status in [
-            ({"inputs": "a" * 900}, 200),
-            ({"inputs": 5 * [900 * "a"]}, 413),
-            ({"odd": "a" * 900}, 422),
+            ({"inputs": "a" * 9000}, 200),
+            ({"inputs": 5 * [9000 * "a"]}, 413),
+            ({"odd": "a" * 9000}, 422),
         ] * 3:
             assert server.client.post("/embed", json=body).status_code == status
         address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
         slow = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(2)]
-        head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
+        head = b"POST /embed HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n"
         for connection in slow:
-            connection.sendall(head + b'{"inputs": "' + b"a" * 700)
+            connection.sendall(head + b'{"inputs": "' + b"a" * 7000)
 
         def send() -> httpx.Response:
-            return server.client.post("/embed", json={"inputs": "a" * 200})
+            return server.client.post("/embed", json={"inputs": "a" * 2000})
 
         # Both, and the request that asks.
         wait_for(lambda: "l2v_requests_in_flight 3.0" in server.client.get("/metrics").text)
@@ -220,8 +222,32 @@ def test_bodies_take_no_more_room_together_than_they_may(encoder: Encoder) -> No
         assert re.search(r'l2v_rejected_total\{reason="bodies"\} 1', server.client.get("/metrics").text)
         slow[0].close()
         wait_for(lambda: send().status_code == 200)
-        slow[1].sendall(b"a" * (900 - 700 - 14) + b'"}')
+        slow[1].sendall(b"a" * (9000 - 7000 - 14) + b'"}')
         assert slow[1].recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+def test_answers_that_nobody_takes_count_as_well(encoder: Encoder) -> None:
+    """Ten megabytes, more than the system keeps for a connection."""
+    many = json.dumps({"queries": ["a"] * 1000, "documents": ["b"] * 1000}).encode()
+    post = b"POST /similarity HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with LocalServer(encoder, max_body_bytes=20_000, max_total_body_bytes=15_000_000) as server, ExitStack() as stack:
+        address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+        idle = stack.enter_context(socket.socket())
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        idle.connect(address)
+        idle.sendall(post % len(many) + many)
+        wait_for(lambda: server.service.in_house)
+        wait_for(lambda: not server.service.in_house)
+
+        def send() -> httpx.Response:
+            return server.client.post("/similarity", content=many, headers={"Content-Type": "application/json"})
+
+        refused = send()
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert "max_total_body_bytes" in refused.json()["error"]["message"]
+        assert server.embed("a")["embeddings"], "what there is room for is served"
+        idle.close()
+        wait_for(lambda: send().status_code == 200)
 
 
 @pytest.mark.parametrize("refused_by", ["size", "key"])

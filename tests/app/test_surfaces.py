@@ -50,6 +50,11 @@ def test_openai_dimensions_base64_and_extensions(post: Callable[..., Any], encod
     np.testing.assert_allclose(vector, unit(encoder.encode([Input("hello", "Find:")])[0][:8]), atol=1e-5)
 
 
+def test_openai_takes_null_for_the_format_that_is_not_said(post: Callable[..., Any]) -> None:
+    """As LiteLLM and Dify send it."""
+    assert isinstance(post("/v1/embeddings", input="hello", encoding_format=None)["data"][0]["embedding"], list)
+
+
 def test_openai_refuses_what_is_too_long(post: Callable[..., Any]) -> None:
     error = post("/v1/embeddings", 400, input=["short", "word " * 500])["error"]
     assert error["type"] == "invalid_request_error"
@@ -154,6 +159,9 @@ def test_tei_info_health_and_metrics(server: LocalServer, encoder: Encoder) -> N
         ("/tei/embed", {"inputs": "a", "prompt_name": "nope"}, 413, "Validation"),
         ("/tei/decode", {"ids": [99999]}, 413, "Validation"),
         ("/tei/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "Empty"),
+        ("/tei/tokenize", {"inputs": []}, 400, "Empty"),
+        ("/tei/tokenize", {"inputs": ["a", ""]}, 400, "Empty"),
+        ("/tei/decode", {"ids": [[]]}, 400, "Empty"),
     ],
 )
 def test_tei_errors(post: Callable[..., Any], path: str, content: dict[str, Any], status: int, kind: str) -> None:
@@ -169,6 +177,13 @@ def test_tei_openai_errors_are_teis(post: Callable[..., Any]) -> None:
         "type": "Empty",
     }
     assert len(post("/tei/v1/embeddings", input=["a", "b"])["data"]) == 2
+    # As its other paths, and unlike OpenAI's: what is too long is shortened, and what it does not know ignored.
+    assert len(post("/tei/v1/embeddings", input=["word " * 500], odd=1)["data"]) == 1
+    assert post("/tei/v1/embeddings", 413, input=["word " * 500], truncate=False)["type"] == "Validation"
+
+
+def test_the_address_of_tei_may_end_in_a_slash(post: Callable[..., Any]) -> None:
+    assert post("/tei/", inputs="a") == post("/tei", inputs="a")
 
 
 def test_named_prompts_in_every_surface(encoder: Encoder, tmp_path: Any) -> None:

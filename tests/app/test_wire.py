@@ -98,11 +98,21 @@ def test_what_two_parsers_could_read_in_two_ways_is_refused(name: str, wired: Se
     assert b"connection: close" in answer.lower()
 
 
-def test_a_body_behind_an_upgrade_is_no_second_request(wired: ServerProcess) -> None:
-    for protocol in (b"h2c", b"websocket"):
-        upgrade = b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\n"
-        answers = exchange(wired, POST + upgrade + length(HIDDEN) + b"\r\n" + HIDDEN)
-        assert [status(answer) for answer in answers] in ([400], [422])
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_an_offer_of_another_protocol_is_passed_over(protocol: bytes, wired: ServerProcess) -> None:
+    """As Java's client makes with each first request; its body is a body, and no second request."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAA\r\nUpgrade: " + protocol + b"\r\n"
+    head = POST + offer + length() + b"\r\n"
+    hidden = POST + offer + length(HIDDEN) + b"\r\n" + HIDDEN
+    closing = POST + b"Connection: close\r\n" + length() + b"\r\n" + BODY
+    for parts in ([head + BODY], [head, BODY], [head[:50], head[50:], BODY[:9], BODY[9:]], [head + BODY[:9], BODY[9:]]):
+        answers = exchange(wired, *parts, closing, seconds=30)
+        assert [status(answer) for answer in answers] == [200, 200]
+    assert [status(answer) for answer in exchange(wired, hidden + closing, seconds=30)] == [400, 200]
+    chunks = POST + offer + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(BODY[:9], BODY[9:])
+    assert [status(answer) for answer in exchange(wired, chunks + closing, seconds=30)] == [200, 200]
+    info = b"GET /info HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n"
+    assert [status(answer) for answer in exchange(wired, info + closing, seconds=30)] == [200, 200]
 
 
 def test_requests_in_a_row_are_answered_in_their_order(wired: ServerProcess) -> None:

@@ -49,11 +49,20 @@ def test_a_worker_is_measured_and_reported(tmp_path: Path) -> None:
     lengths = shape.lengths(folder, task)
     assert lengths == [512] * 3
     with InProcess("l2v", "l2v", Path(sys.executable), folder, "bfloat16", "cpu") as engine:
-        found = measure.throughput([engine], task, 2, lengths) | {"flops": useful_flops(TINY, lengths)}
-    assert found["tokens"] == 3 * 512
+        throughput = measure.Throughput(task, lengths)
+        throughput.found["flops"] = useful_flops(TINY, lengths)
+        throughput.measure([engine], 2)
+        # Engines that run one after the other, as on a GPU, are compared with the first all the same.
+        with InProcess("again", "l2v", Path(sys.executable), folder, "float32", "cpu") as other:
+            throughput.measure([other], 2)
+    found = throughput.found
+    assert found["tokens"] == found["padded"] == 3 * 512
     assert len(found["rates"]) == len(found["engines"]["l2v"]["seconds"]) == 2
     assert found["engines"]["l2v"]["cosine"] == pytest.approx(1)
+    assert found["engines"]["again"]["cosine"] > 0.99
+    assert 10**8 < found["engines"]["again"]["memory"] < 10**10
     assert report.speedup(found, "l2v") == 1
+    assert report.speedup(found, "again") > 0
     assert 0 < report.efficiency(found, "l2v") < 1
     assert "| l2v | " in report.throughput(found, "tiny, long")
 

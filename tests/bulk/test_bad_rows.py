@@ -110,6 +110,7 @@ def test_bad_rows_of_parquet(adapter: Path, tmp_path: Path, capsys: pytest.Captu
         ([1, "x", 2], "int64"),
         ([{"a": 1}, {"a": 1, "b": 2}, {"a": 2}], "struct<a: int64>"),
         ([[{"a": 1}], [{"b": 2}], []], "list<item: struct<a: int64>>"),
+        ([["x"], "rock", ["y"]], "list<item: string>"),
     ],
 )
 def test_kept_values_that_change_their_type_are_bad_rows_of_parquet(
@@ -125,6 +126,35 @@ def test_kept_values_that_change_their_type_are_bad_rows_of_parquet(
     assert f"row 3: n is no {kind}" in " ".join(ended.err.split())
     assert call(capsys, *command, "--skip-bad", tmp_path / "bad.jsonl").status == 0
     assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [first, None, last]
+
+
+def test_broken_text_in_a_kept_column_of_parquet(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = pa.array([b"x", b"\xff", None]).cast(pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "id": broken}), tmp_path / "in.parquet")
+    for target in ("out.jsonl", "out.parquet"):
+        command = ["embed", tmp_path / "in.parquet", tmp_path / target, *MODEL, adapter, "--keep", "id"]
+        ended = call(capsys, *command)
+        assert (ended.status, "row 2: id is not UTF-8" in ended.err) == (1, True), ended.err
+        assert call(capsys, *command, "--skip-bad", tmp_path / f"bad-{target}").status == 0
+
+
+def test_odd_headers_of_csv_are_told(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in ("text,id\na,1\n".encode("utf-16"), b"text,id\ra,1\r", b'"text"x,id\na,1\n', b'"text,id\na,1\n'):
+        (tmp_path / "in.csv").write_bytes(content)
+        ended = call(capsys, "embed", tmp_path / "in.csv", tmp_path / "out.npy", *MODEL, adapter)
+        assert (ended.status, len(ended.err.splitlines())) == (1, 1), ended.err
+        assert "in.csv" in ended.err
+
+
+def test_a_long_line_of_csv_is_not_cut(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.csv").write_bytes(b"text,id\n" + b"a " * 6_000_000 + b"," + b"b" * 6_000_000 + b"\nc,2\n")
+    command = ["embed", tmp_path / "in.csv", tmp_path / "out.npy", *MODEL, adapter]
+    ended = call(capsys, *command, "--skip-bad", tmp_path / "bad")
+    assert ended.status == 0, ended.err
+    assert read(tmp_path / "out.npy").shape == (1, 32)
+    assert "longer than 16 MiB" in (tmp_path / "bad").read_text()
 
 
 def test_a_row_that_the_model_cannot_take(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

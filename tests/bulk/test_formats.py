@@ -1,6 +1,7 @@
 """Every format in and out holds what the encoder gives, and what was kept."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from models import Encoder, Input
-from tests.bulk.shell import call, normalized, read, run, texts, write
+from tests.bulk.shell import call, normalized, read, run, start, texts, write
 
 ROWS = [{"id": i, "text": text, "how": "Compare:" if i % 3 else ""} for i, text in enumerate(texts(300))]
 MODEL = ("--dtype", "float32", "--model")
@@ -84,6 +85,46 @@ def test_parquet_keeps_types_and_stores_fixed_size_lists(
     assert (first["kind"], first["tags"], first["price"], first["raw"]) == ("x", [1, 2], "1.50", "/wA=")
 
 
+def test_parquet_keeps_lists_and_maps_that_are_null(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {
+        "text": pa.array(["a", "b", "c"]),
+        "tags": pa.array([["x"], None, []], pa.list_(pa.string())),
+        "deep": pa.array([[[1], None], None, [[]]], pa.list_(pa.list_(pa.int8()))),
+        "pair": pa.array([[1.0, 2.0], None, [3.0, None]], pa.list_(pa.float32(), 2)),
+        "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int32())),
+        "thing": pa.array([{"a": [1]}, None, {"a": None}], pa.struct([("a", pa.list_(pa.int64()))])),
+        "kinds": pa.array([["x"], None, ["y"]], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    kept = [name for name in columns if name != "text"]
+    ended = call(
+        capsys, "embed", tmp_path / "in.parquet", tmp_path / "out.parquet", *MODEL, adapter, "--keep", ",".join(kept),
+        "--batch-size", 2,
+    )  # fmt: skip
+    assert ended.status == 0, ended.err
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert {name: out[name].to_pylist() for name in kept} == {name: columns[name].to_pylist() for name in kept}
+
+
+def test_large_numbers_are_kept(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As hashes of 64 bits are."""
+    numbers = [2**63 + 5, 5, None, 2**64 - 1]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": "a", "id": number}) + "\n" for number in numbers))
+    ended = call(capsys, "embed", tmp_path / "in.jsonl", tmp_path / "out.parquet", *MODEL, adapter, "--keep", "id")
+    assert ended.status == 0, ended.err
+    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == numbers
+
+
+def test_what_parquet_cannot_hold_is_told_before_the_work(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a", "meta": {}}\n')
+    ended = call(capsys, "embed", tmp_path / "in.jsonl", tmp_path / "out.parquet", *MODEL, adapter, "--keep", "meta")
+    assert (ended.status, "Parquet has no form for meta" in ended.err) == (1, True), ended.err
+
+
 def test_csv_records_may_span_lines_and_begin_with_a_mark(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +148,17 @@ def test_an_empty_input_gives_an_empty_output(
         assert pq.read_table(tmp_path / target).num_rows == 0
     else:
         assert (tmp_path / target).read_bytes() == b""
+
+
+def test_a_pipe_with_a_name_is_read_whole(adapter: Path, tmp_path: Path) -> None:
+    """As `<(zcat texts.gz)` gives one."""
+    pipe, out = tmp_path / "pipe", tmp_path / "out.npy"
+    os.mkfifo(pipe)
+    process = start("embed", pipe, out, *MODEL, adapter, "--format", "text")
+    pipe.write_bytes("\n".join(texts(300)).encode())
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert np.load(out).shape == (300, 32)
 
 
 def test_through_pipes(encoder: Encoder, adapter: Path) -> None:

@@ -29,4 +29,4 @@ def test_four_times_the_rows_take_no_more_memory(source: str, target: str, adapt
         command = [L2V, "embed", path, out, "--dtype", "float32", "--model", adapter, *keep]
         peaks.append(1024 * int(subprocess.check_output([sys.executable, "-c", MEASURE, *map(str, command)])))
     print(f"{source} to {target}: {peaks[0] / MEGABYTE:.0f} MB, with four times the rows {peaks[1] / MEGABYTE:.0f} MB")
-    assert peaks[1] - peaks[0] < 32 * MEGABYTE
+    assert peaks[1] - peaks[0] < 48 * MEGABYTE

@@ -33,6 +33,7 @@ ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
         ("in.csv", "o.npy", ["--keep", "id"], 2, "--keep: .npy holds vectors"),
         ("in.csv", "o.jsonl", ["--keep", "embedding"], 2, "--keep"),
         ("in.txt", "o.jsonl", ["--keep", "id"], 2, "no columns"),
+        ("in.csv", "o.jsonl", ["--keep", "id,id"], 2, "--keep: names a column twice"),
         ("in.txt", "o.npy", ["--prompt-name", "query"], 2, "needs --url"),
         ("in.txt", "o.npy", ["--skip-bad", "{}/o.npy"], 2, "must be different files"),
         ("in.txt", "o.npy", ["--skip-bad", "{}/taken.npy"], 1, "exists already"),

@@ -1,5 +1,6 @@
 """Through a running service: the same vectors, in order, whatever it answers in between."""
 
+import base64
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -88,6 +89,40 @@ def test_batches_that_are_too_large_are_divided(
     assert ended.status == 0, ended.err
     vectors = encoder.encode([Input(text) for text in TEXTS])
     np.testing.assert_allclose(read(tmp_path / "out.npy"), normalized(vectors), atol=1e-5)
+
+
+class Slow(BaseHTTPRequestHandler):
+    """A service that cannot do more than 20 rows in time, behind a proxy that takes 60."""
+
+    def do_GET(self) -> None:
+        self._answer(200, {"dimensions": 2, "model": "slow"})
+
+    def do_POST(self) -> None:
+        count = len(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"])
+        if count > 20:
+            self._answer(413 if count > 60 else 504, None)
+            return
+        vector = base64.b64encode(np.array([1, 0], "<f4").tobytes()).decode()
+        self._answer(200, {"embeddings": [vector] * count, "tokens": [1] * count})
+
+    def _answer(self, status: int, content: object) -> None:
+        body = json.dumps(content).encode() if content else b"<html>"
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_batches_that_take_too_long_are_divided(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with listening(Slow) as address:
+        ended = call(capsys, "embed", source, tmp_path / "out.npy", "--url", address, "--retry-for", 1)
+    assert ended.status == 0, ended.err
+    assert read(tmp_path / "out.npy").shape == (300, 2)
 
 
 def test_keys(

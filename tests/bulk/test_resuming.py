@@ -200,3 +200,30 @@ def test_standard_input_begins_anew(adapter: Path, tmp_path: Path) -> None:
     assert rows_done(out) == 2
     assert run(*arguments, stdin=b"c\nd\n").status == 0
     assert np.load(out).shape == (2, 32)
+
+
+def test_standard_input_with_bad_rows_begins_anew(adapter: Path, tmp_path: Path) -> None:
+    out, bad = tmp_path / "out.npy", tmp_path / "bad.jsonl"
+    arguments = ["embed", "-", out, *MODEL, adapter, "--batch-size", 1, "--format", "jsonl", "--skip-bad", bad]
+    process = start(*arguments, stdin=subprocess.PIPE)
+    process.stdin.write(b'{"text": ""}\n' + b'{"text": "a"}\n' * 3)
+    process.stdin.flush()
+    wait_for((tmp_path / "out.npy.partial/journal.json").exists, 60)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert bad.exists()
+    ended = run(*arguments, stdin=b'{"text": ""}\n{"text": "d"}\n')
+    assert ended.status == 0, ended.err
+    assert len(bad.read_text().splitlines()) == 1
+
+
+def test_standard_input_leaves_anothers_work_alone(source: Path, adapter: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.npy"
+    process = start_and_wait_for_rows(command(source, out, adapter), out)
+    process.kill()
+    process.communicate()
+    before = rows_done(out)
+    ended = run("embed", "-", out, *MODEL, adapter, stdin=b"a\n")
+    assert (ended.status, "was begun with another input" in ended.err) == (1, True), ended.err
+    assert rows_done(out) == before

@@ -84,6 +84,8 @@ def test_a_file_that_is_no_settings_is_named(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_logged_and_saved_in_step(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="choose GPUs by CUDA_VISIBLE_DEVICES"):
+        Mntp(out=tmp_path, data=("texts",), device="cuda:1")
     with pytest.raises(ValueError, match="save_steps 25 must be a multiple of log_steps 10"):
         Mntp(out=tmp_path, data=("texts",), save_steps=25)
     home = Mntp(out=tmp_path, data=("~/texts", "owner/name"))

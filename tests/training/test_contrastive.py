@@ -86,7 +86,7 @@ def test_an_instruction_that_leaves_no_room_is_named(base: Path, tmp_path: Path)
     path = tmp_path / "pairs.jsonl"
     rows = [{"query": f"q {i}", "positive": "p", "negatives": ["n"], "instruction": "i" * i} for i in range(96)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(TrainingError, match="0-pairs, row 63: instruction leaves no room"):
+    with pytest.raises(TrainingError, match=r"pairs\.jsonl, line 63: instruction leaves no room"):
         contrastive.build(supervised(base, [path], tmp_path / "out", max_length=64))
 
 
@@ -100,7 +100,7 @@ def test_a_batch_is_of_one_dataset(base: Path, pairs: Path, tmp_path: Path) -> N
     other = tmp_path / "other.jsonl"
     rows = [{"query": f"zz {i}", "positive": f"zz yes {i}", "negatives": [f"zz no {i}"]} for i in range(48)]
     other.write_text("\n".join(map(json.dumps, rows)))
-    trainer = contrastive.build(supervised(base, [pairs, other], tmp_path / "out"))
+    trainer = contrastive.build(supervised(base, [pairs, other], tmp_path / "out", steps=20))
     z = ord("z") - ord("!")  # byte-level: a token a byte
     kinds = set()
     for batch in trainer.get_train_dataloader():
@@ -248,6 +248,29 @@ def test_two_processes_learn_what_one_does(base: Path, pairs: Path, graded: Path
     assert np.abs(vectors[0] - untrained).max() > 1e-2
     assert np.abs(vectors[0] - vectors[1]).max() < 1e-4
     assert np.abs(vectors[0] - vectors[2]).max() < 1e-4
+
+
+def test_rows_that_repeat_themselves_cost_no_step(base: Path, tmp_path: Path) -> None:
+    """An epoch without duplicates is shorter than its rows say, and the run is as long as it was told."""
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(f"text {i}" for i in [*range(20), *[0] * 60]))
+    told = simcse(base, path, tmp_path / "out", batch_size=16, steps=7, log_steps=1)
+    contrastive.train(told)
+    assert len(json.loads((told.out / "run.json").read_text())["losses"]) == 7
+    path.write_text("\n".join(f"text {i % 10}" for i in range(80)))
+    with pytest.raises(TrainingError, match="no batch of 16 rows can be drawn without duplicates"):
+        contrastive.train(told.model_copy(update={"out": tmp_path / "none"}))
+
+
+def test_a_row_without_negatives_is_named(base: Path, pairs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "more.jsonl"
+    path.write_text(pairs.read_text() + '\n\n{"query": "q", "positive": "p"}\n')
+    with pytest.raises(TrainingError, match=r"more\.jsonl, line 98: no negatives"):
+        contrastive.build(supervised(base, [path], tmp_path / "out"))
+    rows = [{"query": f"q{i}", "positive": "p", "vectors": [[0.1, 0.2]] * 2} for i in range(16)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(TrainingError, match=r"more\.jsonl: the teacher's vectors have 2 dimensions, the model 32"):
+        contrastive.build(supervised(base, [path], tmp_path / "out", hard_negatives=0, distillation=1.0))
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,12 @@ def test_a_folder_of_another_run_is_left_alone(base: Path, lines: Path, tmp_path
     begun = interrupted(base, lines, tmp_path / "out")
     with pytest.raises(TrainingError, match="holds a run with steps 2, not 9"):
         contrastive.build(begun.model_copy(update={"steps": 9}))
-    for name, reason in (("thesis.txt", "holds no run of ours"), ("recipe.json", "delete .* to begin anew")):
-        other = tmp_path / name
+    for name, reason in (
+        ("thesis.txt", "holds no run of ours"),
+        ("checkpoints/thesis.txt", "holds no run of ours"),
+        ("recipe.json", "delete .* to begin anew"),
+    ):
+        other = tmp_path / name.replace("/", "-")
         shutil.copytree(begun.out, other)
         (other / "recipe.json").unlink()
         (other / name).write_text("mine")
@@ -167,11 +171,14 @@ def test_a_run_goes_on_with_what_it_began_with(base: Path, lines: Path, tmp_path
 
 
 def test_what_fails_at_the_very_end_is_done_again(base: Path, lines: Path, tmp_path: Path) -> None:
-    """The adapter is there when all that belongs to it is."""
+    """The adapter is there when all that belongs to it is; and nothing is learnt again."""
     begun = interrupted(base, lines, tmp_path / "out")
     assert not list(begun.out.glob("adapter*"))
-    assert (begun.out / "checkpoints/checkpoint-2/trainer_state.json").is_file()
+    state = json.loads((begun.out / "checkpoints/checkpoint-2/trainer_state.json").read_text())
+    trained = [[entry["step"], entry["loss"]] for entry in state["log_history"] if "loss" in entry]
+    (begun.out / "checkpoints/checkpoint-1/trainer_state.json").unlink()
     contrastive.train(begun)
+    assert json.loads((begun.out / "run.json").read_text())["losses"] == trained
     contrastive.train(whole := begun.model_copy(update={"out": tmp_path / "whole"}))
     assert losses(begun.out) == losses(whole.out)
     assert {path.name for path in begun.out.iterdir()} == {path.name for path in whole.out.iterdir()}

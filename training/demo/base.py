@@ -104,7 +104,7 @@ def pretrain(
         seed=seed,
         logging_steps=50,
         save_steps=200,
-        save_total_limit=1,
+        save_total_limit=2,
         report_to="none",
     )
     schedule = get_cosine_schedule_with_warmup(optimizer, min(_WARMUP, steps // 2), steps)

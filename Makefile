@@ -18,7 +18,7 @@ soak: .venv/test  ## The same for the one that takes long: make soak MINUTES=20
 
 BENCH_VENVS := $(addprefix .venv-bench/,llm2vec sentence-transformers infinity)
 
-bench: .venv/test $(BENCH_VENVS)  ## Measure speed side by side with others; half an hour on two cores
+bench: .venv/test $(BENCH_VENVS)  ## Measure speed side by side with others; an hour and more on two cores
 	$(BIN)/python -m bench --checkpoints .cache/bench
 
 bench-quick: .venv/test $(BENCH_VENVS)  ## The same for the smallest shape alone, within five minutes

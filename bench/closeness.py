@@ -1,0 +1,36 @@
+"""How close each dtype comes to float32: the cosines of the same texts' vectors.
+
+python -m bench.closeness [SHAPE]
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.shapes import SHAPES
+from bench.workloads import workload
+from models import Input, fp8, int8, load
+
+_TEXTS = 32
+_CHECKPOINTS = Path(".cache/bench")
+
+
+def main(shape: str = "135m") -> None:
+    _CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    folder = str(SHAPES[shape].write(_CHECKPOINTS))
+    texts = [Input(text) for text in workload("mixed", _TEXTS).texts]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rounded = [name for name, library in (("int8", int8), ("fp8", fp8)) if library.available(device)]
+    exact = None
+    for dtype in ("float32", "bfloat16", *rounded):
+        vectors = load(folder, dtype=dtype, device=str(device)).encode(texts).astype(np.float64)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        exact = vectors if exact is None else exact
+        cosines = (vectors * exact).sum(1)
+        print(f"{shape}, {dtype}: cosine to float32 {cosines.mean():.4f}, least of {_TEXTS} texts {cosines.min():.4f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -46,9 +46,10 @@ class Pieces(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for index, piece in enumerate(self._pieces, 1):
-            more = index < len(self._pieces)
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+        self._pieces.reverse()
+        while self._pieces:  # what is sent is not kept
+            piece = self._pieces.pop()
+            await send({"type": "http.response.body", "body": piece, "more_body": bool(self._pieces)})
 
 
 async def to_json(content: Any) -> Response:

@@ -58,7 +58,9 @@ class Protocol(HttpToolsProtocol):
         self._offered = False
         head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
         for name, value in self.headers:
-            if name not in (b"connection", b"upgrade", b"http2-settings"):
+            if name == b"connection" and b"close" in value.lower():
+                head += [b"connection: close\r\n"]
+            elif name not in (b"connection", b"upgrade", b"http2-settings"):
                 head += [name, b": ", value, b"\r\n"]
         return b"".join([*head, b"\r\n"])
 
@@ -110,19 +112,26 @@ class _Parser:
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
-        self._inner = httptools.HttpRequestParser(protocol)
+        self._renew()
+
+    def _renew(self) -> None:
+        self._inner = httptools.HttpRequestParser(self._protocol)
+        # As uvicorn has it: what stands behind the last request of a connection is nobody's.
+        self._inner.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def feed_data(self, data: bytes) -> None:
-        try:
-            self._inner.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            if self._inner.get_method() == b"CONNECT":
-                raise
-            rest = data[offer.args[0] :]
-            head = self._protocol.plain()
-            self._inner = httptools.HttpRequestParser(self._protocol)
-            self._inner.feed_data(head)
-            self.feed_data(rest)
+        while True:
+            try:
+                self._inner.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                if self._inner.get_method() == b"CONNECT":
+                    raise
+                data = data[offer.args[0] :]
+                head = self._protocol.plain()
+                self._renew()
+                self._inner.feed_data(head)
+            else:
+                return
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

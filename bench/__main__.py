@@ -66,7 +66,7 @@ def _measured(shape: Shape, checkpoints: Path, device: str, options: argparse.Na
     for together in _together(_engines(folder, device, options), device):
         with ExitStack() as stack:
             engines = _started(together, stack)
-            if not (engines or found["ready"]):
+            if not found["ready"] and not (engines and engines[0].name == OURS):
                 sys.exit("our own engine does not start")
             found["ready"] |= {engine.name: engine.ready_seconds for engine in engines}
             for kind, throughput in measured.items():

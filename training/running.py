@@ -143,6 +143,7 @@ class Saving:
             # The trainer would take one step more.
             self._load_from_checkpoint(str(done))
             self.state = TrainerState.load_from_json(str(done / _STATE))
+            self.accelerator.wait_for_everyone()  # before the first one removes it
         else:
             self.train(resume_from_checkpoint=str(last) if last else None)
 

@@ -125,9 +125,11 @@ def _copy(data: Path, writer: pq.ParquetWriter) -> None:
 def _type_of(values: list[Any]) -> pa.DataType:
     """The type of all values, else of the first that has one; text where none has."""
     present = [value for value in values if value is not None]
-    for some, assumed in ((present, None), (present, pa.uint64()), (present[:1], None), (present[:1], pa.uint64())):
+    for some in (present, present[:1]):
         try:
-            kind = pa.array(some, assumed).type
+            # Beyond 63 bits Arrow guesses none.
+            large = any(type(value) is int and value >> 63 > 0 for value in some)
+            kind = pa.array(some, pa.uint64() if large else None).type
         except (pa.ArrowException, OverflowError):
             continue
         if not pa.types.is_null(kind):
@@ -138,6 +140,9 @@ def _type_of(values: list[Any]) -> pa.DataType:
 def _fits(values: list[Any], kind: pa.DataType) -> bool:
     try:
         pa.array(values, kind)
+        # Arrow would cut what stands behind the point.
+        if pa.types.is_integer(kind) and any(isinstance(value, float) and not value.is_integer() for value in values):
+            return False
         # What a column of objects has no field for, Arrow leaves out without a word.
         return not pa.types.is_nested(kind) or _within(pa.array(values).type, kind)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):

@@ -88,13 +88,15 @@ class RemoteEngine:
                     answer = await self._client.call("POST", "embed", self._body(good), divisible=len(good) > 1)
             except RefusedError as error:
                 if error.status == TOO_LONG:
-                    # So will others of its size.
+                    # So will others of its size, for now.
                     self._most = min(self._most, len(good) // 2)
                     continue
                 if error.status == TOO_LARGE and len(good) > 1:
                     return _joined([await self._embed(half) for half in _halves(good)], bad)
                 bad.append(good.pop(self._culprit(error, good)).bad(str(error)))
             else:
+                if len(good) == self._most:
+                    self._most += 1  # little by little, since a batch that fails has cost its time
                 return self._read(answer, good, bad)
         return Embedded([], np.zeros((0, self._dimensions or self.info["dimensions"]), np.float32), bad, 0)
 

@@ -168,7 +168,8 @@ class ParquetSource:
         # Kept values stay Arrow scalars, which lose nothing on their way to Parquet.
         arrays = {name: batch.column(name) for name in self._columns.names}
         values: dict[str, Any] = {name: array.cast(_undictionaried(array.type)) for name, array in arrays.items()}
-        suspects = [name for name in self._columns.keep if not _is_valid(values[name])]
+        seen = (self._columns.text, self._columns.instruction)  # to by `checked`
+        suspects = [name for name in self._columns.keep if name not in seen and not _is_valid(values[name])]
         for name in (self._columns.text, self._columns.instruction):
             if name:
                 values[name] = _texts(values[name])

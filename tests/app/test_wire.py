@@ -112,7 +112,14 @@ def test_an_offer_of_another_protocol_is_passed_over(protocol: bytes, wired: Ser
     chunks = POST + offer + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(BODY[:9], BODY[9:])
     assert [status(answer) for answer in exchange(wired, chunks + closing, seconds=30)] == [200, 200]
     info = b"GET /info HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n"
-    assert [status(answer) for answer in exchange(wired, info + closing, seconds=30)] == [200, 200]
+    assert [status(answer) for answer in exchange(wired, info * 1500 + closing, seconds=30)] == [200] * 1501
+    last = POST + b"Connection: close, Upgrade\r\nUpgrade: " + protocol + b"\r\n" + length() + b"\r\n" + BODY
+    assert [status(answer) for answer in exchange(wired, last, seconds=30)] == [200]
+
+
+def test_what_stands_behind_the_last_request_is_nobodys(wired: ServerProcess) -> None:
+    closing = POST + b"Connection: close\r\n" + length() + b"\r\n" + BODY
+    assert [status(answer) for answer in exchange(wired, closing + HIDDEN, seconds=30)] == [200]
 
 
 def test_requests_in_a_row_are_answered_in_their_order(wired: ServerProcess) -> None:

@@ -108,6 +108,8 @@ def test_bad_rows_of_parquet(adapter: Path, tmp_path: Path, capsys: pytest.Captu
     ("values", "kind"),
     [
         ([1, "x", 2], "int64"),
+        ([1, 1.5, 2], "int64"),
+        ([2**63, -1, 2**64 - 1], "uint64"),
         ([{"a": 1}, {"a": 1, "b": 2}, {"a": 2}], "struct<a: int64>"),
         ([[{"a": 1}], [{"b": 2}], []], "list<item: struct<a: int64>>"),
         ([["x"], "rock", ["y"]], "list<item: string>"),
@@ -132,12 +134,15 @@ def test_broken_text_in_a_kept_column_of_parquet(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = pa.array([b"x", b"\xff", None]).cast(pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"text": ["a", "b", "c"], "id": broken}), tmp_path / "in.parquet")
+    texts = pa.array([b"a", b"b", b"c", b"\xfe"]).cast(pa.binary()).view(pa.string())
+    broken = pa.concat_arrays([broken, pa.array(["y"])])
+    pq.write_table(pa.table({"text": texts, "id": broken}), tmp_path / "in.parquet")
     for target in ("out.jsonl", "out.parquet"):
-        command = ["embed", tmp_path / "in.parquet", tmp_path / target, *MODEL, adapter, "--keep", "id"]
+        command = ["embed", tmp_path / "in.parquet", tmp_path / target, *MODEL, adapter, "--keep", "id,text"]
         ended = call(capsys, *command)
         assert (ended.status, "row 2: id is not UTF-8" in ended.err) == (1, True), ended.err
         assert call(capsys, *command, "--skip-bad", tmp_path / f"bad-{target}").status == 0
+        assert len((tmp_path / f"bad-{target}").read_text().splitlines()) == 2
 
 
 def test_odd_headers_of_csv_are_told(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

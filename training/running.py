@@ -125,6 +125,9 @@ class Saving:
                 weights = self.student.weights()
                 if self.is_world_process_zero():
                     self._leave(weights)
+                # A process that ends before may fail at it, for which a launcher would end this one in its work.
+                self.accelerator.wait_for_everyone()
+            self.accelerator.end_training()
         except (OSError, SafetensorError, CheckpointException) as error:
             raise TrainingError(f"{self.recipe.out} cannot be written ({_reason(error)}): {_KEPT}") from error
         except RuntimeError as error:

@@ -3,11 +3,17 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from app.errors import InvalidError
 from app.schemas.inputs import Instruction
+from models.errors import InputError, ModelError
+from models.types import Input
+
+if TYPE_CHECKING:
+    from models import Encoder
 
 # The names under which the two sides of a comparison find their default.
 QUERY, DOCUMENT = "query", "document"
@@ -42,6 +48,14 @@ class Prompts:
             (problem, *_) = error.errors()
             raise ValueError(f"{problem['loc'][0]}_instruction {problem['msg']}") from error
         return cls(prompts | own)
+
+    def check(self, encoder: "Encoder") -> None:
+        """Raises `ModelError` for one that leaves no room for a text."""
+        for name, prompt in self.by_name.items():
+            try:
+                encoder.tokenize([Input("a", prompt)])
+            except InputError as error:
+                raise ModelError(f"the prompt {name}: {error}") from error
 
     def instruction(self, given: str | None, name: str | None, *, default: str = "", param: str = "prompt_name") -> str:
         """What goes before a text: the instruction given, or the prompt named, or the prompt `default`, or nothing.

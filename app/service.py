@@ -18,8 +18,7 @@ from app.settings import Settings
 from app.sides import Embedded, Side, about_tokens, param_at, split, unpooled
 from app.telemetry import Metrics, Timings
 from app.tokenizers import Tokenizers
-from models import Encoder, Encoding, Input, InputError
-from models.errors import ModelError
+from models import Encoder, Encoding
 from models.sources import label
 
 _CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
@@ -75,11 +74,7 @@ class Service:
         """Warms the encoder up and opens the service."""
         if encoder.device.type == "cuda" and self.settings.max_batch_tokens is None:
             self.max_batch_tokens = _CUDA_BATCH_TOKENS
-        for name, prompt in self.prompts.by_name.items():
-            try:
-                encoder.tokenize([Input("a", prompt)])
-            except InputError as error:
-                raise ModelError(f"the prompt {name}: {error}") from error
+        self.prompts.check(encoder)
         # In this thread, so that what fails fails by its own name; the engine thread takes over after it.
         encoder.forward([Encoding(array("q", range(min(16, encoder.max_length))), pooled=1)])
         scheduler = Scheduler(

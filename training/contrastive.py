@@ -26,7 +26,7 @@ from torch.utils.data import BatchSampler
 from models import Input, InputError
 from models.batch import Batch
 from models.pooling import pool
-from training import data
+from training import data, sources
 from training.endless import Endless
 from training.errors import TrainingError
 from training.recipes import Contrastive, Simcse, Supervised
@@ -71,7 +71,7 @@ def _check(datasets: dict[str, Dataset], recipe: Supervised) -> None:
         if recipe.hard_negatives and not all(len(negatives) for negatives in rows["negatives"]):
             index = next(i for i, negatives in enumerate(rows["negatives"]) if not len(negatives))
             raise TrainingError(
-                f"{data.place(source, index)}: no negatives; give each row some, or set --hard-negatives 0"
+                f"{sources.place(source, index)}: no negatives; give each row some, or set --hard-negatives 0"
             )
         if recipe.distillation and "vectors" not in rows.column_names:
             raise TrainingError(f"{source}: its rows have no vectors of a teacher, which --distillation needs")
@@ -91,7 +91,7 @@ def _check_against(datasets: dict[str, Dataset], student: Student) -> None:
                 student.encoder.tokenize([Input("a", instruction)])
             except InputError as error:
                 index = rows["instruction"].index(instruction)
-                raise TrainingError(f"{data.place(source, index)}: {error}") from error
+                raise TrainingError(f"{sources.place(source, index)}: {error}") from error
 
 
 class PackedEncoder(InputModule):

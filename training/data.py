@@ -1,24 +1,17 @@
 """Files → rows. Everything is looked at before the run starts, and a bad row is named by its file and line."""
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
 
 from models import Input
+from training import sources
 from training.errors import TrainingError
+from training.sources import Row
 
-Row = dict[str, Any]
-_TEXT = {".txt", ".md", ".rst"}
-_ROWS = {".jsonl", ".json", ".parquet"}
 _FEATURES = {
     "text": Value("string"),
     "query": Value("string"),
@@ -29,21 +22,20 @@ _FEATURES = {
     "vectors": List(List(Value("float32"))),
     "score": Value("float64"),
 }
-_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
-def texts(sources: Sequence[str], *, lines: bool) -> Dataset:
-    """The column `text`, in the order of the sources.
+def texts(names: Sequence[str], *, lines: bool) -> Dataset:
+    """The column `text`, in their order.
 
     Args:
-        sources: text files, JSON lines or Parquet with a field `text`, folders of them, or Hub datasets
+        names: text files, JSON lines or Parquet with a field `text`, folders of them, or Hub datasets
             (`owner/name` or `owner/name:config`, of which the split `train` is read).
         lines: take each line of a text file as a text of its own, rather than the file as a whole.
 
     Raises:
         TrainingError: if something cannot be read or there is no text.
     """
-    return _dataset(sources, lambda path: _texts(path, lines), _text)
+    return _dataset(names, lambda path: sources.texts(path, lines), _text)
 
 
 def pairs(source: str) -> Dataset:
@@ -56,33 +48,7 @@ def pairs(source: str) -> Dataset:
     Raises:
         TrainingError: as `texts`.
     """
-    return _dataset([source], _rows, _pair)
-
-
-def place(source: str, index: int) -> str:
-    """Where a row of `pairs` stands: file and line."""
-    where, _ = next(islice(_located([source], _rows), index, None))
-    return where
-
-
-def digest(source: str) -> str:
-    """SHA-256 of a file, of what is read of a folder with the files' names, or of a Hub dataset's tables as fetched.
-
-    Raises:
-        TrainingError: as `texts`.
-    """
-    path, total = Path(source), hashlib.sha256()
-    with _opened(path):
-        if path.exists():
-            files = {"" if file == path else str(file.relative_to(path)): file for file in _files(source)}
-        else:
-            tables = [Path(table["filename"]) for table in _hub(source).cache_files]
-            files = {table.name: table for table in tables}
-        for name, file in files.items():
-            total.update(name.encode())
-            with file.open("rb") as content:
-                total.update(hashlib.file_digest(content, "sha256").digest())
-    return total.hexdigest()
+    return _dataset([source], sources.rows, _pair)
 
 
 def _text(row: Row) -> Row:
@@ -159,16 +125,14 @@ def _check_whole(text: str, name: str) -> None:
         raise ValueError(f"{name} holds half a character (a lone surrogate)") from error
 
 
-def _dataset(
-    sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, Row]]], check: Callable[[Row], Row]
-) -> Dataset:
-    located = next(_located(sources, read), None)
-    if located is None:
-        raise TrainingError(f"{', '.join(sources)}: holds nothing to learn from")
-    first = _checked(*located, check)
+def _dataset(names: Sequence[str], read: sources.Read, check: Callable[[Row], Row]) -> Dataset:
+    found = next(sources.located(names, read), None)
+    if found is None:
+        raise TrainingError(f"{', '.join(names)}: holds nothing to learn from")
+    first = _checked(*found, check)
 
     def rows(stamp: str) -> Iterator[Row]:
-        for where, raw in _located(sources, read):
+        for where, raw in sources.located(names, read):
             row = _checked(where, raw, check)
             _check_alike(where, row, first)
             yield row
@@ -176,7 +140,7 @@ def _dataset(
     # Told, since they would be guessed from the first rows.
     features = Features({name: _FEATURES[name] for name in first})
     try:
-        return Dataset.from_generator(rows, features=features, gen_kwargs={"stamp": _stamp(sources)})
+        return Dataset.from_generator(rows, features=features, gen_kwargs={"stamp": sources.stamp(names)})
     except DatasetGenerationError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, TrainingError):
@@ -198,99 +162,3 @@ def _check_alike(where: str, row: Row, first: Row) -> None:
         raise TrainingError(f"{where}: all rows of a dataset have a field {odd[0]}, or none has")
     if "vectors" in row and len(row["vectors"][0]) != (width := len(first["vectors"][0])):
         raise TrainingError(f"{where}: vectors have {len(row['vectors'][0])} numbers, those above {width}")
-
-
-def _stamp(sources: Sequence[str]) -> str:
-    """Differs when a file does: what was read once is kept in the cache of datasets."""
-    files = [file for source in sources if Path(source).exists() for file in _files(source)]
-    return str([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-
-
-def _located(sources: Sequence[str], read: Callable[[Path], Iterator[tuple[str, Row]]]) -> Iterator[tuple[str, Row]]:
-    for source in sources:
-        if Path(source).exists():
-            for file in _files(source):
-                yield from read(file)
-        else:
-            split = _hub(source)
-            # Datasets as WikiText hold blank rows between their paragraphs.
-            with_text = "text" in split.column_names
-            for number, row in enumerate(split, 1):
-                if not with_text or row["text"] is None or row["text"].strip():
-                    yield f"{source}, row {number}", row
-
-
-def _files(source: str) -> list[Path]:
-    """The file, or those of the folder that hold text or rows."""
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT | _ROWS and file.is_file())
-    if not files:
-        raise TrainingError(f"{source}: no file of it ends in {', '.join(sorted(_TEXT | _ROWS))}")
-    return files
-
-
-def _hub(source: str) -> Dataset:
-    if not _HUB.fullmatch(source):
-        raise TrainingError(f"{source}: neither a file or folder here nor a Hub dataset (owner/name)")
-    name, _, config = source.partition(":")
-    try:
-        found = load_dataset(name, config or None)
-    except (OSError, ValueError, ConnectionError) as error:
-        raise TrainingError(f"{source}: no such folder, and as a Hub dataset it cannot be fetched ({error})") from error
-    if not isinstance(found, DatasetDict):
-        return found
-    if "train" not in found:
-        raise TrainingError(f"{source}: has no split train, but {', '.join(found)}")
-    return found["train"]
-
-
-def _texts(path: Path, lines: bool) -> Iterator[tuple[str, Row]]:
-    if path.suffix in _ROWS:
-        yield from _rows(path)
-    elif not lines:
-        with _opened(path):
-            text = path.read_text(encoding="utf-8-sig")
-        if text.strip():
-            yield str(path), {"text": text}
-    else:
-        with _opened(path), path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}, line {number}", {"text": line.strip()}
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Row]]:
-    if path.suffix == ".parquet":
-        with _opened(path):
-            table = Dataset.from_parquet(str(path), keep_in_memory=False)
-        yield from ((f"{path}, row {number}", row) for number, row in enumerate(table, 1))
-        return
-    if path.suffix not in _ROWS:
-        raise TrainingError(f"{path}: rows are read from {', '.join(sorted(_ROWS))}")
-    with _opened(path), path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield f"{path}, line {number}", _object(line, f"{path}, line {number}")
-
-
-def _object(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TrainingError(f"{where}: no JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise TrainingError(f"{where}: no JSON object")
-    return row
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[None]:
-    """Names the file in whatever goes wrong while it is read."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise TrainingError(f"{path}: is not UTF-8") from error
-    except (OSError, DatasetGenerationError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})") from error

@@ -1,14 +1,12 @@
 """A run from start to end: arguments of the trainer, checkpoints, resume, and what is left behind."""
 
 import fcntl
-import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState, TrainingArguments
 
 from models.errors import first_line
-from training import card, data, memory
+from training import card, folder, memory
 from training.errors import TrainingError
 from training.recipes import Recipe
 from training.student import Student
@@ -30,8 +28,6 @@ from training.student import Student
 logger = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
-_RECIPE, _RECIPE_PART = "recipe.json", "recipe.json.part"
-_ADAPTER, _STATE = "adapter_model.safetensors", "trainer_state.json"
 
 
 def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
@@ -42,7 +38,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
     """
     cpu = not recipe.on_cuda
     common = {
-        "output_dir": str(checkpoints(recipe)),
+        "output_dir": str(folder.checkpoints(recipe)),
         "max_steps": recipe.steps,
         "learning_rate": recipe.learning_rate,
         "warmup_steps": recipe.warmup_steps,
@@ -89,13 +85,9 @@ def prepare(recipe: Recipe) -> None:
     """
     state = PartialState(cpu=recipe.device == "cpu")
     if state.is_main_process:
-        memory.check(recipe, state.num_processes, _sharded())
-        _check_folder(recipe)
+        memory.check(recipe, state.num_processes, folder.sharded())
+        folder.check(recipe)
     state.wait_for_everyone()  # none loads while the memory is measured
-
-
-def checkpoints(recipe: Recipe) -> Path:
-    return recipe.out / "checkpoints"
 
 
 class Saving:
@@ -138,29 +130,29 @@ class Saving:
 
     def _train(self) -> None:
         """From the last whole checkpoint, if there is one."""
-        last = newest(checkpoints(self.recipe), self.recipe.steps)
+        begun, steps = folder.checkpoints(self.recipe), self.recipe.steps
+        done = begun / f"checkpoint-{steps}"
+        if folder.is_whole(done) and not self.is_fsdp_enabled:
+            # From there the trainer would take one step more.
+            logger.info("going on from %s", done.name)
+            self._load_from_checkpoint(str(done))
+            self.state = TrainerState.load_from_json(str(done / folder.STATE))
+            self.accelerator.wait_for_everyone()  # before the first one removes it
+            return
+        last = folder.newest(begun, steps)
         if last is not None:
             logger.info("going on from %s", last.name)
-        done = checkpoints(self.recipe) / f"checkpoint-{self.recipe.steps}"
-        if _is_whole(done) and not self.is_fsdp_enabled:
-            # The trainer would take one step more.
-            self._load_from_checkpoint(str(done))
-            self.state = TrainerState.load_from_json(str(done / _STATE))
-            self.accelerator.wait_for_everyone()  # before the first one removes it
-        else:
-            self.train(resume_from_checkpoint=str(last) if last else None)
+        self.train(resume_from_checkpoint=str(last) if last else None)
 
     def _leave(self, weights: dict[str, torch.Tensor]) -> None:
         """Puts what the run was for into its folder; the weights come last, by which it is known to be whole."""
-        out, part = self.recipe.out, self.recipe.out / "part"
+        part = self.recipe.out / "part"
         shutil.rmtree(part, ignore_errors=True)
         self.student.save(part, weights)
         losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
-        hashes = _read(out / _RECIPE)["hashes"]
-        card.write(self.recipe, self.student, losses, {source: hashes[source] for source in self.recipe.data}, part)
-        settle(part, out, _ADAPTER)
-        (out / _RECIPE).unlink()
-        shutil.rmtree(checkpoints(self.recipe))
+        card.write(self.recipe, self.student, losses, folder.hashes(self.recipe), part)
+        folder.settle(part, self.recipe.out, folder.ADAPTER)
+        folder.release(self.recipe)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = super().get_train_dataloader()
@@ -181,14 +173,14 @@ class Saving:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise TrainingError(f"another run is at work in {self.recipe.out}") from None
-                _claim(self.recipe)
+                folder.claim(self.recipe)
             self.accelerator.wait_for_everyone()
             yield
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
-            folder = output_dir or str(checkpoints(self.recipe))
-            self.student.model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+            into = output_dir or str(folder.checkpoints(self.recipe))
+            self.student.model.save_pretrained(into, state_dict=state_dict, save_embedding_layers=False)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
@@ -206,67 +198,6 @@ class Saving:
 _KEPT = "the last whole checkpoint is as it was, and the same command goes on from it"
 
 
-def _check_folder(recipe: Recipe) -> None:
-    """Makes the folder, or sees that what stands there is this run's."""
-    out, begun, now = recipe.out, checkpoints(recipe), _told(recipe)
-    if (out / _ADAPTER).exists():
-        raise TrainingError(f"{out} holds an adapter already: choose another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        there = {path.name for path in out.iterdir()} - {_RECIPE_PART}
-        if begun.is_dir() and not any(begun.iterdir()):
-            there.remove(begun.name)  # as another process of the run makes it
-    except OSError as error:
-        raise TrainingError(f"{out} cannot be written ({error.strerror})") from error
-    if there and _RECIPE not in there:
-        raise TrainingError(f"{out} is not empty and holds no run of ours: choose another folder")
-    if _whole(begun):
-        before = _read(out / _RECIPE)["recipe"]
-        for name in sorted(now | before):
-            if before.get(name) != now.get(name):
-                raise TrainingError(
-                    f"{out} holds a run with {name} {before.get(name)}, not {now.get(name)}: "
-                    "choose another folder, or delete that one"
-                )
-
-
-def _claim(recipe: Recipe) -> None:
-    """Notes what the run is told and what it learns from; or, where it was begun, sees that this has not changed."""
-    _check_folder(recipe)  # once more: another run may have been at work
-    file, begun = recipe.out / _RECIPE, checkpoints(recipe)
-    hashes = {source: data.digest(source) for source in recipe.data}
-    for adapter in recipe.adapters:
-        hashes |= {str(file): data.digest(str(file)) for file in Path(adapter).glob("adapter_model.*")}
-    if _whole(begun):
-        before = _read(file)["hashes"]
-        if changed := next((source for source in hashes if hashes[source] != before.get(source)), None):
-            raise TrainingError(f"{changed} is not what the run in {recipe.out} began with: choose another folder")
-    for folder in (path for path in begun.glob("checkpoint-*") if not _is_whole(path)):
-        logger.info("%s was cut off while it was written, and is left out", folder.name)
-        shutil.rmtree(folder)
-    part = recipe.out / _RECIPE_PART
-    part.write_text(json.dumps({"recipe": _told(recipe), "hashes": hashes}, indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """What a run was told, and the hashes of what it learns from and stands on."""
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        return {"recipe": dict(told["recipe"]), "hashes": dict(told["hashes"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{file} cannot be read: delete {file.parent} to begin anew") from error
-
-
-def _told(recipe: Recipe) -> dict[str, Any]:
-    """What must not change from one start of a run to the next."""
-    return recipe.told() | {"processes": PartialState().num_processes, "sharded": _sharded()}
-
-
-def _sharded() -> bool:
-    return os.environ.get("ACCELERATE_USE_FSDP") == "true"
-
-
 def _reason(error: BaseException) -> str:
     """In words; a sharded checkpoint has one of its own for each process."""
     if isinstance(error, CheckpointException):
@@ -278,30 +209,3 @@ def _set_epoch(batches: Sampler[Any], epoch: int) -> None:
     for sampler in (batches, getattr(batches, "sampler", None)):
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
-
-
-def settle(part: Path, folder: Path, last: str) -> None:
-    """Moves the files of `part` into `folder`, the `last` one last: once it is there, all are, and whole."""
-    for file in sorted(part.iterdir(), key=lambda file: file.name == last):
-        file.replace(folder / file.name)
-    part.rmdir()
-
-
-def newest(folder: Path, steps: int) -> Path | None:
-    """The last checkpoint that was written to its end, before the last of all: from there the trainer goes beyond."""
-    whole = _whole(folder)
-    return whole.get(max((step for step in whole if step < steps), default=0))
-
-
-def _whole(folder: Path) -> dict[int, Path]:
-    """Checkpoints by their step."""
-    return {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if _is_whole(path)}
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """The trainer's state is its last file."""
-    try:
-        json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True

@@ -31,6 +31,9 @@ from app.schemas.tei import (
 from app.sides import Side, about_tokens
 from models import Input
 
+# Numbers of a text's tokens, at most: each text is a piece of its own.
+_ROW = 65_536
+
 router = APIRouter(prefix="/tei", tags=["TEI"])
 _refusals: dict[int | str, dict[str, Any]] = {
     status: {
@@ -117,7 +120,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
             )
         return shown
 
-    return await to_json(Long(await asyncio.to_thread(show), 500))
+    return await to_json(Long(await asyncio.to_thread(show), _ROW))
 
 
 @router.post("/decode", responses=_refusals)

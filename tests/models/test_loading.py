@@ -300,3 +300,13 @@ def test_the_causal_checkpoint_itself_would_not_pass_the_probe(base: Path, monke
     )
     with pytest.raises(UnsupportedModelError, match="runs causally"):
         verify.verify(model)
+
+
+def test_texts_turn_alike_whatever_stands_beside_them(tmp_path: Path) -> None:
+    """Longrope takes other frequencies for a whole batch once one text in it is long."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 10_000.0}
+    rope["original_max_position_embeddings"] = 64
+    base = tiny.make_base(tmp_path, "phi3", rope_parameters=rope, original_max_position_embeddings=64)
+    assert load(str(base), dtype="float32", max_length=64, doc_max_length=64).max_length == 64
+    with pytest.raises(UnsupportedModelError, match=r"longrope.* must not be beyond 64"):
+        load(str(base), dtype="float32", max_length=65, doc_max_length=64)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import tiny
 from training.recipes import CONFIGS
@@ -15,6 +16,16 @@ VERBS = ["sees", "likes", "hears", "finds", "draws"]
 # Two processes; the last one shares out the weights too.
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
 SHARDED = [*LAUNCH, "--config_file", str(CONFIGS / "fsdp.yaml"), "-m", "tests.training.sharded"]
+
+
+def check_only_the_adapter_learns(model: torch.nn.Module) -> None:
+    """By the gradients of one step, in which the first halves of the adapter have none yet."""
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
+        elif "lora_A" not in name:
+            assert parameter.grad is None, name
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import DatasetDict
 
-from training import data
+from training import data, sources
 from training.errors import TrainingError
 
 
@@ -59,19 +59,19 @@ def test_columns_are_what_they_are_whatever_the_first_rows_hold(tmp_path: Path) 
 def test_a_hash_is_that_of_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one")
-    assert data.digest(str(path)) == sha256(sha256(b"one").digest()).hexdigest()
-    before = data.digest(str(tmp_path))
+    assert sources.digest(str(path)) == sha256(sha256(b"one").digest()).hexdigest()
+    before = sources.digest(str(tmp_path))
     path.rename(tmp_path / "b.txt")
-    assert data.digest(str(tmp_path)) != before
+    assert sources.digest(str(tmp_path)) != before
     # As a dataset of the Hub lies in the cache once it is fetched.
     tables = [data.texts([str(tmp_path)], lines=True), data.texts([str(tmp_path / "b.txt")], lines=True)]
     hashes = []
     for table in (tables[0], tables[0], tables[1]):
-        monkeypatch.setattr(data, "load_dataset", lambda *args, table=table: DatasetDict(train=table))
+        monkeypatch.setattr(sources, "load_dataset", lambda *args, table=table: DatasetDict(train=table))
         assert data.texts(["owner/name"], lines=True)["text"][:] == ["one"]
-        hashes.append(data.digest("owner/name"))
+        hashes.append(sources.digest("owner/name"))
     assert hashes[0] == hashes[1]
-    monkeypatch.setattr(data, "load_dataset", lambda *args: DatasetDict(test=tables[0]))
+    monkeypatch.setattr(sources, "load_dataset", lambda *args: DatasetDict(test=tables[0]))
     with pytest.raises(TrainingError, match="owner/name: has no split train, but test"):
         data.texts(["owner/name"], lines=True)
 

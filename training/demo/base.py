@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, get_cosine_schedule_with_warmup
 
-from training.running import newest, settle
+from training.folder import newest, settle
 
 BOS, EOS = "<s>", "</s>"
 CONFIG = LlamaConfig(

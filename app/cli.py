@@ -89,7 +89,7 @@ class L2v(BaseSettings):
 
 def source() -> CliSettingsSource[Any]:
     """What parses the command line."""
-    # Else the text None would be no text.
+    # Otherwise the text `None` would be taken for null.
     return CliSettingsSource(L2v, formatter_class=Help, parse_args_method=_parse, cli_parse_none_str="\0")
 
 

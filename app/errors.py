@@ -43,7 +43,7 @@ class ServiceError(Exception):
 
 
 class MalformedError(ServiceError):
-    status, type, meaning = 400, "malformed", "The body is no JSON, or the request no HTTP."
+    status, type, meaning = 400, "malformed", "The body is not valid JSON, or the request is not valid HTTP."
     openai, tei = (400, "invalid_request_error"), (400, "Validation")
 
 
@@ -125,12 +125,13 @@ class DeadlineError(ServiceError):
 
 def answer(error: ServiceError, path: str) -> Response:
     """The response to an error in the words of the surface that the path belongs to."""
+    named = f"{error.param}: {error}" if error.param else str(error)  # TEI has no field for it
     if path == "/tei/v1/embeddings":
         status, kind = error.tei
-        content: dict[str, Any] = {"message": str(error), "code": status, "type": kind}
+        content: dict[str, Any] = {"message": named, "code": status, "type": kind}
     elif path == "/tei" or path.startswith("/tei/"):
         status, kind = error.tei
-        content = {"error": str(error), "error_type": kind}
+        content = {"error": named, "error_type": kind}
     elif path.startswith("/v1/"):
         status, kind = error.openai
         content = {"error": {"message": str(error), "type": kind, "param": error.param, "code": None}}

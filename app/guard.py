@@ -19,9 +19,9 @@ class Guard:
     """Checks key, media type and size, reads the body whole, and cancels the work of a client that went away.
 
     Holds a request to its deadline, from its head to the beginning of its answer. What is posted needs a permit from
-    when its body is there: who is slow to send it, or to take the answer, holds none meanwhile, and what is too much
-    is refused before it is parsed. What all bodies take together is bounded from their first byte, and what their
-    answers take, until they are sent.
+    when its body is there: a client that is slow to send it, or to read the answer, holds none meanwhile, and what is
+    too much is refused before it is parsed. What all bodies take together is bounded from their first byte, and what
+    their answers take, until they are sent.
 
     Args:
         app: what comes behind.
@@ -104,7 +104,8 @@ class Guard:
             chunk = message.get("body", b"")
             exchange.read = not message.get("more_body", False)
             self._check_size(len(body) + len(chunk))
-            self._take(exchange, len(chunk))
+            if chunk:
+                self._take(exchange, len(chunk))
             body += chunk
             if exchange.read:
                 return bytes(body)

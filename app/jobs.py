@@ -79,7 +79,7 @@ class Job:
 
     def put(self, place: int, vector: Vectors) -> None:
         """Records the vector of one encoding; the last one settles the job."""
-        self.vectors[place] = vector
+        self.vectors[place] = vector.copy()  # as it is, it would hold the whole batch
         if len(self.vectors) == len(self.encodings):
             vectors = [self.vectors[each] for each in range(len(self.encodings))]
             with suppress(InvalidStateError):

@@ -31,10 +31,10 @@ from app.keys import Keys
 from app.routes import native, openai, ops, pages, tei
 from app.schemas.inputs import param_of
 from app.service import Service
-from app.settings import ModelSettings, Settings
+from app.settings import Settings
 from app.telemetry import Metrics, Telemetry
 from app.tracing import Tracing
-from models import Encoder, ModelError, load
+from models import Encoder, ModelError
 from models.compilation import compile_layers
 
 logger = logging.getLogger(__name__)
@@ -112,10 +112,10 @@ def create_app(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
     _prune(app, keys)
-    paths = frozenset({*app.openapi()["paths"], "/", "/docs", "/openapi.json", "/tei"})
-    app.add_middleware(Telemetry, metrics=metrics, paths=paths, trace=tracing.record if tracing else None)
+    routes = frozenset({*app.openapi()["paths"], "/", "/docs", "/openapi.json", "/tei", "/tei/"})
+    app.add_middleware(Telemetry, metrics=metrics, routes=routes, trace=tracing.record if tracing else None)
     if tracing:
-        tracing.instrument(app, paths)
+        tracing.instrument(app, routes)
     return app
 
 
@@ -129,25 +129,9 @@ def _prune(app: FastAPI, keys: Keys) -> None:
                 operation.pop("security", None)
 
 
-def load_encoder(settings: ModelSettings, *, packed: bool = True) -> Encoder:
-    """The encoder that the settings name, see `models.load`; raises `ModelError`."""
-    return load(
-        settings.model,
-        settings.adapters,
-        dtype=settings.dtype,
-        device=settings.device,
-        pooling=settings.pooling,
-        max_length=settings.max_length,
-        doc_max_length=settings.doc_max_length,
-        skip_instruction=settings.skip_instruction,
-        template=settings.template,
-        packed=packed,
-    )
-
-
 def _start(service: Service, settings: Settings, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
     try:
-        encoder = encoder or load_encoder(settings, packed=not settings.compile)
+        encoder = encoder or settings.load(packed=not settings.compile)
         _freeze()
         service.start(encoder)
         logger.info("ready", extra={"model": service.model})
@@ -192,7 +176,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     if first["type"] == "json_invalid":
-        return await _service_error(request, MalformedError("the body is no JSON", "body"))
+        return await _service_error(request, MalformedError("the body is not valid JSON", "body"))
     param = param_of(tuple(first["loc"]))
     message = _MESSAGES.get(first["type"], first["msg"])
     row = _ROWS.get(first["type"], InvalidError)
@@ -203,6 +187,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own refusals, in our shape."""
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return await _service_error(request, MalformedError("the body is no JSON", "body"))
+        return await _service_error(request, MalformedError("the body is not valid JSON", "body"))
     row = TABLE.get(error.status_code, NotFoundError)
     return await _service_error(request, row(row.meaning, "path", dict(error.headers or {})))

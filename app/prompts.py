@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 # The names under which the two sides of a comparison find their default.
 QUERY, DOCUMENT = "query", "document"
 _PROMPTS = TypeAdapter(dict[str, Instruction])
+
+
+class Shared(NamedTuple):
+    """The instruction of those inputs of a request that bring none of their own.
+
+    Attributes:
+        text: "" for none.
+        param: the request's field that it came by.
+    """
+
+    text: str
+    param: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ class Prompts:
         except OSError as error:
             raise ValueError(f"{path} cannot be read ({error.strerror})") from error
         except ValueError as error:
-            raise ValueError(f"{path} is no JSON object of names and instructions") from error
+            raise ValueError(f"{path} is not a JSON object of names and instructions") from error
         try:
             own = _PROMPTS.validate_python(
                 {name: text for name, text in ((QUERY, query), (DOCUMENT, document)) if text}
@@ -57,17 +69,24 @@ class Prompts:
             except InputError as error:
                 raise ModelError(f"the prompt {name}: {error}") from error
 
-    def instruction(self, given: str | None, name: str | None, *, default: str = "", param: str = "prompt_name") -> str:
-        """What goes before a text: the instruction given, or the prompt named, or the prompt `default`, or nothing.
+    def instruction(self, given: str | None, name: str | None, side: str = "") -> Shared:
+        """What goes before a text: the instruction given, or the prompt named, or that of the side, or nothing.
+
+        Args:
+            given: the request's field `instruction`, or `{side}_instruction`.
+            name: its field `prompt_name`, or `{side}_prompt_name`.
+            side: `QUERY` or `DOCUMENT` where a request has these two.
 
         Raises:
             InvalidError: if both are given, or the name is unknown.
         """
+        prefix = f"{side}_" if side else ""
         if name is None:
-            return self.by_name.get(default, "") if given is None else given
+            return Shared(self.by_name.get(side, "") if given is None else given, f"{prefix}instruction")
+        param = f"{prefix}prompt_name"
         if given is not None:
             raise InvalidError("name a prompt or give an instruction, not both", param)
         if name not in self.by_name:
             known = ", ".join(sorted(self.by_name)) or "none"
             raise InvalidError(f"there is no such prompt; known are: {known}", param)
-        return self.by_name[name]
+        return Shared(self.by_name[name], param)

@@ -82,7 +82,7 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's refusal of what it cannot parse: here with the row of the table that it belongs to."""
-        error: ServiceError = MalformedError("the request is no HTTP/1.1", "request")
+        error: ServiceError = MalformedError("the request is not valid HTTP/1.1", "request")
         if self._counted > self._max_header_bytes:
             error = HeadersTooLargeError(
                 f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)", "headers"

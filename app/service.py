@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -19,9 +18,9 @@ from app.sides import Embedded, Side, about_tokens, param_at, split, unpooled
 from app.telemetry import Metrics, Timings
 from app.tokenizers import Tokenizers
 from models import Encoder, Encoding
+from models.batch import token_budget
 from models.sources import label
 
-_CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
 _WATCH_SECONDS = 0.25
 # What the engine thread may still take once nobody waits for it.
 _JOIN_SECONDS = 1.0
@@ -37,7 +36,11 @@ class State(StrEnum):
 
 
 class Service:
-    """Takes inputs to vectors, or says why not."""
+    """Takes inputs to vectors, or says why not.
+
+    Attributes:
+        max_batch_tokens: the budget of one forward pass, once there is an encoder.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
@@ -48,7 +51,7 @@ class Service:
         self._scheduler: Scheduler | None = None
         self._draining = False
         self.started = int(time.time())
-        self.max_batch_tokens = settings.max_batch_tokens or _CPU_BATCH_TOKENS
+        self.max_batch_tokens = 0
         self.tokenizers = Tokenizers()
         self._permits = settings.max_requests
         metrics.engine_up.set_function(lambda: float(self.state in (State.READY, State.DRAINING)))
@@ -72,11 +75,10 @@ class Service:
 
     def start(self, encoder: Encoder) -> None:
         """Warms the encoder up and opens the service."""
-        if encoder.device.type == "cuda" and self.settings.max_batch_tokens is None:
-            self.max_batch_tokens = _CUDA_BATCH_TOKENS
         self.prompts.check(encoder)
         # In this thread, so that what fails fails by its own name; the engine thread takes over after it.
-        encoder.forward([Encoding(array("q", range(min(16, encoder.max_length))), pooled=1)])
+        self.max_batch_tokens = self.settings.max_batch_tokens or token_budget(encoder.device)
+        encoder.warm_up(self.max_batch_tokens)
         scheduler = Scheduler(
             encoder.forward,
             self.max_batch_tokens,
@@ -146,7 +148,7 @@ class Service:
             raise InvalidError(f"{len(ids)} token ids, at most {most} (max_characters)", param)
         tokenizer = self.encoder.tokenization.tokenizer
         if (highest := max(ids)) >= tokenizer.get_vocab_size():
-            raise InvalidError(f"{highest} is no token id of the model", param)
+            raise InvalidError(f"{highest} is not one of the model's token ids", param)
         text: str = tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
         return text
 

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -11,6 +11,9 @@ from app.prompts import Prompts
 from app.schemas.inputs import MAX_INPUTS
 from models.templates import TemplateName
 from models.types import DType, Pooling
+
+if TYPE_CHECKING:
+    from models import Encoder
 
 PREFIX = "L2V_"
 
@@ -26,6 +29,10 @@ def _split_secrets(value: object) -> object:
     return parts
 
 
+BatchTokens = Annotated[
+    int | None,
+    Field(ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"),
+]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_secrets)]
 
@@ -46,7 +53,9 @@ class ModelSettings(BaseSettings):
         description="Base model, LLM2Vec repository or merged export: a Hub id (`id` or `id@revision`), a folder, or a "
         "short name of a published stack",
     )
-    adapters: Names = Field((), description="Adapters merged in order behind what the model brings, comma-separated")
+    adapters: Names = Field(
+        (), description="Adapters merged in order, after those that come with the model, comma-separated"
+    )
     dtype: DType = Field(
         "auto",
         description="`auto`: bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8`: products twice as "
@@ -62,6 +71,17 @@ class ModelSettings(BaseSettings):
         None, description="Pool the text alone, not its instruction; where unset, the model's, else true"
     )
     template: TemplateName | None = Field(None, description="Template around each input; where unset, the base model's")
+
+    def load(self, *, packed: bool = True, **instead: Any) -> "Encoder":
+        """The encoder that they name, see `models.load`; raises `ModelError`.
+
+        Args:
+            packed: see there.
+            instead: settings to take in place of these.
+        """
+        from models import load
+
+        return load(**{name: getattr(self, name) for name in ModelSettings.model_fields} | instead, packed=packed)
 
 
 class Settings(ModelSettings):
@@ -87,14 +107,12 @@ class Settings(ModelSettings):
     )
     protect_metrics: bool = Field(False, description="Ask for a key at `/metrics` and `/tei/metrics` too")
     protect_docs: bool = Field(False, description="Ask for a key at `/docs` and `/openapi.json` too")
-    max_batch_tokens: int | None = Field(
-        None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
-    )
+    max_batch_tokens: BatchTokens = None
     max_queue_tokens: int = Field(
         1_048_576, ge=1, description="Tokens that may wait; once so many do, requests get 429"
     )
     max_requests: int = Field(
-        512, ge=1, description="Requests that are there whole and not yet being answered; beyond it they get 429"
+        512, ge=1, description="Requests whose body has arrived and whose answer has not begun; beyond it they get 429"
     )
     max_connections: int = Field(2048, ge=1, description="Open connections, idle ones too; beyond it they get 429")
     max_inputs: int = Field(
@@ -112,7 +130,7 @@ class Settings(ModelSettings):
         120.0,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds until a request is given up with 504; so long may its answer take to be read, too",
+        description="Seconds until a request is given up with 504; its client has as long again to read the answer",
     )
     idle_timeout: float = Field(
         75.0,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from app.errors import TooLargeError
 from app.jobs import Vectors
+from app.prompts import Shared
 from models import Encoding, Input
 
 # Of English prose.
@@ -14,14 +15,27 @@ _CHARACTERS_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One list of inputs of a request, under the name it has there."""
+    """One list of inputs of a request.
+
+    Attributes:
+        name: of the field that it came by.
+        inputs: at least one.
+        shared: the instruction of those that brought none of their own.
+        single: whether the field held one input in place of a list.
+    """
 
     name: str
     inputs: Sequence[Input]
+    shared: Shared
     single: bool = False
 
     def param(self, index: int, field: str) -> str:
-        return self.name if self.single else f"{self.name}[{index}].{field}"
+        """What the caller calls the `text` or the `instruction` of an input."""
+        if field == "instruction" and self.inputs[index].instruction == self.shared.text:
+            return self.shared.param
+        if self.single:
+            return self.name if field == "text" else f"{self.name}.{field}"
+        return f"{self.name}[{index}].{field}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,13 @@ _CLIENT_CLOSED = 499
 _PROBES = ("/health", "/ready", "/metrics", "/tei/health", "/tei/metrics")
 
 
+def route_of(path: str, routes: frozenset[str]) -> str:
+    """The route that a path belongs to: one of few, whatever callers write."""
+    if path in routes:
+        return path
+    return next((route for route in routes if "{" in route and path.startswith(route.partition("{")[0])), "other")
+
+
 class Timings(dict[str, float]):
     """Seconds spent in each stage of one request, in the order of the stages.
 
@@ -64,7 +71,7 @@ class Metrics:
         prometheus_client.GCCollector(registry=registry)
         self.requests = Counter("l2v_requests", "Requests by route and status.", ["route", "status"], registry=registry)
         self.request_seconds = Histogram(
-            "l2v_request_seconds", "Time of a request in the house.", ["route"], buckets=_SECONDS, registry=registry
+            "l2v_request_seconds", "Time in the service.", ["route"], buckets=_SECONDS, registry=registry
         )
         self.stage_seconds = Histogram(
             "l2v_stage_seconds", "Time of a request in each stage.", ["stage"], buckets=_SECONDS, registry=registry
@@ -87,9 +94,9 @@ class Metrics:
         )
         self.queue_tokens = Gauge("l2v_queue_tokens", "Tokens that wait for a batch.", registry=registry)
         self.queue_inputs = Gauge("l2v_queue_inputs", "Inputs that wait for a batch.", registry=registry)
-        self.in_flight = Gauge("l2v_requests_in_flight", "Requests in the house.", registry=registry)
+        self.in_flight = Gauge("l2v_requests_in_flight", "Requests in the service.", registry=registry)
         self.rejected = Counter("l2v_rejected", "Requests refused for load, by reason.", ["reason"], registry=registry)
-        self.engine_up = Gauge("l2v_engine_up", "1 while the engine thread lives.", registry=registry)
+        self.engine_up = Gauge("l2v_engine_up", "1 while the engine works.", registry=registry)
         self.model_info = Gauge(
             "l2v_model_info", "What is served; always 1.", ["model", "dtype", "device", "version"], registry=registry
         )
@@ -119,11 +126,11 @@ class Telemetry:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, paths: frozenset[str], trace: Callable[[Timings], None] | None
+        self, app: ASGIApp, metrics: Metrics, routes: frozenset[str], trace: Callable[[Timings], None] | None
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._paths = paths
+        self._routes = routes
         self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +159,7 @@ class Telemetry:
             self._record(scope, request_id, outgoing.status, timings, (outgoing.ended or time.perf_counter()) - started)
 
     def _record(self, scope: Scope, request_id: str, status: int, timings: Timings, seconds: float) -> None:
-        route = scope["path"] if scope["path"] in self._paths else "other"
+        route = route_of(scope["path"], self._routes)
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         if self._trace:

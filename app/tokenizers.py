@@ -2,11 +2,16 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from app.errors import InvalidError
 from app.sides import Side
 from models import Encoder, Encoding, InputError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Inputs tokenised at a stretch. A request of more is long: it takes turns with others such, in threads of their own, so
 # that no short one waits for them, and they leave most of the cores to the forward passes.
@@ -35,14 +40,25 @@ class Tokenizers:
             if not long and sum(len(i.text) + len(i.instruction) for i in side.inputs) <= _FEW_CHARACTERS:
                 return encoder.tokenize(side.inputs)
             threads = self._long_threads if long else self._threads
-            for start in range(0, len(side.inputs), _AT_ONCE):
-                inputs = side.inputs[start : start + _AT_ONCE]
-                encodings += await asyncio.get_running_loop().run_in_executor(threads, encoder.tokenize, inputs)
+            async for stretch in _stretches(threads, encoder.tokenize, side.inputs):
+                encodings += stretch
         except InputError as error:
             raise InvalidError(str(error), side.param(len(encodings) + error.index, error.field)) from error
         return encodings
+
+    async def run(self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
+        """What `function` makes of the items, beside the requests that are long."""
+        return [made async for stretch in _stretches(self._long_threads, function, items) for made in stretch]
 
     def close(self) -> None:
         """Gives up what waits."""
         for threads in (self._threads, self._long_threads):
             threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _stretches(
+    threads: ThreadPoolExecutor, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]
+) -> AsyncIterator[list[R]]:
+    """What `function` makes of the items, some at a time: where the request is given up, the rest is not looked at."""
+    for start in range(0, len(items), _AT_ONCE):
+        yield await asyncio.get_running_loop().run_in_executor(threads, function, items[start : start + _AT_ONCE])

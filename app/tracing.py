@@ -6,10 +6,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from app import __version__
-from app.telemetry import Timings
+from app.telemetry import Timings, route_of
 
 # Probes and scrapes would drown the rest.
-_UNTRACED = "health,ready,metrics"
+_UNTRACED = "/(tei/)?(health|ready|metrics)$"
 
 
 class Tracing:
@@ -31,8 +31,8 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("l2v")
 
-    def instrument(self, app: FastAPI, paths: frozenset[str]) -> None:
-        """Puts the instrumentation around the application, outside of all else; only `paths` are named in spans."""
+    def instrument(self, app: FastAPI, routes: frozenset[str]) -> None:
+        """Puts the instrumentation around the application, outside of all else; only `routes` are named in spans."""
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
         FastAPIInstrumentor.instrument_app(
@@ -40,7 +40,7 @@ class Tracing:
             tracer_provider=self._provider,
             excluded_urls=_UNTRACED,
             exclude_spans=["receive", "send"],
-            server_request_hook=_hide(paths),
+            server_request_hook=_hide(routes),
         )
 
     def record(self, timings: Timings) -> None:
@@ -54,14 +54,14 @@ class Tracing:
         self._provider.shutdown()
 
 
-def _hide(paths: frozenset[str]) -> Callable[[Any, Any], None]:
+def _hide(routes: frozenset[str]) -> Callable[[Any, Any], None]:
     """Takes out of a span what the caller wrote: a path that we do not have, what is behind `?`, and its own name."""
 
     def hide(span: Any, scope: Any) -> None:
-        path = scope["path"] if scope["path"] in paths else "other"
+        route = route_of(scope["path"], routes)
         for name in ("http.url", "http.target", "url.full", "url.path"):
             if name in (span.attributes or {}):
-                span.set_attribute(name, path)
+                span.set_attribute(name, route)
         for name in (
             "url.query",
             "http.user_agent",

@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import measure, report
-from bench.engines import L2V, InProcess, Server
+from bench.engines import InProcess, Server
 from bench.floor import useful_flops
 from bench.shapes import SHAPES, Shape
 from bench.workloads import WORKLOADS, workload
@@ -41,7 +42,7 @@ def main() -> None:
         "versions": _versions(),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "dtype": options.dtype,
-        "answer": measure.answer() if L2V.is_file() else None,
+        "answer": measure.answer() if _is_here("fastapi") else None,
         "shapes": {},
     }
     with tempfile.TemporaryDirectory() as made:
@@ -57,9 +58,9 @@ def main() -> None:
 def _measured(shape: Shape, checkpoints: Path, device: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What is known of a shape, more of it each time."""
     folder = shape.write(checkpoints)
-    measured = {}
+    measured, many = {}, shape.on_gpu if device == "cuda" else 1
     for kind in options.workloads:
-        task = workload(kind, max(8, int(shape.texts[kind] / options.divisor)))
+        task = workload(kind, max(8, int(many * shape.texts[kind] / options.divisor)))
         measured[kind] = measure.Throughput(task, lengths := shape.lengths(folder, task))
         measured[kind].found["flops"] = useful_flops(shape.config, lengths)
     found: dict[str, Any] = {"workloads": {}, "latency": {}, "ready": {}}
@@ -70,7 +71,7 @@ def _measured(shape: Shape, checkpoints: Path, device: str, options: argparse.Na
                 sys.exit("our own engine does not start")
             found["ready"] |= {engine.name: engine.ready_seconds for engine in engines}
             for kind, throughput in measured.items():
-                throughput.measure(engines, options.rounds)
+                engines = throughput.measure(engines, options.rounds)
                 found["workloads"][kind] = throughput.found
                 print(report.throughput(throughput.found, f"{shape.name} {kind}"), flush=True)
                 yield found
@@ -114,19 +115,24 @@ def _engines(folder: Path, device: str, options: argparse.Namespace) -> Engines:
     if fp8.available(torch.device(device)):
         engines.append(InProcess(f"{OURS} fp8", "l2v", here, folder, "fp8", device))
         engines.append(InProcess(f"{OURS} fp8 compiled", "l2v_compiled", here, folder, "fp8", device))
-    if L2V.is_file():
+    if _is_here("fastapi"):  # in process, ours needs but torch and transformers
         engines.append(Server.l2v(OURS_HTTP, folder, options.dtype, device))
     for name, engine in PEERS.items():
-        if (python := VENVS / name / "bin/python").is_file() and name in options.engines:
-            engines.append(InProcess(name, engine, python, folder, options.dtype, device))
+        python = VENVS / name / "bin/python"
+        if name in options.engines and (python.is_file() or _is_here(engine)):
+            engines.append(InProcess(name, engine, python if python.is_file() else here, folder, options.dtype, device))
     infinity = VENVS / "infinity/bin/infinity_emb"
     if infinity.is_file() and "infinity" in options.engines:
         command = [
             infinity, "v2", "--model-id", folder, "--served-model-name", "any", "--engine", "torch",
             "--device", device, "--dtype", options.dtype, "--no-bettertransformer", "--port", "8472",
         ]  # fmt: skip
-        engines.append(Server(INFINITY, command, "http://127.0.0.1:8472/embeddings"))
+        engines.append(Server(INFINITY, command, "http://127.0.0.1:8472/embeddings", device))
     return engines
+
+
+def _is_here(module: str) -> bool:
+    return find_spec(module) is not None
 
 
 def _options() -> argparse.Namespace:
@@ -138,7 +144,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=40, help="of each client, for the latency")
     parser.add_argument("--divisor", type=float, default=1, help="take so many times fewer texts; below 1: more")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--checkpoints", type=Path, help="folder that keeps the checkpoints")
     parser.add_argument("--name", help="of the results; cpu or cuda if unset")
     return parser.parse_args()
@@ -160,8 +166,9 @@ def _machine(device: str) -> str:
 
 def _commit() -> str:
     """Of this code; with `-dirty` where it was changed since."""
-    command = [shutil.which("git") or "git", "describe", "--always", "--dirty"]
-    told = subprocess.run(command, check=False, capture_output=True, text=True)
+    if not (git := shutil.which("git")):
+        return "unknown"
+    told = subprocess.run([git, "describe", "--always", "--dirty"], check=False, capture_output=True, text=True)
     return told.stdout.strip() or "unknown"
 
 

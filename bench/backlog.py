@@ -15,9 +15,9 @@ from itertools import cycle
 from app.jobs import Result
 from app.scheduler import Scheduler
 from app.telemetry import Metrics
-from bench.worker import BUDGETS
 from bench.workloads import workload
 from models import Encoder, Encoding, Input, load
+from models.batch import token_budget
 
 WAITING = (8, 4000)
 _ROUNDS, _SECONDS = 5, 8.0
@@ -25,7 +25,7 @@ _ROUNDS, _SECONDS = 5, 8.0
 
 def rate(encoder: Encoder, encodings: Iterator[Encoding], waiting: int, seconds: float) -> float:
     """Tokens a second with so many requests in the queue, each of which is followed by another when it is answered."""
-    scheduler = Scheduler(encoder.forward, BUDGETS[encoder.device.type], 10**9, 600, Metrics())
+    scheduler = Scheduler(encoder.forward, token_budget(encoder.device), 10**9, 600, Metrics())
     done = [0]
     over = threading.Event()
 

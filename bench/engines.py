@@ -18,8 +18,6 @@ from bench.worker import peak
 from bench.workloads import Workload
 
 _ROOT = Path(__file__).parents[1]
-# Our service, where it is installed. In process ours needs but torch and transformers.
-L2V = Path(sys.executable).with_name("l2v")
 # Infinity times itself before it is ready.
 _START_SECONDS = 1800
 # Of a request, and how many requests are on the way at once: enough to fill many batches.
@@ -32,7 +30,8 @@ class Round:
 
     Attributes:
         seconds: from the first text to the last vector.
-        memory: the most bytes that the process held meanwhile: of the GPU where a library runs there, else resident.
+        memory: the most bytes that the process held meanwhile: of the GPU where a library runs there, else resident; 0
+            for a server on a GPU, which does not say.
         first: the vector of the first text, to see that engines compute the same.
     """
 
@@ -59,7 +58,7 @@ class InProcess:
 
     def __enter__(self) -> Self:
         started = time.perf_counter()
-        environment = os.environ | {"PYTHONPATH": str(_ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
+        environment = _environment(TOKENIZERS_PARALLELISM="true")
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -94,19 +93,20 @@ class InProcess:
 class Server:
     """A server with OpenAI's embeddings at `path`."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], url: str) -> None:
+    def __init__(self, name: str, command: Sequence[str | Path], url: str, device: str) -> None:
         self.name, self.url = name, url
+        self._device = device
         self._command = list(map(str, command))
 
     @classmethod
     def l2v(cls, name: str, folder: Path, dtype: str, device: str) -> Self:
         """Our own, of this interpreter's environment."""
-        command = [L2V, "serve", "--model", folder, "--dtype", dtype, "--device", device, "--port", "8471"]
-        return cls(name, command, "http://127.0.0.1:8471/v1/embeddings")
+        serve = [sys.executable, "-m", "app.cli", "serve", "--model", folder, "--dtype", dtype, "--device", device]
+        return cls(name, [*serve, "--port", "8471"], "http://127.0.0.1:8471/v1/embeddings", device)
 
     def __enter__(self) -> Self:
         started = time.perf_counter()
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+        environment = _environment(DO_NOT_TRACK="1")
         self._process = subprocess.Popen(
             self._command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -133,9 +133,18 @@ class Server:
     def run(self, workload: Workload) -> Round:
         texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]
         parts = [texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)]
-        peak(str(self._process.pid))  # from here on
+        self._memory()  # from here on
         started = time.perf_counter()
         answers = post(self.url, list(map(body, parts)), _CLIENTS)
         seconds = time.perf_counter() - started
         first = json.loads(answers[0].content)["data"][0]["embedding"]
-        return Round(seconds, peak(str(self._process.pid)), first)
+        return Round(seconds, self._memory(), first)
+
+    def _memory(self) -> int:
+        return 0 if self._device == "cuda" else peak(str(self._process.pid))
+
+
+def _environment(**more: str) -> dict[str, str]:
+    """Of another process: what is found here is found there, and this code too."""
+    paths = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"} | more

@@ -2,15 +2,19 @@
 
 import asyncio
 import statistics
+import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from urllib3.exceptions import HTTPError
 
 from bench.engines import Engine, InProcess, Server
 from bench.posting import body, post
 from bench.workloads import Workload
+
+E = TypeVar("E", bound=Engine)
 
 
 class Throughput:
@@ -37,22 +41,42 @@ class Throughput:
             "engines": {},
         }
 
-    def measure(self, engines: Sequence[Engine], rounds: int) -> None:
-        """Rounds in which each engine takes the workload once."""
-        results: dict[str, Any] = self.found["engines"]
-        leads = not results
-        for engine in rounds * list(engines):
-            around = isinstance(engine, InProcess) and leads and engine is engines[0]
-            before = self._rate(engine) if around else 0
-            done = engine.run(self._workload)
-            if around:
-                self.found["rates"].append((before + self._rate(engine)) / 2)
-            result = results.setdefault(engine.name, {"seconds": []})
-            result["seconds"].append(done.seconds)
-            result["memory"] = max(done.memory, result.get("memory", 0))
-            self._ours = self._ours or done.first
-            lengths = np.linalg.norm(self._ours) * np.linalg.norm(done.first)
-            result["cosine"] = float(np.dot(self._ours, done.first) / lengths)
+    def measure(self, engines: Sequence[E], rounds: int) -> list[E]:
+        """Rounds in which each engine takes the workload once.
+
+        Returns:
+            The engines that came through; of the others nothing is kept.
+
+        Raises:
+            RuntimeError: if the very first one, with which all are compared, does not.
+        """
+        alive = list(engines)
+        leader = None if self.found["engines"] else alive[0]
+        for engine in rounds * alive:
+            if engine not in alive:
+                continue
+            try:
+                self._round(engine, leads=engine is leader)
+            except (RuntimeError, OSError, HTTPError) as error:
+                if engine is leader:
+                    raise
+                print(f"left out: {engine.name} ({error})", file=sys.stderr)
+                alive.remove(engine)
+                self.found["engines"].pop(engine.name, None)
+        return alive
+
+    def _round(self, engine: Engine, *, leads: bool) -> None:
+        around = isinstance(engine, InProcess) and leads
+        before = self._rate(engine) if around else 0
+        done = engine.run(self._workload)
+        if around:
+            self.found["rates"].append((before + self._rate(engine)) / 2)
+        result = self.found["engines"].setdefault(engine.name, {"seconds": []})
+        result["seconds"].append(done.seconds)
+        result["memory"] = max(done.memory, result.get("memory", 0))
+        self._ours = self._ours or done.first
+        lengths = np.linalg.norm(self._ours) * np.linalg.norm(done.first)
+        result["cosine"] = float(np.dot(self._ours, done.first) / lengths)
 
     def _rate(self, engine: InProcess) -> float:
         """Of products of a full batch, or of all tokens where those are fewer."""

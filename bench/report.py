@@ -33,7 +33,7 @@ def throughput(found: dict[str, Any], title: str) -> str:
             f"{found['texts'] / seconds:,.1f}",
             f"{speedup(found, name):.2f}×",
             f"{efficiency(found, name):.2f}",
-            f"{engine['memory'] / 1e9:.1f}",
+            f"{engine['memory'] / 1e9:.1f}" if engine["memory"] else "",
             f"{engine['cosine']:.4f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -106,10 +106,9 @@ def _draw(results: dict[str, Any], file: Path) -> None:
         kinds = list(found["workloads"])
         engines = list(found["ready"])
         for number, engine in enumerate(engines):
-            heights = [
-                task["tokens"] / statistics.median(task["engines"][engine]["seconds"])
-                for task in found["workloads"].values()
-            ]
+            # None where the run has not come so far.
+            measured = [(task["tokens"], task["engines"].get(engine)) for task in found["workloads"].values()]
+            heights = [tokens / statistics.median(own["seconds"]) if own else 0 for tokens, own in measured]
             places = [place + number * 0.8 / len(engines) for place in range(len(kinds))]
             axes.bar(places, heights, 0.75 / len(engines), label=engine)
         axes.set_xticks([place + 0.4 for place in range(len(kinds))], kinds)

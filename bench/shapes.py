@@ -27,11 +27,13 @@ class Shape:
     Attributes:
         config: of the decoder.
         texts: how many of each workload a round takes, so that the slowest engine needs a minute or two for them.
+        on_gpu: how many times as many on a GPU.
     """
 
     name: str
     config: PreTrainedConfig
     texts: dict[str, int]
+    on_gpu: int = 1
 
     def write(self, folder: Path) -> Path:
         """The merged export of such a decoder, in bfloat16, which all engines read; what is there already stays."""
@@ -48,7 +50,9 @@ class Shape:
             for name in _TOKENIZER_FILES:
                 shutil.copyfile(_TOKENIZER / name, base / name)
             # Rows of 512 tokens are to be served as such.
-            export(load(str(base), dtype="bfloat16", device="cpu", doc_max_length=512, packed=False), export_folder)
+            encoder = load(str(base), dtype="bfloat16", device="cpu", doc_max_length=512, packed=False)
+            shutil.rmtree(base)  # before as many bytes come again
+            export(encoder, export_folder)
             self._for_old_libraries(export_folder)
             return export_folder.rename(made)
 
@@ -88,8 +92,8 @@ _MISTRAL = MistralConfig(
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("135m", _llama(576, 30, 9, 3, 1536, 49152), {"mixed": 256, "queries": 256, "long": 32}),
-        Shape("1.3b", _llama(2048, 24, 16, 16, 5504, 32000), {"mixed": 64, "queries": 64, "long": 8}),
+        Shape("135m", _llama(576, 30, 9, 3, 1536, 49152), {"mixed": 256, "queries": 256, "long": 32}, 32),
+        Shape("1.3b", _llama(2048, 24, 16, 16, 5504, 32000), {"mixed": 64, "queries": 64, "long": 8}, 32),
         Shape("7b", _MISTRAL, {"mixed": 1024, "queries": 1024, "long": 128}),
     )
 }

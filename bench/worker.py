@@ -11,12 +11,11 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 Embed = Callable[[list[str], str], Any]
-# Tokens of a batch, as the service has them.
-BUDGETS = {"cpu": 4096, "cuda": 16384}
 
 
 def l2v(folder: str, dtype: str, device: str) -> Embed:
@@ -37,8 +36,7 @@ def l2v_compiled(folder: str, dtype: str, device: str) -> Embed:
 def _embed(encoder: Any) -> Embed:
     from models import Input
 
-    budget = BUDGETS[encoder.device.type]
-    return lambda texts, instruction: encoder.encode([Input(text, instruction) for text in texts], budget)
+    return lambda texts, instruction: encoder.encode([Input(text, instruction) for text in texts])
 
 
 def llm2vec(folder: str, dtype: str, device: str) -> Embed:
@@ -70,16 +68,19 @@ def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
     from transformers import AutoConfig
 
     from bench.floor import matmul_rate
+    from models.batch import token_budget
 
     config = AutoConfig.from_pretrained(folder)
-    return matmul_rate(config, min(tokens, BUDGETS[device]), getattr(torch, dtype), torch.device(device))
+    place = torch.device(device)
+    return matmul_rate(config, min(tokens, token_budget(place)), getattr(torch, dtype), place)
 
 
 def peak(process: str = "self") -> int:
     """The most bytes that a process had resident since this was last asked of it."""
     folder = Path("/proc") / process
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-    (folder / "clear_refs").write_text("5")
+    with suppress(OSError):  # some containers have no such file: then it is the most since the process began
+        (folder / "clear_refs").write_text("5")
     return int(status["VmHWM"].split()[0]) * 1024
 
 

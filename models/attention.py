@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from models.errors import UnsupportedModelError
 from models.segments import attend_in_groups
@@ -28,7 +28,11 @@ _varlen_attn: Callable[..., Any] = partial(varlen_attn, **_grouped)
 # Below so many tokens, one sequence alone is faster computed by torch's own attention.
 _SHORT = 100
 # Arguments by which some architectures change the attention scores: ignoring one would give wrong vectors silently.
-_UNSUPPORTED = {"softcap": "soft-caps its attention scores", "s_aux": "uses attention sinks", "position_bias": "biases"}
+_UNSUPPORTED = {
+    "softcap": "soft-caps its attention scores",
+    "s_aux": "uses attention sinks",
+    "position_bias": "biases its attention scores",
+}
 
 
 def attend(
@@ -151,9 +155,6 @@ def packed_attention(
     return segment_attention(query, key, value, cu_seqlens, scale), None
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Tells transformers to build no mask: the bounds of the sequences say all."""
-
-
+# Without a mask function of its name, transformers builds no mask: the bounds of the sequences say all. With one, it
+# would look at the positions first, for which the host waits on a GPU.
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, _no_mask)

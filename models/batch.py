@@ -8,6 +8,11 @@ import torch
 
 from models.types import Encoding
 
+# Tokens of one forward pass, where nobody says how many: enough for products at full speed, and few enough that a short
+# request behind it waits less than a second or two.
+_TOKENS = {"cuda": 16384}
+_TOKENS_ELSEWHERE = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -63,6 +68,11 @@ class Batch:
             pooled=_on(device, pooled),
             pooled_tokens=int(pooled.sum()),
         )
+
+
+def token_budget(device: torch.device) -> int:
+    """Tokens of one forward pass by default."""
+    return _TOKENS.get(device.type, _TOKENS_ELSEWHERE)
 
 
 def _on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,14 @@ from models.sources import Kind, Source, resolve
 from models.templates import template_for
 
 # What the sources may say of the encoder.
-_KINDS = {"pooling_mode": str, "max_length": int, "doc_max_length": int, "skip_instruction": bool, "template": str}
+_TEXT, _NUMBER, _TRUTH = (str, "a text"), (int, "a number from 1 on"), (bool, "true or false")
+_KINDS: dict[str, tuple[type, str]] = {
+    "pooling_mode": _TEXT,
+    "max_length": _NUMBER,
+    "doc_max_length": _NUMBER,
+    "skip_instruction": _TRUTH,
+    "template": _TEXT,
+}
 
 
 def resolve_chain(model: str, adapters: Sequence[str], brought_by: tuple[str, ...] = ()) -> tuple[Source, list[Source]]:
@@ -21,7 +28,9 @@ def resolve_chain(model: str, adapters: Sequence[str], brought_by: tuple[str, ..
     named, behind = resolve(model), [resolve(adapter) for adapter in adapters]
     for source in behind:
         if source.kind is not Kind.ADAPTER:
-            raise SourceError(f"{source.name} is no adapter (no adapter_config.json): name it as the model instead")
+            raise SourceError(
+                f"{source.name} is not an adapter (it has no adapter_config.json): name it as the model instead"
+            )
     if named.kind is not Kind.ADAPTER:
         return named, behind
     base = named.read("adapter_config.json").get("base_model_name_or_path")
@@ -37,9 +46,9 @@ def settings_of(sources: list[Source]) -> dict[str, Any]:
     for source in sources:
         for file in ("llm2vec_config.json", "l2v.json"):
             given = {name: value for name, value in source.read(file).items() if value is not None}
-            for name, kind in _KINDS.items():
+            for name, (kind, what) in _KINDS.items():
                 if name in given and (type(given[name]) is not kind or (kind is int and given[name] < 1)):
-                    raise SourceError(f"{file} of {source.name} is damaged: {name} must be a {kind.__name__} of sense")
+                    raise SourceError(f"{file} of {source.name} is damaged: {name} must be {what}")
             merged |= given
     return merged
 

@@ -15,12 +15,14 @@ from models.errors import UnsupportedModelError, first_line
 # Number of tokens of each sequence of the batches that show the compiler which sizes vary. Sizes that are equal in the
 # first of them it takes for one and the same: so its 37 tokens, which are no measure of any model.
 _WARM_UP = ([18, 19], [8], [4, 9, 7, 6])
+# A GPU's kernels are chosen for the sizes of the first, which should be like those to come.
+_WARM_UP_CUDA = ([509, 503, 499, 491], *_WARM_UP)
 
 
 def compile_layers(encoder: Encoder) -> None:
     """Compiles the decoder's layers beside an encoder that may be running, and swaps them in when they are ready.
 
-    From then on this process compiles nothing on its own accord, or a batch might wait for it: what a compiled layer
+    From then on this process compiles nothing of its own accord, or a batch might wait for it: what a compiled layer
     was not made for (a batch of one single token) runs eagerly.
 
     Raises:
@@ -34,7 +36,7 @@ def compile_layers(encoder: Encoder) -> None:
         for twin in twins:
             twin.compile(dynamic=True)
         with torch.inference_mode(), torch.compiler.set_stance("default"):
-            for lengths in _WARM_UP:
+            for lengths in _WARM_UP_CUDA if encoder.device.type == "cuda" else _WARM_UP:
                 sizes = torch.tensor(lengths)
                 ids = torch.arange(sum(lengths)) % encoder.model.config.vocab_size
                 hidden_states(shadow, Batch.of(ids, sizes, sizes, encoder.device))

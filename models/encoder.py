@@ -1,7 +1,10 @@
 """The encoder: inputs in, pooled float32 vectors out."""
 
+from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -9,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.batch import Batch, batches
+from models.batch import Batch, batches, token_budget
 from models.fp8 import Fp8Linear
 from models.int8 import Int8Linear
 from models.packing import PackedLinear
 from models.pooling import pool
 from models.tokenization import Tokenization
 from models.types import Encoding, Input, Pooling
+
+# Tokens of a row to warm up with.
+_WARM_UP = 16
 
 
 @dataclass(frozen=True)
@@ -113,15 +119,32 @@ class Encoder:
         batch = Batch.pack(encodings, self.device)
         states = hidden_states(self.model, batch)
         rows = list(pool(states, batch, self.pooling).cpu().numpy())
-        for index, encoding in enumerate(encodings):
+        ends = accumulate(map(len, encodings))
+        for index, (encoding, end) in enumerate(zip(encodings, ends, strict=True)):
             if not encoding.pooled:
-                start, end = batch.cu_seqlens[index : index + 2].tolist()
-                rows[index] = states[start:end].float().cpu().numpy()
+                rows[index] = states[end - len(encoding) : end].float().cpu().numpy()
         return rows
 
-    def encode(self, inputs: Sequence[Input], max_batch_tokens: int = 4096) -> NDArray[np.float32]:
-        """Tokenises and runs inputs in batches of at most `max_batch_tokens`; [n, d] float32, not normalised."""
-        rows = [row for batch in batches(self.tokenize(inputs), max_batch_tokens) for row in self.forward(batch)]
+    def warm_up(self, max_batch_tokens: int) -> None:
+        """Runs a few tokens; on CUDA, where code is loaded and memory taken at first use, as many as a batch may have.
+
+        Where memory does not suffice for so many, nothing is said: whoever runs such batches will see it too.
+        """
+        row = Encoding(array("q", [0] * min(_WARM_UP, self.max_length)), pooled=1)
+        self.forward([row])
+        if self.device.type == "cuda":
+            with suppress(torch.OutOfMemoryError):
+                self.forward([row] * max(1, max_batch_tokens // len(row)))
+
+    def encode(self, inputs: Sequence[Input], max_batch_tokens: int | None = None) -> NDArray[np.float32]:
+        """Tokenises and runs inputs; [n, d] float32, not normalised.
+
+        Args:
+            inputs: any number of them.
+            max_batch_tokens: the budget of one forward pass; where None, the device's (`models.batch.token_budget`).
+        """
+        budget = max_batch_tokens or token_budget(self.device)
+        rows = [row for batch in batches(self.tokenize(inputs), budget) for row in self.forward(batch)]
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), np.float32)
 
 

@@ -1,16 +1,17 @@
 """What can be wrong with a model or an input, as one sentence for the person who can mend it.
 
 Exception
-├── ModelError                 the encoder cannot be loaded
+├── ModelError                 a model cannot be loaded, exported or trained
 │   ├── SourceError              a source is missing, gated, offline or damaged
 │   ├── AdapterError             an adapter does not fit or has no effect
 │   └── UnsupportedModelError    the architecture cannot be served faithfully
-└── InputError                 one input cannot be encoded
+└── ValueError
+    └── InputError                 one input cannot be encoded
 """
 
 
 class ModelError(Exception):
-    """The encoder cannot be loaded: the message says which source, why, and what to do."""
+    """A model cannot be loaded, exported or trained: the message says which, why, and what to do."""
 
 
 class SourceError(ModelError):

@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from models import checksums, rights
 from models.encoder import Encoder
-from models.errors import ModelError
+from models.errors import ModelError, first_line
 from models.known import Known
 from models.types import ROUNDED
 
@@ -61,8 +63,9 @@ def export(encoder: Encoder, out: Path) -> None:
         if out.exists():
             out.rmdir()
         partial.rename(out)
-    except OSError as error:
-        raise ModelError(f"{out} could not be written ({error.strerror or error}): check space and rights") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ModelError(f"{out} could not be written ({reason}): check space and rights") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -77,7 +80,7 @@ def _write(encoder: Encoder, folder: Path) -> None:
     # The tokenizer as it is served, which transformers may have rebuilt with other rules.
     encoder.tokenization.tokenizer.save(str(folder / "tokenizer.json"))
     # What makes transformers' own attention, and so sentence-transformers', bidirectional.
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _json(folder / "config.json", config | {"is_causal": False, "_name_or_path": encoder.base})
     limits = _limits(encoder)
     _json(folder / "l2v.json", _own(encoder, limits))
@@ -95,7 +98,8 @@ def _write(encoder: Encoder, folder: Path) -> None:
     )
     sources = ", ".join(f"`{source['name']}`" for source in encoder.provenance)
     listed = "\n".join(f"- {limit}" for limit in limits)
-    (folder / "README.md").write_text(_CARD.format(base=encoder.base, sources=sources, limits=listed))
+    card = _CARD.format(base=encoder.base, sources=sources, limits=listed)
+    (folder / "README.md").write_text(card, encoding="utf-8")
     Known.of(encoder).write(folder)
     checksums.write(folder)
 

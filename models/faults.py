@@ -6,7 +6,9 @@ import torch
 
 # Not every version raises these as classes of their own.
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_LOST_WORDS = ("CUDA error", "CUDA driver error", "HIP error", "CUDNN_STATUS_EXECUTION_FAILED")
+_LOST_WORDS = ("CUDA error", "CUDA driver error", "HIP error", "CUDNN_STATUS_EXECUTION_FAILED", "Triton Error [CUDA]")
+# What a library refuses before it asks the device for anything, though in the words of a lost one.
+_REFUSED_WORDS = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_INVALID_VALUE")
 
 
 class Fault(StrEnum):
@@ -26,6 +28,8 @@ class Fault(StrEnum):
         message = str(error)
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in message for word in _MEMORY_WORDS):
             return cls.OUT_OF_MEMORY
+        if any(word in message for word in _REFUSED_WORDS):
+            return cls.ERROR
         if isinstance(error, torch.AcceleratorError) or any(word in message for word in _LOST_WORDS):
             return cls.DEVICE_LOST
         return cls.ERROR

@@ -4,6 +4,8 @@ GPUs from Ada and Hopper on have such products at twice the rate of bfloat16's. 
 layers stay in bfloat16.
 """
 
+from functools import partial
+
 import torch
 from transformers import PreTrainedModel
 
@@ -13,8 +15,11 @@ from models.rounding import Rounding
 
 # What the largest number of a token becomes. From 464 on it would be NaN, which no rounding on the way reaches.
 _LARGEST = 448.0
-# Of which the sides of a weight are multiples, or there are no such products.
+# Both sides of a weight must be multiples of this, or there are no such products.
 _MULTIPLE = 16
+# Up to so many tokens, cuBLAS has no products of long rows that are scaled row by row (pytorch/ao issue 4582): these
+# are scaled behind the product, which for so few costs nothing.
+_FEW = 256
 # Compute capability of Ada, the first that has them.
 _FIRST = (8, 9)
 
@@ -41,11 +46,31 @@ class Fp8Linear(torch.nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """[…, in] → […, out], in the dtype of the states."""
         numbers, step = (part.flatten(0, -2) for part in self._rounding(states))
-        products: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - public names of it differ between versions
-            numbers, self.packed, step, self.scale, out_dtype=states.dtype, use_fast_accum=True
-        )
+        products: torch.Tensor = fp8_product(numbers, self.packed, step, self.scale, states.dtype)
         products = products.view(*states.shape[:-1], -1)
         return products if self.bias is None else products + self.bias
+
+
+@torch.library.custom_op("l2v::fp8_product", mutates_args=())
+def fp8_product(
+    numbers: torch.Tensor, packed: torch.Tensor, step: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """[T, in] and [in, out] float8_e4m3fn → [T, out], times `step` [T, 1] and `scale` [1, out], both float32.
+
+    An opaque op, so that the choice below is none of the compiler's.
+    """
+    multiply = partial(torch._scaled_mm, out_dtype=dtype, use_fast_accum=True)  # noqa: SLF001 - its public names differ
+    if len(numbers) > _FEW:
+        return multiply(numbers, packed, step, scale)
+    one = step.new_ones(())
+    return multiply(numbers, packed, one, one).mul_(step).mul_(scale)
+
+
+@fp8_product.register_fake
+def _(
+    numbers: torch.Tensor, packed: torch.Tensor, step: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    return numbers.new_empty(numbers.shape[0], packed.shape[1], dtype=dtype)
 
 
 def rounded(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ from models.rounding import Rounding
 _LARGEST = 126.5
 # What oneDNN takes for zero: its inputs are unsigned.
 _ZERO = 128
-# Of which a CPU has one, if it multiplies bytes without overflow.
+# The CPU needs one of these to multiply bytes without overflow.
 _INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 

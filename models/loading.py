@@ -1,6 +1,6 @@
 """Sources → base → adapters → merge → verify: from names to an encoder that is known to work."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pickle import UnpicklingError
 from typing import get_args
@@ -91,10 +91,8 @@ def load(
     base_id = settings.get("base") or base_name(base, chain)
     template = template or settings.get("template") or template_for(base_id)
     pooling = pooling or settings.get("pooling_mode", "mean")
-    if template not in TEMPLATES or pooling not in get_args(Pooling):
-        raise ModelError(
-            f"template {template} or pooling {pooling} is unknown: see the settings L2V_TEMPLATE and L2V_POOLING"
-        )
+    _check_known("template", template, TEMPLATES)
+    _check_known("pooling", pooling, get_args(Pooling))
     tokenization = Tokenization(
         tokenizer=read_backend(tokenizer_source, tokenizer),
         template=TEMPLATES[template],
@@ -210,6 +208,11 @@ def _decoder(base: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
             f"{missing[0]} among them; fetch it again"
         )
     return decoder
+
+
+def _check_known(what: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise ModelError(f"{what} {value} is unknown: it must be one of {', '.join(known)}")
 
 
 def _check_lengths(config: PreTrainedConfig, max_length: int) -> None:

@@ -35,11 +35,12 @@ class PackedLinear(torch.nn.Module):
 
 def pack(model: PreTrainedModel) -> None:
     """Packs the weights of a model, where its device and dtype have such a layout; else nothing changes."""
-    if model.device.type == "cpu" and _multiplies(model.dtype):
+    if model.device.type == "cpu" and available(model.dtype):
         replace_linears(model, PackedLinear)
 
 
-def _multiplies(dtype: torch.dtype) -> bool:
+def available(dtype: torch.dtype) -> bool:
+    """Whether this CPU has such a layout for it."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if dtype == torch.bfloat16:
@@ -49,8 +50,10 @@ def _multiplies(dtype: torch.dtype) -> bool:
 
 def replace_linears(model: PreTrainedModel, make: Callable[[torch.nn.Linear], torch.nn.Module]) -> None:
     """Puts what `make` gives in place of each linear layer; what it takes the place of goes at once."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is torch.nn.Linear:
-                setattr(module, name, make(child))
+    # Not the layers themselves, which the list would keep.
+    places = [
+        (m, name) for m in model.modules() for name, child in m.named_children() if type(child) is torch.nn.Linear
+    ]
+    for module, name in places:
+        setattr(module, name, make(getattr(module, name)))
     own_memory(model)

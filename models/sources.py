@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from models.errors import SourceError
+from models.errors import SourceError, first_line
 
 # Configuration and tokenizer first; weights only in the safe format where there is one. Code is never fetched.
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -68,14 +68,14 @@ class Source:
             if (self.folder / file).is_file():
                 return kind
         raise SourceError(
-            f"{self.name} is no model: its folder holds none of config.json, adapter_config.json and l2v.json"
+            f"{self.name} is not a model: its folder holds none of config.json, adapter_config.json and l2v.json"
         )
 
     def read(self, file: str) -> dict[str, Any]:
         """The JSON object in a file of the folder; empty where there is no such file.
 
         Raises:
-            SourceError: if the file is no JSON object.
+            SourceError: if the file is not a JSON object.
         """
         path = self.folder / file
         if not path.is_file():
@@ -85,7 +85,7 @@ class Source:
         except ValueError as error:
             raise SourceError(f"{file} of {self.name} is damaged ({error}): fetch or copy it again") from error
         if not isinstance(content, dict):
-            raise SourceError(f"{file} of {self.name} is damaged (no JSON object): fetch or copy it again")
+            raise SourceError(f"{file} of {self.name} is damaged (not a JSON object): fetch or copy it again")
         return content
 
     @property
@@ -129,7 +129,7 @@ def _fetch(repository: str, revision: str | None) -> tuple[Path, str]:
             f"{repository} is gated: accept its licence on its Hub page, then set HF_TOKEN to a token of that account"
         ) from error
     except RevisionNotFoundError as error:
-        raise SourceError(f"{repository} has no revision {revision}: check the part behind the @") from error
+        raise SourceError(f"{repository} has no revision {revision}: check the part after the @") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise SourceError(
             f"{repository} is not on the Hub, or it is private: check the name, or set HF_TOKEN"
@@ -139,6 +139,6 @@ def _fetch(repository: str, revision: str | None) -> tuple[Path, str]:
             f"{repository}{f'@{revision}' if revision else ''} is not in the local Hub cache and the Hub cannot be "
             "reached: check the network and HF_HUB_OFFLINE, or fetch it beforehand with `hf download`"
         ) from error
-    except OSError as error:
-        raise SourceError(f"{repository} could not be fetched ({type(error).__name__}: {error})") from error
+    except Exception as error:  # also what the Hub's HTTP client raises, which is another one from version to version
+        raise SourceError(f"{repository} could not be fetched ({type(error).__name__}: {first_line(error)})") from error
     return folder, folder.name

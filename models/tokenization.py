@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
-from models.errors import InputError
+from models.errors import InputError, UnsupportedModelError
 from models.templates import Template
 from models.types import Encoding, Input
 
@@ -47,7 +47,9 @@ class Tokenization:
 
     def __post_init__(self) -> None:
         plain, special = self._ids("a", special=False), self._ids("a", special=True)
-        leading = next(i for i in range(len(special)) if special[i : i + len(plain)] == plain)
+        places = (i for i in range(len(special)) if special[i : i + len(plain)] == plain)
+        if (leading := next(places, None)) is None:
+            raise UnsupportedModelError("the tokenizer changes a text where it adds its special tokens")
         object.__setattr__(self, "leading", leading)
         object.__setattr__(self, "trailing", len(special) - len(plain) - leading)
 
@@ -72,17 +74,14 @@ class Tokenization:
             for index, (input_, row, known, trim) in enumerate(zip(inputs, rows, same, trimmed, strict=True))
         ]
 
-    def show(self, texts: list[str], *, special: bool) -> list[list[tuple[int, str, bool, int | None, int | None]]]:
-        """(id, token, whether it is special, first and last character) for each token of each text, as it stands."""
-        rows = self.tokenizer.encode_batch(texts, add_special_tokens=special)
+    def show(self, input_: Input, *, special: bool) -> list[tuple[int, str, bool, int | None, int | None]]:
+        """(id, token, whether it is special, first and last character) of each token; no template, and nothing cut."""
+        row = self.tokenizer.encode(_instructed(input_) + input_.text, add_special_tokens=special)
         return [
-            [
-                (id_, token, bool(added), None if added else start, None if added else end)
-                for id_, token, added, (start, end) in zip(
-                    row.ids, row.tokens, row.special_tokens_mask, row.offsets, strict=True
-                )
-            ]
-            for row in rows
+            (id_, token, bool(added), None if added else start, None if added else end)
+            for id_, token, added, (start, end) in zip(
+                row.ids, row.tokens, row.special_tokens_mask, row.offsets, strict=True
+            )
         ]
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
@@ -105,7 +104,7 @@ class Tokenization:
 
         The reference strips the whole of instruction and text, so under a template a blank instruction vanishes.
         """
-        instruction = f"{input_.instruction.strip()} " if input_.instruction else ""
+        instruction = _instructed(input_)
         return self.template.prefix + (instruction.lstrip() if self._strips else instruction)
 
     def _tail(self, text: str) -> str:
@@ -186,3 +185,8 @@ class Tokenization:
 
     def _batch(self, texts: list[str], *, special: bool) -> list[list[int]]:
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
+
+
+def _instructed(input_: Input) -> str:
+    """The instruction as it stands before the text, with the space between them."""
+    return f"{input_.instruction.strip()} " if input_.instruction else ""

@@ -6,7 +6,7 @@ from typing import Literal
 
 Pooling = Literal["mean", "weighted_mean", "eos_token", "last_token", "bos_token"]
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
-# Of these, what is made of the weights while a model is loaded, and can be neither saved nor trained.
+# Dtypes that weights are rounded to while a model is loaded, which can then be neither saved nor trained.
 ROUNDED: tuple[DType, ...] = ("int8", "fp8")
 
 

@@ -3,6 +3,10 @@
 import torch
 
 from models.int8 import available
+from models.loading import _dtype
+
+# What `--dtype auto` is here: the one that this machine is fast in.
+AUTO = str(_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
 
 # Least cosine of two vectors of the same text: alone, in a batch, under load, after a restart.
 LEAST = {"float32": 0.999999, "bfloat16": 0.9999, "float16": 0.9999}

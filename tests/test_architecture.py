@@ -24,7 +24,7 @@ LAYERS = [
     ["app.prompts"],
     ["app.settings", "app.sides"],
     ["app.tokenizers"],
-    ["app.service", "app.vectors", "app.body", "app.beside", "app.tracing"],
+    ["app.service", "app.vectors", "app.body", "app.offload", "app.tracing"],
     ["app.files"],
     ["app.routes"],
     ["app.main"],

@@ -13,12 +13,12 @@ from datasets import Dataset, DatasetDict
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.base.modules import InputModule
-from sentence_transformers.base.training_args import BatchSamplers, MultiDatasetBatchSamplers
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     CosineSimilarityLoss,
     MultipleNegativesRankingLoss,
 )
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers, MultiDatasetBatchSamplers
 from torch.nn.functional import cosine_similarity
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import BatchSampler
@@ -31,6 +31,7 @@ from training.endless import Endless
 from training.errors import TrainingError
 from training.recipes import Contrastive, Simcse, Supervised
 from training.running import Saving, arguments, prepare
+from training.sources import Row
 from training.student import Student
 
 Features = dict[str, torch.Tensor]
@@ -98,7 +99,7 @@ class PackedEncoder(InputModule):
     """The student as a module of sentence-transformers: padded rows in, packed for the model, pooled vectors out."""
 
     def __init__(self, student: Student) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.model = student.model
         self.student = student
 
@@ -126,10 +127,10 @@ class Collate:
     # What no two rows of a batch need to differ in.
     valid_label_columns = ("negatives", "instruction", "symmetric", "vectors", "score")
 
-    def __init__(self, student: Student, sides: Callable[[data.Row], list[Input]]) -> None:
+    def __init__(self, student: Student, sides: Callable[[Row], list[Input]]) -> None:
         self.tokenization, self.sides = student.encoder.tokenization, sides
 
-    def __call__(self, rows: Sequence[data.Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         batch: dict[str, Any] = {"dataset_name": rows[0]["dataset_name"]} if "dataset_name" in rows[0] else {}
         columns = zip(*(self.sides(row) for row in rows), strict=True)
         for number, column in enumerate(columns):
@@ -191,6 +192,7 @@ class ContrastiveTrainer(Saving, SentenceTransformerTrainer):
 
     def get_batch_sampler(self, dataset: Dataset, *args: Any, **kwargs: Any) -> BatchSampler:
         epochs = super().get_batch_sampler(dataset, *args, **kwargs)
+        assert epochs is not None  # it is so for data without a length alone
         several = isinstance(self.train_dataset, DatasetDict)
         return epochs if several else Endless(epochs, self.recipe.steps)
 

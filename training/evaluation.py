@@ -19,6 +19,7 @@ from mteb.types import PromptType
 from numpy.typing import NDArray
 
 from models import Input
+from models.errors import first_line
 from training.errors import TrainingError
 
 Encode = Callable[[Sequence[Input]], NDArray[np.float32]]
@@ -55,7 +56,7 @@ class Evaluated(AbsEncoder):
     def prepare(self, task: TaskMetadata) -> None:
         """Names the results of a task so that none is taken for this one's that may differ.
 
-        As that of a model trained anew under the same name, with other instructions, or of texts that were cut
+        They differ if the model was trained anew under the same name, its instructions changed, or texts were cut
         elsewhere.
         """
         instructions = [self.instruction(task, side) for side in PromptType]
@@ -107,10 +108,8 @@ def evaluate(encoder: Evaluated, tasks: Sequence[AbsTask], out: Path) -> list[Sc
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 (result,) = mteb.evaluate(encoder, task, cache=cache, overwrite_strategy="only-missing").task_results  # type: ignore[arg-type]
-        except (OSError, ConnectionError) as error:
-            raise TrainingError(
-                f"the data of {task.metadata.name} cannot be fetched ({str(error).splitlines()[0]})"
-            ) from error
+        except OSError as error:
+            raise TrainingError(f"the data of {task.metadata.name} cannot be fetched ({first_line(error)})") from error
         instruction = encoder.instruction(task.metadata, PromptType.query)
         scores.append(
             Score(task.metadata.name, task.metadata.main_score, round(float(result.get_score()), 6), instruction)

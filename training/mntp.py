@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, linear
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from models.batch import Batch
 from training import data
@@ -39,7 +39,8 @@ def packed(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset:
 
     Returns:
         `input_ids` [row_length] and `lengths`, of the parts of different texts that stand in the row: attention stays
-        within each. What is left at the end goes, unless it is all there is.
+        within each. Of each ten thousand texts, what is left behind the last whole row goes; where there is not one,
+        they give a shorter row.
 
     Raises:
         TrainingError: if there is not one token.
@@ -74,8 +75,10 @@ class MaskedBatch:
     labels: torch.Tensor
 
 
-class MntpTrainer(Saving, Trainer):
+class MntpTrainer(Saving):
     """Cross-entropy over the hidden tokens, with the base's own head, which like the base is not trained."""
+
+    recipe: Mntp
 
     def __init__(self, recipe: Mntp, student: Student, rows: Dataset) -> None:
         self.recipe, self.student = recipe, student

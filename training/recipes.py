@@ -138,7 +138,7 @@ class _Yaml(YamlConfigSettingsSource):
         try:
             super().__init__(settings_cls, file)
         except yaml.YAMLError as error:
-            raise ValueError(f"{file} is no YAML ({' '.join(str(error).split())})") from error
+            raise ValueError(f"{file} is not valid YAML ({' '.join(str(error).split())})") from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} must hold settings, each as `name: value`, in UTF-8") from error
 

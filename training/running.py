@@ -1,5 +1,6 @@
 """A run from start to end: arguments of the trainer, checkpoints, resume, and what is left behind."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -22,7 +23,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from models.errors import first_line
 from training import card, folder, memory
 from training.errors import TrainingError
-from training.recipes import Recipe
+from training.recipes import Contrastive, Recipe
 from training.student import Student
 
 logger = logging.getLogger(__name__)
@@ -30,13 +31,15 @@ logger = logging.getLogger(__name__)
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 
-def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
+def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
     """What transformers' Trainer is told, from a recipe.
 
     Raises:
         TrainingError: if the batch cannot be shared out.
     """
     cpu = not recipe.on_cuda
+    # A contrastive batch is one whole, which the gradient cache divides, not the accumulation of gradients.
+    whole = isinstance(recipe, Contrastive)
     common = {
         "output_dir": str(folder.checkpoints(recipe)),
         "max_steps": recipe.steps,
@@ -54,19 +57,18 @@ def arguments(recipe: Recipe, kind: type[Arguments], **more: Any) -> Arguments:
         "use_cpu": cpu,
         "ddp_find_unused_parameters": False,
         "remove_unused_columns": False,
-        "dataloader_drop_last": bool(more),
+        "dataloader_drop_last": whole,
         "dataloader_pin_memory": not cpu,
         "average_tokens_across_devices": False,
         "report_to": "none",
         # A batch is drawn as a whole and cut into the shares of the devices, so that all have rows of one dataset.
         "accelerator_config": {"split_batches": True},
     }
-    args = kind(**common, **more)
+    args: Arguments = kind(**common, **extra)
     # One process drives one GPU: nn.DataParallel, which the trainer would take for more, cannot cut packed rows.
     args._n_gpu = min(1, args.n_gpu)  # noqa: SLF001
     share, rest = divmod(recipe.batch_size, args.world_size)
-    # A contrastive batch is one whole: the gradient cache divides it, not the accumulation of gradients.
-    rows = share if more or not recipe.micro_batch else recipe.micro_batch
+    rows = share if whole or not recipe.micro_batch else recipe.micro_batch
     if rest or not share or share % rows:
         raise TrainingError(
             f"a batch of {recipe.batch_size} rows cannot be shared out evenly to {args.world_size} devices"
@@ -90,7 +92,7 @@ def prepare(recipe: Recipe) -> None:
     state.wait_for_everyone()  # none loads while the memory is measured
 
 
-class Saving:
+class Saving(Trainer):
     """For trainers: checkpoints hold the adapter alone, and a run that was cut off goes on where it stood."""
 
     recipe: Recipe
@@ -107,7 +109,7 @@ class Saving:
         """Trains to the end and leaves the adapter and its card in `recipe.out`.
 
         Raises:
-            TrainingError: if another run is at work in that folder, or the disk is full.
+            TrainingError: if another run is at work in that folder, or it cannot be written.
         """
         # Gradients of micro batches are averaged by the trainer, whatever the model's forward accepts.
         self.model_accepts_loss_kwargs = False
@@ -121,6 +123,8 @@ class Saving:
                 self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
         except (OSError, SafetensorError, CheckpointException) as error:
+            if isinstance(error, OSError) and error.errno not in _WRITING:
+                raise  # of what the run reads, or of its processes' talk
             raise TrainingError(f"{self.recipe.out} cannot be written ({_reason(error)}): {_KEPT}") from error
         except RuntimeError as error:
             # torch.save says so in this way alone.
@@ -195,6 +199,8 @@ class Saving:
         set_peft_model_state_dict(self.student.model, load_peft_weights(resume_from_checkpoint, device="cpu"))
 
 
+# What the system says of a folder that cannot be written.
+_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 _KEPT = "the last whole checkpoint is as it was, and the same command goes on from it"
 
 
@@ -207,5 +213,5 @@ def _reason(error: BaseException) -> str:
 
 def _set_epoch(batches: Sampler[Any], epoch: int) -> None:
     for sampler in (batches, getattr(batches, "sampler", None)):
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        if set_epoch := getattr(sampler, "set_epoch", None):
+            set_epoch(epoch)

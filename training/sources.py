@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from models.errors import first_line
 from training.errors import TrainingError
 
 Row = dict[str, Any]
@@ -30,9 +31,8 @@ def located(sources: Sequence[str], read: Read) -> Iterator[tuple[str, Row]]:
         else:
             split = _hub(source)
             # Datasets as WikiText hold blank rows between their paragraphs.
-            with_text = "text" in split.column_names
             for number, row in enumerate(split, 1):
-                if not with_text or row["text"] is None or row["text"].strip():
+                if not isinstance(text := row.get("text"), str) or text.strip():
                     yield f"{source}, row {number}", row
 
 
@@ -85,8 +85,10 @@ def _hub(source: str) -> Dataset:
     name, _, config = source.partition(":")
     try:
         found = load_dataset(name, config or None)
-    except (OSError, ValueError, ConnectionError) as error:
-        raise TrainingError(f"{source}: no such folder, and as a Hub dataset it cannot be fetched ({error})") from error
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{source}: no such folder, and as a Hub dataset it cannot be fetched ({first_line(error)})"
+        ) from error
     if not isinstance(found, DatasetDict):
         return found
     if "train" not in found:
@@ -129,9 +131,9 @@ def _object(line: str, where: str) -> Row:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise TrainingError(f"{where}: no JSON ({error})") from error
+        raise TrainingError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(row, dict):
-        raise TrainingError(f"{where}: no JSON object")
+        raise TrainingError(f"{where}: not a JSON object")
     return row
 
 

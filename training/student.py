@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.distributed.tensor import DTensor
 
-from models import Encoder, load, rights
+from models import Encoder, rights
 from models.batch import Batch
 from models.chain import resolve_chain
 from models.encoder import hidden_states
@@ -51,18 +51,8 @@ class Student:
             ModelError: if the model cannot be loaded.
             TrainingError: if it lacks a module that is to be adapted.
         """
-        encoder = load(
-            recipe.model,
-            recipe.adapters,
-            dtype=recipe.base_dtype,
-            device="cpu",  # the trainer moves it to its own device
-            pooling=recipe.pooling,
-            max_length=recipe.max_length,
-            doc_max_length=recipe.doc_max_length,
-            skip_instruction=recipe.skip_instruction,
-            template=recipe.template,
-            packed=False,
-        )
+        # The trainer moves it to its own device.
+        encoder = recipe.load(packed=False, dtype=recipe.base_dtype, device="cpu")
         base, chain = resolve_chain(recipe.model, recipe.adapters)
         names = {name.rpartition(".")[2] for name, _ in encoder.model.named_modules()}
         if missing := [target for target in recipe.lora_targets if target not in names]:
@@ -99,7 +89,8 @@ class Student:
             TrainingError: if the base has none, or one with a bias.
         """
         if self.encoder.model.config.tie_word_embeddings:
-            return self.encoder.model.get_input_embeddings().weight.detach()
+            embeddings: torch.Tensor = self.encoder.model.get_input_embeddings().weight
+            return embeddings.detach()
         head = None
         for name, weights in tensors(self.base.folder):
             if name == "lm_head.bias":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.bulk.rows import BadRow, Row
-from app.bulk.writers import Vectors
+from app.jobs import Vectors
 
 # What makes a model another one, of all that it says of itself.
 _IDENTITY = (

@@ -41,12 +41,12 @@ def objects(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            yield BadRow(number, f"is no JSON (column {error.colno})", _stripped(line))
+            yield BadRow(number, f"is not valid JSON (column {error.colno})", _stripped(line))
             continue
         if isinstance(value, dict):
             yield checked(number, value, columns, value)
         else:
-            yield BadRow(number, "is no JSON object", value)
+            yield BadRow(number, "is not a JSON object", value)
 
 
 def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
@@ -61,7 +61,7 @@ def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
     try:
         header = next(reader, [])
     except csv.Error as error:
-        raise HeaderError(f"is no CSV: {error}") from None
+        raise HeaderError(f"is not valid CSV: {error}") from None
     if not all(map(_is_unicode, header)):
         raise HeaderError("is not UTF-8")
     if missing := [name for name in columns.names if name not in header]:
@@ -74,7 +74,7 @@ def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield BadRow(number, f"is no CSV: {error}")
+            yield BadRow(number, f"is not valid CSV: {error}")
             continue
         if not fields:
             number -= 1

@@ -34,8 +34,6 @@ class LocalEngine:
     def __init__(self, encoder: Encoder, model: str, options: Options, max_batch_tokens: int) -> None:
         if options.dimensions and options.dimensions > encoder.dimensions:
             raise UsageError(f"--dimensions: the model has {encoder.dimensions}")
-        if max_batch_tokens < encoder.max_length:
-            raise UsageError(f"--max-batch-tokens: must not be below the model's {encoder.max_length} tokens of a row")
         self.info = {"model": model, "dtype": encoder.dtype, "device": str(encoder.device), **encoder.describe()}
         self._encoder, self._options, self._budget = encoder, options, max_batch_tokens
         self._model_is_free = threading.Lock()
@@ -90,4 +88,6 @@ class LocalEngine:
                 inputs = [Input(row.text, default if row.instruction is None else row.instruction) for row in good]
                 return good, self._encoder.tokenize(inputs) if good else [], bad
             except InputError as error:
+                if error.field == "instruction" and good[error.index].instruction is None:
+                    raise BulkError(f"--instruction: {error}") from None
                 bad.append(good.pop(error.index).bad(str(error)))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from app.bulk.errors import BulkError, UsageError
 from app.bulk.rows import BadRow, Row
-from app.bulk.writers import Vectors
+from app.jobs import Vectors
 
 EMBEDDING = "embedding"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -89,7 +89,7 @@ class ParquetWriter:
         for name in self._kept:
             kind = self._schema.field(name).type
             if not _fits([row.kept[name]], kind):
-                return f"{name} is no {kind}, as the rows before have it"
+                return f"{name} must be {kind}, as in the rows before"
         return None
 
 

@@ -18,7 +18,7 @@ from app.bulk.client import TOO_LARGE, TOO_LONG, Client, RefusedError
 from app.bulk.engines import Embedded, Options
 from app.bulk.errors import BulkError
 from app.bulk.rows import BadRow, Row
-from app.bulk.writers import Vectors
+from app.jobs import Vectors
 
 _INPUT = re.compile(r"inputs\[(\d+)\]")
 
@@ -121,10 +121,14 @@ class RemoteEngine:
         try:
             vectors: Vectors = np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in answer["embeddings"]])
             tokens = sum(answer["tokens"])
+            model, width = answer["model"], answer["dimensions"]
         except (ValueError, KeyError, TypeError):
             raise BulkError(f"{self._client.name} does not answer as l2v does") from None
         if len(vectors) != len(rows):
             raise BulkError(f"{self._client.name} gives {len(vectors)} vectors for {len(rows)} rows")
+        if (model, width) != (self.info["model"], self._dimensions or self.info["dimensions"]):
+            # It was waited for while it started anew.
+            raise BulkError(f"{self._client.name} now serves another model ({model}) than when the run began")
         return Embedded(rows, vectors, bad, tokens)
 
 

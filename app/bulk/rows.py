@@ -96,7 +96,7 @@ def _fault(value: Any) -> str | None:
     if value is None:
         return "is null"
     if not isinstance(value, str):
-        return f"is no text but {type(value).__name__}"
+        return f"must be text, not {type(value).__name__}"
     if "\0" in value:
         return "holds a NUL character"
     try:

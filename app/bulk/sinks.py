@@ -12,7 +12,8 @@ from app.bulk.errors import BulkError, telling
 from app.bulk.formats import OutputFormat
 from app.bulk.partial import Partial, Progress
 from app.bulk.rows import BadRow, Row
-from app.bulk.writers import JsonlWriter, Vectors, open_writer, to_line
+from app.bulk.writers import JsonlWriter, open_writer, to_line
+from app.jobs import Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa

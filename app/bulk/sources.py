@@ -127,7 +127,7 @@ class ParquetSource:
             try:
                 self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
             except pa.ArrowInvalid:
-                raise BulkError(f"{path} is no Parquet file, or a part of one") from None
+                raise BulkError(f"{path} is not a Parquet file, or is cut off") from None
             self.identity = _identity(Path(path))
         self.total = self._file.metadata.num_rows
         present = self._file.schema_arrow.names
@@ -168,11 +168,10 @@ class ParquetSource:
         # Kept values stay Arrow scalars, which lose nothing on their way to Parquet.
         arrays = {name: batch.column(name) for name in self._columns.names}
         values: dict[str, Any] = {name: array.cast(_undictionaried(array.type)) for name, array in arrays.items()}
-        seen = (self._columns.text, self._columns.instruction)  # to by `checked`
-        suspects = [name for name in self._columns.keep if name not in seen and not _is_valid(values[name])]
-        for name in (self._columns.text, self._columns.instruction):
-            if name:
-                values[name] = _texts(values[name])
+        validated = [name for name in (self._columns.text, self._columns.instruction) if name]  # by `checked`
+        suspects = [name for name in self._columns.keep if name not in validated and not _is_valid(values[name])]
+        for name in validated:
+            values[name] = _texts(values[name])
         for index in range(batch.num_rows):
             row = {name: column[index] for name, column in values.items()}
             if broken := next((name for name in suspects if not _is_unicode(row[name])), None):

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from app.bulk.errors import BulkError
 from app.bulk.formats import OutputFormat
 from app.bulk.rows import BadRow, Row
+from app.jobs import Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Vectors = NDArray[np.float32]
 
 
 class Writer(Protocol):

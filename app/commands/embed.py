@@ -12,7 +12,7 @@ from app.bulk.errors import UsageError
 from app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
 from app.bulk.rows import Columns
 from app.commands.client import ClientSettings
-from app.settings import Names
+from app.settings import BatchTokens, Names
 
 if TYPE_CHECKING:
     from app.bulk.engines import Engine
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # The flags that a resumed run must share; the others change how it runs, not what comes out.
 _IDENTITY = ("column", "instruction", "instruction_column", "prompt_name", "keep", "dimensions", "normalize")
-_CPU_BATCH_TOKENS, _CUDA_BATCH_TOKENS = 4096, 16384
 
 
 class Embed(ClientSettings):
@@ -52,9 +51,7 @@ class Embed(ClientSettings):
     dimensions: int | None = Field(None, ge=1, description="Keep the first so many dimensions, before normalising")
     normalize: bool = Field(True, description="Scale each vector to length 1")
     batch_size: int = Field(256, ge=1, description="Rows of one batch, or of one request")
-    max_batch_tokens: int | None = Field(
-        None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
-    )
+    max_batch_tokens: BatchTokens = None
     concurrency: int = Field(4, ge=1, description="Requests to the service at once")
     skip_bad: Path | None = Field(None, description="Set bad rows aside in this file, as JSONL, and go on")
     overwrite: bool = Field(False, description="Replace an OUTPUT that exists")
@@ -110,7 +107,7 @@ class Embed(ClientSettings):
         engine = stack.enter_context(self._engine(report.note))
         sink = stack.enter_context(self._sink(partial, source, engine))
         if before := sink.progress.rows:
-            say(f"going on behind row {before:,}")
+            say(f"resuming after row {before:,}")
         with report:
             Run(source, engine, sink, report, batch_size=self.batch_size, skip_bad=self.skip_bad is not None)()
         done = sink.progress
@@ -128,10 +125,11 @@ class Embed(ClientSettings):
             return RemoteEngine(self.url, self.key, options, self.concurrency, self.retry_for, note)
         from app.bulk.local import LocalEngine
         from app.commands.loading import encoder_for
+        from models.batch import token_budget
         from models.sources import label
 
         encoder = encoder_for(self)
-        budget = self.max_batch_tokens or (_CUDA_BATCH_TOKENS if encoder.device.type == "cuda" else _CPU_BATCH_TOKENS)
+        budget = self.max_batch_tokens or token_budget(encoder.device)
         return LocalEngine(encoder, label(self.model), options, budget)
 
     def _sink(self, partial: "Partial | None", source: "Source", engine: "Engine") -> "AbstractContextManager[Sink]":

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from models import Input
     from training.evaluation import Encode
 
-# Characters of one request to a service, which a slow one can embed within its time limit.
-_REQUEST = 8192
+# Texts of a request to a service, and requests at once; those that take it too long are divided.
+_ROWS, _CONCURRENCY = 64, 4
 # Of which both an encoder and a service tell, and which the vectors depend on.
 _SETTINGS = ("dtype", "pooling", "template", "max_length", "doc_max_length", "skip_instruction")
 
@@ -48,9 +49,10 @@ class Evaluate(ClientSettings):
         from training.evaluation import Evaluated, evaluate, read_instructions, tasks_named
 
         instructions, tasks = read_instructions(self.instructions), tasks_named(self.tasks)
-        name, encode, info = self._there() if self.url else self._here()
-        settings = {name: info[name] for name in _SETTINGS}
-        scores = evaluate(Evaluated(name, encode, instructions, settings), tasks, self.out)
+        with ExitStack() as stack:
+            name, encode, info = self._there(stack) if self.url else self._here()
+            settings = {setting: info[setting] for setting in _SETTINGS}
+            scores = evaluate(Evaluated(name, encode, instructions, settings), tasks, self.out)
         rows = [asdict(score) | {"score": round(100 * score.score, 2)} for score in scores]
         if self.as_json:
             print(json.dumps({"model": name, "scores": rows}, indent=2))
@@ -71,32 +73,25 @@ class Evaluate(ClientSettings):
         name = "+".join(label(source).replace("/", "_") for source in (self.model, *self.adapters))
         return name, encoder.encode, {"dtype": encoder.dtype, **encoder.describe()}
 
-    def _there(self) -> "tuple[str, Encode, dict[str, Any]]":
+    def _there(self, stack: ExitStack) -> "tuple[str, Encode, dict[str, Any]]":
         import numpy as np
-        import orjson
 
-        info = self.ask("GET", "info")
-        limits = info["limits"]
+        from app.bulk.engines import Options
+        from app.bulk.errors import BulkError
+        from app.bulk.remote import RemoteEngine
+        from app.bulk.rows import Row
+
+        assert self.url is not None
+        options = Options(normalize=False)
+        engine = stack.enter_context(RemoteEngine(self.url, self.key, options, _CONCURRENCY, self.retry_for))
+        longest = engine.info["limits"]["max_characters"]
 
         def encode(inputs: "Sequence[Input]") -> "NDArray[np.float32]":
-            texts = [{"text": i.text[: limits["max_characters"]], "instruction": i.instruction} for i in inputs]
-            parts = []
-            for request in _requests(texts, limits["max_inputs"]):
-                content = orjson.dumps({"inputs": request, "normalize": False})
-                parts.append(np.array(self.ask("POST", "embed", content)["embeddings"], np.float32))
-            return np.concatenate(parts)
+            rows = [Row(number, i.text[:longest], i.instruction) for number, i in enumerate(inputs, 1)]
+            parts = [engine.submit(rows[start : start + _ROWS]) for start in range(0, len(rows), _ROWS)]
+            embedded = [part.result() for part in parts]
+            if bad := next((row for part in embedded for row in part.bad), None):
+                raise BulkError(f"the service refuses a text: {bad.reason}")
+            return np.concatenate([part.vectors for part in embedded])
 
-        return str(info["model"]).replace("/", "_"), encode, info
-
-
-def _requests(texts: Sequence[dict[str, str]], most: int) -> Iterator[list[dict[str, str]]]:
-    request: list[dict[str, str]] = []
-    size = 0
-    for text in texts:
-        characters = len(text["text"]) + len(text["instruction"])
-        if request and (size + characters > _REQUEST or len(request) == most):
-            yield request
-            request, size = [], 0
-        request.append(text)
-        size += characters
-    yield request
+        return str(engine.info["model"]).replace("/", "_"), encode, engine.info

@@ -3,10 +3,11 @@
 import logging
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg
 
 from app.settings import ModelSettings
+from models.types import ROUNDED, DType
 
 
 class Export(ModelSettings):
@@ -18,6 +19,13 @@ class Export(ModelSettings):
     """
 
     out: CliPositionalArg[Path] = Field(description="The new folder")
+
+    @field_validator("dtype")
+    @classmethod
+    def _can_be_written(cls, value: DType) -> DType:
+        if value in ROUNDED:
+            raise ValueError(f"{value} is made when a model is loaded: export it in another dtype")
+        return value
 
     def cli_cmd(self) -> None:
         from app.commands.loading import encoder_for

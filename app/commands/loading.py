@@ -16,7 +16,7 @@ LIBRARIES = {
 }
 
 
-def quieten() -> None:
+def prepare_libraries() -> None:
     """Before torch is there: tells its libraries how a server wants them, and keeps transformers from talking.
 
     A thread of OpenMP that waits for the others spins by default. Where the cores have something else to do, as a
@@ -33,7 +33,5 @@ def quieten() -> None:
 
 def encoder_for(settings: ModelSettings, *, packed: bool = True) -> "Encoder":
     """The encoder that the flags name, see `models.load`; raises `models.ModelError`."""
-    quieten()
-    from app.main import load_encoder
-
-    return load_encoder(settings, packed=packed)
+    prepare_libraries()
+    return settings.load(packed=packed)

@@ -35,11 +35,11 @@ class Serve(Settings):
     """
 
     def cli_cmd(self) -> None:
-        from app.commands.loading import quieten
+        from app.commands.loading import prepare_libraries
 
         # The service tokenises in threads of its own; were each list spread over all cores, forward passes would wait.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        quieten()  # before torch comes with the next
+        prepare_libraries()  # before torch comes with the next
         from app.logs import configure_logging
         from app.main import create_app
 
@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
     def drain(self) -> None:
         """Refuses new requests, and ends when those in the house are answered, and their answers taken."""
         if self._draining_since is None:
-            self._draining_since = self._busy = time.monotonic()
+            self._busy = self._draining_since = time.monotonic()
             self._service.drain()
 
     async def on_tick(self, counter: int) -> bool:

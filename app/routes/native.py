@@ -6,14 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from app import vectors
-from app.beside import beside
 from app.body import Long, to_json
 from app.errors import InvalidError, responses
-from app.prompts import DOCUMENT, QUERY
+from app.offload import offload
+from app.prompts import DOCUMENT, QUERY, Shared
 from app.routes.dependencies import ServiceDep, TimingsDep
 from app.schemas.inputs import read
 from app.schemas.native import EmbedRequest, EmbedResponse, PromptsResponse, SimilarityRequest, SimilarityResponse
-from app.service import Service
 from app.sides import Side
 
 router = APIRouter(tags=["embeddings"])
@@ -27,12 +26,12 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     The instruction is attended to and left out of pooling. Vectors come in the order of the inputs.
     """
     service.check_dimensions(request.dimensions)
-    instruction = service.prompts.instruction(request.instruction, request.prompt_name)
-    side = Side("inputs", read(request.inputs, instruction), single=not isinstance(request.inputs, list))
+    shared = service.prompts.instruction(request.instruction, request.prompt_name)
+    side = _side("inputs", request.inputs, shared)
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
-        rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, request.normalize)
-        shown = rows if request.encoding_format == "float" else await beside(rows.size, vectors.encode_base64, rows)
+        rows = await offload(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, request.normalize)
+        shown = rows if request.encoding_format == "float" else await offload(rows.size, vectors.encode_base64, rows)
         return await to_json(
             {
                 "model": service.model,
@@ -47,10 +46,12 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
 @router.post("/similarity", response_model=SimilarityResponse, responses=_refusals)
 async def similarity(request: SimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """Compares queries with documents, each side under its own instruction."""
-    sides = [_side(service, request.queries, "queries", QUERY, request.query_instruction, request.query_prompt_name)]
+    shared = service.prompts.instruction(request.query_instruction, request.query_prompt_name, QUERY)
+    sides = [_side("queries", request.queries, shared)]
     instruction, prompt_name = request.document_instruction, request.document_prompt_name
     if request.documents is not None:
-        sides.append(_side(service, request.documents, "documents", DOCUMENT, instruction, prompt_name))
+        shared = service.prompts.instruction(instruction, prompt_name, DOCUMENT)
+        sides.append(_side("documents", request.documents, shared))
     elif instruction is not None or prompt_name is not None:
         raise InvalidError(
             "goes with documents: without them the queries are compared with each other",
@@ -59,7 +60,7 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
     embedded = await service.embed(sides, request.truncate, timings)
     with timings.stage("finish"):
         numbers = sum(side.numbers for side in embedded)
-        matrix = await beside(numbers, vectors.scores, embedded[0].rows, embedded[-1].rows, request.metric)
+        matrix = await offload(numbers, vectors.scores, embedded[0].rows, embedded[-1].rows, request.metric)
         if request.top_k is None:
             outcome = {"scores": Long(matrix, matrix.shape[1])}
         else:
@@ -76,11 +77,8 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
         )
 
 
-def _side(
-    service: Service, inputs: Any, name: str, default: str, instruction: str | None, prompt_name: str | None
-) -> Side:
-    before = service.prompts.instruction(instruction, prompt_name, default=default, param=f"{default}_prompt_name")
-    return Side(name, read(inputs, before), single=not isinstance(inputs, list))
+def _side(name: str, inputs: Any, shared: Shared) -> Side:
+    return Side(name, read(inputs, shared.text), shared, single=not isinstance(inputs, list))
 
 
 @router.get("/prompts", responses=responses(401))

@@ -3,13 +3,12 @@
 from fastapi import APIRouter, Response
 
 from app import vectors
-from app.beside import beside
 from app.body import Long, to_json
 from app.errors import NotFoundError, responses
+from app.offload import offload
 from app.routes.dependencies import ServiceDep, TimingsDep
-from app.routes.texts import texts_of
+from app.routes.texts import side_of
 from app.schemas.openai import EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
-from app.sides import Side
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -20,13 +19,12 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """Embeds as the OpenAI API does. `instruction`, `prompt_name` and `truncate` are extensions for `extra_body`."""
     service.check_dimensions(request.dimensions)
-    instruction = service.prompts.instruction(request.instruction, request.prompt_name)
-    inputs = await texts_of(service, request.input, "input", instruction)
-    side = Side("input", inputs, single=isinstance(request.input, str))
+    shared = service.prompts.instruction(request.instruction, request.prompt_name)
+    side = await side_of(service, request.input, "input", shared)
     (embedded,) = await service.embed([side], request.truncate, timings)
     with timings.stage("finish"):
-        rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, True)
-        shown = await beside(rows.size, vectors.encode_base64, rows) if request.encoding_format == "base64" else rows
+        rows = await offload(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, True)
+        shown = await offload(rows.size, vectors.encode_base64, rows) if request.encoding_format == "base64" else rows
         tokens = sum(embedded.tokens)
         return await to_json(
             {

@@ -1,7 +1,6 @@
 """The surface of text-embeddings-inference under /tei, over the same service."""
 
-import asyncio
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -9,12 +8,12 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from app import __version__, vectors
-from app.beside import beside
 from app.body import Long, to_json
 from app.errors import TABLE, TooLargeError
+from app.offload import offload
 from app.routes import openai, ops
 from app.routes.dependencies import ServiceDep, TimingsDep
-from app.routes.texts import texts_of
+from app.routes.texts import side_of
 from app.schemas.openai import EmbeddingsResponse
 from app.schemas.tei import (
     DecodeRequest,
@@ -49,9 +48,8 @@ def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def _side(service: ServiceDep, inputs: Any, options: Options, name: str = "inputs") -> Side:
-    instruction = service.prompts.instruction(None, options.prompt_name)
-    keep_end = options.truncation_direction.lower() == "left"
-    return Side(name, await texts_of(service, inputs, name, instruction, keep_end), single=isinstance(inputs, str))
+    shared = service.prompts.instruction(None, options.prompt_name)
+    return await side_of(service, inputs, name, shared, keep_end=options.truncation_direction.lower() == "left")
 
 
 def _truncate(options: Options) -> bool:
@@ -67,7 +65,7 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
     side = await _side(service, request.inputs, request)
     (embedded,) = await service.embed([side], _truncate(request), timings)
     with timings.stage("finish"):
-        rows = await beside(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, request.normalize)
+        rows = await offload(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, request.normalize)
         return await to_json(Long(rows, rows.shape[1]))
 
 
@@ -91,28 +89,26 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
     source, sentences = await service.embed(sides, _truncate(options), timings)
     with timings.stage("finish"):
         numbers = source.numbers + sentences.numbers
-        matrix = await beside(numbers, vectors.scores, source.rows, sentences.rows, "cosine")
+        matrix = await offload(numbers, vectors.scores, source.rows, sentences.rows, "cosine")
         return await to_json(matrix[0])
 
 
 @router.post("/tokenize", response_model=list[list[Token]], responses=_refusals)
 async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
     """Texts as tokens, without template, instruction before them where a prompt is named."""
-    service.check_open()
-    instruction = service.prompts.instruction(None, request.prompt_name)
-    texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    sides = [Side("inputs", [Input(text, instruction) for text in texts])]
-    service.check_sizes(sides)
+    side = await side_of(service, request.inputs, "inputs", service.prompts.instruction(None, request.prompt_name))
+    service.check_sizes([side])
     # Nothing is cut here, and an answer has a hundred bytes for each token.
-    if (tokens := about_tokens(sides)) > (most := service.settings.max_queue_tokens):
-        raise TooLargeError(f"about {tokens} tokens, at most {most} (max_queue_tokens)", "inputs")
-    full = [f"{instruction.strip()} {text}" if instruction else text for text in texts]
+    if (about := about_tokens([side])) > (most := service.settings.max_queue_tokens):
+        raise TooLargeError(f"about {about} tokens, at most {most} (max_queue_tokens)", "inputs")
+    tokens = 0
 
-    def show() -> list[orjson.Fragment]:
+    def show(inputs: Sequence[Input]) -> list[orjson.Fragment]:
         """Text by text, as objects take five times the room of their JSON, and the tokens above are a guess."""
-        shown, tokens = [], 0
-        for text in full:
-            (row,) = service.encoder.tokenization.show([text], special=request.add_special_tokens)
+        nonlocal tokens
+        shown = []
+        for input_ in inputs:
+            row = service.encoder.tokenization.show(input_, special=request.add_special_tokens)
             if (tokens := tokens + len(row)) > most:
                 raise TooLargeError(f"more than {most} tokens (max_queue_tokens)", "inputs")
             shown.append(
@@ -120,7 +116,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
             )
         return shown
 
-    return await to_json(Long(await asyncio.to_thread(show), _ROW))
+    return await to_json(Long(await service.tokenizers.run(show, side.inputs), _ROW))
 
 
 @router.post("/decode", responses=_refusals)
@@ -128,8 +124,11 @@ async def decode(request: DecodeRequest, service: ServiceDep) -> list[str]:
     """Token ids as texts."""
     rows = request.ids if isinstance(request.ids[0], list) else [request.ids]
     service.check_count(len(rows), ["ids"])
-    decode_row = partial(service.decode, param="ids", skip_special_tokens=request.skip_special_tokens)
-    return await asyncio.to_thread(lambda: [decode_row(ids) for ids in rows])
+
+    def decode(rows: Sequence[Sequence[int]]) -> list[str]:
+        return [service.decode(ids, "ids", skip_special_tokens=request.skip_special_tokens) for ids in rows]
+
+    return await service.tokenizers.run(decode, rows)
 
 
 @router.get("/info", responses=_pick(401, 503))

@@ -132,11 +132,10 @@ TextsOrIds = Annotated[
 ]
 
 
-def read(inputs: Any, instruction: str | None) -> list[Input]:
+def read(inputs: Any, instruction: str) -> list[Input]:
     """The inputs of a request as a list; `instruction` is for those that bring none of their own."""
-    default = instruction or ""
     many = inputs if isinstance(inputs, list) else [inputs]
-    return [_read_one(item, default) for item in many]
+    return [_read_one(item, instruction) for item in many]
 
 
 def _read_one(item: str | tuple[str, str] | TextInput, default: str) -> Input:

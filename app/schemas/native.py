@@ -60,17 +60,21 @@ class SimilarityRequest(Request):
         }
     )
 
-    queries: Inputs
-    documents: Inputs | None = Field(None, description="Where absent, the queries are compared with each other")
-    query_instruction: Instruction | None = None
-    document_instruction: Instruction | None = None
-    query_prompt_name: PromptName | None = None
-    document_prompt_name: PromptName | None = None
+    queries: Inputs = Field(description="As `inputs` of /embed")
+    documents: Inputs | None = Field(
+        None, description="As `queries`; where absent, the queries are compared with each other"
+    )
+    query_instruction: Instruction | None = Field(None, description="For the queries that bring none of their own")
+    document_instruction: Instruction | None = Field(None, description="For the documents that bring none of their own")
+    query_prompt_name: PromptName | None = Field(None, description="A named prompt, in place of query_instruction")
+    document_prompt_name: PromptName | None = Field(
+        None, description="A named prompt, in place of document_instruction"
+    )
     metric: Literal["cosine", "dot"] = Field("cosine", description="dot: of the vectors as they are, not normalised")
     top_k: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="Give only the best so many documents of each query, best first"
     )
-    truncate: StrictBool = True
+    truncate: StrictBool = Field(True, description="Shorten texts that are too long, rather than refusing them")
 
 
 class Sides(BaseModel, Generic[T]):

@@ -162,10 +162,12 @@ BAD_REQUESTS: dict[str, tuple[bytes, int, str | None]] = {
     "normalize text": (body({"inputs": "a", "normalize": "yes"}), 422, "normalize"),
     "format unknown": (body({"inputs": "a", "encoding_format": "int8"}), 422, "encoding_format"),
     "long text": (body({"inputs": ["a", "x" * 1_000_000]}), 422, "inputs[1].text"),
-    "long instruction": (body({"inputs": "a", "instruction": "x" * 200_000}), 422, "inputs"),
+    "long instruction": (body({"inputs": "a", "instruction": "x" * 200_000}), 422, "instruction"),
     "too many inputs": (body({"inputs": ["a"] * 3000}), 413, "inputs"),
     "too long and not to be cut": (body({"inputs": ["a", "w " * 900], "truncate": False}), 422, "inputs[1].text"),
-    "no room for the text": (body({"inputs": ["a"], "instruction": "x" * 600}), 422, "inputs[0].instruction"),
+    "no room for the text": (body({"inputs": ["a"], "instruction": "x" * 600}), 422, "instruction"),
+    "no room for one text": (body({"inputs": ["a", ["x" * 600, "b"]]}), 422, "inputs[1].instruction"),
+    "no room for the only text": (body({"inputs": {"text": "a", "instruction": "x" * 600}}), 422, "inputs.instruction"),
     "body too large": (b'{"inputs": "' + b"x" * 17_000_000, 413, "body"),
 }
 

@@ -6,14 +6,16 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import ValidationError
 
+from app.prompts import Shared
 from app.schemas.native import EmbedRequest
 from app.settings import Settings
 from app.sides import Side, about_tokens
@@ -84,11 +86,10 @@ def test_info_says_the_limits(server: LocalServer) -> None:
 
 @pytest.mark.parametrize("name", BODIES)
 def test_a_request_beyond_a_limit_is_refused_by_its_name(name: str, adapter: Any) -> None:
-    from app.main import load_encoder
 
     value, within, beyond, status = BODIES[name]
     settings = {"model": str(adapter), "dtype": "float32", name: value}
-    with LocalServer(load_encoder(Settings(**settings)), **settings) as server:
+    with LocalServer(Settings(**settings).load(), **settings) as server:
         assert server.client.post("/embed", json=within).status_code == 200
         refused = server.client.post("/embed", json=beyond)
         assert refused.status_code == status
@@ -146,7 +147,7 @@ def test_what_is_only_tokenised_is_bounded_too(encoder: Encoder) -> None:
 
 
 def test_room_is_kept_for_what_will_be_computed() -> None:
-    side = Side("inputs", [Input("a" * 4000, "i" * 400), Input("b", "i" * 40)])
+    side = Side("inputs", [Input("a" * 4000, "i" * 400), Input("b", "i" * 40)], Shared("", "instruction"))
     assert about_tokens([side], max_length=512) == 512 + 11
     assert about_tokens([side]) == 1101 + 11
 
@@ -226,28 +227,43 @@ def test_bodies_take_no_more_room_together_than_they_may(encoder: Encoder) -> No
         assert slow[1].recv(65_536).startswith(b"HTTP/1.1 200")
 
 
-def test_answers_that_nobody_takes_count_as_well(encoder: Encoder) -> None:
-    """Ten megabytes, more than the system keeps for a connection."""
-    many = json.dumps({"queries": ["a"] * 1000, "documents": ["b"] * 1000}).encode()
+# Its answer has ten megabytes, more than the system keeps for a connection.
+_MANY = json.dumps({"queries": ["a"] * 1000, "documents": ["b"] * 1000}).encode()
+
+
+def _ask_for_many(server: LocalServer) -> httpx.Response:
+    return server.client.post("/similarity", content=_MANY, headers={"Content-Type": "application/json"})
+
+
+@contextmanager
+def _nobody_takes_many(server: LocalServer) -> Iterator[None]:
     post = b"POST /similarity HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    with LocalServer(encoder, max_body_bytes=20_000, max_total_body_bytes=15_000_000) as server, ExitStack() as stack:
-        address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
-        idle = stack.enter_context(socket.socket())
+    with socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        idle.connect(address)
-        idle.sendall(post % len(many) + many)
+        idle.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
+        idle.sendall(post % len(_MANY) + _MANY)
         wait_for(lambda: server.service.in_house)
         wait_for(lambda: not server.service.in_house)
+        yield
 
-        def send() -> httpx.Response:
-            return server.client.post("/similarity", content=many, headers={"Content-Type": "application/json"})
 
-        refused = send()
-        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
-        assert "max_total_body_bytes" in refused.json()["error"]["message"]
-        assert server.embed("a")["embeddings"], "what there is room for is served"
-        idle.close()
-        wait_for(lambda: send().status_code == 200)
+def test_answers_that_nobody_takes_count_as_well(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_body_bytes=20_000, max_total_body_bytes=15_000_000) as server:
+        with _nobody_takes_many(server):
+            refused = _ask_for_many(server)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+            assert "max_total_body_bytes" in refused.json()["error"]["message"]
+            assert server.embed("a")["embeddings"], "what there is room for is served"
+        wait_for(lambda: _ask_for_many(server).status_code == 200)
+
+
+def test_operators_are_answered_while_one_answer_takes_more_than_all_room(encoder: Encoder) -> None:
+    with LocalServer(encoder, max_body_bytes=20_000, max_total_body_bytes=5_000_000) as server:
+        with _nobody_takes_many(server):
+            assert server.client.post("/embed", json={"inputs": "a"}).status_code == 429
+            for path in ("/health", "/ready", "/metrics", "/info"):
+                assert server.client.get(path).status_code == 200, path
+        wait_for(lambda: server.client.post("/embed", json={"inputs": "a"}).status_code == 200)
 
 
 @pytest.mark.parametrize("refused_by", ["size", "key"])

@@ -84,6 +84,8 @@ def test_openai_models(server: LocalServer) -> None:
     assert [model["id"] for model in listed] == ["demo"]
     assert server.client.get("/v1/models/demo").json() == listed[0]
     assert server.client.get("/v1/models/gpt").status_code == 404
+    counted = 'l2v_requests_total{route="/v1/models/{name}",status="404"} '
+    assert counted in server.client.get("/metrics").text, "what callers write is none of the labels"
 
 
 def test_tei_embed(post: Callable[..., Any], encoder: Encoder) -> None:
@@ -170,9 +172,21 @@ def test_tei_errors(post: Callable[..., Any], path: str, content: dict[str, Any]
     assert error["error_type"] == kind
 
 
+def test_tei_errors_name_the_field_in_their_text(post: Callable[..., Any]) -> None:
+    assert post("/tei/embed", 413) == {"error": "inputs: is required", "error_type": "Validation"}
+    assert post("/tei/embed", 413, inputs="a", truncate="yes")["error"].startswith("truncate: ")
+
+
+def test_one_row_of_token_ids_is_one_input(post: Callable[..., Any]) -> None:
+    assert len(post("/v1/embeddings", input=[97, 98])["data"]) == 1
+    fault = post("/v1/embeddings", 400, input=[97, 98], instruction="x" * 600)["error"]
+    assert fault["param"] == "instruction"
+    assert post("/v1/embeddings", 400, input=[97] * 500, truncate=False)["error"]["param"] == "input"
+
+
 def test_tei_openai_errors_are_teis(post: Callable[..., Any]) -> None:
     assert post("/tei/v1/embeddings", 400, input="") == {
-        "message": "must not be empty or blank",
+        "message": "input: must not be empty or blank",
         "code": 400,
         "type": "Empty",
     }
@@ -223,6 +237,13 @@ def test_named_prompts_in_every_surface(encoder: Encoder, tmp_path: Any) -> None
         assert send("/similarity", queries="a", document_prompt_name="sts").json()["error"]["param"] == (
             "document_prompt_name"
         )
+        long = "x" * 600
+        for content, param in (
+            (sides | {"query_instruction": long}, "query_instruction"),
+            (sides | {"document_instruction": long}, "document_instruction"),
+            ({"queries": ["a", [long, "b"]]}, "queries[1].instruction"),
+        ):
+            assert send("/similarity", **content).json()["error"]["param"] == param
 
 
 def test_cors_is_off_unless_asked_for(server: LocalServer, encoder: Encoder) -> None:

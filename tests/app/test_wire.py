@@ -94,7 +94,7 @@ def test_what_two_parsers_could_read_in_two_ways_is_refused(name: str, wired: Se
     """One answer, of the table, and the end: nothing that stands behind is read as a second request."""
     (answer,) = exchange(wired, SMUGGLED[name])
     assert status(answer) == 400
-    assert error(answer) == {"type": "malformed", "message": "the request is no HTTP/1.1", "param": "request"}
+    assert error(answer) == {"type": "malformed", "message": "the request is not valid HTTP/1.1", "param": "request"}
     assert b"connection: close" in answer.lower()
 
 

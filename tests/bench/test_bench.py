@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, LlamaConfig
 
 from bench import measure, report
-from bench.engines import InProcess
+from bench.engines import InProcess, Round
 from bench.floor import matmul_rate, useful_flops
 from bench.shapes import Shape
-from bench.workloads import INSTRUCTION, WORKLOADS, workload
+from bench.workloads import INSTRUCTION, WORKLOADS, Workload, workload
 
 TINY = LlamaConfig(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
@@ -65,6 +66,41 @@ def test_a_worker_is_measured_and_reported(tmp_path: Path) -> None:
     assert report.speedup(found, "again") > 0
     assert 0 < report.efficiency(found, "l2v") < 1
     assert "| l2v | " in report.throughput(found, "tiny, long")
+
+
+def test_what_a_run_has_so_far_is_written(tmp_path: Path) -> None:
+    """On a GPU the second engine begins when the first one is through with all workloads."""
+
+    def found(**seconds: float) -> dict[str, Any]:
+        engines = {name: {"seconds": [each], "memory": 0, "cosine": 1.0} for name, each in seconds.items()}
+        return {"texts": 1, "tokens": 10, "padded": 10, "flops": 1, "rates": [1.0], "engines": engines}
+
+    shape = {"workloads": {"mixed": found(ours=1, other=2), "long": found(ours=1)}, "latency": {}}
+    told = {"date": "", "machine": "", "commit": "", "dtype": "", "command": "", "versions": {}, "answer": None}
+    report.write(told | {"shapes": {"tiny": shape | {"ready": {"ours": 1.0, "other": 2.0}}}}, tmp_path, "cuda")
+    assert "| other | 5 |" in (tmp_path / "cuda.md").read_text()
+    assert (tmp_path / "cuda.png").is_file()
+
+
+def test_an_engine_that_dies_in_a_round_is_left_out() -> None:
+    class Dying:
+        name, ready_seconds = "dying", 0.0
+
+        def run(self, workload: Workload) -> Round:
+            raise RuntimeError("dying ended with status 1")
+
+    class Living(Dying):
+        name = "living"
+
+        def run(self, workload: Workload) -> Round:
+            return Round(1.0, 0, [1.0])
+
+    throughput = measure.Throughput(workload("mixed", 1), [5])
+    living = Living()
+    assert throughput.measure([living, Dying()], 2) == [living]
+    assert list(throughput.found["engines"]) == ["living"]
+    with pytest.raises(RuntimeError, match="dying"):
+        measure.Throughput(workload("mixed", 1), [5]).measure([Dying()], 1)
 
 
 def test_it_needs_none_of_the_services_libraries() -> None:

@@ -17,7 +17,7 @@ BAD = {
     "in.txt": (b"fine\n\nok\n\xffsecret\nsecret\0x\n  \nlast", {2: "is blank", 4: "UTF-8", 5: "NUL", 6: "is blank"}),
     "in.csv": (
         b'text,id\nfine,1\n,2\nok,3\nsecret,4,5\nsecret\xff,6\n"secret"x,7\n\nlast,8\n"secret,9\n',
-        {2: "is blank", 4: "has 3 fields", 5: "UTF-8", 6: "is no CSV", 8: "is no CSV"},
+        {2: "is blank", 4: "has 3 fields", 5: "UTF-8", 6: "is not valid CSV", 8: "is not valid CSV"},
     ),
     "in.jsonl": (
         (
@@ -26,13 +26,13 @@ BAD = {
         ),
         {
             2: "is null",
-            4: "is no JSON",
-            5: "no JSON object",
-            6: "no text but int",
+            4: "is not valid JSON",
+            5: "not a JSON object",
+            6: "must be text, not int",
             7: "has no field 'text'",
             8: "NUL",
-            9: "is no JSON",
-            10: "is no JSON",
+            9: "is not valid JSON",
+            10: "is not valid JSON",
         },
     ),
 }
@@ -82,7 +82,7 @@ def test_a_run_that_ended_at_a_bad_row_goes_on_with_skip_bad(
     command = ["embed", tmp_path / "in.txt", tmp_path / "out.npy", *MODEL, adapter, "--batch-size", 2]
     assert call(capsys, *command).status == 1
     ended = call(capsys, *command, "--skip-bad", tmp_path / "bad.jsonl")
-    assert "going on behind row 4" in ended.err
+    assert "resuming after row 4" in ended.err
     assert read(tmp_path / "out.npy").shape == (5, 32)
     assert json.loads((tmp_path / "bad.jsonl").read_text())["row"] == 5
 
@@ -125,7 +125,7 @@ def test_kept_values_that_change_their_type_are_bad_rows_of_parquet(
     command += ["--batch-size", 2]
     ended = call(capsys, *command)
     assert ended.status == 1
-    assert f"row 3: n is no {kind}" in " ".join(ended.err.split())
+    assert f"row 3: n must be {kind}" in " ".join(ended.err.split())
     assert call(capsys, *command, "--skip-bad", tmp_path / "bad.jsonl").status == 0
     assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [first, None, last]
 
@@ -182,6 +182,24 @@ def test_a_line_without_end_is_a_bad_row(adapter: Path, tmp_path: Path, capsys: 
         "reason": "is longer than 16 MiB",
         "raw": None,
     }
+    assert read(tmp_path / "out.npy").shape == (2, 32)
+
+
+def test_an_instruction_that_leaves_no_room_is_no_rows_fault(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.txt").write_text("a\nb\n")
+    flags = ["--instruction", "x" * 600, "--skip-bad", tmp_path / "bad.jsonl"]
+    ended = call(capsys, "embed", tmp_path / "in.txt", tmp_path / "out.npy", *MODEL, adapter, *flags)
+    assert (ended.status, "--instruction: instruction leaves no room" in ended.err) == (1, True), ended.err
+    assert not (tmp_path / "bad.jsonl").read_text()
+
+
+def test_rows_may_be_longer_than_a_batch(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.txt").write_text("a" * 60 + "\nb\n")
+    flags = ["--max-batch-tokens", 16]
+    ended = call(capsys, "embed", tmp_path / "in.txt", tmp_path / "out.npy", *MODEL, adapter, *flags)
+    assert ended.status == 0, ended.err
     assert read(tmp_path / "out.npy").shape == (2, 32)
 
 

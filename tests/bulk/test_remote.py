@@ -5,10 +5,15 @@ import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from app.bulk.engines import Options
+from app.bulk.errors import BulkError
+from app.bulk.remote import RemoteEngine
+from app.bulk.rows import Row
 from models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, start, texts, write
 from tests.serving import LocalServer, listening
@@ -94,8 +99,10 @@ def test_batches_that_are_too_large_are_divided(
 class Slow(BaseHTTPRequestHandler):
     """A service that cannot do more than 20 rows in time, behind a proxy that takes 60."""
 
+    model: ClassVar[dict[str, object]] = {"model": "slow", "dimensions": 2}
+
     def do_GET(self) -> None:
-        self._answer(200, {"dimensions": 2, "model": "slow"})
+        self._answer(200, self.model)
 
     def do_POST(self) -> None:
         count = len(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"])
@@ -103,7 +110,7 @@ class Slow(BaseHTTPRequestHandler):
             self._answer(413 if count > 60 else 504, None)
             return
         vector = base64.b64encode(np.array([1, 0], "<f4").tobytes()).decode()
-        self._answer(200, {"embeddings": [vector] * count, "tokens": [1] * count})
+        self._answer(200, self.model | {"embeddings": [vector] * count, "tokens": [1] * count})
 
     def _answer(self, status: int, content: object) -> None:
         body = json.dumps(content).encode() if content else b"<html>"
@@ -140,12 +147,25 @@ def test_keys(
 def test_what_all_rows_share_is_no_rows_fault(
     source: Path, server: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for flags, reason in ((["--dimensions", "99"], "(dimensions)"), (["--prompt-name", "nope"], "(prompt_name)")):
+    for flags, reason in (
+        (["--dimensions", "99"], "(dimensions)"),
+        (["--prompt-name", "nope"], "(prompt_name)"),
+        (["--instruction", "x" * 600], "(instruction)"),
+    ):
         ended = call(
             capsys, "embed", source, tmp_path / "out.npy", "--url", server.url, *flags, "--skip-bad", tmp_path / "bad"
         )
         assert (ended.status, reason in ended.err) == (1, True), ended.err
         (tmp_path / "bad").unlink()
+
+
+def test_vectors_of_two_models_are_not_mixed(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is busy or away is waited for, and may come back with another one."""
+    with RemoteEngine(server.url, None, Options(), concurrency=1, patience=1) as engine:
+        assert engine.submit([Row(1, "a")]).result().vectors.shape == (1, 32)
+        monkeypatch.setattr(server.service, "model", "another")
+        with pytest.raises(BulkError, match="now serves another model"):
+            engine.submit([Row(2, "b")]).result()
 
 
 class Other(BaseHTTPRequestHandler):

@@ -78,7 +78,7 @@ def test_killed_again_and_again(name: str, source: Path, whole: Path, adapter: P
     assert not out.exists()
     ended = run(*arguments)
     assert ended.status == 0, ended.err
-    assert "going on behind row" in ended.err
+    assert "resuming after row" in ended.err
     assert out.read_bytes() == (whole / name).read_bytes()
     assert bad_file(out).read_bytes() == bad_file(whole / name).read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, bad_file(out).name])

@@ -75,7 +75,7 @@ class Traffic:
 
 async def run(share: float) -> list[Figure]:
     requests, figures = max(100, int(REQUESTS * share)), []
-    with ChaosServer("--dtype", "bfloat16", "--max-batch-tokens", "2048") as server:
+    with ChaosServer("--max-batch-tokens", "2048") as server:
         server.wait_ready()
         wire = Wire(server.port)
         known = await Known.learn(wire, SOME)

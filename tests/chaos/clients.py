@@ -16,7 +16,7 @@ LEAVERS, AT_ONCE = 5000, 50
 SLOW = 50
 ABANDONED = 20
 DEADLINE, IDLE = 5.0, 3.0
-FLAGS = ("--dtype", "bfloat16", "--request-timeout", f"{DEADLINE:g}", "--idle-timeout", f"{IDLE:g}")
+FLAGS = ("--request-timeout", f"{DEADLINE:g}", "--idle-timeout", f"{IDLE:g}")
 SOME = texts(100, longest=10)
 LARGE = ask(texts(1000, longest=2, seed=1))
 RESET = struct.pack("ii", 1, 0)

@@ -106,7 +106,7 @@ async def run(share: float) -> list[Figure]:
     accepted = lost = 0
     for start in range(0, len(rounds), AT_ONCE):
         some = rounds[start : start + AT_ONCE]
-        servers = [ChaosServer("--dtype", "bfloat16") for _ in some]
+        servers = [ChaosServer() for _ in some]
         try:
             for server in servers:
                 server.__enter__()

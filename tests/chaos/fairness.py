@@ -16,7 +16,7 @@ QUERIES = texts(50, longest=10, seed=1)
 
 async def run(share: float) -> list[Figure]:
     seconds = max(8.0, SECONDS * share)
-    with ChaosServer("--dtype", "bfloat16") as server:
+    with ChaosServer() as server:
         server.wait_ready()
         wire, other = Wire(server.port), Wire(server.port)
         known = await Known.learn(wire, QUERIES)

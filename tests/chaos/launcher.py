@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 import app.cli
-import app.main
+from app.settings import ModelSettings
 from models import Encoder, Encoding, Input
 from tests.chaos.faults import NOT_FINITE, RAISES, VARIABLE, Faults
 
-_load = app.main.load_encoder
+_load = ModelSettings.load
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _end_the_engine(fatal: str) -> None:
         threading.Event().wait()
 
 
-def load_encoder(settings: app.main.ModelSettings, *, packed: bool) -> Encoder:
+def load(settings: ModelSettings, *, packed: bool) -> Encoder:
     """The encoder of the settings, made faulty."""
     encoder = _load(settings, packed=packed)
     parts = {name: getattr(encoder, name) for name in Encoder.__dataclass_fields__}
@@ -73,5 +73,5 @@ def load_encoder(settings: app.main.ModelSettings, *, packed: bool) -> Encoder:
 
 
 if __name__ == "__main__":
-    app.main.load_encoder = load_encoder
+    ModelSettings.load = load  # type: ignore[assignment, method-assign]
     app.cli.main()

@@ -43,7 +43,7 @@ class Memory:
 
 
 async def run(share: float) -> list[Figure]:
-    with ChaosServer("--dtype", "bfloat16", "--max-queue-tokens", str(QUEUE_TOKENS)) as server:
+    with ChaosServer("--max-queue-tokens", str(QUEUE_TOKENS)) as server:
         server.wait_ready()
         wire = Wire(server.port)
         known = await Known.learn(wire, SOME[: 2 * INPUTS])

@@ -80,7 +80,7 @@ class Traffic:
 
 
 async def run(seconds: float) -> list[Figure]:
-    with ChaosServer("--dtype", "bfloat16", "--log-level", "warning") as server:
+    with ChaosServer("--log-level", "warning") as server:
         server.wait_ready()
         wire = Wire(server.port)
         traffic = Traffic(server, wire, await Known.learn(wire, SOME))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.chaos.wire import Reply, Wire, post
-from tests.dtypes import LEAST
+from tests.dtypes import AUTO, LEAST
 
 WORDS = (
     "time",
@@ -54,7 +54,7 @@ class Known:
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
-    async def learn(cls, wire: Wire, some: list[str], dtype: str = "bfloat16") -> "Known":
+    async def learn(cls, wire: Wire, some: list[str], dtype: str = AUTO) -> "Known":
         """Asks for each text alone."""
         known = cls(LEAST[dtype])
         for text in some:

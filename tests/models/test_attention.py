@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import masking_utils
 
 from models import Encoder, Input, UnsupportedModelError, load, segments
 from models.attention import attend, packed_attention, segment_attention
@@ -61,6 +62,16 @@ def test_the_operator_is_well_formed_for_compilation() -> None:
         (states(5, 4), states(5, 2), states(5, 2), bounds, 0.5),
         test_utils=["test_schema", "test_faketensor"],
     )
+
+
+def test_positions_are_not_looked_at_for_a_mask(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the host would wait for them."""
+
+    def looked(*_: object) -> None:
+        pytest.fail("transformers looks for packed sequences")
+
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", looked)
+    encoder.encode([Input("a"), Input("b")])
 
 
 def test_scaling_defaults_to_the_head_dimension() -> None:

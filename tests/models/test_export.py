@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from models import Encoder, Input, ModelError, load
 from models.export import export
@@ -93,9 +94,14 @@ def test_an_existing_folder_is_not_touched(plain: Encoder, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 
 
-def test_a_failed_export_leaves_nothing(plain: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("Error: No space left on device (os error 28)")]
+)
+def test_a_failed_export_leaves_nothing(
+    error: Exception, plain: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(type(plain.tokenizer), "save_pretrained", full)
     with pytest.raises(ModelError, match="No space left"):

@@ -25,6 +25,8 @@ def test_an_error_of_the_computation_is_no_more_than_that() -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), Fault.OUT_OF_MEMORY),
         (torch.AcceleratorError("CUDA error: out of memory"), Fault.OUT_OF_MEMORY),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), Fault.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmul`"), Fault.ERROR),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), Fault.DEVICE_LOST),
         (torch.AcceleratorError("CUDA error: device-side assert triggered"), Fault.DEVICE_LOST),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), Fault.DEVICE_LOST),
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"), Fault.DEVICE_LOST),

@@ -157,7 +157,7 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] =
     "unknown architecture": (lambda f: edit(f / "config.json", model_type="martian"), UnsupportedModelError, "martian"),
     "encoder architecture": (lambda f: edit(f / "config.json", model_type="t5"), ModelError, "."),
     "NaN weights": (lambda f: scale(f / "model.safetensors", "norm", float("nan")), ModelError, "NaN"),
-    "no config": (lambda f: (f / "config.json").unlink(), SourceError, "is no model"),
+    "no config": (lambda f: (f / "config.json").unlink(), SourceError, "is not a model"),
     "too few positions": (
         lambda f: edit(f / "config.json", max_position_embeddings=256),
         ModelError,
@@ -281,7 +281,7 @@ def test_a_source_that_is_not_there_is_named(name: str, reason: str) -> None:
 
 
 def test_a_base_is_no_adapter(base: Path) -> None:
-    with pytest.raises(SourceError, match="is no adapter"):
+    with pytest.raises(SourceError, match="is not an adapter"):
         load(str(base), [str(base)])
 
 

@@ -77,7 +77,7 @@ def test_one_process_drives_one_gpu(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_settings_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    for content, reason in (("a: [1", "is no YAML"), ("- 1", "must hold settings"), ("nope: 3", "sets nope")):
+    for content, reason in (("a: [1", "is not valid YAML"), ("- 1", "must hold settings"), ("nope: 3", "sets nope")):
         file.write_text(content)
         with pytest.raises(ValueError, match=reason):
             Mntp(out=tmp_path, config=file, data=("texts",))

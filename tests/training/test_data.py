@@ -28,9 +28,9 @@ from training.errors import TrainingError
         ('{"query": "a", "positive": "b", "vectors": [[NaN], [1.0]]}', "line 2: vectors must be of finite"),
         ('{"query": "\\ud800", "positive": "b"}', "line 2: query holds half a character"),
         ('{"query": "a", "positive": "b", "negatives": ["\\udfff"]}', "line 2: negatives holds half a character"),
-        ('{"query": "a", "pos', "line 2: no JSON"),
-        ("[" * 100_000, "line 2: no JSON"),
-        ('["a", "b"]', "line 2: no JSON object"),
+        ('{"query": "a", "pos', "line 2: not valid JSON"),
+        ("[" * 100_000, "line 2: not valid JSON"),
+        ('["a", "b"]', "line 2: not a JSON object"),
     ],
 )
 def test_a_bad_row_is_named(line: str, reason: str, tmp_path: Path) -> None:

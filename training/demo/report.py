@@ -102,7 +102,8 @@ class _Scored(TrainerCallback):
     """Takes the score now and then while a student learns."""
 
     def __init__(self, tasks: Tasks, student: Student) -> None:
-        self.tasks, self.student, self.curve = tasks, student, []
+        self.tasks, self.student = tasks, student
+        self.curve: list[tuple[int, float]] = []
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._take(0)

@@ -80,7 +80,8 @@ def of_vectors(embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> Match:
 
     def unit(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = embed(texts)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        lengths: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / lengths
 
     return lambda queries, documents: unit(queries) @ unit(documents).T
 

@@ -1,4 +1,4 @@
-"""Work on vectors: beside the event loop where it would be held up."""
+"""Work on vectors: off the event loop where that would be held up."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,8 +11,8 @@ T = TypeVar("T")
 _FEW = 32_768
 
 
-async def beside(numbers: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What a function gives that works on so many numbers: in a thread of its own, unless they are few."""
+async def offload(numbers: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Runs `function` in a thread if it works on many numbers, else directly."""
     if numbers <= _FEW:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)

@@ -29,10 +29,6 @@ def _split_secrets(value: object) -> object:
     return parts
 
 
-BatchTokens = Annotated[
-    int | None,
-    Field(ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"),
-]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_secrets)]
 
@@ -58,8 +54,9 @@ class ModelSettings(BaseSettings):
     )
     dtype: DType = Field(
         "auto",
-        description="`auto`: bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8`: products twice as "
-        "fast on CPUs with VNNI; `fp8`: products of 8 bits on GPUs from Ada and Hopper on",
+        description="`auto`: bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8`: products of 8-bit "
+        "integers on CPUs with VNNI; `fp8`: of 8-bit floats on GPUs from Ada and Hopper on; or `bfloat16`, `float16`, "
+        "`float32`",
     )
     device: str = Field("auto", description="`auto`: CUDA if there is one, else the CPU; or any torch device")
     pooling: Pooling | None = Field(None, description="Where unset, what the model says, else `mean`")
@@ -88,7 +85,7 @@ class Settings(ModelSettings):
     """Everything the service can be told."""
 
     compile: bool = Field(
-        False, description="Compile the decoder's layers while they serve; on the CPU this needs a C++ compiler"
+        False, description="Compile the decoder's layers while they serve; needs a C++ compiler (on CUDA, a C compiler)"
     )
     prompts: Path | None = Field(None, description="JSON file of named prompts: {name: instruction}")
     query_instruction: str = Field("", description="Default instruction of queries, and the prompt `query`")
@@ -107,12 +104,17 @@ class Settings(ModelSettings):
     )
     protect_metrics: bool = Field(False, description="Ask for a key at `/metrics` and `/tei/metrics` too")
     protect_docs: bool = Field(False, description="Ask for a key at `/docs` and `/openapi.json` too")
-    max_batch_tokens: BatchTokens = None
+    max_batch_tokens: int | None = Field(
+        None,
+        ge=8,
+        description="Token budget of one forward pass; where unset, 16384 on CUDA, and on the CPU 4096, or fewer if "
+        "those took more than ten seconds",
+    )
     max_queue_tokens: int = Field(
         1_048_576, ge=1, description="Tokens that may wait; once so many do, requests get 429"
     )
     max_requests: int = Field(
-        512, ge=1, description="Requests whose body has arrived and whose answer has not begun; beyond it they get 429"
+        512, ge=1, description="Requests in progress (body received, answer not begun); beyond it they get 429"
     )
     max_connections: int = Field(2048, ge=1, description="Open connections, idle ones too; beyond it they get 429")
     max_inputs: int = Field(
@@ -150,7 +152,7 @@ class Settings(ModelSettings):
         allow_inf_nan=False,
         description="Seconds that SIGTERM leaves for what was accepted; new requests get 503",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged")
 
     def read_prompts(self) -> Prompts:
         """The named prompts; raises `ValueError` for a file that is none."""

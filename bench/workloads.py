@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 
 from training.demo.text import python_docs, sentences
@@ -32,9 +33,7 @@ def workload(name: str, count: int, seed: int = 0) -> Workload:
         count: of the texts.
         seed: of lengths and places.
     """
-    words = list(chain.from_iterable(
-        sentence.split() for _, paragraphs in python_docs() for text in paragraphs for sentence in sentences(text)
-    ))  # fmt: skip
+    words = _words()
     rng = random.Random(f"{name} {seed}")
     texts = []
     for _ in range(count):
@@ -47,3 +46,9 @@ def workload(name: str, count: int, seed: int = 0) -> Workload:
         start = rng.randrange(len(words) - length)
         texts.append(" ".join(words[start : start + length]))
     return Workload(name, texts, INSTRUCTION if name == "queries" else "")
+
+
+@cache
+def _words() -> list[str]:
+    paragraphs = chain.from_iterable(paragraphs for _, paragraphs in python_docs())
+    return [word for text in paragraphs for sentence in sentences(text) for word in sentence.split()]

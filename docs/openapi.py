@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from app.errors import TABLE
+from app.errors import TABLE, EmptyError
 from app.main import create_app
 from app.settings import Settings
 
@@ -130,4 +130,6 @@ def _errors() -> str:
     for status, error in sorted(TABLE.items()):
         (openai, openai_type), (tei, tei_type) = error.openai, error.tei
         rows.append(f"| {status} | `{error.type}` | {openai} `{openai_type}` | {tei} `{tei_type}` | {error.meaning} |")
+    empty, kind = EmptyError.tei
+    rows += ["", f"An empty list and a blank text are a 422 that TEI tells apart: {empty} `{kind}`."]
     return "\n".join(rows)

@@ -1,5 +1,6 @@
 """What one forward pass takes: several encodings end to end."""
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ import torch
 
 from models.types import Encoding
 
-# Tokens of one forward pass, where nobody says how many: enough for products at full speed, and few enough that a short
-# request behind it waits less than a second or two.
+# Tokens of one forward pass, where nobody says how many: enough for products at full speed.
 _TOKENS = {"cuda": 16384}
 _TOKENS_ELSEWHERE = 4096
+# Fewer where they take longer than so many seconds, for which the next request would wait; not fewer than these.
+_SECONDS, _LEAST = 10.0, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,10 @@ class Batch:
         )
 
 
-def token_budget(device: torch.device) -> int:
-    """Tokens of one forward pass by default."""
-    return _TOKENS.get(device.type, _TOKENS_ELSEWHERE)
+def token_budget(device: torch.device, tokens_per_second: float = math.inf) -> int:
+    """Tokens of one forward pass by default, on a device that computes so many a second."""
+    most = _TOKENS.get(device.type, _TOKENS_ELSEWHERE)
+    return int(min(most, max(_LEAST, _SECONDS * tokens_per_second)))
 
 
 def _on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The encoder: inputs in, pooled float32 vectors out."""
 
+import time
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -21,7 +21,7 @@ from models.tokenization import Tokenization
 from models.types import Encoding, Input, Pooling
 
 # Tokens of a row to warm up with.
-_WARM_UP = 16
+_ROW = 16
 
 
 @dataclass(frozen=True)
@@ -125,16 +125,13 @@ class Encoder:
                 rows[index] = states[end - len(encoding) : end].float().cpu().numpy()
         return rows
 
-    def warm_up(self, max_batch_tokens: int) -> None:
-        """Runs a few tokens; on CUDA, where code is loaded and memory taken at first use, as many as a batch may have.
-
-        Where memory does not suffice for so many, nothing is said: whoever runs such batches will see it too.
-        """
-        row = Encoding(array("q", [0] * min(_WARM_UP, self.max_length)), pooled=1)
-        self.forward([row])
-        if self.device.type == "cuda":
-            with suppress(torch.OutOfMemoryError):
-                self.forward([row] * max(1, max_batch_tokens // len(row)))
+    def warm_up(self, tokens: int) -> float:
+        """Runs a batch of about so many tokens; gives the tokens that it computed in a second."""
+        row = Encoding(array("q", [0] * min(_ROW, self.max_length)), pooled=1)
+        rows = max(1, tokens // len(row))
+        started = time.perf_counter()
+        self.forward([row] * rows)
+        return rows * len(row) / (time.perf_counter() - started)
 
     def encode(self, inputs: Sequence[Input], max_batch_tokens: int | None = None) -> NDArray[np.float32]:
         """Tokenises and runs inputs; [n, d] float32, not normalised.

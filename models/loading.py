@@ -156,12 +156,16 @@ def _move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 def _dtype(name: DType, device: torch.device) -> torch.dtype:
     if name == "fp8":
         return torch.bfloat16
-    if name not in ("auto", "int8"):
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
+    if name in ("auto", "int8"):
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself; a CPU that does not takes several times as long as in float32."""
     capabilities = torch.cpu.get_capabilities()
-    fast = device.type == "cuda" or capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
-    return torch.bfloat16 if fast else torch.float32
+    return device.type == "cuda" or bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def _config(base: Source) -> PreTrainedConfig:

@@ -12,7 +12,7 @@ from app.bulk.errors import UsageError
 from app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
 from app.bulk.rows import Columns
 from app.commands.client import ClientSettings
-from app.settings import BatchTokens, Names
+from app.settings import Names
 
 if TYPE_CHECKING:
     from app.bulk.engines import Engine
@@ -51,7 +51,9 @@ class Embed(ClientSettings):
     dimensions: int | None = Field(None, ge=1, description="Keep the first so many dimensions, before normalising")
     normalize: bool = Field(True, description="Scale each vector to length 1")
     batch_size: int = Field(256, ge=1, description="Rows of one batch, or of one request")
-    max_batch_tokens: BatchTokens = None
+    max_batch_tokens: int | None = Field(
+        None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
+    )
     concurrency: int = Field(4, ge=1, description="Requests to the service at once")
     skip_bad: Path | None = Field(None, description="Set bad rows aside in this file, as JSONL, and go on")
     overwrite: bool = Field(False, description="Replace an OUTPUT that exists")

@@ -1,8 +1,6 @@
 """Make the parity fixtures: tiny LLM2Vec checkpoint stacks, and the vectors that the real reference gives for them.
 
-    python3.11 -m venv /tmp/ref/venv
-    /tmp/ref/venv/bin/pip install -r tests/parity/requirements.txt
-    /tmp/ref/venv/bin/python tests/parity/generate.py
+    make goldens
 
 It takes half a minute on a CPU, needs no network, and rewrites `stacks/` and `goldens/` next to this file from
 `cases.json` and fixed seeds. `--goldens-only` keeps the stacks that are there.

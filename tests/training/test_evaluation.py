@@ -1,6 +1,7 @@
 """`l2v evaluate` on a task of its own, since mteb's data are on the Hub."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,10 +69,11 @@ def test_the_score_is_that_of_the_encoders_vectors(built_in: Encoder, tmp_path: 
 
 def test_a_service_scores_as_its_encoder(demo: ServerProcess, tmp_path: Path) -> None:
     command = Evaluate(tasks=("STSBenchmark",), url=f"http://localhost:{demo.port}")
-    name, encode, info = command._there()
-    assert info["max_length"] == 512
-    assert name == "demo"
-    (there,) = evaluate(Evaluated(name, encode, {}, {}), [Small()], tmp_path / "there")
+    with ExitStack() as stack:
+        name, encode, info = command._there(stack)
+        assert info["max_length"] == 512
+        assert name == "demo"
+        (there,) = evaluate(Evaluated(name, encode, {}, {}), [Small()], tmp_path / "there")
     (here,) = evaluate(Evaluated("here", load("demo").encode, {}, {}), [Small()], tmp_path / "here")
     assert there.score == pytest.approx(here.score, abs=1e-6)
 

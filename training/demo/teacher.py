@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from training.demo.machine import DTYPE
 from training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -54,8 +54,7 @@ def load() -> SentenceTransformer:
         raise TrainingError("the teacher is not installed: pip install '.[demo]'")
     model = SentenceTransformer(str(Path(package.origin).parent / "model"), device="cpu")
     model.max_seq_length = 96
-    # Half the time of float32; the vectors are kept in fewer digits anyway.
-    return model.to(torch.bfloat16)
+    return model.to(DTYPE)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -18,12 +18,9 @@ from app.sides import Embedded, Side, about_tokens, param_at, split, unpooled
 from app.telemetry import Metrics, Timings
 from app.tokenizers import Tokenizers
 from models import Encoder, Encoding
-from models.batch import token_budget
 from models.sources import label
 
 _WATCH_SECONDS = 0.25
-# Tokens of the first forward pass, which is slow, and of the one by which a default budget is reckoned.
-_FIRST_TOKENS, _RATE_TOKENS = 16, 128
 # What the engine thread may still take once nobody waits for it.
 _JOIN_SECONDS = 1.0
 
@@ -79,13 +76,7 @@ class Service:
         """Warms the encoder up and opens the service."""
         self.prompts.check(encoder)
         # In this thread, so that what fails fails by its own name; the engine thread takes over after it.
-        encoder.warm_up(_FIRST_TOKENS)
-        rate = encoder.warm_up(_RATE_TOKENS)
-        self.max_batch_tokens = self.settings.max_batch_tokens or token_budget(encoder.device, rate)
-        if encoder.device.type == "cuda":
-            # It loads code and takes memory at first use; if there is not enough, the engine will mend it.
-            with suppress(torch.OutOfMemoryError):
-                encoder.warm_up(self.max_batch_tokens)
+        self.max_batch_tokens = encoder.warm_up(self.settings.max_batch_tokens)
         scheduler = Scheduler(
             encoder.forward,
             self.max_batch_tokens,

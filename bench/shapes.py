@@ -50,9 +50,7 @@ class Shape:
             for name in _TOKENIZER_FILES:
                 shutil.copyfile(_TOKENIZER / name, base / name)
             # Rows of 512 tokens are to be served as such.
-            encoder = load(str(base), dtype="bfloat16", device="cpu", doc_max_length=512, packed=False)
-            shutil.rmtree(base)  # before as many bytes come again
-            export(encoder, export_folder)
+            export(load(str(base), dtype="bfloat16", device="cpu", doc_max_length=512, packed=False), export_folder)
             self._for_old_libraries(export_folder)
             return export_folder.rename(made)
 

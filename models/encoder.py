@@ -3,6 +3,7 @@
 import time
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -20,8 +21,8 @@ from models.pooling import pool
 from models.tokenization import Tokenization
 from models.types import Encoding, Input, Pooling
 
-# Tokens of a row to warm up with.
-_ROW = 16
+# Tokens of a row to warm up with, of the first forward pass, and of the one by which a budget is reckoned.
+_ROW, _FIRST_TOKENS, _RATE_TOKENS = 16, 16, 128
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,22 @@ class Encoder:
                 rows[index] = states[end - len(encoding) : end].float().cpu().numpy()
         return rows
 
-    def warm_up(self, tokens: int) -> float:
-        """Runs a batch of about so many tokens; gives the tokens that it computed in a second."""
+    def warm_up(self, max_batch_tokens: int | None = None) -> int:
+        """Does once what is slow at its first time.
+
+        Returns:
+            The token budget of a forward pass: `max_batch_tokens`, or where that is None, what suits this device.
+        """
+        self._rate(_FIRST_TOKENS)
+        budget = max_batch_tokens or token_budget(self.device, self._rate(_RATE_TOKENS))
+        if self.device.type == "cuda":
+            # It loads code and takes memory at first use. If there is not enough, whoever runs such a batch will see.
+            with suppress(torch.OutOfMemoryError):
+                self._rate(budget)
+        return budget
+
+    def _rate(self, tokens: int) -> float:
+        """Tokens a second of a batch of about so many."""
         row = Encoding(array("q", [0] * min(_ROW, self.max_length)), pooled=1)
         rows = max(1, tokens // len(row))
         started = time.perf_counter()

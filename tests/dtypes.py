@@ -9,9 +9,7 @@ _CPU = torch.device("cpu")
 # What `--dtype auto` is here.
 AUTO = "bfloat16" if computes_bfloat16(_CPU) else "float32"
 # Least cosine of two vectors of the same text: alone, in a batch, under load, after a restart.
-LEAST = {"float32": 0.999999}
-if AUTO == "bfloat16":
-    LEAST |= {"bfloat16": 0.9999, "float16": 0.9999}
+LEAST = {"float32": 0.999999, "bfloat16": 0.9999, "float16": 0.9999}
 if available(_CPU):
     # bfloat16's last bits move values over the edge between two integers: the worst of 1,000 texts is at 0.999.
     LEAST["int8"] = 0.998

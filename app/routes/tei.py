@@ -125,10 +125,10 @@ async def decode(request: DecodeRequest, service: ServiceDep) -> list[str]:
     rows = request.ids if isinstance(request.ids[0], list) else [request.ids]
     service.check_count(len(rows), ["ids"])
 
-    def decode(rows: Sequence[Sequence[int]]) -> list[str]:
+    def texts(rows: Sequence[Sequence[int]]) -> list[str]:
         return [service.decode(ids, "ids", skip_special_tokens=request.skip_special_tokens) for ids in rows]
 
-    return await service.tokenizers.run(decode, rows)
+    return await service.tokenizers.run(texts, rows)
 
 
 @router.get("/info", responses=_pick(401, 503))

@@ -86,7 +86,6 @@ def test_info_says_the_limits(server: LocalServer) -> None:
 
 @pytest.mark.parametrize("name", BODIES)
 def test_a_request_beyond_a_limit_is_refused_by_its_name(name: str, adapter: Any) -> None:
-
     value, within, beyond, status = BODIES[name]
     settings = {"model": str(adapter), "dtype": "float32", name: value}
     with LocalServer(Settings(**settings).load(), **settings) as server:

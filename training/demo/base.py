@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, get_cosine_schedule_with_warmup
 
-from training.demo.machine import DTYPE
+from training.demo.machine import BFLOAT16
 from training.folder import newest, settle
 
 BOS, EOS = "<s>", "</s>"
@@ -100,7 +100,7 @@ def pretrain(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
         per_device_train_batch_size=_ROWS,
-        bf16=torch.bfloat16 == DTYPE,
+        bf16=BFLOAT16,
         use_cpu=not torch.cuda.is_available(),
         seed=seed,
         logging_steps=50,

@@ -5,6 +5,4 @@ import torch
 from models.loading import computes_bfloat16
 
 # Half the time of float32, where the machine has it.
-DTYPE = (
-    torch.bfloat16 if computes_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else torch.float32
-)
+BFLOAT16 = computes_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

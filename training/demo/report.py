@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from models import load
 from training import contrastive, mntp
 from training.demo import teacher
-from training.demo.machine import DTYPE
+from training.demo.machine import BFLOAT16
 from training.demo.scores import Tasks, bm25, of_encoder, of_vectors, tfidf
 from training.demo.stages import Steps, mntp_recipe, supervised_recipe
 from training.student import Student
@@ -114,7 +114,7 @@ class _Scored(TrainerCallback):
             self._take(state.global_step)
 
     def _take(self, step: int) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=torch.bfloat16 == DTYPE):
+        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
             match = of_encoder(self.student.encoder, causal=self.student.causal)
             self.curve.append((step, self.tasks.sts_score(match)))
 

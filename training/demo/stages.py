@@ -22,7 +22,7 @@ from models import rights
 from training import contrastive, mntp
 from training.demo import base, teacher
 from training.demo.corpus import Graded, Pair, read
-from training.demo.machine import DTYPE
+from training.demo.machine import BFLOAT16
 from training.recipes import PROJECTIONS, Mntp, Simcse, Supervised
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _common(work: Path, out: str, steps: int) -> dict[str, Any]:
     return {
         "out": work / out,
         "model": str(work / "base"),
-        "dtype": str(DTYPE).removeprefix("torch."),
+        "dtype": "bfloat16" if BFLOAT16 else "float32",
         "lora_dropout": 0.0,
         "steps": steps,
         "warmup_steps": min(50, steps // 2),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from training.demo.machine import DTYPE
+from training.demo.machine import BFLOAT16
 from training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def load() -> SentenceTransformer:
         raise TrainingError("the teacher is not installed: pip install '.[demo]'")
     model = SentenceTransformer(str(Path(package.origin).parent / "model"), device="cpu")
     model.max_seq_length = 96
-    return model.to(DTYPE)
+    return model.bfloat16() if BFLOAT16 else model
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

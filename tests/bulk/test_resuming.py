@@ -208,7 +208,7 @@ def test_standard_input_with_bad_rows_begins_anew(adapter: Path, tmp_path: Path)
     process = start(*arguments, stdin=subprocess.PIPE)
     process.stdin.write(b'{"text": ""}\n' + b'{"text": "a"}\n' * 3)
     process.stdin.flush()
-    wait_for((tmp_path / "out.npy.partial/journal.json").exists, 60)
+    wait_for(bad.exists, 120)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err

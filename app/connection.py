@@ -61,8 +61,8 @@ class Connection(Protocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
+        self._answer_taken()  # before the next of several requests that were sent at once takes its place
         super().on_response_complete()
-        self._answer_taken()
         if self.cycle.response_complete:  # else the next request stands here already
             self._expect_head()
 

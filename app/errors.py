@@ -126,7 +126,7 @@ class DeadlineError(ServiceError):
 def answer(error: ServiceError, path: str) -> Response:
     """The response to an error in the words of the surface that the path belongs to."""
     named = f"{error.param}: {error}" if error.param else str(error)  # TEI has no field for it
-    if path == "/tei/v1/embeddings":
+    if path in ("/tei/v1/embeddings", "/tei/embeddings"):
         status, kind = error.tei
         content: dict[str, Any] = {"message": named, "code": status, "type": kind}
     elif path == "/tei" or path.startswith("/tei/"):

@@ -120,7 +120,7 @@ class Guard:
         if others and self._total_body_bytes + size > self._max_total_body_bytes:
             self._metrics.rejected.labels("bodies").inc()
             raise OverloadedError(
-                f"the bodies of all requests and answers are larger than {self._max_total_body_bytes} bytes "
+                f"the bodies of all requests and answers would be larger than {self._max_total_body_bytes} bytes "
                 "(max_total_body_bytes)"
             )
         self._total_body_bytes += size
@@ -211,7 +211,7 @@ def _check_media_type(headers: Headers) -> None:
         return
     for name, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
         if headers.get(name, plain).strip().lower() != plain:
-            raise MediaTypeError(f"send the body as it is, not compressed: no {name} but {plain}", name)
+            raise MediaTypeError(f"send the body as it is, not compressed: {name} must be {plain}", name)
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise MediaTypeError("send the body with Content-Type: application/json", "content-type")
 

@@ -33,7 +33,7 @@ class Result:
 
     Attributes:
         vectors: one float32 array an encoding, in their order, as `Encoder.forward` gives them.
-        queued: seconds until the first encoding was taken.
+        queued: seconds of waiting, for the first forward pass and between them.
         computed: seconds of the forward passes that the job took part in.
     """
 
@@ -55,7 +55,6 @@ class Job:
     vectors: dict[int, Vectors] = field(default_factory=dict)
     taken: int = 0
     waiting_tokens: int = field(init=False)
-    queued: float = 0.0
     computed: float = 0.0
 
     def __post_init__(self) -> None:
@@ -71,8 +70,6 @@ class Job:
 
     def take(self) -> "Item":
         """The next encoding, for a batch."""
-        if self.taken == 0:
-            self.queued = time.monotonic() - self.submitted
         self.waiting_tokens -= len(self.encodings[self.taken])
         self.taken += 1
         return Item(self, self.taken - 1)
@@ -83,7 +80,8 @@ class Job:
         if len(self.vectors) == len(self.encodings):
             vectors = [self.vectors[each] for each in range(len(self.encodings))]
             with suppress(InvalidStateError):
-                self.future.set_result(Result(vectors, self.queued, self.computed))
+                queued = max(0.0, time.monotonic() - self.submitted - self.computed)
+                self.future.set_result(Result(vectors, queued, self.computed))
 
     def fail(self, error: Exception) -> None:
         with suppress(InvalidStateError):

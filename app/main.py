@@ -39,6 +39,8 @@ from models.compilation import compile_layers
 
 logger = logging.getLogger(__name__)
 
+# Paths that are answered and stand in no list.
+_UNLISTED = ("/", "/docs", "/openapi.json", "/tei", "/tei/", "/tei/ping", "/tei/embeddings")
 # Where pydantic's own words would puzzle a caller.
 _MESSAGES = {
     "extra_forbidden": "unknown field",
@@ -107,13 +109,17 @@ def create_app(
         admit=service.admit,
         metrics=metrics,
     )
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
-        )
     _prune(app, keys)
-    routes = frozenset({*app.openapi()["paths"], "/", "/docs", "/openapi.json", "/tei", "/tei/"})
+    routes = frozenset({*app.openapi()["paths"], *_UNLISTED})
     app.add_middleware(Telemetry, metrics=metrics, routes=routes, trace=tracing.record if tracing else None)
+    if settings.cors_origins:  # around all else, so that pages can read every refusal
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-Id"],
+        )
     if tracing:
         tracing.instrument(app, routes)
     return app

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from app.errors import InvalidError
-from app.schemas.inputs import Instruction
+from app.schemas.inputs import Instruction, PromptName
 from models.errors import InputError, ModelError
 from models.types import Input
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # The names under which the two sides of a comparison find their default.
 QUERY, DOCUMENT = "query", "document"
-_PROMPTS = TypeAdapter(dict[str, Instruction])
+_PROMPTS = TypeAdapter(dict[PromptName, Instruction])
 
 
 class Shared(NamedTuple):
@@ -88,5 +88,5 @@ class Prompts:
             raise InvalidError("name a prompt or give an instruction, not both", param)
         if name not in self.by_name:
             known = ", ".join(sorted(self.by_name)) or "none"
-            raise InvalidError(f"there is no such prompt; known are: {known}", param)
+            raise InvalidError(f"there is no such prompt; known prompts: {known}", param)
         return Shared(self.by_name[name], param)

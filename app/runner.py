@@ -25,6 +25,8 @@ _MAX_ERRORS = 64
 # Good batches in a row until a lowered budget is doubled again: should memory still not suffice, one batch in so many
 # is computed twice.
 _RECOVERY_BATCHES = 1000
+# What each forward pass leaves of those before it in the rate: some ten of them count.
+_KEPT = 0.9
 
 _MESSAGES = {
     Fault.ERROR: "the model failed on this input",
@@ -50,7 +52,7 @@ class Runner:
 
     Attributes:
         budget: how many tokens the next batch may have.
-        tokens_per_second: as the last forward pass had them; 0 before it.
+        tokens_per_second: of the last passes, the later the more; 0 before the first.
     """
 
     def __init__(self, forward: Forward, max_batch_tokens: int, metrics: Metrics, beat: Callable[[], None]) -> None:
@@ -59,8 +61,12 @@ class Runner:
         self._metrics = metrics
         self._beat = beat
         self._good = 0
-        self.tokens_per_second = 0.0
+        self._tokens = self._seconds = 0.0
         self._set_budget(max_batch_tokens)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self._tokens / max(self._seconds, 1e-9)
 
     def run(self, batch: Batch) -> None:
         """Settles what the batch can settle of its jobs; raises `DeviceLostError` where the device is gone."""
@@ -96,7 +102,8 @@ class Runner:
             fault = Fault.of(error)
             logger.error("a batch failed", extra={"error": type(error).__name__, "fault": fault, "tokens": tokens})
         else:
-            self.tokens_per_second = tokens / max(seconds, 1e-9)
+            self._tokens = self._tokens * _KEPT + tokens
+            self._seconds = self._seconds * _KEPT + seconds
             self._recover()
             return None
         self._metrics.batches.labels(fault).inc()

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # The part of the token budget at which a batch is about as fast, for each token, as a full one.
 _LARGE_ENOUGH = 0.25
+# What a refused client is asked to wait, at most: a rate is a guess, and others may give up meanwhile.
+_LONGEST_WAIT = 60
 
 
 class Scheduler:
@@ -139,7 +141,8 @@ class Scheduler:
 
     def _seconds_to_drain(self) -> int:
         rate = self._runner.tokens_per_second
-        return max(1, math.ceil(self.queue_tokens / rate)) if rate else 1
+        tokens = self.queue_tokens + self._expected
+        return min(_LONGEST_WAIT, max(1, math.ceil(tokens / rate))) if rate else 1
 
     def _run(self) -> None:
         """The engine thread: never ends with a future unresolved."""

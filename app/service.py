@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -53,7 +53,7 @@ class Service:
         self.max_batch_tokens = 0
         self.tokenizers = Tokenizers()
         self._permits = settings.max_requests
-        metrics.engine_up.set_function(lambda: float(self.state in (State.READY, State.DRAINING)))
+        metrics.engine_up.set_function(lambda: float(self._scheduler is not None and not self._scheduler.failure))
         metrics.queue_tokens.set_function(lambda: self._scheduler.queue_tokens if self._scheduler else 0)
         metrics.queue_inputs.set_function(lambda: self._scheduler.queue_inputs if self._scheduler else 0)
 
@@ -140,15 +140,31 @@ class Service:
             raise InternalError(str(error), param_at(sides, error.place)) from error
         return split(encodings, rows)
 
-    def decode(self, ids: Sequence[int], param: str, *, skip_special_tokens: bool = True) -> str:
-        """The text of token ids; raises `InvalidError` for too many, and for an id that the model does not have."""
-        if len(ids) > (most := self.settings.max_characters):
-            raise InvalidError(f"{len(ids)} token ids, at most {most} (max_characters)", param)
+    async def decode(self, rows: Mapping[str, Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
+        """The texts of rows of token ids, which stand under their names in the request.
+
+        Raises:
+            InvalidError: for too many ids in a row, and for an id that the model does not have.
+            TooLargeError: if the texts become larger than a body may be; a single token can have a hundred characters.
+        """
         tokenizer = self.encoder.tokenization.tokenizer
-        if (highest := max(ids)) >= tokenizer.get_vocab_size():
-            raise InvalidError(f"{highest} is not one of the model's token ids", param)
-        text: str = tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
-        return text
+        size, room = tokenizer.get_vocab_size(), self.settings.max_body_bytes
+
+        def texts(named: Sequence[tuple[str, Sequence[int]]]) -> list[str]:
+            nonlocal room
+            decoded = []
+            for param, ids in named:
+                if len(ids) > (most := self.settings.max_characters):
+                    raise InvalidError(f"{len(ids)} token ids, at most {most} (max_characters)", param)
+                if (highest := max(ids)) >= size:
+                    raise InvalidError(f"{highest} is not one of the model's token ids", param)
+                decoded.append(tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+                if (room := room - len(decoded[-1])) < 0:
+                    most = self.settings.max_body_bytes
+                    raise TooLargeError(f"the token ids stand for more than {most} characters (max_body_bytes)", param)
+            return decoded
+
+        return await self.tokenizers.run(texts, list(rows.items()))
 
     def check_dimensions(self, dimensions: int | None) -> None:
         """Raises `InvalidError` for more dimensions than the model has."""
@@ -188,7 +204,8 @@ class Service:
     def check_count(self, count: int, names: Sequence[str]) -> None:
         """Raises `TooLargeError` for too many inputs of the fields so named."""
         if count > (most := self.settings.max_inputs):
-            raise TooLargeError(f"{' and '.join(names)}: {count} inputs, at most {most} (max_inputs)", names[0])
+            together = f" in {' and '.join(names)}" if len(names) > 1 else ""
+            raise TooLargeError(f"{count} inputs{together}, at most {most} (max_inputs)", names[0])
 
     def check_sizes(self, sides: Sequence[Side]) -> None:
         """Raises `TooLargeError` for too many inputs, `InvalidError` for one too long."""

@@ -1,5 +1,8 @@
 """Settings: one field is an environment variable, a flag, its help text and its row in the docs."""
 
+import os
+import re
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
     from models import Encoder
 
 PREFIX = "L2V_"
+_PORT = 8080
+# What Kubernetes sets beside the one that looks like a setting of ours, see `_own_port`.
+_SERVICE_LINKS = re.compile(f"{PREFIX}(SERVICE|PORT)_")
+_ORIGIN = re.compile(r"\*|https?://[^/?#\s]+")
+_COLLECTOR = re.compile(r"https?://[^/?#\s]+(?!.*/v1/traces/?$)(/.*)?")
 
 
 def _split(value: object) -> object:
@@ -27,6 +35,11 @@ def _split_secrets(value: object) -> object:
     if value and not parts:
         raise ValueError("holds no key, and so would leave the service open")
     return parts
+
+
+def _own_port(value: object) -> object:
+    # Kubernetes tells the pods beside a Service that is called l2v where it is: L2V_PORT=tcp://10.0.0.7:8080.
+    return _PORT if isinstance(value, str) and value.startswith("tcp://") else value
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -97,7 +110,9 @@ class Settings(ModelSettings):
         description="Address of an OpenTelemetry collector (OTLP over HTTP) for traces; unset: none; needs `l2v[otel]`",
     )
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all")
-    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    port: Annotated[int, BeforeValidator(_own_port)] = Field(
+        _PORT, ge=0, le=65535, description="Port to listen on; 0 takes a free one"
+    )
     api_keys: Secrets = Field((), description="Bearer keys, any of which opens the API, comma-separated; unset: open")
     api_keys_file: Path | None = Field(
         None, description="File of such keys, one a line, as Docker and Kubernetes mount secrets; read at start"
@@ -166,7 +181,7 @@ class Settings(ModelSettings):
         try:
             lines = self.api_keys_file.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "no UTF-8"
+            reason = getattr(error, "strerror", None) or "not UTF-8"
             raise ValueError(f"{self.api_keys_file} cannot be read ({reason})") from error
         if not (found := tuple(line.strip() for line in lines if line.strip())):
             raise ValueError(f"{self.api_keys_file} holds no key, and so would leave the service open")
@@ -180,8 +195,32 @@ class Settings(ModelSettings):
 
     @model_validator(mode="after")
     def _keys_can_be_read(self) -> "Settings":
-        if not self.read_keys() and (self.protect_metrics or self.protect_docs):
+        if self.read_keys():
+            return self
+        if self.protect_metrics or self.protect_docs:
             raise ValueError("protect_metrics and protect_docs need api_keys or api_keys_file")
+        if os.environ.get(f"{PREFIX}API_KEY"):
+            raise ValueError(
+                f"{PREFIX}API_KEY is what clients show: the service takes its keys from {PREFIX}API_KEYS, and is open "
+                "without"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _addresses_are_whole(self) -> "Settings":
+        for origin in self.cors_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"cors_origins takes * or origins like https://example.com, not {origin}")
+        if self.otlp_endpoint and not _COLLECTOR.fullmatch(self.otlp_endpoint):
+            raise ValueError(
+                "otlp_endpoint takes a collector's address like http://localhost:4318, to which /v1/traces is added"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_is_what_can_be(self) -> "Settings":
+        if self.compile and self.dtype == "int8":
+            raise ValueError("compile does not go with dtype int8")
         return self
 
     @model_validator(mode="after")
@@ -194,6 +233,14 @@ class Settings(ModelSettings):
     def _prompts_can_be_read(self) -> "Settings":
         self.read_prompts()
         return self
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Those of the environment's names that look like settings of the service and are none."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return sorted(
+        name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)
+    )
 
 
 def _is_installed(module: str) -> bool:

@@ -22,7 +22,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLIENT_CLOSED = 499
 # Asked every few seconds by machines.
-_PROBES = ("/health", "/ready", "/metrics", "/tei/health", "/tei/metrics")
+_PROBES = ("/health", "/ready", "/metrics", "/tei/health", "/tei/ping", "/tei/metrics")
 
 
 def route_of(path: str, routes: frozenset[str]) -> str:

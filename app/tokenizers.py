@@ -35,30 +35,29 @@ class Tokenizers:
     async def tokenize(self, encoder: Encoder, side: Side) -> list[Encoding]:
         """One encoding an input; raises `InvalidError` for one that the model cannot take."""
         encodings: list[Encoding] = []
-        long = len(side.inputs) > _AT_ONCE
+        few = len(side.inputs) <= _AT_ONCE
         try:
-            if not long and sum(len(i.text) + len(i.instruction) for i in side.inputs) <= _FEW_CHARACTERS:
+            if few and sum(len(i.text) + len(i.instruction) for i in side.inputs) <= _FEW_CHARACTERS:
                 return encoder.tokenize(side.inputs)
-            threads = self._long_threads if long else self._threads
-            async for stretch in _stretches(threads, encoder.tokenize, side.inputs):
+            async for stretch in self._stretches(encoder.tokenize, side.inputs):
                 encodings += stretch
         except InputError as error:
             raise InvalidError(str(error), side.param(len(encodings) + error.index, error.field)) from error
         return encodings
 
     async def run(self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
-        """What `function` makes of the items, beside the requests that are long."""
-        return [made async for stretch in _stretches(self._long_threads, function, items) for made in stretch]
+        """What `function` makes of the items."""
+        return [made async for stretch in self._stretches(function, items) for made in stretch]
 
     def close(self) -> None:
         """Gives up what waits."""
         for threads in (self._threads, self._long_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
-
-async def _stretches(
-    threads: ThreadPoolExecutor, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]
-) -> AsyncIterator[list[R]]:
-    """What `function` makes of the items, some at a time: where the request is given up, the rest is not looked at."""
-    for start in range(0, len(items), _AT_ONCE):
-        yield await asyncio.get_running_loop().run_in_executor(threads, function, items[start : start + _AT_ONCE])
+    async def _stretches(
+        self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]
+    ) -> AsyncIterator[list[R]]:
+        """Some at a time: of a request that is given up the rest is not looked at."""
+        threads = self._long_threads if len(items) > _AT_ONCE else self._threads
+        for start in range(0, len(items), _AT_ONCE):
+            yield await asyncio.get_running_loop().run_in_executor(threads, function, items[start : start + _AT_ONCE])

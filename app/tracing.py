@@ -1,5 +1,6 @@
 """OpenTelemetry traces: one span a request by the official instrumentation, one below it for each stage."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ from app import __version__
 from app.telemetry import Timings, route_of
 
 # Probes and scrapes would drown the rest.
-_UNTRACED = "/(tei/)?(health|ready|metrics)$"
+_UNTRACED = "/(tei/)?(health|ready|metrics|ping)$"
+# Left for the last spans; of itself the exporter tries for half a minute to reach a collector that is away.
+_CLOSE_SECONDS = 3.0
 
 
 class Tracing:
@@ -50,8 +53,10 @@ class Tracing:
             span.end(int((started + timings[stage]) * 1e9))
 
     def close(self) -> None:
-        """Sends what is left."""
-        self._provider.shutdown()
+        """Sends what is left, or gives it up after a while."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
 
 
 def _hide(routes: frozenset[str]) -> Callable[[Any, Any], None]:

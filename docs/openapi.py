@@ -60,6 +60,9 @@ def _statuses(responses: dict[str, Schema]) -> list[str]:
 
 
 def _resolve(schema: Schema, schemas: dict[str, Schema]) -> Schema:
+    """What a reference means, also one that may be null."""
+    options = [option for option in schema.get("anyOf", []) if option.get("type") != "null"]
+    schema = options[0] if len(options) == 1 else schema
     return schemas[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
 
 
@@ -100,7 +103,7 @@ def _meaning(schema: Schema) -> str:
 def _kind(schema: Schema, schemas: dict[str, Schema]) -> str:
     """A type in words."""
     if "$ref" in schema:
-        name = schema["$ref"].rsplit("/", 1)[1].rsplit("__", 1)[-1]
+        name = schema["$ref"].rsplit("/", 1)[1]
         return {"TextInput": '`{"text", "instruction"}`', "Token": "token", "Match": '`{"index", "score"}`'}.get(
             name, name
         )

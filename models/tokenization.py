@@ -75,10 +75,11 @@ class Tokenization:
         ]
 
     def show(self, input_: Input, *, special: bool) -> list[tuple[int, str, bool, int | None, int | None]]:
-        """(id, token, whether it is special, first and last character) of each token; no template, and nothing cut."""
-        row = self.tokenizer.encode(_instructed(input_) + input_.text, add_special_tokens=special)
+        """(id, text, whether it is special, first and last character) of each token; no template, and nothing cut."""
+        text = _instructed(input_) + input_.text
+        row = self.tokenizer.encode(text, add_special_tokens=special)
         return [
-            (id_, token, bool(added), None if added else start, None if added else end)
+            (id_, token, True, None, None) if added else (id_, text[start:end], False, start, end)
             for id_, token, added, (start, end) in zip(
                 row.ids, row.tokens, row.special_tokens_mask, row.offsets, strict=True
             )

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import resource
+import signal
 import sys
 import time
 from functools import partial
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from app.connection import Connection
-from app.settings import Settings
+from app.settings import Settings, unknown
 
 if TYPE_CHECKING:
     from app.service import Service
     from app.telemetry import Metrics
+
+logger = logging.getLogger(__name__)
 
 # How long it goes on listening after the last answer: clients and load balancers meet a 503, not a closed port.
 LINGER_SECONDS = 0.5
@@ -35,6 +38,8 @@ class Serve(Settings):
     """
 
     def cli_cmd(self) -> None:
+        # The first process of a container gets no signal that it has no handler for; uvicorn sets its own later.
+        signal.signal(signal.SIGTERM, lambda *_: _end(""))
         from app.commands.loading import prepare_libraries
 
         # The service tokenises in threads of its own; were each list spread over all cores, forward passes would wait.
@@ -44,6 +49,8 @@ class Serve(Settings):
         from app.main import create_app
 
         configure_logging(self.log_level)
+        for name in unknown(os.environ):
+            logger.warning("there is no such setting", extra={"variable": name})
         if reason := _allow_files(self.max_connections):
             _end(f"l2v: {reason}")
         failures: list[str] = []

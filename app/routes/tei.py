@@ -13,17 +13,17 @@ from app.errors import TABLE, TooLargeError
 from app.offload import offload
 from app.routes import openai, ops
 from app.routes.dependencies import ServiceDep, TimingsDep
-from app.routes.texts import side_of
+from app.routes.texts import named, side_of
 from app.schemas.openai import EmbeddingsResponse
 from app.schemas.tei import (
     DecodeRequest,
     EmbedAllRequest,
-    EmbedRequest,
     OpenaiRequest,
     Options,
-    SimilarityRequest,
+    TeiEmbedRequest,
     TeiErrorBody,
     TeiOpenaiErrorBody,
+    TeiSimilarityRequest,
     Token,
     TokenizeRequest,
 )
@@ -59,7 +59,7 @@ def _truncate(options: Options) -> bool:
 @router.post("", response_model=list[list[float]], responses=_refusals, include_in_schema=False)
 @router.post("/", response_model=list[list[float]], responses=_refusals, include_in_schema=False)
 @router.post("/embed", response_model=list[list[float]], responses=_refusals)
-async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embed(request: TeiEmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """One vector for each input."""
     service.check_dimensions(request.dimensions)
     side = await _side(service, request.inputs, request)
@@ -79,9 +79,9 @@ async def embed_all(request: EmbedAllRequest, service: ServiceDep, timings: Timi
 
 
 @router.post("/similarity", response_model=list[float], responses=_refusals)
-async def similarity(request: SimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def similarity(request: TeiSimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """The cosine of the source sentence with each other one; a named prompt goes before all."""
-    options, inputs = request.parameters, request.inputs
+    options, inputs = request.parameters or Options(), request.inputs
     sides = [
         await _side(service, inputs.source_sentence, options, "inputs.source_sentence"),
         await _side(service, inputs.sentences, options, "inputs.sentences"),
@@ -119,16 +119,12 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
     return await to_json(Long(await service.tokenizers.run(show, side.inputs), _ROW))
 
 
-@router.post("/decode", responses=_refusals)
-async def decode(request: DecodeRequest, service: ServiceDep) -> list[str]:
+@router.post("/decode", response_model=list[str], responses=_refusals)
+async def decode(request: DecodeRequest, service: ServiceDep) -> Response:
     """Token ids as texts."""
-    rows = request.ids if isinstance(request.ids[0], list) else [request.ids]
-    service.check_count(len(rows), ["ids"])
-
-    def texts(rows: Sequence[Sequence[int]]) -> list[str]:
-        return [service.decode(ids, "ids", skip_special_tokens=request.skip_special_tokens) for ids in rows]
-
-    return await service.tokenizers.run(texts, rows)
+    rows = named(service, request.ids, "ids")
+    texts = await service.decode(rows, skip_special_tokens=request.skip_special_tokens)
+    return await to_json(Long(texts, _ROW))
 
 
 @router.get("/info", responses=_pick(401, 503))
@@ -153,6 +149,10 @@ async def info(service: ServiceDep) -> dict[str, Any]:
     }
 
 
+@router.get("", response_class=PlainTextResponse, responses=_pick(503), include_in_schema=False)
+@router.get("/", response_class=PlainTextResponse, responses=_pick(503), include_in_schema=False)
+@router.get("/ping", response_class=PlainTextResponse, responses=_pick(503), include_in_schema=False)
+@router.head("/health", include_in_schema=False)
 @router.get("/health", response_class=PlainTextResponse, responses=_pick(503))
 async def health(service: ServiceDep) -> Response:
     """200 while requests are taken, as TEI's: it is asked before sending some."""
@@ -163,6 +163,7 @@ async def health(service: ServiceDep) -> Response:
 router.add_api_route("/metrics", ops.metrics, response_class=PlainTextResponse, responses=_pick(401))
 
 
+@router.post("/embeddings", response_model=EmbeddingsResponse, responses=_refusals, include_in_schema=False)
 @router.post(
     "/v1/embeddings",
     response_model=EmbeddingsResponse,

@@ -1,6 +1,5 @@
 """The inputs of the surfaces that take token ids where a text may stand."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from app.prompts import Shared
@@ -11,17 +10,15 @@ from models import Input
 
 async def side_of(service: Service, given: Any, name: str, shared: Shared, keep_end: bool = False) -> Side:
     """A text, token ids, or a list of either, as inputs; raises `InvalidError` for ids that it does not have."""
-    single = isinstance(given, str) or isinstance(given[0], int)
-    service.check_count(1 if single else len(given), [name])
-    items = [given] if single else given
+    items = named(service, given, name)
+    ids = {param: item for param, item in items.items() if not isinstance(item, str)}
+    texts = items | dict(zip(ids, await service.decode(ids), strict=True))
+    return Side(name, [Input(text, shared.text, keep_end) for text in texts.values()], shared, name in items)
 
-    def read(places: Sequence[int]) -> list[Input]:
-        texts = (
-            items[i] if isinstance(items[i], str) else service.decode(items[i], name if single else f"{name}[{i}]")
-            for i in places
-        )
-        return [Input(text, shared.text, keep_end) for text in texts]
 
-    plain = all(isinstance(item, str) for item in items)
-    inputs = read(range(len(items))) if plain else await service.tokenizers.run(read, range(len(items)))
-    return Side(name, inputs, shared, single)
+def named(service: Service, given: Any, name: str) -> dict[str, Any]:
+    """A text, token ids, or a list of either, each under what the caller calls it."""
+    if isinstance(given, str) or isinstance(given[0], int):
+        return {name: given}
+    service.check_count(len(given), [name])
+    return {f"{name}[{index}]": item for index, item in enumerate(given)}

@@ -87,19 +87,23 @@ def _number(value: Any) -> str:
     return _MANY if isinstance(value, list) else _ONE
 
 
+_Plain = Annotated[Text, Tag(_TEXT)]
 _Pair = Annotated[tuple[Instruction, Text], Tag(_PAIR)]
 _Object = Annotated[TextInput, Tag(_OBJECT)]
+
+
+def _of_kind(message: str) -> Discriminator:
+    return Discriminator(_kind, custom_error_type="input_type", custom_error_message=message)
+
+
 _Item = Annotated[
-    Annotated[Text, Tag(_TEXT)] | _Pair | _Object,
-    Discriminator(
-        _kind,
-        custom_error_type="input_type",
-        custom_error_message='must be a text, ["instruction", "text"] or {"text", "instruction"}',
-    ),
+    _Plain | _Pair | _Object, _of_kind('must be a text, ["instruction", "text"] or {"text", "instruction"}')
 ]
+# No pair: a list of two texts is two inputs.
+_Single = Annotated[_Plain | _Object, _of_kind('must be a text, {"text", "instruction"}, or a list of inputs')]
 Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 Texts = Listed[Text]
-Inputs = Annotated[Annotated[_Item, Tag(_ONE)] | Annotated[Listed[_Item], Tag(_MANY)], Discriminator(_number)]
+Inputs = Annotated[Annotated[_Single, Tag(_ONE)] | Annotated[Listed[_Item], Tag(_MANY)], Discriminator(_number)]
 
 
 def _text_or_ids(value: Any) -> str | None:

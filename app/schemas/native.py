@@ -19,7 +19,7 @@ class EmbedRequest(Request):
     )
 
     inputs: Inputs = Field(
-        description='One input or a list: "text", ["instruction", "text"] or {"text", "instruction"}'
+        description='"text" or {"text", "instruction"}, or a list of those and of ["instruction", "text"]'
     )
     instruction: Instruction | None = Field(None, description="For the inputs that bring none of their own")
     prompt_name: PromptName | None = Field(None, description="A named prompt, in place of the instruction")

@@ -36,7 +36,7 @@ class EmbedAllRequest(Options):
     inputs: TextsOrIds
 
 
-class EmbedRequest(EmbedAllRequest):
+class TeiEmbedRequest(EmbedAllRequest):
     """Texts to embed."""
 
     normalize: StrictBool = True
@@ -50,11 +50,11 @@ class Sentences(TeiRequest):
     sentences: Texts
 
 
-class SimilarityRequest(TeiRequest):
+class TeiSimilarityRequest(TeiRequest):
     """A comparison."""
 
     inputs: Sentences
-    parameters: Options = Options()
+    parameters: Options | None = None
 
 
 class TokenizeRequest(TeiRequest):

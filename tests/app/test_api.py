@@ -36,6 +36,10 @@ def test_every_form_of_input_means_the_same(server: LocalServer) -> None:
 
 def test_a_list_of_two_texts_is_two_inputs(server: LocalServer) -> None:
     assert len(server.embed(["hello", "world"])["embeddings"]) == 2
+    inputs = server.client.get("/openapi.json").json()["components"]["schemas"]["EmbedRequest"]["properties"]["inputs"]
+    single, many = inputs["oneOf"]
+    assert many["type"] == "array"
+    assert not any(form.get("type") == "array" for form in single["oneOf"])
 
 
 def test_vectors_are_the_encoders(server: LocalServer, encoder: Encoder) -> None:

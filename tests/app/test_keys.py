@@ -57,6 +57,7 @@ def test_a_refusal_without_a_key_reads_no_body_and_names_no_key(encoder: Encoder
         assert refused.status_code == 401
         assert refused.headers["WWW-Authenticate"] == "Bearer"
         assert refused.headers["Connection"] == "close"
+        assert refused.json()["error"]["param"] == "authorization"
         assert "sesame" not in refused.text
         assert "swordfish" not in refused.text
 
@@ -109,7 +110,7 @@ def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "cannot be read"), (b"\n \n", "holds no key"), (b"\xff", "no UTF-8")]
+    ("content", "reason"), [(None, "cannot be read"), (b"\n \n", "holds no key"), (b"\xff", "not UTF-8")]
 )
 def test_a_file_without_keys_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "keys"

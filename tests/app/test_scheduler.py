@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from array import array
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -149,6 +150,18 @@ def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake:
     fake.release(2)
     waiting.result(SECONDS)
     assert scheduler.queue_tokens == 0
+
+
+def test_who_is_refused_comes_back_within_a_minute(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    """A pass of few tokens, slow as those are, says little of how long many take."""
+    first = scheduler.submit(encodings(0))
+    time.sleep(0.2)
+    fake.release()
+    first.result(SECONDS)
+    wait_for(lambda: scheduler._runner.tokens_per_second > 0)
+    with scheduler.expect(1000), pytest.raises(OverloadedError) as refused:
+        scheduler.check_room()
+    assert refused.value.headers["Retry-After"] == "60"
 
 
 def test_what_is_being_tokenised_has_its_room_already(scheduler: Scheduler) -> None:

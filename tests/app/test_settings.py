@@ -1,10 +1,13 @@
 """Settings: one definition for variable, flag and docs."""
 
+import json
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from app.service import Service
-from app.settings import Settings, table
+from app.settings import Settings, table, unknown
 from app.telemetry import Metrics
 from models import Encoder
 from models.errors import ModelError
@@ -52,6 +55,55 @@ def test_traces_without_what_they_need_are_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("app.settings.find_spec", missing)
     with pytest.raises(ValidationError, match="needs the extra otel"):
         Settings(otlp_endpoint="http://localhost:4318")
+
+
+def test_the_port_is_not_what_kubernetes_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a Service called l2v it tells every pod beside it."""
+    monkeypatch.setenv("L2V_PORT", "tcp://10.96.0.7:8080")
+    assert Settings().port == 8080
+
+
+def test_names_that_no_setting_has_are_told() -> None:
+    links = ("L2V_SERVICE_HOST", "L2V_PORT_8080_TCP_ADDR")
+    assert unknown(["PATH", "L2V_PORT", "L2V_MAX_INPUT", *links, "L2V_API_KEY"]) == ["L2V_API_KEY", "L2V_MAX_INPUT"]
+
+
+def test_the_key_of_a_client_does_not_leave_the_service_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("L2V_API_KEY", "sesame")
+    with pytest.raises(ValidationError, match="takes its keys from L2V_API_KEYS"):
+        Settings()
+    assert Settings(api_keys="sesame").read_keys() == ("sesame",)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("cors_origins", ["*", "https://a.example,http://b.example:8080"], ["a.example", "https://a.example/"]),
+        (
+            "otlp_endpoint",
+            ["http://localhost:4318", "https://c.example/otlp/"],
+            ["localhost:4318", "http://localhost:4318/v1/traces"],
+        ),
+    ],
+)
+def test_addresses_are_whole(name: str, good: list[str], bad: list[str]) -> None:
+    for value in good:
+        Settings(**{name: value})
+    for value in bad:
+        with pytest.raises(ValidationError, match=f"{name} takes"):
+            Settings(**{name: value})
+
+
+def test_integers_are_not_compiled() -> None:
+    with pytest.raises(ValidationError, match="compile does not go with dtype int8"):
+        Settings(compile=True, dtype="int8")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101])
+def test_a_prompt_has_a_name_that_can_be_asked_for(tmp_path: Path, name: str) -> None:
+    (file := tmp_path / "prompts.json").write_text(json.dumps({name: "Find:"}))
+    with pytest.raises(ValidationError, match="not a JSON object of names and instructions"):
+        Settings(prompts=file)
 
 
 def test_prompts_of_the_two_sides_are_instructions() -> None:

@@ -1,5 +1,6 @@
 """The OpenAI and TEI surfaces by their wire format: shapes, options, statuses and error bodies."""
 
+import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.errors import TooLargeError
 from models import Encoder, Input
-from tests.serving import LocalServer
+from tests.serving import LocalServer, wait_for
 
 
 @pytest.fixture
@@ -85,7 +87,8 @@ def test_openai_models(server: LocalServer) -> None:
     assert server.client.get("/v1/models/demo").json() == listed[0]
     assert server.client.get("/v1/models/gpt").status_code == 404
     counted = 'l2v_requests_total{route="/v1/models/{name}",status="404"} '
-    assert counted in server.client.get("/metrics").text, "what callers write is none of the labels"
+    # What callers write is none of the labels. A request is counted when it has been answered.
+    wait_for(lambda: counted in server.client.get("/metrics").text, what="the count")
 
 
 def test_tei_embed(post: Callable[..., Any], encoder: Encoder) -> None:
@@ -109,6 +112,8 @@ def test_tei_similarity(post: Callable[..., Any]) -> None:
     scores = post("/tei/similarity", inputs={"source_sentence": "hello", "sentences": ["hello", "other"]})
     assert scores[0] == pytest.approx(1, abs=1e-5)
     assert scores[1] < 0.99
+    inputs = {"source_sentence": "hello", "sentences": ["hello", "other"]}
+    assert post("/tei/similarity", inputs=inputs, parameters=None) == scores
 
 
 def test_tei_truncates_on_the_side_asked_for(post: Callable[..., Any]) -> None:
@@ -138,12 +143,35 @@ def test_tei_tokenize_and_decode_are_inverse(post: Callable[..., Any]) -> None:
     assert len(post("/tei/tokenize", inputs=["hello", "hi"], add_special_tokens=False)[1]) == 2
 
 
+def test_tei_tokenize_shows_the_text_of_a_token(post: Callable[..., Any]) -> None:
+    """Not the vocabulary's own letters for its bytes, of which this one has two for an é."""
+    (tokens,) = post("/tei/tokenize", inputs="a é", add_special_tokens=False)
+    assert [token["text"] for token in tokens] == ["a", " ", "é", "é"]
+
+
+def test_tei_decode_names_the_row(post: Callable[..., Any]) -> None:
+    assert post("/tei/decode", 413, ids=[[97], [97, 9999]])["error"].startswith("ids[1]: 9999 is not")
+    assert post("/tei/decode", 413, ids=[9999])["error"].startswith("ids: 9999 is not")
+
+
+def test_token_ids_make_no_more_text_than_a_body_may_hold(encoder: Encoder) -> None:
+    """A vocabulary has tokens of a hundred characters; this one's longest has three."""
+    with LocalServer(encoder, max_body_bytes=1000) as server:
+        rows = {"ids[0]": [256] * 200, "ids[1]": [256] * 200}
+        with pytest.raises(TooLargeError, match="stand for more than 1000 characters") as refused:
+            asyncio.run(server.service.decode(rows, skip_special_tokens=False))
+        assert refused.value.param == "ids[1]"
+        assert asyncio.run(server.service.decode(rows)) == ["", ""]
+
+
 def test_tei_info_health_and_metrics(server: LocalServer, encoder: Encoder) -> None:
     info = server.client.get("/tei/info").json()
     assert info["model_type"] == {"embedding": {"pooling": "mean"}}
     assert info["max_input_length"] == 512
     assert info["model_dtype"] == encoder.dtype
-    assert server.client.get("/tei/health").status_code == 200
+    for path in ("/tei/health", "/tei/ping", "/tei/", "/tei"):
+        assert server.client.get(path).status_code == 200
+    assert server.client.head("/tei/health").status_code == 200
     assert "l2v_requests_total" in server.client.get("/tei/metrics").text
 
 
@@ -175,6 +203,7 @@ def test_tei_errors(post: Callable[..., Any], path: str, content: dict[str, Any]
 def test_tei_errors_name_the_field_in_their_text(post: Callable[..., Any]) -> None:
     assert post("/tei/embed", 413) == {"error": "inputs: is required", "error_type": "Validation"}
     assert post("/tei/embed", 413, inputs="a", truncate="yes")["error"].startswith("truncate: ")
+    assert post("/tei/embed", 413, inputs=["a"] * 3000)["error"] == "inputs: 3000 inputs, at most 2048 (max_inputs)"
 
 
 def test_one_row_of_token_ids_is_one_input(post: Callable[..., Any]) -> None:
@@ -198,6 +227,11 @@ def test_tei_openai_errors_are_teis(post: Callable[..., Any]) -> None:
 
 def test_the_address_of_tei_may_end_in_a_slash(post: Callable[..., Any]) -> None:
     assert post("/tei/", inputs="a") == post("/tei", inputs="a")
+
+
+def test_tei_has_openais_path_twice(post: Callable[..., Any]) -> None:
+    assert post("/tei/embeddings", input="a") == post("/tei/v1/embeddings", input="a")
+    assert post("/tei/embeddings", 400, input="")["type"] == "Empty"
 
 
 def test_named_prompts_in_every_surface(encoder: Encoder, tmp_path: Any) -> None:

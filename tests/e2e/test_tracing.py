@@ -1,12 +1,13 @@
 """Traces as a real OTLP exporter sends them: one span a request, one for each stage below it, and no text in any."""
 
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from models import Encoder
-from tests.serving import LocalServer, listening, wait_for
+from tests.serving import LocalServer, free_port, listening, wait_for
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -63,3 +64,10 @@ def test_a_request_is_one_span_with_one_below_it_for_each_stage(encoder: Encoder
         assert span.end_time_unix_nano <= request.end_time_unix_nano + 5_000_000
     for secret in (b"swordfish", b"albatross"):
         assert not any(secret in body for body in SENT)
+
+
+def test_a_collector_that_is_away_does_not_hold_up_the_end(encoder: Encoder) -> None:
+    with LocalServer(encoder, otlp_endpoint=f"http://127.0.0.1:{free_port()}") as server:
+        server.embed("hello")
+        ending = time.monotonic()
+    assert time.monotonic() - ending < 10

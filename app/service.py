@@ -178,8 +178,6 @@ class Service:
         return {
             "model": self.model,
             "version": __version__,
-            "dtype": encoder.dtype,
-            "device": str(encoder.device),
             **encoder.describe(),
             "limits": {
                 name: getattr(settings, name)

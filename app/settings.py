@@ -67,9 +67,9 @@ class ModelSettings(BaseSettings):
     )
     dtype: DType = Field(
         "auto",
-        description="`auto`: bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8`: products of 8-bit "
-        "integers on CPUs with VNNI; `fp8`: of 8-bit floats on GPUs from Ada and Hopper on; or `bfloat16`, `float16`, "
-        "`float32`",
+        description="`auto`: bfloat16 on GPUs (from Ampere on) and CPUs that compute in it, else float32; `int8`: "
+        "products of 8-bit integers on CPUs with VNNI; `fp8`: of 8-bit floats on GPUs from Ada and Hopper on; or "
+        "`bfloat16`, `float16`, `float32`",
     )
     device: str = Field("auto", description="`auto`: CUDA if there is one, else the CPU; or any torch device")
     pooling: Pooling | None = Field(None, description="Where unset, what the model says, else `mean`")

@@ -38,7 +38,7 @@ def main() -> None:
     results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(device),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": _versions(),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "dtype": options.dtype,
@@ -125,9 +125,9 @@ def _engines(folder: Path, device: str, options: argparse.Namespace) -> Engines:
     if infinity.is_file() and "infinity" in options.engines:
         command = [
             infinity, "v2", "--model-id", folder, "--served-model-name", "any", "--engine", "torch",
-            "--device", device, "--dtype", options.dtype, "--no-bettertransformer", "--port", "8472",
+            "--device", device, "--dtype", options.dtype, "--no-bettertransformer",
         ]  # fmt: skip
-        engines.append(Server(INFINITY, command, "http://127.0.0.1:8472/embeddings", device))
+        engines.append(Server(INFINITY, command, "/embeddings", device))
     return engines
 
 
@@ -164,12 +164,14 @@ def _machine(device: str) -> str:
     return f"{os.cpu_count()} cores of {model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _commit() -> str:
-    """Of this code; with `-dirty` where it was changed since."""
+def commit() -> str:
+    """Of this code; with `-dirty` where it was changed since, the results of other runs left out."""
     if not (git := shutil.which("git")):
         return "unknown"
-    told = subprocess.run([git, "describe", "--always", "--dirty"], check=False, capture_output=True, text=True)
-    return told.stdout.strip() or "unknown"
+    told = subprocess.run([git, "describe", "--always"], check=False, capture_output=True, text=True)
+    code = [":/", ":(top,exclude)bench/results"]
+    changed = subprocess.run([git, "diff", "--quiet", "HEAD", "--", *code], check=False, stderr=subprocess.DEVNULL)
+    return f"{told.stdout.strip()}{'-dirty' * changed.returncode}" if told.returncode == 0 else "unknown"
 
 
 def _versions() -> dict[str, dict[str, str]]:

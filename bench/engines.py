@@ -2,15 +2,19 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError
 
 from bench.posting import body, post
@@ -32,12 +36,12 @@ class Round:
         seconds: from the first text to the last vector.
         memory: the most bytes that the process held meanwhile: of the GPU where a library runs there, else resident; 0
             for a server on a GPU, which does not say.
-        first: the vector of the first text, to see that engines compute the same.
+        vectors: [n, d] float32, to see that engines compute the same.
     """
 
     seconds: float
     memory: int
-    first: list[float]
+    vectors: NDArray[np.float32]
 
 
 class Engine(Protocol):
@@ -71,7 +75,9 @@ class InProcess:
             self._process.kill()
 
     def run(self, workload: Workload) -> Round:
-        return Round(**self.ask(texts=workload.texts, instruction=workload.instruction))
+        done = self.ask(texts=workload.texts, instruction=workload.instruction)
+        vectors = np.frombuffer(b64decode(done["vectors"]), "<f4").reshape(len(workload.texts), -1)
+        return Round(done["seconds"], done["memory"], vectors)
 
     def ask(self, **what: Any) -> dict[str, Any]:
         """An answer of the worker, see there."""
@@ -91,18 +97,20 @@ class InProcess:
 
 
 class Server:
-    """A server with OpenAI's embeddings at `path`."""
+    """A server with OpenAI's embeddings at `path`, on a free port."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], url: str, device: str) -> None:
-        self.name, self.url = name, url
+    def __init__(self, name: str, command: Sequence[str | Path], path: str, device: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.name, self.url = name, f"http://127.0.0.1:{port}{path}"
         self._device = device
-        self._command = list(map(str, command))
+        self._command = [*map(str, command), "--port", str(port)]
 
     @classmethod
     def l2v(cls, name: str, folder: Path, dtype: str, device: str) -> Self:
         """Our own, of this interpreter's environment."""
         serve = [sys.executable, "-m", "app.cli", "serve", "--model", folder, "--dtype", dtype, "--device", device]
-        return cls(name, [*serve, "--port", "8471"], "http://127.0.0.1:8471/v1/embeddings", device)
+        return cls(name, serve, "/v1/embeddings", device)
 
     def __enter__(self) -> Self:
         started = time.perf_counter()
@@ -110,7 +118,7 @@ class Server:
         self._process = subprocess.Popen(
             self._command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while not self._ready():
+        while not self._ready() or self._process.poll() is not None:  # when another answers in its place
             if self._process.poll() is not None or time.perf_counter() - started > _START_SECONDS:
                 self._process.kill()
                 self._process.wait()
@@ -137,8 +145,9 @@ class Server:
         started = time.perf_counter()
         answers = post(self.url, list(map(body, parts)), _CLIENTS)
         seconds = time.perf_counter() - started
-        first = json.loads(answers[0].content)["data"][0]["embedding"]
-        return Round(seconds, self._memory(), first)
+        memory = self._memory()
+        rows = [row["embedding"] for answer in answers for row in json.loads(answer.content)["data"]]
+        return Round(seconds, memory, np.array(rows, np.float32))
 
     def _memory(self) -> int:
         return 0 if self._device == "cuda" else peak(str(self._process.pid))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError
 
 from bench.engines import Engine, InProcess, Server
@@ -23,14 +24,14 @@ class Throughput:
     Attributes:
         found: the `texts` and `tokens`, and those with padding (`padded`) for who sorts texts by length and takes 32 at
             a time, as llm2vec and sentence-transformers do; for each of the `engines` its `seconds` by round, `memory`
-            and `cosine` to the first engine's vector; and what the machine's matrix products reached around the first
-            one's (`rates`).
+            and the `least_cosine` of a text's vector to the first engine's; and what the machine's matrix products
+            reached around the first one's (`rates`).
     """
 
     def __init__(self, workload: Workload, lengths: Sequence[int]) -> None:
         """`lengths` are the tokens of each text, as our engine has them."""
         self._workload = workload
-        self._ours: list[float] = []
+        self._ours: NDArray[np.float32] | None = None
         longest_first = sorted(lengths, reverse=True)
         batches = [longest_first[start : start + 32] for start in range(0, len(lengths), 32)]
         self.found: dict[str, Any] = {
@@ -74,9 +75,10 @@ class Throughput:
         result = self.found["engines"].setdefault(engine.name, {"seconds": []})
         result["seconds"].append(done.seconds)
         result["memory"] = max(done.memory, result.get("memory", 0))
-        self._ours = self._ours or done.first
-        lengths = np.linalg.norm(self._ours) * np.linalg.norm(done.first)
-        result["cosine"] = float(np.dot(self._ours, done.first) / lengths)
+        self._ours = done.vectors if self._ours is None else self._ours
+        lengths = np.linalg.norm(self._ours, axis=1) * np.linalg.norm(done.vectors, axis=1)
+        cosines = (self._ours * done.vectors).sum(1) / lengths
+        result["least_cosine"] = min(float(cosines.min()), result.get("least_cosine", 1.0))
 
     def _rate(self, engine: InProcess) -> float:
         """Of products of a full batch, or of all tokens where those are fewer."""
@@ -106,7 +108,8 @@ def latency(server: Server, workload: Workload, clients: int, requests: int) -> 
     """Seconds of requests with one text each, from a number of clients at once.
 
     Returns:
-        The percentiles `p50` and `p99`; for our own server `forward` too, the median of what it says of its forward.
+        How many (`requests`), the percentiles `p50` and `p99` and the longest (`max`); for our own server `forward`
+        too, the median of what it says of its forward.
     """
     texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]
     bodies = [body([texts[number % len(texts)]]) for number in range(requests)]
@@ -116,8 +119,10 @@ def latency(server: Server, workload: Workload, clients: int, requests: int) -> 
     wall = time.perf_counter() - started
     seconds = [answer.seconds for answer in answers]
     found = {
+        "requests": requests,
         "p50": float(np.percentile(seconds, 50)),
         "p99": float(np.percentile(seconds, 99)),
+        "max": max(seconds),
         "requests_per_second": requests / wall,
     }
     if forwards := [forward for answer in answers if (forward := _forward(answer.headers.get("Server-Timing", "")))]:

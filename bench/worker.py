@@ -3,13 +3,14 @@
 Runs in the venv of the engine, whatever versions that holds; so it imports nothing of ours but for our own engine.
 
     python bench/worker.py ENGINE FOLDER DTYPE DEVICE
-    {"texts": […], "instruction": "…"}  →  {"seconds": …, "memory": …, "first": […]}
+    {"texts": […], "instruction": "…"}  →  {"seconds": …, "memory": …, "vectors": base64 of float32}
     {"matmul": tokens}  →  {"rate": …}
 """
 
 import json
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -118,7 +119,7 @@ def main(engine: str, folder: str, dtype: str, device: str) -> None:
         started = time.perf_counter()
         vectors = embed(asked["texts"], asked["instruction"])
         seconds = time.perf_counter() - started
-        answer(seconds=seconds, memory=_memory(device), first=vectors[0].tolist())
+        answer(seconds=seconds, memory=_memory(device), vectors=b64encode(vectors.astype("<f4").tobytes()).decode())
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def attend(
 def segment_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Attention without gradients as an opaque op, for CPUs and for float32 on CUDA.
+    """Attention without gradients as an opaque op, for CPUs, and on CUDA for float32 and GPUs before Ampere.
 
     So that torch.compile meets one call of dynamic length rather than a new Python list of lengths (and a
     recompilation) for every batch.
@@ -143,7 +143,7 @@ def packed_attention(
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(f"{architecture} {what} ({name}), which packed attention does not support")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    if not dropout and _has_kernel(query):
         rows = [states[0].transpose(0, 1) for states in (query, key, value)]
         window = {"window_size": (-1, 0)} if causal else {}
         output: torch.Tensor = _varlen_attn(
@@ -153,6 +153,13 @@ def packed_attention(
     if causal or dropout or torch.is_grad_enabled():
         return attend(query, key, value, cu_seqlens, scale, causal=causal, dropout=dropout), None
     return segment_attention(query, key, value, cu_seqlens, scale), None
+
+
+def _has_kernel(query: torch.Tensor) -> bool:
+    """Whether torch's kernel for packed sequences takes them: in half precision, on GPUs from Ampere on."""
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return torch.cuda.get_device_properties(query.device).major >= 8
 
 
 # Without a mask function of its name, transformers builds no mask: the bounds of the sequences say all. With one, it

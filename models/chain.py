@@ -1,6 +1,8 @@
 """What a model's name stands for: a base, the adapters behind it, and what they say of the encoder."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from models.errors import SourceError
@@ -36,7 +38,12 @@ def resolve_chain(model: str, adapters: Sequence[str], brought_by: tuple[str, ..
     base = named.read("adapter_config.json").get("base_model_name_or_path")
     if not base:
         raise SourceError(f"{named.name} does not say which base model it is for: name that as the model instead")
-    base, chain = resolve_chain(base, [], (*brought_by, model))
+    # A folder may say where its base is from where it stands itself, as adapters that are trained here do.
+    beside = Path(os.path.normpath(named.folder / base))
+    try:
+        base, chain = resolve_chain(str(beside) if beside.is_dir() else base, [], (*brought_by, model))
+    except SourceError as error:
+        raise SourceError(f"the base that adapter {named.name} names cannot be had: {error}") from error
     return base, [*chain, named, *behind]
 
 

@@ -90,6 +90,8 @@ class Encoder:
     def describe(self) -> dict[str, Any]:
         """What a caller may want to know of the model, for `/info`."""
         return {
+            "dtype": self.dtype,
+            "device": str(self.device),
             "base": self.base,
             "architecture": self.model.config.model_type,
             "dimensions": self.dimensions,

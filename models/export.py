@@ -12,6 +12,7 @@ from models import checksums, rights
 from models.encoder import Encoder
 from models.errors import ModelError, first_line
 from models.known import Known
+from models.tokenizer import write_tokenizer
 from models.types import ROUNDED
 
 # How far sentence-transformers' pooling can express ours.
@@ -53,8 +54,7 @@ def export(encoder: Encoder, out: Path) -> None:
         raise ModelError(f"weights of {encoder.dtype} are made when a model is loaded: export it in another dtype")
     if encoder.packed:
         raise ModelError("packed weights cannot be written: load the model with packed=False")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} exists already: name a new folder")
+    check_free(out)
     partial = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -70,15 +70,19 @@ def export(encoder: Encoder, out: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_free(out: Path) -> None:
+    """Raises `ModelError` if an export cannot be put there: if it exists and is not an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} exists already: name a new folder")
+
+
 def _write(encoder: Encoder, folder: Path) -> None:
     encoder.model.save_pretrained(folder)
     rights.share(folder)
     tokenizer = copy.deepcopy(encoder.tokenizer)
     # sentence-transformers pads, and pads like the reference where the tokenizer does not say how.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    tokenizer.save_pretrained(folder)
-    # The tokenizer as it is served, which transformers may have rebuilt with other rules.
-    encoder.tokenization.tokenizer.save(str(folder / "tokenizer.json"))
+    write_tokenizer(tokenizer, encoder.tokenization.tokenizer, folder)
     # What makes transformers' own attention, and so sentence-transformers', bidirectional.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _json(folder / "config.json", config | {"is_causal": False, "_name_or_path": encoder.base})

@@ -51,7 +51,7 @@ def load(
         model: a base model, an LLM2Vec repository or a merged export, as Hub id (`id` or `id@revision`), folder or
             published short name.
         adapters: sources merged in this order behind what `model` brings.
-        dtype: `auto` is bfloat16 on CUDA and on CPUs that compute in it, else float32; `int8` (on CPUs)
+        dtype: `auto` is bfloat16 on CUDA from Ampere on and on CPUs that compute in it, else float32; `int8` (on CPUs)
             and `fp8` (on CUDA) round the weights and inputs of linear layers, and leave the rest as `auto` has it.
         device: `auto` is CUDA if there is one, else the CPU; or any torch device.
         pooling, max_length, doc_max_length, skip_instruction: where None, what the sources say (`l2v.json`,
@@ -142,7 +142,7 @@ def _device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise ModelError(f"device {name} is none that torch knows: use auto, cpu or cuda") from error
+        raise ModelError(f"torch does not know device {name}: use auto, cpu or cuda") from error
 
 
 def _move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
@@ -164,8 +164,10 @@ def _dtype(name: DType, device: torch.device) -> torch.dtype:
 
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 itself; a CPU that does not takes several times as long as in float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
-    return device.type == "cuda" or bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def _config(base: Source) -> PreTrainedConfig:

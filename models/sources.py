@@ -1,6 +1,7 @@
 """From what a person names (a Hub id or a folder) to a local folder of one of three kinds."""
 
 import json
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,8 @@ from huggingface_hub.errors import (
 )
 
 from models.errors import SourceError, first_line
+
+logger = logging.getLogger(__name__)
 
 # Configuration and tokenizer first; weights only in the safe format where there is one. Code is never fetched.
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -115,6 +118,7 @@ def resolve(name: str) -> Source:
 
 
 def _fetch(repository: str, revision: str | None) -> tuple[Path, str]:
+    logger.info("fetching %s, unless the Hub cache has it", repository)
     try:
         patterns = [*_SMALL_FILES, "*.safetensors"]
         folder = Path(

@@ -1,6 +1,7 @@
-"""Reading a source's tokenizer so that it does what the reference's does."""
+"""Reading a source's tokenizer so that it does what the reference's does, and writing it so that it stays so."""
 
 import copy
+from pathlib import Path
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -40,3 +41,10 @@ def read_backend(source: Source, tokenizer: PreTrainedTokenizerBase) -> Tokenize
     backend.no_truncation()
     backend.no_padding()
     return backend
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer, folder: Path) -> None:
+    """Writes a tokenizer's files, from which `read_backend` gives this backend again."""
+    tokenizer.save_pretrained(folder)
+    # As it is served, in place of what transformers may have rebuilt with other rules.
+    backend.save(str(folder / "tokenizer.json"))

@@ -10,6 +10,15 @@ DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 ROUNDED: tuple[DType, ...] = ("int8", "fp8")
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text is whole: JSON, and bytes that are no UTF-8, may leave halves of characters (lone surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """What a caller wants embedded. Filled by the caller.

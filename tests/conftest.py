@@ -42,6 +42,11 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Training, which takes longest, comes first, or one worker would be left alone with it."""
+    items.sort(key=lambda item: item.path.parent.name != "training")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def hub() -> Iterator[Path]:
     """A Hub cache that holds the parity stacks under the names of the published ones."""

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -155,32 +154,3 @@ class ServerProcess:
         """SIGTERM, then the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
-
-
-def stop_under_load(server: ServerProcess) -> None:
-    """Clients send without pause while the process is told to stop: each gets whole answers, and at last a 503."""
-    texts = [f"text {i} " + "words " * 50 for i in range(64)]
-    outcomes: list[int] = []
-    sent = threading.Semaphore(0)
-
-    def client() -> None:
-        # A connection for each request, so that none is closed while it is idle; and no time lost between them.
-        with httpx.Client(base_url=server.url, headers={"Connection": "close"}, timeout=60) as http:
-            while True:
-                sent.release()
-                response = http.post("/embed", json={"inputs": texts})
-                outcomes.append(response.status_code)
-                if response.status_code == 503:
-                    assert response.json()["error"]["message"] == "the service is shutting down"
-                    return
-                assert response.content.count(b"],[") == len(texts) - 1
-
-    with ThreadPoolExecutor(6) as pool:
-        clients = [pool.submit(client) for _ in range(6)]
-        for _ in range(18):
-            assert sent.acquire(timeout=60)
-        assert server.terminate() == 0
-        for future in clients:
-            future.result()
-    assert outcomes.count(503) == 6
-    assert outcomes.count(200) >= 12

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from app.settings import PREFIX, Settings
-from docs import tables
 
 ROOT = Path(__file__).parents[1]
 # From the lowest: a module may import those before it and its own.
@@ -104,11 +103,6 @@ def test_compose_mounts_what_is_in_the_repository(compose: dict[str, object]) ->
 def test_the_images_environment_names_settings_that_exist() -> None:
     named = set(re.findall(r"\b(L2V_\w+)=", (ROOT / "Dockerfile").read_text()))
     assert named == {"L2V_HOST", "L2V_PORT"} <= {PREFIX + name.upper() for name in Settings.model_fields}
-
-
-def test_the_generated_tables_are_up_to_date() -> None:
-    for page, generated in tables.pages().items():
-        assert tables.fill(page, generated) == page.read_text(encoding="utf-8")
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:

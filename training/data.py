@@ -8,6 +8,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
 
 from models import Input
+from models.types import is_unicode
 from training import sources
 from training.errors import TrainingError
 from training.sources import Row
@@ -119,10 +120,8 @@ def _string(row: Row, name: str) -> str:
 
 
 def _check_whole(text: str, name: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name} holds half a character (a lone surrogate)") from error
+    if not is_unicode(text):
+        raise ValueError(f"{name} holds half a character (a lone surrogate)")
 
 
 def _dataset(names: Sequence[str], read: sources.Read, check: Callable[[Row], Row]) -> Dataset:

@@ -8,10 +8,12 @@ import torch
 from transformers import AutoConfig
 
 from models.chain import resolve_chain
+from models.loading import computes_bfloat16
 from training.checkpoint import tensors
 from training.errors import TrainingError
 from training.recipes import Contrastive, Mntp, Recipe, Supervised
 
+ADVICE = "lower --micro-batch, --batch-size or --max-length, or set --gradient-checkpointing"
 _GIB = 1 << 30
 # Weight, gradient and AdamW's two moments of each parameter of the adapter, in float32.
 _BYTES_PER_TRAINED = 16
@@ -40,8 +42,7 @@ def check(recipe: Recipe, devices: int, sharded: bool) -> None:
         needed *= here
     if needed > free:
         raise TrainingError(
-            f"the run needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} GiB are free: lower "
-            "--micro-batch, --batch-size or --max-length, or set --gradient-checkpointing"
+            f"the run needs about {needed / _GIB:.1f} GiB of memory and {free / _GIB:.1f} GiB are free: {ADVICE}"
         )
 
 
@@ -75,4 +76,5 @@ def _weights(recipe: Recipe, folder: Path) -> int:
 
 
 def _bytes(recipe: Recipe) -> int:
-    return 2 if recipe.base_dtype in ("bfloat16", "float16") else 4
+    half = computes_bfloat16(torch.device("cpu")) if recipe.base_dtype == "auto" else recipe.base_dtype == "bfloat16"
+    return 2 if half else 4

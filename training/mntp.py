@@ -1,12 +1,16 @@
 """Masked next token prediction (paper, section 2.2): a hidden token is predicted at the position before it."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, linear
 from transformers import TrainingArguments
@@ -30,7 +34,8 @@ def build(recipe: Mntp) -> "MntpTrainer":
     prepare(recipe)
     texts = data.texts(recipe.data, lines=False)
     student = Student.of(recipe)
-    rows = packed(texts, student.encoder.tokenization.tokenizer, student.encoder.max_length)
+    with PartialState().main_process_first():  # the others find its rows in the cache of datasets
+        rows = packed(texts, student.encoder.tokenization.tokenizer, student.encoder.max_length)
     return MntpTrainer(recipe, student, rows)
 
 
@@ -49,9 +54,9 @@ def packed(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset:
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         return {"ids": [row.ids for row in tokenizer.encode_batch_fast(batch["text"])]}
 
-    def cut(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-        ids = list(chain.from_iterable(batch["ids"]))
-        ends = list(accumulate(len(part) for part in batch["ids"]))
+    def cut(batch: dict[str, Sequence[NDArray[np.int64]]]) -> dict[str, list[Any]]:
+        ids = np.concatenate(batch["ids"])
+        ends = list(accumulate(map(len, batch["ids"])))
         rows = range(0, max(1, len(ids) // row_length) * row_length, row_length)
         return {
             "input_ids": [ids[start : start + row_length] for start in rows],
@@ -59,8 +64,9 @@ def packed(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset:
         }
 
     columns = texts.column_names
-    tokenized = texts.map(tokenize, batched=True, remove_columns=columns, desc="tokenize")
+    tokenized = texts.map(tokenize, batched=True, remove_columns=columns, desc="tokenize").with_format("numpy")
     rows = tokenized.map(cut, batched=True, batch_size=10_000, remove_columns=["ids"], desc="cut into rows")
+    rows = rows.with_format(None)
     if not len(rows) or len(rows[0]["input_ids"]) < 2:
         raise TrainingError("the texts give no token to predict")
     return rows

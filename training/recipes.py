@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,9 @@ class Recipe(ModelSettings):
     micro_batch: int = Field(0, ge=0, description="Rows that one device computes at a time; 0: its whole share")
     learning_rate: float = Field(5e-5, gt=0, description="Highest learning rate; it falls to 0 in a line")
     warmup_steps: int = Field(0, ge=0, description="Steps over which it rises")
+    schedule_steps: int | None = Field(
+        None, ge=1, description="Steps after which it is 0, for a run that ends before; where unset, --steps"
+    )
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are cut to this norm")
     gradient_checkpointing: bool = Field(False, description="Compute activations twice to keep fewer")
@@ -65,6 +69,8 @@ class Recipe(ModelSettings):
     def _can_be_trained(cls, value: DType) -> DType:
         if value in ROUNDED:
             raise ValueError(f"{value} is for serving: train in another dtype")
+        if value == "float16":
+            raise ValueError("float16 loses small gradients unless the loss is scaled: train in bfloat16 or float32")
         return value
 
     @field_validator("device")
@@ -81,6 +87,10 @@ class Recipe(ModelSettings):
         if self.save_steps % self.log_steps and self.save_steps < self.steps:
             # A run that goes on knows the loss since its checkpoint alone.
             raise ValueError(f"save_steps {self.save_steps} must be a multiple of log_steps {self.log_steps}")
+        if self.schedule_steps is not None and self.schedule_steps < self.steps:
+            raise ValueError(
+                f"schedule_steps {self.schedule_steps} end before the {self.steps} steps of the run: set more"
+            )
         return self
 
     def told(self) -> dict[str, Any]:
@@ -107,7 +117,22 @@ class Recipe(ModelSettings):
         # One of the processes of `accelerate launch` speaks for all.
         speaks = os.environ.get("RANK", "0") == "0"
         logging.getLogger("training").setLevel("INFO" if speaks else "WARNING")
-        import_module(f"training.{self.module}").train(self)
+        try:
+            import_module(f"training.{self.module}").train(self)
+        except KeyboardInterrupt:
+            if speaks:
+                print(
+                    f"l2v: interrupted; the same command goes on from the last checkpoint in {self.out}",
+                    file=sys.stderr,
+                )
+            raise
+        except RuntimeError as error:
+            from models.faults import Fault
+            from training.memory import ADVICE
+
+            if Fault.of(error) is not Fault.OUT_OF_MEMORY:
+                raise
+            raise TrainingError(f"the run needs more memory than is free: {ADVICE}") from error
         if speaks:
             print(f"wrote {self.out}: serve it with `{self.serving}`")
 

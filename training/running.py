@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState, TrainingArguments
 
@@ -83,8 +86,11 @@ def prepare(recipe: Recipe) -> None:
     """What can be known before anything is loaded.
 
     Raises:
-        TrainingError: if memory will not suffice, or the folder holds something else.
+        TrainingError: if there is no GPU where one was asked for, memory will not suffice, or the folder holds
+            something else.
     """
+    if recipe.device == "cuda" and not recipe.on_cuda:
+        raise TrainingError("--device cuda: torch finds no GPU here; take --device cpu, or mend driver or torch")
     state = PartialState(cpu=recipe.device == "cpu")
     if state.is_main_process:
         memory.check(recipe, state.num_processes, folder.sharded())
@@ -105,11 +111,16 @@ class Saving(Trainer):
             layers = self.student.encoder.model._no_split_modules  # noqa: SLF001
             self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = list(layers)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        scheduler: LRScheduler = super().create_scheduler(self.recipe.schedule_steps or num_training_steps, optimizer)
+        return scheduler
+
     def run(self) -> None:
         """Trains to the end and leaves the adapter and its card in `recipe.out`.
 
         Raises:
-            TrainingError: if another run is at work in that folder, or it cannot be written.
+            TrainingError: if another run is at work in that folder, it cannot be written, or the loss or a weight is
+                not finite any more.
         """
         # Gradients of micro batches are averaged by the trainer, whatever the model's forward accepts.
         self.model_accepts_loss_kwargs = False
@@ -117,6 +128,8 @@ class Saving(Trainer):
             with self._alone():
                 self._train()
                 weights = self.student.weights()
+                if not all(weight.isfinite().all() for weight in weights.values()):
+                    raise TrainingError(f"the adapter's weights have become NaN or infinite: {_DIVERGED}")
                 if self.is_world_process_zero():
                     self._leave(weights)
                 # A process that ends before may fail at it, for which a launcher would end this one in its work.
@@ -147,6 +160,12 @@ class Saving(Trainer):
         if last is not None:
             logger.info("going on from %s", last.name)
         self.train(resume_from_checkpoint=str(last) if last else None)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Notes the loss, and ends the run once it is no number: nothing is learnt from there on."""
+        super().log(logs, start_time)
+        if not math.isfinite(logs.get("loss", 0)):
+            raise TrainingError(f"the loss is {logs['loss']} by step {self.state.global_step}: {_DIVERGED}")
 
     def _leave(self, weights: dict[str, torch.Tensor]) -> None:
         """Puts what the run was for into its folder; the weights come last, by which it is known to be whole."""
@@ -201,6 +220,7 @@ class Saving(Trainer):
 
 # What the system says of a folder that cannot be written.
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_DIVERGED = "begin anew in another folder, with a lower --learning-rate or more --warmup-steps"
 _KEPT = "the last whole checkpoint is as it was, and the same command goes on from it"
 
 

@@ -18,7 +18,7 @@ from training.errors import TrainingError
 Row = dict[str, Any]
 Read = Callable[[Path], Iterator[tuple[str, Row]]]
 _TEXT = {".txt", ".md", ".rst"}
-_ROWS = {".jsonl", ".json", ".parquet"}
+_ROWS = {".jsonl", ".ndjson", ".json", ".parquet"}
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -48,14 +48,9 @@ def digest(source: str) -> str:
     Raises:
         TrainingError: as `data.texts`.
     """
-    path, total = Path(source), hashlib.sha256()
-    with _opened(path):
-        if path.exists():
-            files = {"" if file == path else str(file.relative_to(path)): file for file in _files(source)}
-        else:
-            tables = [Path(table["filename"]) for table in _hub(source).cache_files]
-            files = {table.name: table for table in tables}
-        for name, file in files.items():
+    total = hashlib.sha256()
+    with _opened(Path(source)):
+        for name, file in _contents(source).items():
             total.update(name.encode())
             with file.open("rb") as content:
                 total.update(hashlib.file_digest(content, "sha256").digest())
@@ -63,9 +58,18 @@ def digest(source: str) -> str:
 
 
 def stamp(sources: Sequence[str]) -> str:
-    """Differs when a file does: what was read once is kept in the cache of datasets."""
-    files = [file for source in sources if Path(source).exists() for file in _files(source)]
+    """Differs when a file does, or a Hub dataset's revision: what was read once is kept in the cache of datasets."""
+    files = [file for source in sources for file in _contents(source).values()]
     return str([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def _contents(source: str) -> dict[str, Path]:
+    """The files that are read of a source, by their names in it; of a Hub dataset the tables as fetched."""
+    path = Path(source)
+    if path.exists():
+        return {"" if file == path else str(file.relative_to(path)): file for file in _files(source)}
+    tables = [Path(table["filename"]) for table in _hub(source).cache_files]
+    return {table.name: table for table in tables}
 
 
 def _files(source: str) -> list[Path]:

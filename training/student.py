@@ -4,6 +4,7 @@ It is loaded by what loads a served model, and runs the same attention, template
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,14 @@ from models.batch import Batch
 from models.chain import resolve_chain
 from models.encoder import hidden_states
 from models.sources import Source
+from models.templates import TemplateName
+from models.tokenizer import write_tokenizer
 from training.checkpoint import tensors
 from training.errors import TrainingError
 from training.recipes import Recipe
+
+# Settings by which some architectures change what comes out of the head.
+_ON_LOGITS = ("logits_scaling", "logit_scale", "lm_head_multiplier", "final_logit_softcapping")
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,9 @@ class Student:
         model: the same with the new adapter: only that is trained.
         causal: see `Recipe.bidirectional`.
         base: where the weights of the base model are.
-        behind: the source that the adapter is trained on: the last adapter merged, or the base.
+        behind: the source that the adapter is trained on, the last adapter merged or the base; a folder that was named
+            by a relative path as it is found from the adapter's folder, for both may move.
+        template: the one that was asked for in place of the base's own, if any.
     """
 
     encoder: Encoder
@@ -38,6 +46,7 @@ class Student:
     causal: bool
     base: Source
     behind: str
+    template: TemplateName | None
 
     @classmethod
     def of(cls, recipe: Recipe, dropout: float = 0.0) -> "Student":
@@ -75,8 +84,11 @@ class Student:
         model.peft_config["default"].target_modules = sorted(recipe.lora_targets)
         if recipe.gradient_checkpointing:
             encoder.model.activation_checkpointing_enable({"use_reentrant": False})
-        behind = str(chain[-1].name) if chain else base.name
-        return cls(encoder, model, not recipe.bidirectional, base, behind)
+        source = chain[-1] if chain else base
+        behind = source.name
+        if not source.revision and not source.folder.is_absolute():  # a folder's own revision is empty
+            behind = os.path.relpath(source.folder, recipe.out)
+        return cls(encoder, model, not recipe.bidirectional, base, behind, recipe.template)
 
     def hidden_states(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """[T, d], through `model`: this student's, or what a trainer has wrapped around it."""
@@ -86,8 +98,11 @@ class Student:
         """[vocabulary, d]: the base model's language-modelling head, which is not trained.
 
         Raises:
-            TrainingError: if the base has none, or one with a bias.
+            TrainingError: if the base has none, or does more with its logits than the product with it.
         """
+        for name in _ON_LOGITS:
+            if getattr(self.encoder.model.config, name, None) not in (None, 1):
+                raise TrainingError(f"{self.base.name} changes its logits ({name}), which MNTP here does not support")
         if self.encoder.model.config.tie_word_embeddings:
             embeddings: torch.Tensor = self.encoder.model.get_input_embeddings().weight
             return embeddings.detach()
@@ -117,10 +132,12 @@ class Student:
         self.model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
         rights.share(folder)
         (folder / "README.md").unlink(missing_ok=True)
-        self.encoder.tokenizer.save_pretrained(str(folder))
+        write_tokenizer(self.encoder.tokenizer, self.encoder.tokenization.tokenizer, folder)
         # Not the lengths: rows are short for the training's sake, and who serves would cut texts to them.
-        settings = {
+        settings: dict[str, str | bool] = {
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,
         }
+        if self.template:  # only then, since the reference knows no such setting
+            settings["template"] = self.template
         (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -58,7 +58,8 @@ class Client:
         self._patience, self._note = patience, note
         self._http = httpx.AsyncClient(
             base_url=address,
-            headers=httpx.Headers({"Authorization": f"Bearer {key}"} if key else {}, encoding="utf-8"),
+            # A key that is read from a file often ends with a line's end.
+            headers=httpx.Headers({"Authorization": f"Bearer {key.strip()}"} if key else {}, encoding="utf-8"),
             timeout=httpx.Timeout(300, connect=10, pool=None),
             limits=httpx.Limits(max_connections=None),
         )
@@ -97,6 +98,8 @@ class Client:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             response = await self._http.request(method, path, content=content, headers=headers)
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):  # whose message may quote the key
+            raise BulkError(f"{self.name} cannot be asked: the key or an address is none that HTTP allows") from None
         except httpx.TransportError as error:
             raise _BusyError(f"cannot be reached ({type(error).__name__})") from None
         if response.status_code == TOO_LONG and divisible:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import orjson
 
 from app.bulk.rows import BadRow, Columns, Row, checked
+from models.types import is_unicode
 
 # Bytes of one line, so that a file without line ends does not fill the memory.
 LONGEST = 1 << 24
@@ -62,7 +63,7 @@ def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
         header = next(reader, [])
     except csv.Error as error:
         raise HeaderError(f"is not valid CSV: {error}") from None
-    if not all(map(_is_unicode, header)):
+    if not all(map(is_unicode, header)):
         raise HeaderError("is not UTF-8")
     if missing := [name for name in columns.names if name not in header]:
         raise no_column(missing[0], header)
@@ -86,7 +87,7 @@ def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
 
 def _record(number: int, values: dict[str, str], columns: Columns) -> Row | BadRow:
     for name in columns.keep:
-        if not _is_unicode(values[name]):
+        if not is_unicode(values[name]):
             return BadRow(number, f"{name} is not UTF-8", values)
     return checked(number, values, columns, values)
 
@@ -118,14 +119,6 @@ def _short(line: bytes) -> str:
 
 def _stripped(line: bytes) -> str:
     return _decoded(line.removesuffix(b"\n").removesuffix(b"\r"))
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _too_long() -> str:

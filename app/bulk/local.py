@@ -34,7 +34,7 @@ class LocalEngine:
     def __init__(self, encoder: Encoder, model: str, options: Options, max_batch_tokens: int) -> None:
         if options.dimensions and options.dimensions > encoder.dimensions:
             raise UsageError(f"--dimensions: the model has {encoder.dimensions}")
-        self.info = {"model": model, "dtype": encoder.dtype, "device": str(encoder.device), **encoder.describe()}
+        self.info = {"model": model, **encoder.describe()}
         self._encoder, self._options, self._budget = encoder, options, max_batch_tokens
         self._model_is_free = threading.Lock()
         self._stopped = threading.Event()
@@ -47,7 +47,8 @@ class LocalEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._threads.shutdown(cancel_futures=True)
+        # Who interrupts is not to wait for a forward pass: nothing depends on its outcome.
+        self._threads.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=True)
 
     def submit(self, rows: Sequence[Row]) -> "Future[Embedded]":
         return self._threads.submit(self._embed, rows)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from models.types import is_unicode
+
 if TYPE_CHECKING:
     from app.bulk.sources import Source
 
@@ -99,11 +101,7 @@ def _fault(value: Any) -> str | None:
         return f"must be text, not {type(value).__name__}"
     if "\0" in value:
         return "holds a NUL character"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return "is not UTF-8"
-    return None
+    return None if is_unicode(value) else "is not UTF-8"
 
 
 def batches(source: "Source", skip: int, size: int) -> Iterator[Batch]:

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -92,8 +91,6 @@ def _plain(value: Any) -> Any:
         return _from_arrow(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, Decimal):
-        return str(value)
     return str(value)
 
 

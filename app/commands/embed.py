@@ -1,5 +1,6 @@
 """`l2v embed`."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -65,13 +66,13 @@ class Embed(ClientSettings):
         from app.bulk.reporting import say
 
         self._check()
-        with ExitStack() as stack:
-            try:
+        try:
+            with ExitStack() as stack:
                 self._run(stack)
-            except KeyboardInterrupt:
-                again = "" if "-" in (self.input, self.output) else "; the same command goes on from there"
-                say(f"interrupted{again}")
-                raise SystemExit(130) from None
+        except KeyboardInterrupt:
+            again = "" if "-" in (self.input, self.output) else "; the same command goes on from there"
+            say(f"interrupted{again}")
+            os._exit(130)  # Python's own way would wait for a thread that is in the model
 
     def _check(self) -> None:
         """Refuses flags that do not go together, before anything is opened."""

@@ -29,8 +29,9 @@ class Export(ModelSettings):
 
     def cli_cmd(self) -> None:
         from app.commands.loading import encoder_for
-        from models.export import export
+        from models.export import check_free, export
 
         logging.basicConfig(level="INFO", format="%(message)s")
+        check_free(self.out)  # before minutes are spent on loading
         export(encoder_for(self, packed=False), self.out)
         print(f"wrote {self.out}: serve it with `l2v serve --model {self.out}`")

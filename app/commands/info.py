@@ -37,12 +37,7 @@ class Info(ClientSettings):
         from models.sources import label
 
         encoder = encoder_for(self)
-        return {
-            "model": label(self.model),
-            "dtype": encoder.dtype,
-            "device": str(encoder.device),
-            **encoder.describe(),
-        }
+        return {"model": label(self.model), **encoder.describe()}
 
 
 def _shown(value: Any) -> str:

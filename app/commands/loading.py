@@ -1,6 +1,7 @@
 """Loading the encoder for a command that runs it in its own process."""
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from app.settings import ModelSettings
@@ -26,9 +27,13 @@ def prepare_libraries() -> None:
     """
     os.environ.update(LIBRARIES | os.environ)
     import transformers
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    wanted = sys.stderr.isatty() and not are_progress_bars_disabled()
+    transformers.logging.disable_progress_bar()  # of weights that are read, and of what is fetched from the Hub
+    if wanted:
+        enable_progress_bars()
 
 
 def encoder_for(settings: ModelSettings, *, packed: bool = True) -> "Encoder":

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from models.types import Input
+from models.types import Input, is_unicode
 
 T = TypeVar("T")
 
@@ -27,10 +27,8 @@ _TEXT, _PAIR, _OBJECT, _IDS, _ONE, _MANY = ":text", ":pair", ":object", ":ids", 
 def _clean(text: str) -> str:
     if "\0" in text:
         raise PydanticCustomError("nul", "must not contain a NUL character")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("surrogate", "must be Unicode text, without lone surrogates") from None
+    if not is_unicode(text):
+        raise PydanticCustomError("surrogate", "must be Unicode text, without lone surrogates")
     return text
 
 

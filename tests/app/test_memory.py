@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.errors import MediaTypeError
 from models import Encoder
+from tests.dtypes import AUTO
 from tests.serving import LocalServer, wait_for
 
 # Blocks of malloc in use, in MiB, before and after forward passes of which no two have the same number of tokens.
@@ -32,7 +33,7 @@ for count in range(1, 120):
 
 
 def test_batches_of_ever_new_shapes_leave_nothing_behind() -> None:
-    for dtype in ("float32", "bfloat16"):
+    for dtype in {"float32", AUTO}:
         command = [sys.executable, "-c", PASSES, dtype]
         run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
         before, after = map(float, run.stdout.split())

@@ -81,19 +81,6 @@ def test_a_full_queue_answers_429_and_when_to_return(gated: GatedEncoder, pool: 
         assert send("and all is well again").result().status_code == 200
 
 
-def test_permits_bound_the_requests_in_the_house(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
-    with LocalServer(gated, max_requests=2) as server:
-        send = sender(server, pool)
-        gated.gate.clear()
-        held = [send("a"), send("b")]
-        wait_for(lambda: server.service._permits == 0)
-        refused = send("c").result()
-        gated.gate.set()
-        assert refused.status_code == 429
-        assert [future.result().status_code for future in held] == [200, 200]
-        assert server.service._permits == 2
-
-
 def test_a_request_beyond_its_deadline_answers_504_and_is_dropped(
     gated: GatedEncoder, pool: ThreadPoolExecutor
 ) -> None:
@@ -148,38 +135,10 @@ def test_a_hanging_engine_is_down_and_answers_what_waits(gated: GatedEncoder, po
         assert server.client.get("/health").status_code == 503
 
 
-def test_keys_open_the_api_and_nothing_else_does(encoder: Encoder) -> None:
-    with LocalServer(encoder, api_keys="first-key, second-key") as server:
-        for header in (None, "Bearer wrong", "Bearer first-ke", "first-key", "Basic first-key", "Bearer ключ"):
-            headers = {} if header is None else {"Authorization": header.encode()}
-            response = server.client.post("/embed", json={"inputs": "a"}, headers=headers)  # type: ignore[arg-type]
-            assert response.status_code == 401
-            assert response.headers["WWW-Authenticate"] == "Bearer"
-            assert response.json()["error"]["param"] == "authorization"
-        for key in ("first-key", "second-key"):
-            headers = {"Authorization": f"Bearer {key}"}
-            assert server.client.post("/embed", json={"inputs": "a"}, headers=headers).status_code == 200
-        assert server.client.get("/info").status_code == 401
-        for path in ("/health", "/ready", "/metrics", "/docs"):
-            assert server.client.get(path).status_code == 200
-        assert "key" not in server.client.get("/info", headers=headers).text
-
-
 def test_a_key_may_be_of_any_script(encoder: Encoder) -> None:
     with LocalServer(encoder, api_keys="schlüssel") as server:
         headers = {"Authorization": "Bearer schlüssel".encode()}
         assert server.client.post("/embed", json={"inputs": "a"}, headers=headers).status_code == 200  # type: ignore[arg-type]
-
-
-def test_a_body_that_does_not_arrive_is_given_up(encoder: Encoder) -> None:
-    with LocalServer(encoder, request_timeout=2) as server:
-        with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as slow:
-            slow.sendall(
-                b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
-            )
-            slow.settimeout(10)
-            assert slow.recv(100).startswith(b"HTTP/1.1 504")
-        assert server.embed("and others are served")["tokens"]
 
 
 def test_one_deadline_spans_the_body_and_the_work(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
@@ -203,7 +162,7 @@ def test_who_is_slow_to_send_holds_no_permit(encoder: Encoder) -> None:
 
 
 def test_who_is_slow_to_take_the_answer_holds_no_permit_and_is_cut_off(encoder: Encoder) -> None:
-    with LocalServer(encoder, max_requests=1, request_timeout=15, max_inputs=4000) as server:
+    with LocalServer(encoder, max_requests=1, request_timeout=8, max_inputs=4000) as server:
         content = json.dumps({"queries": ["a"] * 2000, "documents": ["b"] * 2000}).encode()
         with connect(server, takes=4096) as slow:
             slow.sendall(head(len(content)).replace(b"/embed", b"/similarity") + content)
@@ -289,9 +248,12 @@ def test_a_bug_shows_its_request_id_and_nothing_else(
     def broken(self: object, inputs: object) -> None:
         raise kind("the secret text")
 
-    with LocalServer(gated) as server:
+    with LocalServer(gated, cors_origins="*") as server:
         monkeypatch.setattr(GatedEncoder, "tokenize", broken)
-        response = server.client.post("/embed", json={"inputs": "the secret text"})
+        response = server.client.post("/embed", json={"inputs": "the secret text"}, headers={"Origin": "http://a"})
+    # A page of another origin can read it too.
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]
     error = response.json()["error"]
     assert (response.status_code, error["type"]) == (500, "internal")
     assert error["message"] == f"request {response.headers['X-Request-Id']}"

@@ -226,7 +226,7 @@ def test_headers_in_small_pieces_are_read(wired: ServerProcess) -> None:
 )
 def test_no_path_leads_out_of_the_pages(path: str, wired: ServerProcess) -> None:
     """As it stands on the wire: clients tidy such paths before they send them."""
-    (answer,) = exchange(wired, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    (answer,) = exchange(wired, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert status(answer) == 404
     assert b"root:" not in answer
     assert b"import" not in answer

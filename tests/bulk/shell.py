@@ -1,5 +1,6 @@
 """Running `l2v` for these tests: in this process where only the outcome matters, else as users do."""
 
+import io
 import json
 import os
 import subprocess
@@ -32,16 +33,19 @@ class Ended:
     err: str
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
+def call(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes = b"") -> Ended:
     """The command in this process."""
-    before, sys.argv = sys.argv, ["l2v", *map(str, arguments)]
+    environment = set(os.environ)
     status: Any = 0
-    try:
-        main()
-    except SystemExit as exit_:
-        status = exit_.code
-    finally:
-        sys.argv = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["l2v", *map(str, arguments)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        try:
+            main()
+        except SystemExit as exit_:
+            status = exit_.code
+    for name in os.environ.keys() - environment:  # what it told the libraries would reach processes started later
+        del os.environ[name]
     captured = capsys.readouterr()
     if isinstance(status, str):  # what the interpreter would print on the way out
         return Ended(1, captured.out, captured.err + status)

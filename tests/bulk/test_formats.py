@@ -22,8 +22,10 @@ def expected(encoder: Encoder, instruction: str = "", own: bool = False) -> np.n
     return encoder.encode(inputs)
 
 
-@pytest.mark.parametrize("source", ["in.txt", "in.csv", "in.jsonl", "in.parquet"])
-@pytest.mark.parametrize("target", ["out.parquet", "out.jsonl", "out.npy"])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("in.txt", "out.npy"), ("in.csv", "out.jsonl"), ("in.jsonl", "out.parquet"), ("in.parquet", "out.npy")],
+)
 def test_every_format_holds_the_encoders_vectors(
     source: str, target: str, encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -35,8 +37,9 @@ def test_every_format_holds_the_encoders_vectors(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
 
 
-@pytest.mark.parametrize("source", ["in.csv", "in.jsonl", "in.parquet"])
-@pytest.mark.parametrize("target", ["out.parquet", "out.jsonl"])
+@pytest.mark.parametrize(
+    ("source", "target"), [("in.csv", "out.parquet"), ("in.jsonl", "out.jsonl"), ("in.parquet", "out.parquet")]
+)
 def test_instructions_dimensions_and_kept_columns(
     source: str, target: str, encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,12 +164,12 @@ def test_a_pipe_with_a_name_is_read_whole(adapter: Path, tmp_path: Path) -> None
     assert np.load(out).shape == (300, 32)
 
 
-def test_through_pipes(encoder: Encoder, adapter: Path) -> None:
+def test_through_pipes(encoder: Encoder, adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     some = texts(5)
     ended = run("embed", "-", "-", *MODEL, adapter, stdin="\n".join(some).encode())
     assert ended.status == 0, ended.err
     vectors = np.array([json.loads(line)["embedding"] for line in ended.out.splitlines()])
     np.testing.assert_allclose(vectors, normalized(encoder.encode([Input(text) for text in some])), atol=1e-5)
     lines = "".join(json.dumps({"body": text}) + "\n" for text in some).encode()
-    again = run("embed", "-", "-", *MODEL, adapter, "--format", "jsonl", "--column", "body", stdin=lines)
+    again = call(capsys, "embed", "-", "-", *MODEL, adapter, "--format", "jsonl", "--column", "body", stdin=lines)
     assert again.out == ended.out

@@ -1,6 +1,5 @@
 """What cannot work is refused in one sentence, and leaves nothing behind."""
 
-import os
 import resource
 from pathlib import Path
 
@@ -64,13 +63,6 @@ def test_refusals(
     assert len(ended.err.splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "taken.npy").read_bytes() == b"mine"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_unwritable_folder(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder := tmp_path / "locked").mkdir(mode=0o500)
-    ended = call(capsys, "embed", write(tmp_path / "in.txt", ROWS), folder / "o.npy", *MODEL, adapter)
-    assert (ended.status, "Permission denied" in ended.err) == (1, True)
 
 
 def test_a_full_disk_is_told_and_can_be_resumed(

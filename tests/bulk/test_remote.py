@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -52,23 +53,14 @@ def test_a_busy_service_is_tried_again(
 
 def test_a_service_that_comes_later_is_waited_for(source: Path, encoder: Encoder, tmp_path: Path) -> None:
     later = LocalServer(encoder)
-    process = start("embed", source, tmp_path / "out.npy", "--url", later.url)
-    with pytest.raises(TimeoutError):
-        _wait(process, 8)
+    with socket.create_server(("127.0.0.1", int(later.url.rpartition(":")[2]))) as early:
+        process = start("embed", source, tmp_path / "out.npy", "--url", later.url)
+        early.settimeout(60)
+        early.accept()[0].close()
     with later:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert read(tmp_path / "out.npy").shape == (300, 32)
-
-
-def _wait(process: object, seconds: float) -> None:
-    import subprocess
-
-    assert isinstance(process, subprocess.Popen)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError from None
 
 
 def test_rows_that_the_service_refuses_are_named(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bulk.shell import call, read, run, start, texts, write
+from tests.bulk.shell import call, start, texts, write
 from tests.serving import wait_for
 
 MODEL = ("--dtype", "float32", "--model")
@@ -23,16 +23,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough work for some seconds, one row in a thousand bad."""
     rows = [{"id": i, "text": text if i % 1000 != 500 else " "} for i, text in enumerate(texts(COUNT, 24))]
     return write(tmp_path_factory.mktemp("source") / "in.jsonl", rows)
-
-
-@pytest.fixture(scope="module")
-def whole(source: Path, adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of outputs of runs that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    for name in ("out.parquet", "out.jsonl", "out.npy"):
-        ended = run(*command(source, folder / name, adapter))
-        assert ended.status == 0, ended.err
-    return folder
 
 
 def command(source: Path, out: Path, adapter: Path) -> list[object]:
@@ -62,8 +52,12 @@ def start_and_wait_for_rows(arguments: list[object], out: Path) -> "subprocess.P
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.jsonl", "out.npy"])
-def test_killed_again_and_again(name: str, source: Path, whole: Path, adapter: Path, tmp_path: Path) -> None:
-    out = tmp_path / name
+def test_killed_again_and_again(
+    name: str, source: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole, out = tmp_path / "whole" / name, tmp_path / "cut" / name
     arguments = command(source, out, adapter)
     pause = random.Random(name)
     kills = 0
@@ -76,31 +70,35 @@ def test_killed_again_and_again(name: str, source: Path, whole: Path, adapter: P
     assert kills == 2
     assert 0 < rows_done(out) < COUNT
     assert not out.exists()
-    ended = run(*arguments)
+    ended = call(capsys, *arguments)
     assert ended.status == 0, ended.err
     assert "resuming after row" in ended.err
-    assert out.read_bytes() == (whole / name).read_bytes()
-    assert bad_file(out).read_bytes() == bad_file(whole / name).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, bad_file(out).name])
+    assert call(capsys, *command(source, whole, adapter)).status == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert bad_file(out).read_bytes() == bad_file(whole).read_bytes()
+    assert sorted(path.name for path in out.parent.iterdir()) == sorted([name, bad_file(out).name])
 
 
-def test_what_was_kept_and_what_was_not_are_all_rows_once(whole: Path) -> None:
-    kept = [json.loads(line)["id"] for line in (whole / "out.jsonl").read_text().splitlines()]
-    bad = [json.loads(line)["row"] - 1 for line in bad_file(whole / "out.jsonl").read_text().splitlines()]
-    assert sorted(kept + bad) == list(range(COUNT))
-    assert len(bad) == COUNT // 1000
-
-
-def test_interrupted(source: Path, whole: Path, adapter: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.npy"
+def test_interrupted_while_another_wants_to_write(
+    source: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was kept and what was not are all rows, once."""
+    out = tmp_path / "out.jsonl"
     arguments = command(source, out, adapter)
     process = start_and_wait_for_rows(arguments, out)
+    process.send_signal(signal.SIGSTOP)
+    other = call(capsys, *arguments)
+    assert (other.status, f"another run is writing {out}" in other.err) == (1, True)
+    process.send_signal(signal.SIGCONT)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert err.decode().splitlines()[-1] == "l2v: interrupted; the same command goes on from there"
-    assert run(*arguments).status == 0
-    assert out.read_bytes() == (whole / "out.npy").read_bytes()
+    assert call(capsys, *arguments).status == 0
+    kept = [json.loads(line)["id"] for line in out.read_text().splitlines()]
+    bad = [json.loads(line)["row"] - 1 for line in bad_file(out).read_text().splitlines()]
+    assert sorted(kept + bad) == list(range(COUNT))
+    assert len(bad) == COUNT // 1000
 
 
 def test_interrupted_while_waiting_for_input(adapter: Path, tmp_path: Path) -> None:
@@ -117,17 +115,12 @@ def test_interrupted_while_waiting_for_input(adapter: Path, tmp_path: Path) -> N
     assert process.returncode == 130
 
 
-def test_two_runs_on_one_output(source: Path, adapter: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.npy"
-    arguments = command(source, out, adapter)
-    first = start_and_wait_for_rows(arguments, out)
-    first.send_signal(signal.SIGSTOP)
-    second = run(*arguments)
-    first.send_signal(signal.SIGCONT)
-    assert (second.status, f"another run is writing {out}" in second.err) == (1, True)
-    first.communicate(timeout=60)
-    assert first.returncode == 0
-    assert read(out).shape == (COUNT - COUNT // 1000, 32)
+def cut_off(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes = b"") -> None:
+    """A run that ends as a crash would end it, with a part done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.bulk.sinks.FileSink.finish", lambda self: self.commit())
+        patch.setattr("app.bulk.partial.Partial.publish", lambda *_: None)
+        assert call(capsys, *arguments, stdin=stdin).status == 0
 
 
 @pytest.mark.parametrize(
@@ -148,11 +141,7 @@ def test_another_job_is_not_continued(
     write(path, [bad, *good, {"text": "b", "how": "long " * 300}])
     arguments = ["embed", path, out, *MODEL, adapter, "--batch-size", 4, "--keep", "text"]
     aside = ["--skip-bad", tmp_path / "bad"]
-    # The first run ends as a crash would, with a part done.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.bulk.sinks.FileSink.finish", lambda self: self.commit())
-        patch.setattr("app.bulk.partial.Partial.publish", lambda *_: None)
-        assert call(capsys, *arguments, *aside).status == 0
+    cut_off(capsys, *arguments, *aside)
     left = (out.with_name("out.jsonl.partial") / "journal.json").read_bytes()
     if change is None:
         with path.open("a") as file:
@@ -192,38 +181,33 @@ def test_a_damaged_journal_is_named(adapter: Path, tmp_path: Path, capsys: pytes
     assert (folder / "journal.json").exists()
 
 
-def test_standard_input_begins_anew(adapter: Path, tmp_path: Path) -> None:
+def test_standard_input_begins_anew(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It cannot be read twice, so nothing of an earlier run counts."""
     out = tmp_path / "out.npy"
     arguments = ["embed", "-", out, *MODEL, adapter, "--batch-size", 1]
-    assert run(*arguments, stdin=b"a\nb\n\nc\n").status == 1
+    assert call(capsys, *arguments, stdin=b"a\nb\n\nc\n").status == 1
     assert rows_done(out) == 2
-    assert run(*arguments, stdin=b"c\nd\n").status == 0
+    assert call(capsys, *arguments, stdin=b"c\nd\n").status == 0
     assert np.load(out).shape == (2, 32)
 
 
-def test_standard_input_with_bad_rows_begins_anew(adapter: Path, tmp_path: Path) -> None:
+def test_standard_input_with_bad_rows_begins_anew(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, bad = tmp_path / "out.npy", tmp_path / "bad.jsonl"
     arguments = ["embed", "-", out, *MODEL, adapter, "--batch-size", 1, "--format", "jsonl", "--skip-bad", bad]
-    process = start(*arguments, stdin=subprocess.PIPE)
-    process.stdin.write(b'{"text": ""}\n' + b'{"text": "a"}\n' * 3)
-    process.stdin.flush()
-    wait_for(bad.exists, 120)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130, err
+    cut_off(capsys, *arguments, stdin=b'{"text": ""}\n' + b'{"text": "a"}\n' * 3)
     assert bad.exists()
-    ended = run(*arguments, stdin=b'{"text": ""}\n{"text": "d"}\n')
+    ended = call(capsys, *arguments, stdin=b'{"text": ""}\n{"text": "d"}\n')
     assert ended.status == 0, ended.err
     assert len(bad.read_text().splitlines()) == 1
 
 
-def test_standard_input_leaves_anothers_work_alone(source: Path, adapter: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.npy"
-    process = start_and_wait_for_rows(command(source, out, adapter), out)
-    process.kill()
-    process.communicate()
-    before = rows_done(out)
-    ended = run("embed", "-", out, *MODEL, adapter, stdin=b"a\n")
+def test_standard_input_leaves_anothers_work_alone(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write(tmp_path / "in.txt", [{"text": text} for text in texts(8)]), tmp_path / "out.npy"
+    cut_off(capsys, "embed", path, out, *MODEL, adapter)
+    ended = call(capsys, "embed", "-", out, *MODEL, adapter, stdin=b"a\n")
     assert (ended.status, "was begun with another input" in ended.err) == (1, True), ended.err
-    assert rows_done(out) == before
+    assert rows_done(out) == 8

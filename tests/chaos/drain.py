@@ -101,7 +101,7 @@ class Round:
 
 
 async def run(share: float) -> list[Figure]:
-    rounds = [Round(seed) for seed in range(max(2, int(ROUNDS * share)))]
+    rounds = [Round(seed) for seed in range(max(1, int(ROUNDS * share)))]
     known = Known(0.9999)
     accepted = lost = 0
     for start in range(0, len(rounds), AT_ONCE):

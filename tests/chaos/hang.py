@@ -15,11 +15,12 @@ from tests.chaos.wire import Reply, Wire
 REQUESTS, RATE = 10_000, 100.0
 DEADLINE, ENGINE_TIMEOUT = 4.0, 8.0
 FLAGS = ("--request-timeout", f"{DEADLINE:g}", "--engine-timeout", f"{ENGINE_TIMEOUT:g}")
+SLOWER = "forward passes slower than the deadline"
 # Each with a server of its own, since half of them end it.
 FAULTS: dict[str, dict[str, object]] = {
     "every 10th forward pass raises": {"every": 10},
     "memory for 64 tokens": {"memory": 64},
-    "forward passes slower than the deadline": {"slow": 1.5 * DEADLINE},
+    SLOWER: {"slow": 1.5 * DEADLINE},
     "the engine thread dies": {"fatal": "die"},
     "the device is lost": {"fatal": "lose"},
     "a forward pass hangs": {"fatal": "hang"},
@@ -33,8 +34,8 @@ SOME = texts(200, longest=20)
 async def run(share: float) -> list[Figure]:
     figures: list[Figure] = []
     replies: list[Reply] = []
-    # A short form leaves to engine.py and drain.py what ends the process.
-    for what, faults in list(FAULTS.items())[: None if share == 1 else 3]:
+    # A short form leaves to engine.py and drain.py what ends the process, and to batches.py what fails a batch.
+    for what, faults in FAULTS.items() if share == 1 else [(SLOWER, FAULTS[SLOWER])]:
         some = await _suffer(what, faults, int(REQUESTS * share) // len(FAULTS))
         slowest = max(reply.seconds for reply in some)
         counts = ", ".join(

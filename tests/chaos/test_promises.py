@@ -8,7 +8,7 @@ from tests.chaos import soak
 from tests.chaos.__main__ import PROMISES
 from tests.chaos.figures import PAGE, Figure
 
-SHARE, SOAK_SECONDS = 0.03, 15.0
+SHARE, SOAK_SECONDS = 0.03, 8.0
 
 
 def judge(figures: list[Figure]) -> None:

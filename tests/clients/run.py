@@ -1,12 +1,7 @@
-"""Embeds two texts by one client of others' and prints the vectors as JSON: `run.py CLIENT URL`.
+"""Embeds two texts by one client of others' each, as its users write it, with the address changed and nothing else.
 
-Each function is what its users write, with the address changed and nothing else. docs/clients.md shows the same lines.
+docs/clients.md shows these lines, and tests/docs/test_clients.py runs that page.
 """
-
-import json
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 TEXTS = ["the cat sits on the mat", "stocks fell sharply"]
 Vectors = list[list[float]]
@@ -89,29 +84,3 @@ def litellm(url: str) -> Vectors:
 
     answer = embedding(model="openai/demo", input=TEXTS, api_base=f"{url}/v1", api_key="none", encoding_format="float")
     return [item["embedding"] for item in answer.data]
-
-
-def qdrant(url: str) -> Vectors:
-    return _example("qdrant_search", url)
-
-
-def lancedb(url: str) -> Vectors:
-    return _example("lancedb_search", url)
-
-
-def _example(name: str, url: str) -> Vectors:
-    """The ranks that an example of examples/ finds: [[position of the best document], …]."""
-    import importlib
-
-    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-    return importlib.import_module(name).main(url)
-
-
-CLIENTS: dict[str, Callable[[str], Vectors]] = {
-    name: function
-    for name, function in list(globals().items())
-    if callable(function) and not name.startswith("_") and name not in ("Callable", "Path", "Vectors")
-}
-
-if __name__ == "__main__":
-    print(json.dumps(CLIENTS[sys.argv[1]](sys.argv[2])))

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.blocks import ADDRESS, ROOT, Block, named
 
 CLIENTS_PYTHON = ROOT / ".venv-clients" / "bin" / "python"
@@ -52,8 +54,12 @@ def interpreter(block: Block) -> Path:
         for node in ast.walk(ast.parse(block.body))
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    theirs = block.page in CLIENT_PAGES or {module.split(".")[0] for module in modules} & CLIENT_MODULES
-    return CLIENTS_PYTHON if theirs else Path(sys.executable)
+    if not (block.page in CLIENT_PAGES or {module.split(".")[0] for module in modules} & CLIENT_MODULES):
+        return Path(sys.executable)
+    if not CLIENTS_PYTHON.exists():
+        reason = "the clients are not installed (`make test` does that)"
+        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+    return CLIENTS_PYTHON
 
 
 def run_python(block: Block, address: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,7 @@
-"""Each block of shell in README.md and docs/ is run, but for those that say why they cannot be."""
+"""Each block of shell in README.md and docs/ is run, but for those that say why they cannot be.
+
+Once, where it stands on two pages; a server with a name runs with the blocks that go with it.
+"""
 
 from pathlib import Path
 
@@ -8,8 +11,10 @@ from tests.docs import shell
 from tests.docs.blocks import BLOCKS, Block
 from tests.serving import ServerProcess
 
+RUN = {b.body: b for b in BLOCKS if b.language == "bash" and not b.skip and "name" not in b.options}
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "bash" and not b.skip], ids=str)
+
+@pytest.mark.parametrize("block", RUN.values(), ids=str)
 def test_a_block_of_shell_runs(block: Block, demo: ServerProcess, tmp_path: Path) -> None:
     shell.lay_out(tmp_path)
     shell.run(block, tmp_path, f"localhost:{demo.port}")

@@ -1,4 +1,4 @@
-"""`l2v check` as a process: what it finds of good models and bad ones, and that it and `l2v serve` refuse the same."""
+"""`l2v check`: what it finds of good models and bad ones, and that it and `l2v serve` refuse the same."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.published import DEMO
-from tests.e2e.test_lifecycle import run
+from tests.bulk.shell import call, run
 
 
 @pytest.fixture
@@ -20,46 +20,52 @@ def damaged(tmp_path: Path) -> Path:
     return folder
 
 
-def test_it_says_what_it_found_of_the_built_in_model() -> None:
-    ended = run("check", L2V_DTYPE="float32")
-    assert (ended.returncode, ended.stderr) == (0, "")
-    found = dict(line.split(": ", 1) for line in ended.stdout.splitlines())
+def test_it_says_what_it_found_of_the_built_in_model(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "check", "--dtype", "float32")
+    assert (ended.status, ended.err) == (0, "")
+    found = dict(line.split(": ", 1) for line in ended.out.splitlines())
     assert found.keys() == {"model", "files", "weights", "adapters", "attention", "recorded vector", "known text"}
     assert found["model"] == "demo of base, mntp, contrastive, float32 on cpu"
     assert found["recorded vector"].startswith("the same, cosine 1.0000")
     assert "256 finite dimensions" in found["known text"]
 
 
-def test_an_export_is_checked_against_what_it_recorded(tmp_path: Path) -> None:
-    assert run("export", str(tmp_path / "merged")).returncode == 0
-    ended = run("check", "--model", str(tmp_path / "merged"))
-    assert ended.returncode == 0, ended.stderr
-    assert "recorded vector: the same, cosine 1.0000" in ended.stdout
-    assert str(tmp_path) not in ended.stdout
+def test_an_export_is_checked_against_what_it_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "export", tmp_path / "merged").status == 0
+    ended = call(capsys, "check", "--model", tmp_path / "merged")
+    assert ended.status == 0, ended.err
+    assert "recorded vector: the same, cosine 1.0000" in ended.out
+    assert str(tmp_path) not in ended.out
 
 
-def test_a_model_without_record_is_said_to_have_none(base: Path, adapter: Path) -> None:
-    ended = run("check", "--model", str(base), "--adapters", str(adapter))
-    assert ended.returncode == 0, ended.stderr
-    assert "files: no checksums are recorded of them" in ended.stdout
-    assert "recorded vector: none" in ended.stdout
-    assert "known text: 32 finite dimensions, of length 1, the same at the second time" in ended.stdout
+def test_a_model_without_record_is_said_to_have_none(
+    base: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = call(capsys, "check", "--model", base, "--adapters", adapter)
+    assert ended.status == 0, ended.err
+    assert "files: no checksums are recorded of them" in ended.out
+    assert "recorded vector: none" in ended.out
+    assert "known text: 32 finite dimensions, of length 1, the same at the second time" in ended.out
 
 
-def test_a_short_model_can_be_checked(base: Path) -> None:
-    assert run("check", "--model", str(base), "--max-length", "8").returncode == 0
+def test_a_short_model_can_be_checked(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "check", "--model", base, "--max-length", 8).status == 0
 
 
-@pytest.mark.parametrize("command", ["check", "serve"])
-def test_a_damaged_model_is_refused_by_both_with_the_same_reason(command: str, damaged: Path) -> None:
-    flags = ["--model", str(damaged / "base"), "--adapters", f"{damaged / 'mntp'},{damaged / 'contrastive'}"]
-    ended = run(command, *flags, L2V_PORT="0")
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("l2v: adapter_model.safetensors of ")
-    assert "not what was recorded of it" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_a_damaged_model_is_refused_by_both_with_the_same_reason(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", damaged / "base", "--adapters", f"{damaged / 'mntp'},{damaged / 'contrastive'}"]
+    ended = call(capsys, "check", *flags)
+    assert ended.status == 1
+    assert ended.err.startswith("l2v: adapter_model.safetensors of ")
+    assert "not what was recorded of it" in ended.err
+    served = run("serve", "--port", 0, *flags)
+    assert served.status == 1
+    assert served.err.splitlines()[-1] == ended.err
+    assert "Traceback" not in served.err
 
 
-def test_it_takes_the_settings_of_serve() -> None:
-    ended = run("check", "--api-keys-file", "/no/file")
-    assert (ended.returncode, "cannot be read" in ended.stderr) == (2, True)
+def test_it_takes_the_settings_of_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = call(capsys, "check", "--api-keys-file", "/no/file")
+    assert (ended.status, "cannot be read" in ended.err) == (2, True)

@@ -142,14 +142,6 @@ class Playground:
         return count
 
 
-@pytest.fixture(scope="module")
-def site(request: pytest.FixtureRequest) -> LocalServer | ServerProcess:
-    """The built-in model where it is there, else the tiny one."""
-    name = "demo" if (ROOT / "models" / "demo" / "contrastive").is_dir() else "server"
-    running: LocalServer | ServerProcess = request.getfixturevalue(name)
-    return running
-
-
 def similarity(server: LocalServer | ServerProcess, **body: Any) -> dict[str, Any]:
     response = server.client.post("/similarity", json=body)
     assert response.status_code == 200, response.text
@@ -205,11 +197,9 @@ def test_the_vendored_library_is_named_with_its_licence() -> None:
     assert licences.count("Permission is hereby granted") == 2
 
 
-def test_it_loads_without_a_complaint_and_says_what_is_served(
-    site: LocalServer | ServerProcess, open_page: Open
-) -> None:
-    page = open_page(site)
-    info = site.client.get("/info").json()
+def test_it_loads_without_a_complaint_and_says_what_is_served(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
+    info = demo.client.get("/info").json()
     facts = [
         info["model"],
         info["dtype"],
@@ -224,10 +214,10 @@ def test_it_loads_without_a_complaint_and_says_what_is_served(
     assert page.complaints == []
 
 
-def test_the_example_shows_the_scores_of_the_api(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_the_example_shows_the_scores_of_the_api(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     page.run()
-    expected = similarity(site, **EXAMPLE)
+    expected = similarity(demo, **EXAMPLE)
     np.testing.assert_allclose(page.scores(), expected["scores"], atol=1e-6)
     assert page["#heatmap thead th"].all_inner_texts() == [f"D{i + 1}\n{text}" for i, text in enumerate(DOCUMENTS)]
     assert page["#heatmap tbody th"].all_inner_texts() == [f"Q{i + 1}\n{text}" for i, text in enumerate(QUERIES)]
@@ -237,20 +227,18 @@ def test_the_example_shows_the_scores_of_the_api(site: LocalServer | ServerProce
     assert page.complaints == []
 
 
-def test_every_request_goes_to_the_server_itself(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_every_request_goes_to_the_server_itself(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     page.run()
     assert len(page.requests) > 10
-    assert [url for url in page.requests if not url.startswith(f"{site.url}/")] == []
+    assert [url for url in page.requests if not url.startswith(f"{demo.url}/")] == []
 
 
-def test_the_map_holds_the_principal_components_of_all_texts(
-    site: LocalServer | ServerProcess, open_page: Open
-) -> None:
-    page = open_page(site)
+def test_the_map_holds_the_principal_components_of_all_texts(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     page.run()
     inputs: list[Any] = [[INSTRUCTION, text] for text in QUERIES] + DOCUMENTS
-    vectors = np.array(site.client.post("/embed", json={"inputs": inputs}).json()["embeddings"])
+    vectors = np.array(demo.client.post("/embed", json={"inputs": inputs}).json()["embeddings"])
     left, values, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     shown = np.array([page.column(4), page.column(5)], dtype=float).T
     for axis in (0, 1):
@@ -264,12 +252,12 @@ def test_the_map_holds_the_principal_components_of_all_texts(
     assert f"component 1, {share} %" in label
 
 
-def test_tokens_and_what_was_shortened_are_shown(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_tokens_and_what_was_shortened_are_shown(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     long = "a long text of many words " * 200
     page.fill([QUERIES[0]], [long, DOCUMENTS[0]])
     page.run()
-    expected = similarity(site, queries=[QUERIES[0]], documents=[long.strip(), DOCUMENTS[0]])
+    expected = similarity(demo, queries=[QUERIES[0]], documents=[long.strip(), DOCUMENTS[0]])
     tokens = expected["tokens"]["queries"] + expected["tokens"]["documents"]
     assert page.column(3) == [str(number) for number in tokens]
     assert expected["truncated"] == {"queries": [], "documents": [0]}
@@ -278,8 +266,8 @@ def test_tokens_and_what_was_shortened_are_shown(site: LocalServer | ServerProce
     assert "1 text shortened" in page["#status"].inner_text()
 
 
-def test_timings_of_both_calls_are_shown(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_timings_of_both_calls_are_shown(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     page.run()
     rows = {row.split("\t")[0].strip(): row.split("\t")[1:] for row in page["#timings tbody tr"].all_inner_texts()}
     assert set(rows) == {"tokenize", "queue", "forward", "finish", "network, browser", "seen by this page"}
@@ -289,21 +277,19 @@ def test_timings_of_both_calls_are_shown(site: LocalServer | ServerProcess, open
         assert sum(parts) == pytest.approx(float(rows["seen by this page"][call]), abs=0.05)
 
 
-def test_without_documents_the_queries_are_compared_with_each_other(
-    site: LocalServer | ServerProcess, open_page: Open
-) -> None:
-    page = open_page(site)
+def test_without_documents_the_queries_are_compared_with_each_other(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     page["#document-instruction"].fill("of no use without documents")
     page.fill(QUERIES, ["", "  "])
     page.run()
-    np.testing.assert_allclose(page.scores(), similarity(site, queries=QUERIES)["scores"], atol=1e-6)
+    np.testing.assert_allclose(page.scores(), similarity(demo, queries=QUERIES)["scores"], atol=1e-6)
     assert page.points() == len(QUERIES)
     best = page["#heatmap tbody tr"].evaluate_all("rows => rows.map(row => row.querySelector('.best').cellIndex - 1)")
     assert all(row != column for row, column in enumerate(best))
 
 
-def test_texts_are_never_read_as_markup(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_texts_are_never_read_as_markup(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     page.fill([TRICKY, "<script>document.title = 'no'</script>"], ["<h1>no</h1>"])
     page.run()
     assert page.column(2)[0] == TRICKY
@@ -312,8 +298,8 @@ def test_texts_are_never_read_as_markup(site: LocalServer | ServerProcess, open_
     assert page.complaints == []
 
 
-def test_alike_texts_and_a_single_one_have_a_map_too(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_alike_texts_and_a_single_one_have_a_map_too(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     for queries in (["alone"], ["twice", "twice"]):
         page.fill(queries, [])
         page.run()
@@ -487,9 +473,9 @@ def interpreter(code: str, **environment: str) -> Any:
 @pytest.mark.parametrize(("name", "run"), [("curl", shell), ("python", interpreter)])
 @pytest.mark.parametrize("clipboard", ["the browser's", "none, as without TLS"])
 def test_copied_requests_run_and_give_the_same_scores(
-    name: str, run: Callable[..., Any], clipboard: str, site: LocalServer | ServerProcess, open_page: Open
+    name: str, run: Callable[..., Any], clipboard: str, demo: ServerProcess, open_page: Open
 ) -> None:
-    page = open_page(site, permissions=["clipboard-read", "clipboard-write"])
+    page = open_page(demo, permissions=["clipboard-read", "clipboard-write"])
     if clipboard != "the browser's":
         page.page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     page.fill([TRICKY, "plain"], ["'", '"', "\\", TRICKY], instruction="it's an instruction: $1")
@@ -504,8 +490,8 @@ def test_copied_requests_run_and_give_the_same_scores(
     np.testing.assert_allclose(run(page["#query-texts"].input_value()), shown, atol=1e-6)
 
 
-def test_it_is_used_with_the_keyboard_alone(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_it_is_used_with_the_keyboard_alone(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     keyboard = page.page.keyboard
     order = []
     for _ in range(13):
@@ -536,8 +522,8 @@ def test_it_is_used_with_the_keyboard_alone(site: LocalServer | ServerProcess, o
     expect(page["#results"]).to_be_focused()
 
 
-def test_screen_readers_find_each_table_by_its_name(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_screen_readers_find_each_table_by_its_name(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     page.run()
     for name in (
         "Cosine similarity of each query with each document.",
@@ -572,8 +558,8 @@ def _axe(page: Playground) -> list[str]:
     return [f"{rule['id']}: {node['html']}" for rule in found.response["violations"] for node in rule["nodes"]]
 
 
-def test_light_and_dark_differ(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_light_and_dark_differ(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     page.run()
     pictures = []
     for scheme in ("light", "dark"):
@@ -589,15 +575,15 @@ def test_light_and_dark_differ(site: LocalServer | ServerProcess, open_page: Ope
 
 
 @pytest.mark.parametrize("width", [320, 768])
-def test_narrow_windows_scroll_only_downwards(width: int, site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site, viewport={"width": width, "height": 800})
+def test_narrow_windows_scroll_only_downwards(width: int, demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo, viewport={"width": width, "height": 800})
     page.fill([TRICKY * 3, "a-long-word-" * 20], [TRICKY] * 12)
     page.run()
     assert page.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_big_matrix_is_shown_in_part(site: LocalServer | ServerProcess, open_page: Open) -> None:
-    page = open_page(site)
+def test_a_big_matrix_is_shown_in_part(demo: ServerProcess, open_page: Open) -> None:
+    page = open_page(demo)
     texts = [f"text number {number}" for number in range(70)]
     page.fill(texts, texts[:3])
     page.run()

@@ -2,6 +2,7 @@
 
 from itertools import accumulate, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import masking_utils
 
 from models import Encoder, Input, UnsupportedModelError, load, segments
-from models.attention import attend, packed_attention, segment_attention
+from models.attention import _has_kernel, attend, packed_attention, segment_attention
+from models.loading import computes_bfloat16
 from models.segments import attend_in_groups
 from tests import tiny
 from tests.dtypes import LEAST
@@ -72,6 +74,19 @@ def test_positions_are_not_looked_at_for_a_mask(encoder: Encoder, monkeypatch: p
 
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", looked)
     encoder.encode([Input("a"), Input("b")])
+
+
+@pytest.mark.parametrize(("major", "dtype"), [(7, torch.float32), (8, torch.bfloat16)])
+def test_gpus_before_ampere_compute_in_float32_and_without_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, major: int, dtype: torch.dtype
+) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(major=major))
+    assert computes_bfloat16(cuda) == (dtype == torch.bfloat16)
+    query = SimpleNamespace(is_cuda=True, device=cuda, dtype=torch.float16)
+    assert _has_kernel(query) == (dtype == torch.bfloat16)  # type: ignore[arg-type]
 
 
 def test_scaling_defaults_to_the_head_dimension() -> None:

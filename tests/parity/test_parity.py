@@ -1,4 +1,4 @@
-"""The service against vectors of the real `llm2vec` 0.2.3, through HTTP (see generate.py)."""
+"""The service against vectors of the real `llm2vec` 0.2.3, each stack's mean through HTTP (see generate.py)."""
 
 import json
 
@@ -28,12 +28,14 @@ def test_vectors_equal_the_reference(stack: str, name: str) -> None:
     golden = load_file(PARITY / "goldens" / f"{stack}.safetensors")[name]
     mntp = f"McGill-NLP/LLM2Vec-{STACKS[stack][1]}-mntp"
     encoder = load(mntp, [f"{mntp}-supervised"], dtype="float32", pooling=pooling, skip_instruction=not everything)
-    inputs = [{"text": case["text"], "instruction": case["instruction"] or ""} for case in CASES]
+    if name == "mean":
+        inputs = [{"text": case["text"], "instruction": case["instruction"] or ""} for case in CASES]
+        with LocalServer(encoder) as server:
+            vectors = np.array(server.embed(inputs, normalize=False)["embeddings"], np.float32)
+    else:
+        vectors = encoder.encode([Input(case["text"], case["instruction"] or "") for case in CASES])
 
-    with LocalServer(encoder) as server:
-        content = server.embed(inputs, normalize=False)
-
-    difference = np.abs(np.array(content["embeddings"], np.float32) - golden).max(axis=1)
+    difference = np.abs(vectors - golden).max(axis=1)
     worst = {CASES[i]["name"]: float(difference[i]) for i in np.nonzero(difference > TOLERANCE)[0]}
     assert not worst
 

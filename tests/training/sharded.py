@@ -1,4 +1,4 @@
-"""Runs `l2v` under accelerate's FSDP on the CPU, which accelerate itself keeps for GPUs; one process saves late."""
+"""Runs `l2v` under accelerate's FSDP on the CPU, which accelerate itself keeps for GPUs; if told, one saves late."""
 
 import os
 import time
@@ -21,6 +21,6 @@ def save_late(trainer: Trainer, folder: str) -> None:
 
 
 save = Trainer._save_rng_state
-if os.environ["RANK"] != "0":
+if "SAVE_LATE" in os.environ and os.environ["RANK"] != "0":
     Trainer._save_rng_state = save_late
 main()

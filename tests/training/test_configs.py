@@ -1,4 +1,4 @@
-"""Each ready config is read and builds its trainer, on a tiny model in place of the one it names."""
+"""Each ready config is read, and those that differ build a trainer, on a tiny model in place of the one they name."""
 
 from functools import cached_property
 from pathlib import Path
@@ -30,13 +30,15 @@ def test_auto_is_said_of_the_device_that_trains(monkeypatch: pytest.MonkeyPatch,
     assert given.base_dtype == "auto"
 
 
-@pytest.mark.parametrize("config", READY, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_config_builds_its_trainer(
-    config: Path, base: Path, texts: Path, lines: Path, pairs: Path, tmp_path: Path
-) -> None:
+def read(config: Path, out: Path) -> Recipe:
     stage = config.parent.name
-    more = {"data": (str(pairs),)} if stage == "supervised" else {}
-    given = STAGES[stage](out=tmp_path / "read", config=Path(f"{stage}/{config.stem}"), **more)
+    more = {"data": ("pairs",)} if stage == "supervised" else {}
+    return STAGES[stage](out=out, config=Path(f"{stage}/{config.stem}"), **more)
+
+
+@pytest.mark.parametrize("config", READY, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_config_is_that_of_the_paper(config: Path, tmp_path: Path) -> None:
+    stage, given = config.parent.name, read(config, tmp_path)
     published = STACKS[f"{config.stem}-mntp"]
     assert given.adapters == (() if stage == "mntp" else (published.model,))
     assert (given.lora_r, given.lora_alpha, given.lora_dropout, len(given.lora_targets)) == (16, 32, 0.05, 7)
@@ -51,6 +53,14 @@ def test_a_config_builds_its_trainer(
     elif isinstance(given, Supervised):
         assert (given.batch_size, given.max_length, given.learning_rate) == (512, 512, 2e-4)
         assert (given.scale, given.warmup_steps, given.hard_negatives) == (50, 300, 1)
+
+
+@pytest.mark.parametrize("name", ["mntp/mistral-7b", "mntp/llama-2-7b", "simcse/mistral-7b", "supervised/mistral-7b"])
+def test_a_config_builds_its_trainer(
+    name: str, base: Path, texts: Path, lines: Path, pairs: Path, tmp_path: Path
+) -> None:
+    config = CONFIGS / f"{name}.yaml"
+    stage, given = config.parent.name, read(config, tmp_path)
     data = {"mntp": texts, "simcse": lines, "supervised": pairs}[stage]
     change = {"model": str(base), "adapters": (), "data": (str(data),), "out": tmp_path / "out", "batch_size": 8}
     tiny = given.model_copy(update=change | {"device": "cpu", "max_length": 64, "config": None})

@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from training import data, sources
 from training.errors import TrainingError
@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_texts_come_from_files_lines_and_rows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n")
-    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "three\nfour", "other": 1}))
+    (tmp_path / "b.ndjson").write_text(json.dumps({"text": "three\nfour", "other": 1}))
     assert data.texts([str(tmp_path)], lines=True)["text"][:] == ["one", "two", "three\nfour"]
     assert data.texts([str(tmp_path)], lines=False)["text"][:] == ["one\ntwo\n", "three\nfour"]
 
@@ -105,3 +105,13 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     assert data.texts([str(path)], lines=True)["text"][:] == ["one"]
     path.write_text("another")
     assert data.texts([str(path)], lines=True)["text"][:] == ["another"]
+
+
+def test_a_hub_dataset_that_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = tmp_path / "newest"
+    monkeypatch.setattr(sources, "load_dataset", lambda *args: DatasetDict(train=Dataset.from_file(newest.read_text())))
+    for text in ("one", "another"):
+        path = tmp_path / f"{text}.txt"
+        path.write_text(f"same\n{text}")
+        newest.write_text(data.texts([str(path)], lines=True).cache_files[0]["filename"])
+        assert data.texts(["owner/name"], lines=True)["text"][:] == ["same", text]

@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from models import Input, load
 from tests.bulk.shell import WORDS
 from tests.rights import readable
 from training.demo import teacher
+from training.demo.base import CONFIG
 from training.demo.compose import Nouns, exchanged, framed
 from training.demo.scores import bm25, of_vectors, tfidf
 from training.demo.stages import Steps, make, publish
-from training.demo.text import held_out, manual_pages
+from training.demo.text import held_out, manual_pages, python_docs
 
 ROFF = r""".\" a comment
 .TH LS 1
@@ -119,13 +121,20 @@ def test_word_matching_finds_words() -> None:
     assert (of_vectors(lambda texts: eye[: len(texts)] * 7)(["a"], ["b", "c"]) == [[1, 0]]).all()
 
 
-def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path) -> None:
+def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All docstrings and manual pages of the machine take longer to read than all stages to learn.
+    (tmp_path / "man1").mkdir()
+    (tmp_path / "man1/ls.1.gz").write_bytes(gzip.compress(ROFF.encode()))
+    pages = manual_pages(tmp_path)
+    monkeypatch.setattr("training.demo.corpus.manual_pages", lambda: pages)
+    monkeypatch.setattr("training.demo.corpus.python_docs", lambda: islice(python_docs(), 40))
+    monkeypatch.setattr(CONFIG, "vocab_size", 1024)
     work, out = tmp_path / "work", tmp_path / "out"
     steps = Steps(base=2, mntp=2, simcse=1, supervised=2, graded=2)
-    make(data, work, steps, pairs=300)
+    make(data, work, steps, pairs=150)
     publish(work, out)
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
-    make(data, work, steps, pairs=300)
+    make(data, work, steps, pairs=150)
     assert before == {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
     encoder = load(str(out / "base"), [str(out / "mntp"), str(out / "contrastive")], dtype="float32")
     plain = load(str(out / "base"), dtype="float32")

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 from scipy.stats import spearmanr
 
+from app.bulk.errors import BulkError
 from app.commands.evaluate import Evaluate
-from models import Encoder, Input, load
+from models import Encoder, Encoding, Input, load
 from tests.bulk.shell import call
 from tests.serving import ServerProcess
 from training.errors import TrainingError
@@ -65,6 +67,22 @@ def test_the_score_is_that_of_the_encoders_vectors(built_in: Encoder, tmp_path: 
     (score,) = evaluate(model, [Small()], tmp_path)
     assert score.score == pytest.approx(expected(built_in, instruction), abs=1e-5)
     assert (score.metric, score.instruction) == ("cosine_spearman", instruction)
+
+
+def test_what_an_encoder_cannot_take_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def forward(encoder: Encoder, batch: list[Encoding]) -> Any:
+        asked.append(sum(map(len, batch)))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _, encode, _ = Evaluate(tasks=("STSBenchmark",), max_batch_tokens=8)._here()
+    with pytest.raises(BulkError, match="a text of the task cannot be encoded: instruction leaves no room"):
+        encode([Input("a text", "long " * 600)])
+    monkeypatch.setattr(Encoder, "forward", forward)
+    with pytest.raises(BulkError, match="does not fit into memory: lower --max-batch-tokens"):
+        encode([Input("the cat")] * 9)
+    assert max(asked) <= 8
 
 
 def test_a_service_scores_as_its_encoder(demo: ServerProcess, tmp_path: Path) -> None:

@@ -6,13 +6,17 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from tests import tiny
 from tests.training.conftest import check_only_the_adapter_learns
 from training import mntp
+from training.errors import TrainingError
+from training.folder import ADAPTER
 from training.memory import estimate
 from training.recipes import Mntp
 
@@ -73,6 +77,45 @@ def test_accumulated_micro_batches_give_the_mean(small: Path, texts: Path, tmp_p
     assert abs(one["grad_norm"] - other["grad_norm"]) < 0.5 * one["grad_norm"]
 
 
+def test_the_rate_falls_as_if_the_run_were_longer(small: Path, texts: Path, tmp_path: Path) -> None:
+    """As the reference's, which plans three epochs and stops after a thousand steps."""
+    trainer = mntp.build(recipe(small, texts, tmp_path / "out", steps=2, schedule_steps=8, log_steps=1))
+    trainer.run()
+    assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(trainer.args.learning_rate * 6 / 8)
+    ready = Mntp(out=tmp_path / "ready", config=Path("mntp/sheared-llama-1.3b"))
+    assert ready.schedule_steps is not None
+    assert ready.schedule_steps > 20 * ready.steps
+    with pytest.raises(ValueError, match="schedule_steps 1 end before the 2 steps"):
+        recipe(small, texts, tmp_path, schedule_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate", "reason"), [(4, 1e30, "the loss is nan by step 2"), (1, 1e39, "weights have become NaN or inf")]
+)
+def test_a_run_that_diverges_leaves_no_adapter(
+    small: Path, texts: Path, tmp_path: Path, steps: int, rate: float, reason: str
+) -> None:
+    told = recipe(small, texts, tmp_path / "out", steps=steps, learning_rate=rate, log_steps=1, save_steps=1)
+    with pytest.raises(TrainingError, match=f"{reason}.*: begin anew in another folder"):
+        mntp.train(told)
+    assert not (told.out / ADAPTER).exists()
+    assert not (told.out / "checkpoints" / "checkpoint-2").exists()
+
+
+def test_what_cannot_be_trained_rightly_is_refused(small: Path, texts: Path, tmp_path: Path) -> None:
+    scaled = tiny.make_base(tmp_path / "granite", "granite", logits_scaling=8.0)
+    with pytest.raises(TrainingError, match=r"changes its logits \(logits_scaling\)"):
+        mntp.build(recipe(scaled, texts, tmp_path / "out"))
+    with pytest.raises(ValueError, match="float16 loses small gradients"):
+        recipe(small, texts, tmp_path / "out", dtype="float16")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_a_gpu_that_is_not_there_is_not_replaced(small: Path, texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="--device cuda: torch finds no GPU here"):
+        mntp.build(recipe(small, texts, tmp_path / "out", device="cuda"))
+
+
 def accuracy(trainer: mntp.MntpTrainer) -> float:
     """The share of hidden tokens that are guessed, each hidden as at training."""
     torch.manual_seed(7)
@@ -93,23 +136,11 @@ def unigram(trainer: mntp.MntpTrainer) -> float:
     return counts.most_common(1)[0][1] / counts.total()
 
 
-def test_a_real_decoder_learns_to_fill_in(tmp_path: Path) -> None:
-    """The built-in model's base, which has learnt English causally, on the pages of the docs."""
-    told = recipe(
-        ROOT / "models/demo/base", ROOT / "docs", tmp_path / "out", steps=40, learning_rate=2e-3, lora_r=32,
-        batch_size=16, warmup_steps=5,
-    )  # fmt: skip
-    trainer = mntp.build(told)
-    before = accuracy(trainer)
-    trainer.run()
-    after = accuracy(trainer)
-    print(before, after, unigram(trainer))
-    assert after > unigram(trainer) + 0.05
-    assert after > before + 0.02
+def test_a_real_decoder_learns_to_fill_in_and_one_that_stays_causal_does_worse(tmp_path: Path) -> None:
+    """The built-in model's base, which has learnt English causally.
 
-
-def test_a_decoder_that_stays_causal_fills_in_worse(tmp_path: Path) -> None:
-    """Pairs of words in any order: the second follows from the first, and both ways the first from the second."""
+    On pairs of words in any order: the second follows from the first, and both ways the first from the second.
+    """
     pairs = [
         "cat dog",
         "sun moon",
@@ -121,7 +152,7 @@ def test_a_decoder_that_stays_causal_fills_in_worse(tmp_path: Path) -> None:
         "land sea",
         "war peace",
     ]
-    texts, found = tmp_path / "texts", {}
+    texts, found = tmp_path / "texts", []
     texts.mkdir()
     rng = random.Random(0)
     for number in range(40):
@@ -129,13 +160,15 @@ def test_a_decoder_that_stays_causal_fills_in_worse(tmp_path: Path) -> None:
     for both_ways in (True, False):
         told = recipe(
             ROOT / "models/demo/base", texts, tmp_path / str(both_ways), steps=40, learning_rate=4e-3, lora_r=32,
-            batch_size=16, warmup_steps=5, bidirectional=both_ways,
+            batch_size=8, warmup_steps=5, bidirectional=both_ways,
         )  # fmt: skip
         trainer = mntp.build(told)
+        if both_ways:
+            found += [accuracy(trainer), unigram(trainer)]
         trainer.run()
-        found[both_ways] = accuracy(trainer)
-    print(found)
-    assert found[True] > found[False] + 0.2
+        found.append(accuracy(trainer))
+    before, commonest, after, causal = found
+    assert after > max(before, commonest, causal) + 0.2
 
 
 def test_the_head_is_found_in_pytorchs_own_files(small: Path, texts: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run that is killed goes on, and ends where it would have ended."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ import psutil
 import pytest
 
 from models import load
-from tests.training.conftest import LAUNCH, SHARDED
+from tests.bulk.shell import call
+from tests.training.conftest import SHARDED
 from tests.training.test_contrastive import simcse
 from training import card, contrastive
 from training.errors import TrainingError
@@ -25,10 +27,8 @@ ROOT = Path(__file__).parents[2]
 STEPS = 60
 
 
-def command(
-    stage: str, out: Path, base: Path, data: Path, *flags: object, launch: Sequence[object] = (L2V,)
-) -> list[str]:
-    told = [*launch, "train", stage, out, "--model", base, "--data", data, "--dtype", "float32", "--device", "cpu"]
+def command(stage: str, out: Path, base: Path, data: Path, *flags: object) -> list[str]:
+    told = ["train", stage, out, "--model", base, "--data", data, "--dtype", "float32", "--device", "cpu"]
     told += ["--steps", STEPS, "--save-steps", 3, "--log-steps", 1, "--batch-size", 8, "--learning-rate", "1e-2"]
     return list(map(str, [*told, *flags]))
 
@@ -37,8 +37,10 @@ def losses(out: Path) -> dict[int, float]:
     return dict(json.loads((out / "run.json").read_text())["losses"])
 
 
-def wait_for_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
-    """Until one is whole: its last file is there to the last line."""
+def start_and_kill_after_checkpoint(told: Sequence[object], out: Path, **environment: str) -> None:
+    """kill -9 once a checkpoint is whole: its last file is there to the last line."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen(list(map(str, told)), env=os.environ | environment, cwd=ROOT, **quiet)
 
     def whole(state: Path) -> bool:
         with suppress(FileNotFoundError):  # an old one is removed
@@ -50,91 +52,106 @@ def wait_for_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def kill_after_checkpoint(run: subprocess.Popen[bytes], out: Path) -> None:
-    """kill -9 once a checkpoint is whole."""
-    wait_for_checkpoint(run, out)
-    for process in [started := psutil.Process(run.pid), *started.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):  # of the others' death
-            process.kill()
+    others = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
     run.wait()
+    try:
+        # The processes of a launcher that is killed alone go on.
+        assert not others or is_taken(out)
+    finally:
+        for process in others:
+            with suppress(psutil.NoSuchProcess):  # of the others' death
+                process.kill()
+        psutil.wait_procs(others)
+    assert not (out / "adapter_model.safetensors").exists(), "the run was over before it was killed"
 
 
-@pytest.mark.parametrize(
-    ("stage", "data", "flags", "launch"),
-    [
-        ("mntp", "texts", ("--max-length", 32, "--batch-size", 20, "--micro-batch", 10), (L2V,)),
-        ("simcse", "lines", ("--batch-size", 80), (L2V,)),
-        ("supervised", "pairs", ("--batch-size", 40, "--warmup-steps", 2), SHARDED),
-    ],
-)
-def test_a_killed_run_ends_with_the_same_loss(
-    stage: str,
-    data: str,
-    flags: tuple[object, ...],
-    launch: Sequence[object],
-    base: Path,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> None:
-    """At whatever step of an epoch the kill finds it; masks, dropout and the order go on as before."""
-    source = request.getfixturevalue(data)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    whole, cut = (tmp_path / name for name in ("whole", "cut"))
-    train_whole, train_cut = (command(stage, out, base, source, *flags, launch=launch) for out in (whole, cut))
-    subprocess.run(train_whole, check=True, env=environment, cwd=ROOT, capture_output=True)
-    run = subprocess.Popen(
-        train_cut,
-        env=environment,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    kill_after_checkpoint(run, cut)
-    assert not (cut / "adapter_model.safetensors").exists(), "the run was over before it was killed"
-    again = subprocess.run(train_cut, check=True, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert "going on from checkpoint-" in again.stderr
+def is_taken(out: Path) -> bool:
+    """Whether a run has the folder."""
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def check_alike(cut: Path, whole: Path, base: Path) -> None:
     assert losses(cut) == pytest.approx(losses(whole), abs=1e-6)
     assert losses(cut)[STEPS] < losses(cut)[1]
     assert not (cut / "checkpoints").exists()
     load(str(base), [str(cut)], dtype="float32")
 
 
+@pytest.mark.parametrize(
+    ("stage", "data", "flags"),
+    [
+        ("mntp", "texts", ("--max-length", 32, "--batch-size", 20, "--micro-batch", 10)),
+        ("simcse", "lines", ("--batch-size", 40)),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_loss(
+    stage: str,
+    data: str,
+    flags: tuple[object, ...],
+    base: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """At whatever step of an epoch the kill finds it; masks, dropout and the order go on as before."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    source = request.getfixturevalue(data)
+    assert call(capsys, *command(stage, whole, base, source, *flags)).status == 0
+    told = command(stage, cut, base, source, *flags)
+    start_and_kill_after_checkpoint([L2V, *told], cut)
+    assert call(capsys, *told).status == 0
+    assert "going on from checkpoint-" in caplog.text
+    check_alike(cut, whole, base)
+
+
+def test_a_killed_run_of_two_processes_ends_with_the_same_loss(base: Path, pairs: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+    def told(out: Path) -> list[str]:
+        flags = ("--batch-size", 40, "--warmup-steps", 2, "--save-steps", 10)
+        return [*SHARDED, *command("supervised", out, base, pairs, *flags)]
+
+    def train(out: Path) -> str:
+        return subprocess.run(
+            told(out), check=True, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True
+        ).stderr
+
+    train(whole)
+    start_and_kill_after_checkpoint(told(cut), cut, SAVE_LATE="yes", **environment)
+    assert "going on from checkpoint-" in train(cut)
+    check_alike(cut, whole, base)
+
+
 def test_a_folder_belongs_to_one_run_at_a_time(base: Path, lines: Path, tmp_path: Path) -> None:
-    """The processes of a launcher that is killed alone go on."""
-    out = tmp_path / "out"
-    told = command("simcse", out, base, lines, "--steps", 10_000, launch=[*LAUNCH, "--cpu", "-m", "app.cli"])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    launcher = subprocess.Popen(told, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_checkpoint(launcher, out)
-    left = psutil.Process(launcher.pid).children(recursive=True)
-    try:
-        launcher.kill()
-        launcher.wait()
-        second = subprocess.run(told, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert second.returncode == 1
-        assert f"another run is at work in {out}" in second.stderr
-        assert any(process.is_running() for process in left)
-    finally:
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(TrainingError, match=f"another run is at work in {tmp_path}"):
+        contrastive.train(simcse(base, lines, tmp_path))
+    os.close(descriptor)
 
 
-def test_a_checkpoint_that_was_cut_off_is_passed_over(base: Path, lines: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_cut_off_is_passed_over(
+    base: Path, lines: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """As a full disk or a kill in the middle of saving leaves it."""
-    out = tmp_path / "out"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(command("simcse", out, base, lines), env=environment, stderr=subprocess.DEVNULL)
-    kill_after_checkpoint(run, out)
-    newest = out / "checkpoints/checkpoint-29"
-    newest.mkdir()
+    begun = interrupted(base, lines, tmp_path / "out")
+    newest = begun.out / "checkpoints/checkpoint-2"
+    (newest / "trainer_state.json").unlink()
     (newest / "adapter_model.safetensors").write_bytes(b"half")
-    done = subprocess.run(
-        command("simcse", out, base, lines), check=True, env=environment, capture_output=True, text=True
-    )
-    assert "checkpoint-29 was cut off" in done.stderr
+    with caplog.at_level("INFO", "training"):
+        contrastive.train(begun)
+    assert "checkpoint-2 was cut off" in caplog.text
+    assert "going on from checkpoint-1" in caplog.text
 
 
 def test_a_folder_of_another_run_is_left_alone(base: Path, lines: Path, tmp_path: Path) -> None:
@@ -197,7 +214,7 @@ def interrupted(base: Path, lines: Path, out: Path) -> Simcse:
 def test_a_full_disk_leaves_the_last_checkpoint_whole(base: Path, lines: Path, tmp_path: Path) -> None:
     """Files may grow to 100 kB only, which the optimizer's state is beyond and the adapter is not."""
     out = tmp_path / "out"
-    script = f"ulimit -f 100; exec {' '.join(command('simcse', out, base, lines, '--lora-r', 16))}"
+    script = f"ulimit -f 100; exec {L2V} {' '.join(command('simcse', out, base, lines, '--lora-r', 16))}"
     done = subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "cannot be written" in done.stderr.splitlines()[-1]

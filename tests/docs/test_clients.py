@@ -1,0 +1,42 @@
+"""Clients of others, as docs/clients.md shows them, before a running server: each gets what the native API gives."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.docs.blocks import BLOCKS, Block
+from tests.docs.running import run_python
+from tests.serving import ServerProcess
+
+CLIENTS, STORES = ([block for block in BLOCKS if block.options.get("with") == name] for name in ("texts", "corpus"))
+TEXTS = ["the cat sits on the mat", "stocks fell sharply"]
+
+
+def result(name: str, block: Block, server: ServerProcess, folder: Path) -> Any:
+    """What the code leaves under a name."""
+    told = replace(block, body=f"{block.body}\nimport json\nprint(json.dumps({name}))")
+    done = run_python(told, f"localhost:{server.port}", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("block", CLIENTS, ids=str)
+def test_a_client_gets_the_vectors_of_the_native_api(block: Block, demo: ServerProcess, tmp_path: Path) -> None:
+    body = {"inputs": TEXTS} | ({"instruction": "Retrieve similar text:"} if "instruction" in block.body else {})
+    expected = np.array(demo.client.post("/embed", json=body).json()["embeddings"])
+    if "sentence_similarity" in block.body:
+        np.testing.assert_allclose(result("scores", block, demo, tmp_path), expected[:1] @ expected.T, atol=2e-2)
+        return
+    got = np.array(result("vectors", block, demo, tmp_path))
+    assert got.shape == expected.shape
+    got /= np.linalg.norm(got, axis=1, keepdims=True)  # Haystack asks for vectors as they are
+    assert (got * expected).sum(1).min() > 0.9999
+
+
+@pytest.mark.parametrize("block", STORES, ids=str)
+def test_a_vector_store_finds_what_was_asked_for(block: Block, demo: ServerProcess, tmp_path: Path) -> None:
+    assert result("places", block, demo, tmp_path) == [[0], [1], [2]]

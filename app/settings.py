@@ -22,7 +22,7 @@ PREFIX = "L2V_"
 _PORT = 8080
 # What Kubernetes sets beside the one that looks like a setting of ours, see `_own_port`.
 _SERVICE_LINKS = re.compile(f"{PREFIX}(SERVICE|PORT)_")
-_ORIGIN = re.compile(r"\*|https?://[^/?#\s]+")
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _COLLECTOR = re.compile(r"https?://[^/?#\s]+(?!.*/v1/traces/?$)(/.*)?")
 
 

@@ -78,7 +78,11 @@ def test_the_key_of_a_client_does_not_leave_the_service_open(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
-        ("cors_origins", ["*", "https://a.example,http://b.example:8080"], ["a.example", "https://a.example/"]),
+        (
+            "cors_origins",
+            ["*", "https://a.example,http://b.example:8080", "app://obsidian.md"],
+            ["a.example", "https://a.example/"],
+        ),
         (
             "otlp_endpoint",
             ["http://localhost:4318", "https://c.example/otlp/"],

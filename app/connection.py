@@ -42,6 +42,8 @@ class Connection(Protocol):
         self._answer_timeout = answer_timeout
         self._head: asyncio.TimerHandle | None = None
         self._answer: asyncio.TimerHandle | None = None
+        # Whether the answer that was begun stands in memory whole; uvicorn's cycle is of the last request that came.
+        self._complete = False
 
     @property
     def unsent(self) -> bool:
@@ -61,13 +63,15 @@ class Connection(Protocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        self._answer_taken()  # before the next of several requests that were sent at once takes its place
+        self._complete = True
         super().on_response_complete()
+        self._answer_taken()
         if self.cycle.response_complete:  # else the next request stands here already
             self._expect_head()
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._complete = False
         if self._answer is None:
             self._answer = self.loop.call_later(self._answer_timeout, self.transport.abort)
 
@@ -81,7 +85,7 @@ class Connection(Protocol):
         super().connection_lost(exc)
 
     def _answer_taken(self) -> None:
-        if self.cycle.response_complete and not self.flow.write_paused:
+        if self._complete and not self.flow.write_paused:
             _cancel(self._answer)
             self._answer = None
 

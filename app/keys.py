@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from app.errors import UnauthorizedError
 
 # What probes and browsers read without a key, and what does only unless it is protected. A folder ends in a slash.
-_OPEN = ("/", "/health", "/ready", "/tei/health", "/playground/")
+_OPEN = ("/", "/health", "/ready", "/tei/health", "/tei/ping", "/playground/")
 _METRICS = ("/metrics", "/tei/metrics")
 _DOCS = ("/docs", "/docs/", "/openapi.json")
 

@@ -112,7 +112,7 @@ def create_app(
     _prune(app, keys)
     routes = frozenset({*app.openapi()["paths"], *_UNLISTED})
     app.add_middleware(Telemetry, metrics=metrics, routes=routes, trace=tracing.record if tracing else None)
-    if settings.cors_origins:  # around all else, so that pages can read every refusal
+    if settings.cors_origins:  # around all else, so that pages can read refusals and bugs too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,

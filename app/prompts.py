@@ -51,7 +51,8 @@ class Prompts:
         except OSError as error:
             raise ValueError(f"{path} cannot be read ({error.strerror})") from error
         except ValueError as error:
-            raise ValueError(f"{path} is not a JSON object of names and instructions") from error
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "no JSON"
+            raise ValueError(f"{path} is not a JSON object of names and instructions ({why})") from error
         try:
             own = _PROMPTS.validate_python(
                 {name: text for name, text in ((QUERY, query), (DOCUMENT, document)) if text}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PREFIX = "L2V_"
 _PORT = 8080
 # What Kubernetes sets beside the one that looks like a setting of ours, see `_own_port`.
-_SERVICE_LINKS = re.compile(f"{PREFIX}(SERVICE|PORT)_")
-_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+")
+_SERVICE_LINKS = re.compile(rf"{PREFIX}(\w+_)?(SERVICE|PORT)(_|$)")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 _COLLECTOR = re.compile(r"https?://[^/?#\s]+(?!.*/v1/traces/?$)(/.*)?")
 
 
@@ -201,8 +201,8 @@ class Settings(ModelSettings):
             raise ValueError("protect_metrics and protect_docs need api_keys or api_keys_file")
         if os.environ.get(f"{PREFIX}API_KEY"):
             raise ValueError(
-                f"{PREFIX}API_KEY is what clients show: the service takes its keys from {PREFIX}API_KEYS, and is open "
-                "without"
+                f"{PREFIX}API_KEY is what clients show: give the service its keys as {PREFIX}API_KEYS, or unset it to "
+                "serve openly"
             )
         return self
 

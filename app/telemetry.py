@@ -120,7 +120,7 @@ class Metrics:
 
 
 class Telemetry:
-    """The outermost layer: a request id, its timings, one log line, its metrics, and a 500 for what nobody caught.
+    """The outermost layer of ours: a request id, its timings, a log line, metrics, and a 500 for what nobody caught.
 
     Pure ASGI. Logs never hold a text, a key or a message of an unexpected error, which may quote either.
     """

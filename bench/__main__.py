@@ -171,7 +171,7 @@ def commit() -> str:
     told = subprocess.run([git, "describe", "--always"], check=False, capture_output=True, text=True)
     code = [":/", ":(top,exclude)bench/results"]
     changed = subprocess.run([git, "diff", "--quiet", "HEAD", "--", *code], check=False, stderr=subprocess.DEVNULL)
-    return f"{told.stdout.strip()}{'-dirty' * changed.returncode}" if told.returncode == 0 else "unknown"
+    return f"{told.stdout.strip()}{'-dirty' * bool(changed.returncode)}" if told.returncode == 0 else "unknown"
 
 
 def _versions() -> dict[str, dict[str, str]]:

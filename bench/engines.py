@@ -118,7 +118,7 @@ class Server:
         self._process = subprocess.Popen(
             self._command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while not self._ready() or self._process.poll() is not None:  # when another answers in its place
+        while not self._ready():
             if self._process.poll() is not None or time.perf_counter() - started > _START_SECONDS:
                 self._process.kill()
                 self._process.wait()

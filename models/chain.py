@@ -38,10 +38,8 @@ def resolve_chain(model: str, adapters: Sequence[str], brought_by: tuple[str, ..
     base = named.read("adapter_config.json").get("base_model_name_or_path")
     if not base:
         raise SourceError(f"{named.name} does not say which base model it is for: name that as the model instead")
-    # A folder may say where its base is from where it stands itself, as adapters that are trained here do.
-    beside = Path(os.path.normpath(named.folder / base))
     try:
-        base, chain = resolve_chain(str(beside) if beside.is_dir() else base, [], (*brought_by, model))
+        base, chain = resolve_chain(_beside(named, base) or base, [], (*brought_by, model))
     except SourceError as error:
         raise SourceError(f"the base that adapter {named.name} names cannot be had: {error}") from error
     return base, [*chain, named, *behind]
@@ -62,7 +60,14 @@ def settings_of(sources: list[Source]) -> dict[str, Any]:
 
 def base_name(base: Source, chain: list[Source]) -> str:
     """The Hub id that the template goes by; read from the JSON, since transformers 5 drops it from its config."""
-    names = [source.read("adapter_config.json").get("base_model_name_or_path") for source in chain]
+    recorded = [(source, source.read("adapter_config.json").get("base_model_name_or_path")) for source in chain]
+    names = [name for source, name in recorded if name and not _beside(source, name)]
     names += [base.read("config.json").get("_name_or_path"), base.name]
     known: list[str] = [name for name in names if name]
     return next((name for name in known if template_for(name) != "none"), known[0])
+
+
+def _beside(source: Source, name: str) -> str:
+    """The folder so named from where a source itself stands, as adapters that are trained here name their base."""
+    folder = Path(os.path.normpath(source.folder / name))
+    return str(folder) if folder.is_dir() else ""

@@ -42,8 +42,8 @@ class Recipe(ModelSettings):
     micro_batch: int = Field(0, ge=0, description="Rows that one device computes at a time; 0: its whole share")
     learning_rate: float = Field(5e-5, gt=0, description="Highest learning rate; it falls to 0 in a line")
     warmup_steps: int = Field(0, ge=0, description="Steps over which it rises")
-    schedule_steps: int | None = Field(
-        None, ge=1, description="Steps after which it is 0, for a run that ends before; where unset, --steps"
+    schedule_steps: int = Field(
+        0, ge=0, description="Steps after which it is 0, for a run that ends before; where fewer, --steps"
     )
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are cut to this norm")
@@ -87,10 +87,6 @@ class Recipe(ModelSettings):
         if self.save_steps % self.log_steps and self.save_steps < self.steps:
             # A run that goes on knows the loss since its checkpoint alone.
             raise ValueError(f"save_steps {self.save_steps} must be a multiple of log_steps {self.log_steps}")
-        if self.schedule_steps is not None and self.schedule_steps < self.steps:
-            raise ValueError(
-                f"schedule_steps {self.schedule_steps} end before the {self.steps} steps of the run: set more"
-            )
         return self
 
     def told(self) -> dict[str, Any]:
@@ -107,7 +103,12 @@ class Recipe(ModelSettings):
     @property
     def base_dtype(self) -> DType:
         """What the base is loaded in; `auto` is said of the device that trains, not of the CPU that it is loaded on."""
-        return "bfloat16" if self.dtype == "auto" and self.on_cuda else self.dtype
+        import torch
+
+        from models.loading import computes_bfloat16
+
+        on_cuda = self.dtype == "auto" and self.on_cuda
+        return "bfloat16" if on_cuda and computes_bfloat16(torch.device("cuda")) else self.dtype
 
     def cli_cmd(self) -> None:
         # Serving needs none of what training does, so it is looked for here.

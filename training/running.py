@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -91,7 +92,7 @@ def prepare(recipe: Recipe) -> None:
     """
     if recipe.device == "cuda" and not recipe.on_cuda:
         raise TrainingError("--device cuda: torch finds no GPU here; take --device cpu, or mend driver or torch")
-    state = PartialState(cpu=recipe.device == "cpu")
+    state = PartialState(cpu=recipe.device == "cpu", timeout=_PREPARING)
     if state.is_main_process:
         memory.check(recipe, state.num_processes, folder.sharded())
         folder.check(recipe)
@@ -112,7 +113,9 @@ class Saving(Trainer):
             self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = list(layers)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
-        scheduler: LRScheduler = super().create_scheduler(self.recipe.schedule_steps or num_training_steps, optimizer)
+        scheduler: LRScheduler = super().create_scheduler(
+            max(self.recipe.schedule_steps, num_training_steps), optimizer
+        )
         return scheduler
 
     def run(self) -> None:
@@ -218,6 +221,8 @@ class Saving(Trainer):
         set_peft_model_state_dict(self.student.model, load_peft_weights(resume_from_checkpoint, device="cpu"))
 
 
+# Processes wait for one another while the first reads and cuts the texts.
+_PREPARING = timedelta(hours=12)
 # What the system says of a folder that cannot be written.
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 _DIVERGED = "begin anew in another folder, with a lower --learning-rate or more --warmup-steps"

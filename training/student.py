@@ -17,7 +17,7 @@ from models.batch import Batch
 from models.chain import resolve_chain
 from models.encoder import hidden_states
 from models.sources import Source
-from models.templates import TemplateName
+from models.templates import template_for
 from models.tokenizer import write_tokenizer
 from training.checkpoint import tensors
 from training.errors import TrainingError
@@ -38,7 +38,6 @@ class Student:
         base: where the weights of the base model are.
         behind: the source that the adapter is trained on, the last adapter merged or the base; a folder that was named
             by a relative path as it is found from the adapter's folder, for both may move.
-        template: the one that was asked for in place of the base's own, if any.
     """
 
     encoder: Encoder
@@ -46,7 +45,6 @@ class Student:
     causal: bool
     base: Source
     behind: str
-    template: TemplateName | None
 
     @classmethod
     def of(cls, recipe: Recipe, dropout: float = 0.0) -> "Student":
@@ -88,7 +86,7 @@ class Student:
         behind = source.name
         if not source.revision and not source.folder.is_absolute():  # a folder's own revision is empty
             behind = os.path.relpath(source.folder, recipe.out)
-        return cls(encoder, model, not recipe.bidirectional, base, behind, recipe.template)
+        return cls(encoder, model, not recipe.bidirectional, base, behind)
 
     def hidden_states(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """[T, d], through `model`: this student's, or what a trainer has wrapped around it."""
@@ -138,6 +136,6 @@ class Student:
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,
         }
-        if self.template:  # only then, since the reference knows no such setting
-            settings["template"] = self.template
+        if self.encoder.template != template_for(self.behind):  # only then: the reference knows no such setting
+            settings["template"] = self.encoder.template
         (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -50,7 +50,7 @@ class Serve(Settings):
 
         configure_logging(self.log_level)
         for name in unknown(os.environ):
-            logger.warning("there is no such setting", extra={"variable": name})
+            logger.warning("the service has no such setting", extra={"variable": name})
         if reason := _allow_files(self.max_connections):
             _end(f"l2v: {reason}")
         failures: list[str] = []

@@ -30,7 +30,7 @@ async def run(share: float) -> list[Figure]:
         known = await Known.learn(wire, SOME)
         if share == 1:  # the same once before, so that the memory compared is a process's that has seen all of it
             await _misbehave(server.port, leavers // 10, slow)
-            await _settle(server)
+        await _settle(server)
         memory, descriptors = server.memory, server.descriptors
 
         done = asyncio.Event()

@@ -13,6 +13,8 @@ from tests.docs.running import run_python
 from tests.serving import ServerProcess
 
 CLIENTS, STORES = ([block for block in BLOCKS if block.options.get("with") == name] for name in ("texts", "corpus"))
+assert len(CLIENTS) >= 11, "docs/clients.md has lost some"
+assert len(STORES) == 2
 TEXTS = ["the cat sits on the mat", "stocks fell sharply"]
 
 

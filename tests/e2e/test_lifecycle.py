@@ -1,6 +1,7 @@
 """`l2v serve` in a process of its own: from the open port to its end, and what it logs."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -94,6 +95,20 @@ def test_the_port_is_open_while_the_model_loads(endpoint: dict[str, str]) -> Non
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(10) == 0
         assert "Traceback" not in server.log
+
+
+def test_sigterm_ends_it_before_its_port_is_open() -> None:
+    """As the first process of a container it would not notice one that it has no handler for."""
+    with ServerProcess() as server:
+        status = Path(f"/proc/{server.process.pid}/status")
+
+        def handles_it() -> bool:
+            caught = re.search(r"^SigCgt:\t(\w+)$", status.read_text(), re.MULTILINE)
+            return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+        wait_for(handles_it, what="a handler")
+        assert not server.answers()
+        assert server.terminate() == 0
 
 
 @pytest.mark.parametrize("command", [["serve", "--port", "0"], ["tokenize", "a text"]])
@@ -212,7 +227,7 @@ def test_export_serves_with_the_same_embeddings(tmp_path: Path, capsys: pytest.C
     ended = call(capsys, "export", "--dtype", "float32", out)
     assert ended.status == 0, ended.err
     assert str(out) in ended.out
-    again = call(capsys, "export", out)
+    again = call(capsys, "export", "--model", "./nowhere", out)  # before anything is loaded
     assert (again.status, "exists already" in again.err) == (1, True)
     moved = shutil.move(out, tmp_path / "renamed")
     with ServerProcess("--dtype", "float32", "--model", str(moved)) as server:

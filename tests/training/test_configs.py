@@ -24,7 +24,9 @@ def test_there_is_one_of_each_stage_for_each_model() -> None:
 def test_auto_is_said_of_the_device_that_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = Mntp(out=tmp_path, data=("texts",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert given.base_dtype == "bfloat16"
+    for ampere, dtype in ((True, "bfloat16"), (False, "auto")):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *, including_emulation, is_so=ampere: is_so)
+        assert given.base_dtype == dtype
     assert given.model_copy(update={"device": "cpu"}).base_dtype == "auto"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert given.base_dtype == "auto"

@@ -83,10 +83,7 @@ def test_the_rate_falls_as_if_the_run_were_longer(small: Path, texts: Path, tmp_
     trainer.run()
     assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(trainer.args.learning_rate * 6 / 8)
     ready = Mntp(out=tmp_path / "ready", config=Path("mntp/sheared-llama-1.3b"))
-    assert ready.schedule_steps is not None
     assert ready.schedule_steps > 20 * ready.steps
-    with pytest.raises(ValueError, match="schedule_steps 1 end before the 2 steps"):
-        recipe(small, texts, tmp_path, schedule_steps=1)
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,26 @@ def test_an_adapter_brings_what_it_was_trained_with(
     text = [Input("a </s> b", "Find:")]
     assert (alone.encode(text) == with_base.encode(text)).all()
 
-    # The reference takes no other settings than these.
+    # The reference takes the first two alone.
     settings = json.loads(Path("moved/made/mine/llm2vec_config.json").read_text())
     assert settings == {"pooling_mode": "mean", "skip_instruction": True, "template": "inst"}
 
     shutil.rmtree("moved/base")
     with pytest.raises(SourceError, match=r"adapter moved/made/mine names cannot be had: \.\./\.\./base is neither"):
         load("moved/made/mine")
+
+
+def test_an_adapter_keeps_the_template_of_a_base_that_it_does_not_name(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The template goes by the base's name, and a folder of that name is recorded by where it is."""
+    named = Path("meta-llama/Meta-Llama-3-8B-Instruct")
+    shutil.copytree(PARITY / "stacks/llama3-instruct/base", tmp_path / named)
+    config = tmp_path / named / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"_name_or_path": ""}))
+    monkeypatch.chdir(tmp_path)
+    told = {"model": str(named), "out": "mine", "data": (str(lines),), "device": "cpu"}
+    contrastive.train(Simcse(**told, dtype="float32", batch_size=4, steps=1))
+    assert load(str(named), dtype="float32").template == "llama-3-instruct"
+    mine = load(str(tmp_path / "mine"), dtype="float32")
+    assert (mine.template, mine.base) == ("llama-3-instruct", "Meta-Llama-3-8B-Instruct")

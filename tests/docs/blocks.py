@@ -19,7 +19,7 @@ ADDRESS = "localhost:8080"
 REASONS = {
     "needs Docker": r"\bdocker\b",
     "needs Kubernetes": r"\bkubectl\b",
-    "needs a GPU": r"\bcuda\b|\bgpu\b",
+    "needs a GPU": r"\bcuda|\bgpu\b",
     "is of another program": r"llm2vec|infinity|text-embeddings|L2V",
 }
 _FENCE = re.compile(r"^```(?P<info>\w[^\n]*)?\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from models import Encoder, Input, load
+from tests.bulk.shell import call
 from tests.training.conftest import LAUNCH, SHARDED, check_only_the_adapter_learns, sentences
 from training import contrastive, data
 from training.errors import TrainingError
@@ -198,7 +198,9 @@ def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_p
     assert close[1] > 0.8
 
 
-def test_two_processes_learn_what_one_does(base: Path, pairs: Path, graded: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(
+    base: Path, pairs: Path, graded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Vectors are gathered with their gradients, without which the adapters would part. Also sharded.
 
     Both have rows of the same dataset in each step: one dataset gathers, the other does not.
@@ -221,9 +223,9 @@ def test_two_processes_learn_what_one_does(base: Path, pairs: Path, graded: Path
         1,
     ]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
-    runs = {}
+    assert call(capsys, "train", "supervised", tmp_path / "one", *flags).status == 0
+    runs = {"one": load(str(base), [str(tmp_path / "one")], dtype="float32")}
     for name, launch in {
-        "one": [sys.executable, "-m", "app.cli"],
         "two": [
             *(*LAUNCH, "--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
             *("-m", "app.cli"),

@@ -65,7 +65,7 @@ def create_app(
     service = Service(settings, metrics)
     given = settings.read_keys()
     keys = Keys(given, settings.protect_metrics, settings.protect_docs)
-    tracing = Tracing(settings.otlp_endpoint) if settings.otlp_endpoint else None
+    tracing = Tracing(str(settings.otlp_endpoint)) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -139,32 +139,6 @@ class Service:
         except EncodingFailedError as error:
             raise InternalError(str(error), param_at(sides, error.place)) from error
         return split(encodings, rows)
-
-    async def decode(self, rows: Mapping[str, Sequence[int]], *, skip_special_tokens: bool = True) -> list[str]:
-        """The texts of rows of token ids, which stand under their names in the request.
-
-        Raises:
-            InvalidError: for too many ids in a row, and for an id that the model does not have.
-            TooLargeError: if the texts become larger than a body may be; a single token can have a hundred characters.
-        """
-        tokenizer = self.encoder.tokenization.tokenizer
-        size, room = tokenizer.get_vocab_size(), self.settings.max_body_bytes
-
-        def texts(named: Sequence[tuple[str, Sequence[int]]]) -> list[str]:
-            nonlocal room
-            decoded = []
-            for param, ids in named:
-                if len(ids) > (most := self.settings.max_characters):
-                    raise InvalidError(f"{len(ids)} token ids, at most {most} (max_characters)", param)
-                if (highest := max(ids)) >= size:
-                    raise InvalidError(f"{highest} is not one of the model's token ids", param)
-                decoded.append(tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
-                if (room := room - len(decoded[-1])) < 0:
-                    most = self.settings.max_body_bytes
-                    raise TooLargeError(f"the token ids stand for more than {most} characters (max_body_bytes)", param)
-            return decoded
-
-        return await self.tokenizers.run(texts, list(rows.items()))
 
     def check_dimensions(self, dimensions: int | None) -> None:
         """Raises `InvalidError` for more dimensions than the model has."""

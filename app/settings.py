@@ -2,12 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.prompts import Prompts
@@ -20,10 +19,7 @@ if TYPE_CHECKING:
 
 PREFIX = "L2V_"
 _PORT = 8080
-# What Kubernetes sets beside the one that looks like a setting of ours, see `_own_port`.
-_SERVICE_LINKS = re.compile(rf"{PREFIX}(\w+_)?(SERVICE|PORT)(_|$)")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
-_COLLECTOR = re.compile(r"https?://[^/?#\s]+(?!.*/v1/traces/?$)(/.*)?")
 
 
 def _split(value: object) -> object:
@@ -35,6 +31,13 @@ def _split_secrets(value: object) -> object:
     if value and not parts:
         raise ValueError("holds no key, and so would leave the service open")
     return parts
+
+
+def _check_origins(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _ORIGIN.fullmatch(name):
+            raise ValueError(f"{name} is not an origin like https://example.com, nor *")
+    return names
 
 
 def _own_port(value: object) -> object:
@@ -104,9 +107,11 @@ class Settings(ModelSettings):
     query_instruction: str = Field("", description="Default instruction of queries, and the prompt `query`")
     document_instruction: str = Field("", description="Default instruction of documents, and the prompt `document`")
     playground: bool = Field(True, description="Serve the web page at `/`")
-    cors_origins: Names = Field((), description="Origins whose pages may call the API, comma-separated; `*`: all")
-    otlp_endpoint: str = Field(
-        "",
+    cors_origins: Annotated[Names, AfterValidator(_check_origins)] = Field(
+        (), description="Origins whose pages may call the API, comma-separated; `*`: all"
+    )
+    otlp_endpoint: AnyHttpUrl | None = Field(
+        None,
         description="Address of an OpenTelemetry collector (OTLP over HTTP) for traces; unset: none; needs `l2v[otel]`",
     )
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all")
@@ -207,23 +212,6 @@ class Settings(ModelSettings):
         return self
 
     @model_validator(mode="after")
-    def _addresses_are_whole(self) -> "Settings":
-        for origin in self.cors_origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"cors_origins takes * or origins like https://example.com, not {origin}")
-        if self.otlp_endpoint and not _COLLECTOR.fullmatch(self.otlp_endpoint):
-            raise ValueError(
-                "otlp_endpoint takes a collector's address like http://localhost:4318, to which /v1/traces is added"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _compiled_is_what_can_be(self) -> "Settings":
-        if self.compile and self.dtype == "int8":
-            raise ValueError("compile does not go with dtype int8")
-        return self
-
-    @model_validator(mode="after")
     def _tracing_is_installed(self) -> "Settings":
         if self.otlp_endpoint and not _is_installed("opentelemetry.instrumentation.fastapi"):
             raise ValueError("otlp_endpoint needs the extra otel: pip install 'l2v[otel]'")
@@ -233,14 +221,6 @@ class Settings(ModelSettings):
     def _prompts_can_be_read(self) -> "Settings":
         self.read_prompts()
         return self
-
-
-def unknown(names: Iterable[str]) -> list[str]:
-    """Those of the environment's names that look like settings of the service and are none."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    return sorted(
-        name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)
-    )
 
 
 def _is_installed(module: str) -> bool:

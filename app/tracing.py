@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from app import __version__
 from app.telemetry import Timings, route_of
 
+_PATH = "/v1/traces"
 # Probes and scrapes would drown the rest.
 _UNTRACED = "/(tei/)?(health|ready|metrics|ping)$"
 # Left for the last spans; of itself the exporter tries for half a minute to reach a collector that is away.
@@ -19,7 +20,7 @@ class Tracing:
     """Sends spans to an OTLP collector. Needs the extra `otel`.
 
     Args:
-        endpoint: the collector's address, like `http://localhost:4318`.
+        endpoint: the collector's address, like `http://localhost:4318`, with or without the path of traces.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -30,7 +31,8 @@ class Tracing:
 
         resource = Resource.create({"service.name": "l2v", "service.version": __version__})
         self._provider = TracerProvider(resource=resource)
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        base = endpoint.rstrip("/").removesuffix(_PATH)
+        exporter = OTLPSpanExporter(endpoint=f"{base}{_PATH}")
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("l2v")
 

@@ -1,11 +1,16 @@
 """What commands share that may run the model here or ask a running service."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr
 
 from app.settings import ModelSettings
+
+BatchTokens = Annotated[
+    int | None,
+    Field(ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"),
+]
 
 
 class ClientSettings(ModelSettings):

@@ -12,7 +12,7 @@ from pydantic_settings import CliPositionalArg
 from app.bulk.errors import UsageError
 from app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
 from app.bulk.rows import Columns
-from app.commands.client import ClientSettings
+from app.commands.client import BatchTokens, ClientSettings
 from app.settings import Names
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ class Embed(ClientSettings):
     dimensions: int | None = Field(None, ge=1, description="Keep the first so many dimensions, before normalising")
     normalize: bool = Field(True, description="Scale each vector to length 1")
     batch_size: int = Field(256, ge=1, description="Rows of one batch, or of one request")
-    max_batch_tokens: int | None = Field(
-        None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
-    )
+    max_batch_tokens: BatchTokens = None
     concurrency: int = Field(4, ge=1, description="Requests to the service at once")
     skip_bad: Path | None = Field(None, description="Set bad rows aside in this file, as JSONL, and go on")
     overwrite: bool = Field(False, description="Replace an OUTPUT that exists")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from app.commands.client import ClientSettings
+from app.commands.client import BatchTokens, ClientSettings
 from app.settings import Names
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ class Evaluate(ClientSettings):
     tasks: CliPositionalArg[Names] = Field(description="Tasks by mteb's names, comma-separated")
     out: Path = Field(Path("results"), description="Folder of the results; a task that has one there is not run again")
     instructions: Path | None = Field(None, description="JSON file: task → instruction; where unset, mteb's own")
-    max_batch_tokens: int | None = Field(
-        None, ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"
-    )
+    max_batch_tokens: BatchTokens = None
     as_json: bool = Field(False, description="Print JSON")
 
     def cli_cmd(self) -> None:

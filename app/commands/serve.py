@@ -3,10 +3,12 @@
 import logging
 import math
 import os
+import re
 import resource
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from app.connection import Connection
-from app.settings import Settings, unknown
+from app.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from app.service import Service
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # How long it goes on listening after the last answer: clients and load balancers meet a 503, not a closed port.
 LINGER_SECONDS = 0.5
+# What Kubernetes sets in the pods beside a Service whose name begins with ours.
+_SERVICE_LINKS = re.compile(rf"{PREFIX}(\w+_)?(SERVICE|PORT)(_|$)")
 # Open files beside the connections: libraries, the model, logs.
 _FILES = 256
 
@@ -91,6 +95,14 @@ def protocol(settings: Settings, metrics: "Metrics") -> Any:
         settings.idle_timeout,
         settings.request_timeout,
         max_header_bytes=settings.max_header_bytes,
+    )
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Those of the environment's names that look like settings of the service and are none."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return sorted(
+        name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)
     )
 
 

@@ -13,7 +13,7 @@ from app.errors import TABLE, TooLargeError
 from app.offload import offload
 from app.routes import openai, ops
 from app.routes.dependencies import ServiceDep, TimingsDep
-from app.routes.texts import named, side_of
+from app.routes.texts import side_of, texts_of
 from app.schemas.openai import EmbeddingsResponse
 from app.schemas.tei import (
     DecodeRequest,
@@ -122,8 +122,7 @@ async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
 @router.post("/decode", response_model=list[str], responses=_refusals)
 async def decode(request: DecodeRequest, service: ServiceDep) -> Response:
     """Token ids as texts."""
-    rows = named(service, request.ids, "ids")
-    texts = await service.decode(rows, skip_special_tokens=request.skip_special_tokens)
+    texts = await texts_of(service, request.ids, "ids", skip_special_tokens=request.skip_special_tokens)
     return await to_json(Long(texts, _ROW))
 
 

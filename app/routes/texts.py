@@ -1,7 +1,9 @@
-"""The inputs of the surfaces that take token ids where a text may stand."""
+"""The fields of the surfaces that take token ids where a text may stand."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from app.errors import InvalidError, TooLargeError
 from app.prompts import Shared
 from app.service import Service
 from app.sides import Side
@@ -9,16 +11,45 @@ from models import Input
 
 
 async def side_of(service: Service, given: Any, name: str, shared: Shared, keep_end: bool = False) -> Side:
-    """A text, token ids, or a list of either, as inputs; raises `InvalidError` for ids that it does not have."""
-    items = named(service, given, name)
-    ids = {param: item for param, item in items.items() if not isinstance(item, str)}
-    texts = items | dict(zip(ids, await service.decode(ids), strict=True))
-    return Side(name, [Input(text, shared.text, keep_end) for text in texts.values()], shared, name in items)
+    """A text, token ids, or a list of either, as inputs; raises as `texts_of`."""
+    texts = await texts_of(service, given, name)
+    return Side(name, [Input(text, shared.text, keep_end) for text in texts], shared, _is_single(given))
 
 
-def named(service: Service, given: Any, name: str) -> dict[str, Any]:
-    """A text, token ids, or a list of either, each under what the caller calls it."""
-    if isinstance(given, str) or isinstance(given[0], int):
-        return {name: given}
-    service.check_count(len(given), [name])
-    return {f"{name}[{index}]": item for index, item in enumerate(given)}
+async def texts_of(service: Service, given: Any, name: str, *, skip_special_tokens: bool = True) -> Sequence[str]:
+    """The texts of a field that holds a text, token ids, or a list of either.
+
+    Raises:
+        InvalidError: for too many ids in a row, and for an id that the model does not have.
+        TooLargeError: for too many items, or if the ids stand for more than a body may hold: a single token can have a
+            hundred characters.
+    """
+    single = _is_single(given)
+    items = [given] if single else given
+    service.check_count(len(items), [name])
+    if all(isinstance(item, str) for item in items):
+        return list(items)
+    tokenizer, settings = service.encoder.tokenization.tokenizer, service.settings
+    vocabulary, room = tokenizer.get_vocab_size(), settings.max_body_bytes
+
+    def read(places: Sequence[int]) -> list[str]:
+        return [items[place] if isinstance(items[place], str) else decode(place) for place in places]
+
+    def decode(place: int) -> str:
+        nonlocal room
+        ids, param = items[place], name if single else f"{name}[{place}]"
+        if len(ids) > (most := settings.max_characters):
+            raise InvalidError(f"{len(ids)} token ids, at most {most} (max_characters)", param)
+        if (highest := max(ids)) >= vocabulary:
+            raise InvalidError(f"{highest} is not one of the model's token ids", param)
+        text: str = tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+        if (room := room - len(text)) < 0:
+            most = settings.max_body_bytes
+            raise TooLargeError(f"the token ids stand for more than {most} characters (max_body_bytes)", param)
+        return text
+
+    return await service.tokenizers.run(read, range(len(items)))
+
+
+def _is_single(given: Any) -> bool:
+    return isinstance(given, str) or isinstance(given[0], int)

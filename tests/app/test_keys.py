@@ -14,7 +14,7 @@ from app.settings import Settings
 from models import Encoder
 from tests.serving import LocalServer, ServerProcess
 
-OPEN = {"/", "/health", "/ready", "/tei/health", "/playground/main.js"}
+OPEN = {"/", "/health", "/ready", "/tei/health", "/tei/ping", "/playground/main.js"}
 METRICS = {"/metrics", "/tei/metrics"}
 DOCS = {"/docs", "/docs/start.js", "/openapi.json"}
 MISSING = {"/nothing", "/docsx", "/healthx"}

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from app.commands.serve import unknown
 from app.service import Service
-from app.settings import Settings, table, unknown
+from app.settings import Settings, table
 from app.telemetry import Metrics
 from models import Encoder
 from models.errors import ModelError
@@ -86,7 +87,7 @@ def test_the_key_of_a_client_does_not_leave_the_service_open(monkeypatch: pytest
         (
             "otlp_endpoint",
             ["http://localhost:4318", "https://c.example/otlp/"],
-            ["localhost:4318", "http://localhost:4318/v1/traces"],
+            ["localhost:4318", "grpc://localhost:4317", "http://"],
         ),
     ],
 )
@@ -94,13 +95,8 @@ def test_addresses_are_whole(name: str, good: list[str], bad: list[str]) -> None
     for value in good:
         Settings(**{name: value})
     for value in bad:
-        with pytest.raises(ValidationError, match=f"{name} takes"):
+        with pytest.raises(ValidationError, match=name):
             Settings(**{name: value})
-
-
-def test_integers_are_not_compiled() -> None:
-    with pytest.raises(ValidationError, match="compile does not go with dtype int8"):
-        Settings(compile=True, dtype="int8")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.errors import TooLargeError
+from app.routes.texts import texts_of
 from models import Encoder, Input
 from tests.serving import LocalServer, wait_for
 
@@ -157,11 +158,11 @@ def test_tei_decode_names_the_row(post: Callable[..., Any]) -> None:
 def test_token_ids_make_no_more_text_than_a_body_may_hold(encoder: Encoder) -> None:
     """A vocabulary has tokens of a hundred characters; this one's longest has three."""
     with LocalServer(encoder, max_body_bytes=1000) as server:
-        rows = {"ids[0]": [256] * 200, "ids[1]": [256] * 200}
+        rows = [[256] * 200] * 2
         with pytest.raises(TooLargeError, match="stand for more than 1000 characters") as refused:
-            asyncio.run(server.service.decode(rows, skip_special_tokens=False))
+            asyncio.run(texts_of(server.service, rows, "ids", skip_special_tokens=False))
         assert refused.value.param == "ids[1]"
-        assert asyncio.run(server.service.decode(rows)) == ["", ""]
+        assert asyncio.run(texts_of(server.service, rows, "ids")) == ["", ""]
 
 
 def test_tei_info_health_and_metrics(server: LocalServer, encoder: Encoder) -> None:

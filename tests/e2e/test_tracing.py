@@ -20,8 +20,10 @@ class Collector(BaseHTTPRequestHandler):
     """Takes what an OTLP exporter posts."""
 
     def do_POST(self) -> None:
-        SENT.append(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if found := self.path == "/v1/traces":
+            SENT.append(body)
+        self.send_response(200 if found else 404)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -45,8 +47,10 @@ def spans() -> list[Span]:
     ]
 
 
-def test_a_request_is_one_span_with_one_below_it_for_each_stage(encoder: Encoder, endpoint: str) -> None:
-    with LocalServer(encoder, otlp_endpoint=endpoint) as server:
+@pytest.mark.parametrize("path", ["", "/v1/traces"])
+def test_a_request_is_one_span_with_one_below_it_for_each_stage(encoder: Encoder, endpoint: str, path: str) -> None:
+    SENT.clear()
+    with LocalServer(encoder, otlp_endpoint=f"{endpoint}{path}") as server:
         server.client.post("/embed?note=swordfish", json={"inputs": "swordfish", "instruction": "albatross"})
         server.client.get("/ready")
         server.client.get("/swordfish/albatross", headers={"User-Agent": "swordfish", "Host": "albatross"})

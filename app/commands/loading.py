@@ -4,6 +4,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from app.logs import configure_logging
 from app.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ def prepare_libraries() -> None:
     transformers.logging.disable_progress_bar()  # of weights that are read, and of what is fetched from the Hub
     if wanted:
         enable_progress_bars()
+
+
+def prepare_service(log_level: str) -> None:
+    """The same for a process that serves, which logs at that level."""
+    # The service tokenises in threads of its own; were each list spread over all cores, forward passes would wait.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    prepare_libraries()
+    configure_logging(log_level)
 
 
 def encoder_for(settings: ModelSettings, *, packed: bool = True) -> "Encoder":

@@ -44,15 +44,11 @@ class Serve(Settings):
     def cli_cmd(self) -> None:
         # The first process of a container gets no signal that it has no handler for; uvicorn sets its own later.
         signal.signal(signal.SIGTERM, lambda *_: _end(""))
-        from app.commands.loading import prepare_libraries
+        from app.commands.loading import prepare_service
 
-        # The service tokenises in threads of its own; were each list spread over all cores, forward passes would wait.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        prepare_libraries()  # before torch comes with the next
-        from app.logs import configure_logging
+        prepare_service(self.log_level)  # before torch comes with the next
         from app.main import create_app
 
-        configure_logging(self.log_level)
         for name in unknown(os.environ):
             logger.warning("the service has no such setting", extra={"variable": name})
         if reason := _allow_files(self.max_connections):

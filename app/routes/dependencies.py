@@ -17,5 +17,11 @@ async def _timings(request: Request) -> Timings:
     return cast(Timings, request.state.timings)
 
 
+async def exposition(request: Request) -> bytes:
+    """The metrics in Prometheus' text format. A cluster has others in its place (`app/cluster.py`)."""
+    return (await _service(request)).metrics.render()
+
+
 ServiceDep = Annotated[Service, Depends(_service)]
 TimingsDep = Annotated[Timings, Depends(_timings)]
+ExpositionDep = Annotated[bytes, Depends(exposition)]

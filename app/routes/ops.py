@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from app.errors import responses
-from app.routes.dependencies import ServiceDep
+from app.routes.dependencies import ExpositionDep, ServiceDep
 from app.service import Service, State
 
 router = APIRouter(tags=["operations"])
@@ -34,9 +34,9 @@ async def ready(service: ServiceDep) -> JSONResponse:
 
 
 @router.get("/metrics", response_class=PlainTextResponse, responses=responses(401))
-async def metrics(service: ServiceDep) -> Response:
+async def metrics(exposition: ExpositionDep) -> Response:
     """Prometheus metrics."""
-    return Response(service.metrics.render(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+    return Response(exposition, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
 def _state(service: Service, good: bool) -> JSONResponse:

@@ -19,6 +19,7 @@ ADDRESS = "localhost:8080"
 REASONS = {
     "needs Docker": r"\bdocker\b",
     "needs Kubernetes": r"\bkubectl\b",
+    "needs several machines": r"\bray start --address\b",
     "needs a GPU": r"\bcuda|\bgpu\b",
     "is of another program": r"llm2vec|infinity|text-embeddings|L2V",
 }

@@ -1,0 +1,179 @@
+"""The service on Ray: several replicas answer as one, and a replica that ends is replaced."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from pydantic import ValidationError
+
+from app.cluster import Replica, ReplicaSettings, build
+from app.vectors import normalize
+from models import Input, load
+from tests.bulk.shell import call, read, texts
+from tests.docs.blocks import BLOCKS
+from tests.serving import LOAD_SECONDS, free_port, wait_for
+
+(BLOCK,) = [block for block in BLOCKS if "import_path: app.cluster:build" in block.body]
+REPLICAS = 2
+
+
+class Cluster:
+    """Ray with the configuration of the docs, on this machine alone: without a GPU, and in float32."""
+
+    def __init__(self, folder: Path) -> None:
+        config = yaml.safe_load(BLOCK.body)
+        (application,) = config["applications"]
+        (deployment,) = application["deployments"]
+        port = free_port()
+        config["http_options"] = {"host": "127.0.0.1", "port": port}
+        application["args"]["dtype"] = "float32"
+        deployment |= {"num_replicas": REPLICAS, "ray_actor_options": {"num_cpus": 0.1}}
+        (folder / "l2v.yaml").write_text(yaml.safe_dump(config))
+        self.model = application["args"]["model"]
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+        self._log = folder / "log"
+        environment = {
+            "RAY_TMPDIR": str(folder),  # a cluster of its own
+            "RAY_AUTH_MODE": "disabled",  # otherwise it leaves a token in the home
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [Path(sys.executable).with_name("serve"), "run", folder / "l2v.yaml"],
+                stdout=log, stderr=log, cwd=folder, env={**os.environ, **environment},
+            )  # fmt: skip
+
+    def wait_ready(self) -> None:
+        wait_for(lambda: self._process.poll() is not None or self._answers(), LOAD_SECONDS, "ready")
+        assert self._process.poll() is None, self.log
+
+    def _answers(self) -> bool:
+        try:
+            return self.client.get("/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        return psutil.Process(self._process.pid).children(recursive=True)
+
+    def samples(self, name: str) -> list[Sample]:
+        """Those of one metric, of all replicas."""
+        families = text_string_to_metric_families(self.client.get("/metrics").raise_for_status().text)
+        return [sample for family in families for sample in family.samples if sample.name == name]
+
+    @property
+    def replicas(self) -> set[str]:
+        return {sample.labels["replica"] for sample in self.samples("l2v_engine_up") if sample.value == 1}
+
+    def stop(self) -> None:
+        """Ctrl-C; nothing of Ray may stay."""
+        self.client.close()
+        processes = [] if self._process.poll() is not None else self.processes
+        try:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(60)
+            _, left = psutil.wait_procs(processes, 30)
+            assert not left, left
+        finally:
+            for process in [self._process, *processes]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    # A short name: there are sockets in it.
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        cluster = Cluster(Path(folder))
+        try:
+            cluster.wait_ready()
+            wait_for(lambda: len(cluster.replicas) == REPLICAS, LOAD_SECONDS, "replicas")
+            yield cluster
+        except BaseException:
+            print(cluster.log)
+            raise
+        finally:
+            cluster.stop()
+
+
+def test_the_replicas_answer_as_one_service(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = texts(200)
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in said))
+    out = tmp_path / "out.npy"
+    ended = call(
+        capsys, "embed", tmp_path / "texts.txt", out, "--url", cluster.url, "--batch-size", 5, "--concurrency", 8
+    )
+    assert ended.status == 0, ended.err
+    expected = load(cluster.model, dtype="float32", device="cpu").encode([Input(text) for text in said])
+    np.testing.assert_allclose(read(out), normalize(expected), atol=1e-5)
+
+
+def test_a_scrape_tells_of_all_replicas(cluster: Cluster) -> None:
+    def answered() -> dict[str, float]:
+        samples = cluster.samples("l2v_requests_total")
+        return {s.labels["replica"]: s.value for s in samples if s.labels["route"] == "/similarity"}
+
+    before = sum(answered().values())
+    with ThreadPoolExecutor(8) as pool:
+        body = {"queries": "a cat", "documents": texts(20)}
+        answers = list(pool.map(lambda _: cluster.client.post("/similarity", json=body), range(40)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert sum(answered().values()) == before + 40
+    assert answered().keys() == cluster.replicas, "not all had a part of it"
+
+
+def test_errors_are_those_of_the_service(cluster: Cluster) -> None:
+    answer = cluster.client.post("/embed", json={"inputs": ["fine", ""]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "inputs[1].text")
+
+
+def test_a_replica_that_is_killed_is_replaced(cluster: Cluster) -> None:
+    before = cluster.replicas
+    next(process for process in cluster.processes if "ServeReplica" in process.name()).kill()
+    wait_for(lambda: cluster.client.post("/embed", json={"inputs": "on"}).status_code == 200, 10, "an answer")
+    wait_for(lambda: cluster.replicas - before and len(cluster.replicas) == REPLICAS, LOAD_SECONDS, "another replica")
+
+
+def test_an_argument_that_is_no_setting_is_refused() -> None:
+    with pytest.raises(ValidationError, match="modle"):
+        ReplicaSettings(modle="demo")
+
+
+def test_the_service_refuses_sooner_than_ray_lets_wait() -> None:
+    settings = ReplicaSettings(max_requests=7, drain_timeout=11)
+    deployment = build(settings)._bound_deployment
+    assert deployment.max_ongoing_requests > settings.max_requests
+    assert deployment._deployment_config.graceful_shutdown_timeout_s == settings.drain_timeout
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_check_with_the_reason() -> None:
+    async def check() -> None:
+        replica = Replica(ReplicaSettings(model="nowhere"))
+        app = replica.__serve_build_asgi_app__()
+        async with app.router.lifespan_context(app):
+            await replica.check_health()
+
+    with pytest.raises(RuntimeError, match="nowhere is neither a folder"):
+        asyncio.run(check())

@@ -15,6 +15,8 @@ RUN = {b.body: b for b in BLOCKS if b.language == "bash" and not b.skip and "nam
 
 
 @pytest.mark.parametrize("block", RUN.values(), ids=str)
-def test_a_block_of_shell_runs(block: Block, demo: ServerProcess, tmp_path: Path) -> None:
+def test_a_block_of_shell_runs(
+    block: Block, demo: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shell.lay_out(tmp_path)
-    shell.run(block, tmp_path, f"localhost:{demo.port}")
+    shell.run(block, tmp_path, f"localhost:{demo.port}", capsys)

@@ -115,6 +115,8 @@ class Client:
         except (ValueError, KeyError, TypeError):
             if response.status_code == TOO_LARGE:  # as a proxy says it, in HTML
                 raise RefusedError(TOO_LARGE, "the request is too large", None) from None
+            if response.status_code == 500:  # as Ray's proxy says of a replica that ended
+                raise _BusyError("answers 500") from None
             raise BulkError(f"{self.name} answers {response.status_code}, and not as l2v does") from None
         if response.status_code == 401:
             raise BulkError(f"{self.name} wants a key: --api-key or L2V_API_KEY")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from app.cluster import Replica, ReplicaSettings, build
 from app.vectors import normalize
 from models import Input, load
-from tests.bulk.shell import call, read, texts
+from tests.bulk.shell import call, read, texts, write
 from tests.docs.blocks import BLOCKS
 from tests.serving import LOAD_SECONDS, free_port, wait_for
 
@@ -116,18 +117,20 @@ def cluster() -> Iterator[Cluster]:
             cluster.stop()
 
 
-def test_the_replicas_answer_as_one_service(
-    cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    said = texts(200)
-    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in said))
-    out = tmp_path / "out.npy"
-    ended = call(
-        capsys, "embed", tmp_path / "texts.txt", out, "--url", cluster.url, "--batch-size", 5, "--concurrency", 8
-    )
+def embed(cluster: Cluster, count: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sends texts in small requests, and compares the vectors with those of the encoder alone."""
+    said = texts(count)
+    source, out = write(folder / "texts.jsonl", [{"text": text} for text in said]), folder / "out.npy"
+    ended = call(capsys, "embed", source, out, "--url", cluster.url, "--batch-size", 5, "--concurrency", 8)
     assert ended.status == 0, ended.err
     expected = load(cluster.model, dtype="float32", device="cpu").encode([Input(text) for text in said])
     np.testing.assert_allclose(read(out), normalize(expected), atol=1e-5)
+
+
+def test_the_replicas_answer_as_one_service(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    embed(cluster, 200, tmp_path, capsys)
 
 
 def test_a_scrape_tells_of_all_replicas(cluster: Cluster) -> None:
@@ -149,10 +152,15 @@ def test_errors_are_those_of_the_service(cluster: Cluster) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "inputs[1].text")
 
 
-def test_a_replica_that_is_killed_is_replaced(cluster: Cluster) -> None:
+def test_a_replica_that_is_killed_is_replaced_and_a_bulk_run_goes_on(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     before = cluster.replicas
-    next(process for process in cluster.processes if "ServeReplica" in process.name()).kill()
-    wait_for(lambda: cluster.client.post("/embed", json={"inputs": "on"}).status_code == 200, 10, "an answer")
+    killed = next(process for process in cluster.processes if "ServeReplica" in process.name())
+    timer = threading.Timer(0.3, killed.kill)
+    timer.start()
+    embed(cluster, 2000, tmp_path, capsys)
+    assert timer.finished.is_set(), "the run was over before"
     wait_for(lambda: cluster.replicas - before and len(cluster.replicas) == REPLICAS, LOAD_SECONDS, "another replica")
 
 

@@ -113,7 +113,7 @@ def build(settings: ReplicaSettings) -> serve.Application:
     """The application that Ray Serve runs; how many replicas, and where, is for Ray's own configuration to say."""
     deployment = serve.deployment(
         name=NAME,
-        # The service refuses what is too much for it, with 429; Ray would let it wait without end.
+        # The service refuses what is too much for it, with 429; what is beyond this number waits in Ray without end.
         max_ongoing_requests=2 * settings.max_requests,
         graceful_shutdown_timeout_s=settings.drain_timeout,
         health_check_period_s=_CHECK_SECONDS,

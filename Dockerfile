@@ -10,6 +10,7 @@ ENV PATH=/opt/l2v/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY docker/requirements.txt ./
 RUN pip install --require-hashes --only-binary :all: -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY l2v ./l2v
 COPY models ./models
 COPY training ./training
 COPY app ./app

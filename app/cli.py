@@ -20,18 +20,18 @@ from pydantic_settings import (
 )
 from rich_argparse import RawDescriptionRichHelpFormatter
 
-from app.bulk.errors import BulkError
-from app.commands.check import Check
-from app.commands.embed import Embed
-from app.commands.evaluate import Evaluate
-from app.commands.export import Export
-from app.commands.info import Info
-from app.commands.serve import Serve
-from app.commands.similarity import Similarity
-from app.commands.tokenize import Tokenize
-from app.commands.train import Train
-from app.settings import PREFIX
-from models.errors import ModelError
+from l2v.app.bulk.errors import BulkError
+from l2v.app.commands.check import Check
+from l2v.app.commands.embed import Embed
+from l2v.app.commands.evaluate import Evaluate
+from l2v.app.commands.export import Export
+from l2v.app.commands.info import Info
+from l2v.app.commands.serve import Serve
+from l2v.app.commands.similarity import Similarity
+from l2v.app.commands.tokenize import Tokenize
+from l2v.app.commands.train import Train
+from l2v.app.settings import PREFIX
+from l2v.models.errors import ModelError
 
 _FILES = {"input", "output", "skip-bad", "out"}
 

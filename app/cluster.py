@@ -1,6 +1,6 @@
 """The service on a Ray cluster: each replica is the whole service, behind the proxies of Ray Serve.
 
-    serve run app.cluster:build model=mistral-7b-supervised
+    serve run l2v.app.cluster:build model=mistral-7b-supervised
 
 Ray places the replicas, routes to them, scales them and replaces those that fail. A request is batched with all others
 of its replica, as in a process that stands alone. Needs the extra `ray`.
@@ -18,8 +18,8 @@ from prometheus_client import Metric
 from pydantic_settings import SettingsConfigDict
 from ray import serve
 
-from app.errors import UnavailableError
-from app.settings import Settings
+from l2v.app.http.errors import UnavailableError
+from l2v.app.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -50,12 +50,12 @@ class Replica:
         self._failure = ""
 
     def __serve_build_asgi_app__(self) -> "FastAPI":
-        from app.commands.loading import prepare_service
+        from l2v.app.commands.loading import prepare_service
 
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # as the command `l2v` does
         prepare_service(self._settings.log_level)  # before torch comes with the next
-        from app.main import create_app
-        from app.routes.dependencies import exposition
+        from l2v.app.http.routes.dependencies import exposition
+        from l2v.app.main import create_app
 
         app = create_app(self._settings, on_failure=self._fail)
         app.dependency_overrides[exposition] = self._all_metrics
@@ -67,7 +67,7 @@ class Replica:
 
     async def check_health(self) -> None:
         """Waits while the encoder loads; raises the reason if it cannot be loaded or its engine is down."""
-        from app.service import State
+        from l2v.app.engine.service import State
 
         while self._service.state is State.LOADING and not self._failure:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)  # the loader is a thread

@@ -15,8 +15,10 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from app import __version__
-from app.errors import (
+from l2v.app import __version__
+from l2v.app.engine.service import Service
+from l2v.app.http.auth import Keys
+from l2v.app.http.errors import (
     TABLE,
     EmptyError,
     InvalidError,
@@ -26,16 +28,14 @@ from app.errors import (
     TooLargeError,
     answer,
 )
-from app.guard import Guard
-from app.keys import Keys
-from app.routes import native, openai, ops, pages, tei
-from app.schemas.inputs import param_of
-from app.service import Service
-from app.settings import Settings
-from app.telemetry import Metrics, Telemetry
-from app.tracing import Tracing
-from models import Encoder, ModelError
-from models.compilation import compile_layers
+from l2v.app.http.limits import Guard
+from l2v.app.http.routes import native, openai, operations, pages, tei
+from l2v.app.http.schemas.inputs import param_of
+from l2v.app.http.telemetry import Metrics, Telemetry
+from l2v.app.http.tracing import Tracing
+from l2v.app.settings import Settings
+from l2v.models import Encoder, ModelError
+from l2v.models.compilation import compile_layers
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def create_app(
     app.state.service = service
     # The guard has checked the key by then; this tells the API's readers that there is one.
     keyed = [Depends(HTTPBearer(auto_error=False))] if given else []
-    for router in (native.router, openai.router, tei.router, ops.router):
+    for router in (native.router, openai.router, tei.router, operations.router):
         app.include_router(router, dependencies=keyed)
     app.include_router(pages.docs)
     if settings.playground:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.prompts import Prompts
-from app.schemas.inputs import MAX_INPUTS
-from models.templates import TemplateName
-from models.types import DType, Pooling
+from l2v.app.engine.prompts import Prompts
+from l2v.app.http.schemas.inputs import MAX_INPUTS
+from l2v.models.templates import TemplateName
+from l2v.models.types import DType, Pooling
 
 if TYPE_CHECKING:
-    from models import Encoder
+    from l2v.models import Encoder
 
 PREFIX = "L2V_"
 _PORT = 8080
@@ -92,7 +92,7 @@ class ModelSettings(BaseSettings):
             packed: see there.
             instead: settings to take in place of these.
         """
-        from models import load
+        from l2v.models import load
 
         return load(**{name: getattr(self, name) for name in ModelSettings.model_fields} | instead, packed=packed)
 

@@ -23,7 +23,7 @@ from bench.engines import InProcess, Server
 from bench.floor import useful_flops
 from bench.shapes import SHAPES, Shape
 from bench.workloads import WORKLOADS, workload
-from models import fp8, int8
+from l2v.models import fp8, int8
 
 VENVS = Path(".venv-bench")
 RESULTS = Path(__file__).parent / "results"

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import cycle
 
-from app.jobs import Result
-from app.scheduler import Scheduler
-from app.telemetry import Metrics
 from bench.workloads import workload
-from models import Encoder, Encoding, Input, load
-from models.batch import token_budget
+from l2v.app.engine.jobs import Result
+from l2v.app.engine.scheduler import Scheduler
+from l2v.app.http.telemetry import Metrics
+from l2v.models import Encoder, Encoding, Input, load
+from l2v.models.batch import token_budget
 
 WAITING = (8, 4000)
 _ROUNDS, _SECONDS = 5, 8.0

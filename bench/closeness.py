@@ -11,7 +11,7 @@ import torch
 
 from bench.shapes import SHAPES
 from bench.workloads import workload
-from models import Input, fp8, int8, load
+from l2v.models import Input, fp8, int8, load
 
 _TEXTS = 32
 _CHECKPOINTS = Path(".cache/bench")

@@ -109,7 +109,7 @@ class Server:
     @classmethod
     def l2v(cls, name: str, folder: Path, dtype: str, device: str) -> Self:
         """Our own, of this interpreter's environment."""
-        serve = [sys.executable, "-m", "app.cli", "serve", "--model", folder, "--dtype", dtype, "--device", device]
+        serve = [sys.executable, "-m", "l2v.app.cli", "serve", "--model", folder, "--dtype", dtype, "--device", device]
         return cls(name, serve, "/v1/embeddings", device)
 
     def __enter__(self) -> Self:

@@ -88,8 +88,11 @@ class Throughput:
 
 def answer(count: int = 1000, dimensions: int = 4096) -> float:
     """Seconds in which the service makes JSON of so many vectors; the least of five, as that is all its own work."""
-    from app.body import Long, to_json  # here, since engines in process need none of the service's libraries
-    from app.vectors import finish
+    from l2v.app.engine.vectors import finish
+    from l2v.app.http.responses import (
+        Long,
+        to_json,
+    )  # here, since engines in process need none of the service's libraries
 
     rows = np.random.default_rng(0).normal(size=(count, dimensions)).astype(np.float32)
 

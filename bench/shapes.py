@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from transformers import AutoModel, LlamaConfig, MistralConfig, PreTrainedConfig
 
 from bench.workloads import Workload
-from models import Input, checksums, load
-from models.export import export
-from models.templates import TEMPLATES
-from models.tokenization import Tokenization
+from l2v.models import Input, checksums, load
+from l2v.models.export import export
+from l2v.models.templates import TEMPLATES
+from l2v.models.tokenization import Tokenization
 
 _TOKENIZER = Path(__file__).parents[1] / "models/demo/base"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

@@ -20,14 +20,14 @@ Embed = Callable[[list[str], str], Any]
 
 
 def l2v(folder: str, dtype: str, device: str) -> Embed:
-    from models import load
+    from l2v.models import load
 
     return _embed(load(folder, dtype=dtype, device=device))
 
 
 def l2v_compiled(folder: str, dtype: str, device: str) -> Embed:
-    from models import load
-    from models.compilation import compile_layers
+    from l2v.models import load
+    from l2v.models.compilation import compile_layers
 
     encoder = load(folder, dtype=dtype, device=device, packed=False)
     compile_layers(encoder)
@@ -35,7 +35,7 @@ def l2v_compiled(folder: str, dtype: str, device: str) -> Embed:
 
 
 def _embed(encoder: Any) -> Embed:
-    from models import Input
+    from l2v.models import Input
 
     return lambda texts, instruction: encoder.encode([Input(text, instruction) for text in texts])
 
@@ -69,7 +69,7 @@ def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
     from transformers import AutoConfig
 
     from bench.floor import matmul_rate
-    from models.batch import token_budget
+    from l2v.models.batch import token_budget
 
     config = AutoConfig.from_pretrained(folder)
     place = torch.device(device)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 
-from training.demo.text import python_docs, sentences
+from examples.demo_model.text import python_docs, sentences
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query:"
 # More words than have room in a row of 512 tokens, whatever the tokenizer.

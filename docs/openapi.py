@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from app.errors import TABLE, EmptyError
-from app.main import create_app
-from app.settings import Settings
+from l2v.app.http.errors import TABLE, EmptyError
+from l2v.app.main import create_app
+from l2v.app.settings import Settings
 
 Schema = dict[str, Any]
 _SECTIONS = {

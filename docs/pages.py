@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 
-from app.settings import table as settings_table
-from app.telemetry import Metrics
 from docs import openapi, snippets
 from docs.tables import stacks_table
-from models.published import STACKS
+from l2v.app.http.telemetry import Metrics
+from l2v.app.settings import table as settings_table
+from l2v.models.published import STACKS
 
 DOCS = Path(__file__).parent
 

@@ -9,9 +9,9 @@ import re
 import sys
 from pathlib import Path
 
-from app.settings import table as settings_table
 from bench.report import tables as bench_tables
-from models.published import STACKS
+from l2v.app.settings import table as settings_table
+from l2v.models.published import STACKS
 
 ROOT = Path(__file__).parents[1]
 

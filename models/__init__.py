@@ -2,7 +2,7 @@
 
 Pure torch, transformers and peft; imports nothing from `app`.
 
-    >>> from models import Input, load
+    >>> from l2v import Input, load
     >>> encoder = load("demo")
     >>> encoder.encode([Input("the cat sits on the mat")]).shape
     (1, 256)
@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from models.encoder import Encoder
-    from models.errors import AdapterError, InputError, ModelError, SourceError, UnsupportedModelError
-    from models.loading import load
-    from models.types import Encoding, Input
+    from l2v.models.encoder import Encoder
+    from l2v.models.errors import AdapterError, InputError, ModelError, SourceError, UnsupportedModelError
+    from l2v.models.loading import load
+    from l2v.models.types import Encoding, Input
 
 __all__ = [
     "AdapterError",
@@ -36,4 +36,4 @@ _HOMES = {"Encoder": "encoder", "load": "loading", "Encoding": "types", "Input":
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"models.{_HOMES.get(name, 'errors')}"), name)
+    return getattr(import_module(f"l2v.models.{_HOMES.get(name, 'errors')}"), name)

@@ -9,8 +9,8 @@ from peft.utils import load_peft_weights
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from models.errors import AdapterError, SourceError
-from models.sources import Source
+from l2v.models.errors import AdapterError, SourceError
+from l2v.models.sources import Source
 
 
 def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:

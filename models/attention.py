@@ -17,8 +17,8 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from models.errors import UnsupportedModelError
-from models.segments import attend_in_groups
+from l2v.models.errors import UnsupportedModelError
+from l2v.models.segments import attend_in_groups
 
 NAME = "l2v_packed"
 

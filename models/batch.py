@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.types import Encoding
+from l2v.models.types import Encoding
 
 # Tokens of one forward pass, where nobody says how many: enough for products at full speed.
 _TOKENS = {"cuda": 16384}

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.errors import SourceError
-from models.published import STACKS
-from models.sources import Kind, Source, resolve
-from models.templates import template_for
+from l2v.models.errors import SourceError
+from l2v.models.published import STACKS
+from l2v.models.sources import Kind, Source, resolve
+from l2v.models.templates import template_for
 
 # What the sources may say of the encoder.
 _TEXT, _NUMBER, _TRUTH = (str, "a text"), (int, "a number from 1 on"), (bool, "true or false")

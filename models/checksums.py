@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from models.errors import SourceError
-from models.sources import Source
+from l2v.models.errors import SourceError
+from l2v.models.sources import Source
 
 FILE = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")

@@ -8,9 +8,9 @@ import copy
 import torch
 from transformers import PreTrainedModel
 
-from models.batch import Batch
-from models.encoder import Encoder, hidden_states
-from models.errors import UnsupportedModelError, first_line
+from l2v.models.batch import Batch
+from l2v.models.encoder import Encoder, hidden_states
+from l2v.models.errors import UnsupportedModelError, first_line
 
 # Number of tokens of each sequence of the batches that show the compiler which sizes vary. Sizes that are equal in the
 # first of them it takes for one and the same: so its 37 tokens, which are no measure of any model.

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.batch import Batch, batches, token_budget
-from models.fp8 import Fp8Linear
-from models.int8 import Int8Linear
-from models.packing import PackedLinear
-from models.pooling import pool
-from models.tokenization import Tokenization
-from models.types import Encoding, Input, Pooling
+from l2v.models.batch import Batch, batches, token_budget
+from l2v.models.fp8 import Fp8Linear
+from l2v.models.int8 import Int8Linear
+from l2v.models.packing import PackedLinear
+from l2v.models.pooling import pool
+from l2v.models.tokenization import Tokenization
+from l2v.models.types import Encoding, Input, Pooling
 
 # Tokens of a row to warm up with, of the first forward pass, and of the one by which a budget is reckoned.
 _ROW, _FIRST_TOKENS, _RATE_TOKENS = 16, 16, 128

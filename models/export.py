@@ -8,12 +8,12 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from models import checksums, rights
-from models.encoder import Encoder
-from models.errors import ModelError, first_line
-from models.known import Known
-from models.tokenizer import write_tokenizer
-from models.types import ROUNDED
+from l2v.models import checksums, rights
+from l2v.models.encoder import Encoder
+from l2v.models.errors import ModelError, first_line
+from l2v.models.known import Known
+from l2v.models.tokenizer import write_tokenizer
+from l2v.models.types import ROUNDED
 
 # How far sentence-transformers' pooling can express ours.
 _SENTENCE_TRANSFORMERS_POOLING = {

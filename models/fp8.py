@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
-from models.errors import UnsupportedModelError
-from models.packing import replace_linears
-from models.rounding import Rounding
+from l2v.models.errors import UnsupportedModelError
+from l2v.models.packing import replace_linears
+from l2v.models.rounding import Rounding
 
 # What the largest number of a token becomes. From 464 on it would be NaN, which no rounding on the way reaches.
 _LARGEST = 448.0

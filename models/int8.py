@@ -7,9 +7,9 @@ attention and the sums between layers stay in the model's own dtype.
 import torch
 from transformers import PreTrainedModel
 
-from models.errors import UnsupportedModelError
-from models.packing import replace_linears
-from models.rounding import Rounding
+from l2v.models.errors import UnsupportedModelError
+from l2v.models.packing import replace_linears
+from l2v.models.rounding import Rounding
 
 # What the largest number of a token becomes. Beyond 127 it would wrap around, which the roundings of its factor and of
 # their product must not reach: each adds up to 1/512 in bfloat16.

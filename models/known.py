@@ -1,6 +1,6 @@
 """A text whose vector was recorded when the model was made: whether it computes now what it did then.
 
-python -m models.known      # records the built-in model anew, after a change of its files: vector and checksums
+python -m l2v.models.known      # records the built-in model anew, after a change of its files: vector and checksums
 """
 
 import base64
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import checksums
-from models.encoder import Encoder
-from models.errors import InputError, ModelError, SourceError
-from models.sources import Source
-from models.types import Input
+from l2v.models import checksums
+from l2v.models.encoder import Encoder
+from l2v.models.errors import InputError, ModelError, SourceError
+from l2v.models.sources import Source
+from l2v.models.types import Input
 
 FILE = "known.json"
 _INPUT = Input("the cat sits on the mat", "Retrieve semantically similar text:")
@@ -108,8 +108,8 @@ def _way(encoder: Encoder) -> dict[str, Any]:
 
 def record_demo() -> None:
     """Notes the built-in model's vector and its files' checksums, as they are now."""
-    from models.loading import load
-    from models.published import STACKS
+    from l2v.models.loading import load
+    from l2v.models.published import STACKS
 
     stack = STACKS["demo"]
     folders = [Path(name) for name in (stack.model, *stack.adapters)]

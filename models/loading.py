@@ -15,19 +15,19 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from models import attention, checksums, fp8, int8
-from models.allocator import keep_memory, own_memory
-from models.chain import base_name, resolve_chain, settings_of
-from models.encoder import Encoder
-from models.errors import ModelError, SourceError, UnsupportedModelError, first_line
-from models.known import Known
-from models.packing import pack
-from models.sources import Source, label
-from models.templates import TEMPLATES, TemplateName, eos_for, template_for
-from models.tokenization import Tokenization
-from models.tokenizer import read_backend, read_tokenizer
-from models.types import DType, Pooling
-from models.verify import verify, verify_rounding
+from l2v.models import attention, checksums, fp8, int8
+from l2v.models.allocator import keep_memory, own_memory
+from l2v.models.chain import base_name, resolve_chain, settings_of
+from l2v.models.encoder import Encoder
+from l2v.models.errors import ModelError, SourceError, UnsupportedModelError, first_line
+from l2v.models.known import Known
+from l2v.models.packing import pack
+from l2v.models.sources import Source, label
+from l2v.models.templates import TEMPLATES, TemplateName, eos_for, template_for
+from l2v.models.tokenization import Tokenization
+from l2v.models.tokenizer import read_backend, read_tokenizer
+from l2v.models.types import DType, Pooling
+from l2v.models.verify import verify, verify_rounding
 
 _QUANTIZE = {"int8": int8.quantize, "fp8": fp8.quantize}
 
@@ -69,7 +69,7 @@ def load(
     config = _config(base)
     decoder = _decoder(base, config, _dtype(dtype, place))
     if chain:
-        from models.adapters import merge  # here, since an export needs no peft
+        from l2v.models.adapters import merge  # here, since an export needs no peft
 
         if place.type == "cpu":
             own_memory(decoder)

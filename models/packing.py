@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
-from models.allocator import own_memory
+from l2v.models.allocator import own_memory
 
 
 class PackedLinear(torch.nn.Module):

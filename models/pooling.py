@@ -2,8 +2,8 @@
 
 import torch
 
-from models.batch import Batch
-from models.types import Pooling
+from l2v.models.batch import Batch
+from l2v.models.types import Pooling
 
 
 def pool(hidden: torch.Tensor, batch: Batch, pooling: Pooling) -> torch.Tensor:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from models.errors import SourceError, first_line
+from l2v.models.errors import SourceError, first_line
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
-from models.errors import InputError, UnsupportedModelError
-from models.templates import Template
-from models.types import Encoding, Input
+from l2v.models.errors import InputError, UnsupportedModelError
+from l2v.models.templates import Template
+from l2v.models.types import Encoding, Input
 
 # Tokens count only up to `max_length`, so a huge text is tokenised by a piece of this many characters for each
 # token of the limit. Should that give fewer tokens than the limit, the whole text is tokenised.

@@ -6,8 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from models.errors import SourceError, UnsupportedModelError, first_line
-from models.sources import Source
+from l2v.models.errors import SourceError, UnsupportedModelError, first_line
+from l2v.models.sources import Source
 
 # The keys under which tokenizer files name single special tokens.
 _SPECIAL_TOKENS = [f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]

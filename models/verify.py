@@ -6,10 +6,10 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
-from models.batch import Batch
-from models.encoder import hidden_states
-from models.errors import ModelError, UnsupportedModelError, first_line
-from models.types import DType, Encoding
+from l2v.models.batch import Batch
+from l2v.models.encoder import hidden_states
+from l2v.models.errors import ModelError, UnsupportedModelError, first_line
+from l2v.models.types import DType, Encoding
 
 _LENGTH = 16
 # Such sequences make more tokens than any library takes for few.

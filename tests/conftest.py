@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import pytest
 import transformers
 
-from models import Encoder, load
+from l2v.models import Encoder, load
 from tests import tiny
 from tests.gated import GatedEncoder
 from tests.parity.hub import make_hub_cache

@@ -2,8 +2,8 @@
 
 import torch
 
-from models.int8 import available
-from models.loading import computes_bfloat16
+from l2v.models.int8 import available
+from l2v.models.loading import computes_bfloat16
 
 _CPU = torch.device("cpu")
 # What `--dtype auto` is here.

@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass, field
 
-from models import Encoder, Encoding
+from l2v.models import Encoder, Encoding
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from typing import Any, Self
 import httpx
 import uvicorn
 
-from app.commands.serve import protocol
-from app.main import create_app
-from app.settings import Settings
-from models import Encoder
+from l2v.app.commands.serve import protocol
+from l2v.app.main import create_app
+from l2v.app.settings import Settings
+from l2v.models import Encoder
 
 LOAD_SECONDS = 180
 

@@ -10,26 +10,32 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.settings import PREFIX, Settings
+from l2v.app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
 # From the lowest: a module may import those before it and its own.
 LAYERS = [
-    ["app.errors", "app.logs", "app.telemetry"],
-    ["app.keys"],
-    ["app.schemas", "app.guard", "app.protocol", "app.jobs"],
-    ["app.connection", "app.runner"],
-    ["app.scheduler"],
-    ["app.prompts"],
-    ["app.settings", "app.sides"],
-    ["app.tokenizers"],
-    ["app.service", "app.vectors", "app.body", "app.offload", "app.tracing"],
-    ["app.files"],
-    ["app.routes"],
-    ["app.main"],
-    ["app.bulk"],
-    ["app.commands"],
-    ["app.cli", "app.cluster"],
+    ["l2v.app.http.errors", "l2v.app.logs", "l2v.app.http.telemetry"],
+    ["l2v.app.http.auth"],
+    ["l2v.app.http.schemas", "l2v.app.http.limits", "l2v.app.http.protocol", "l2v.app.engine.jobs"],
+    ["l2v.app.http.connection", "l2v.app.engine.executor"],
+    ["l2v.app.engine.scheduler"],
+    ["l2v.app.engine.prompts"],
+    ["l2v.app.settings", "l2v.app.engine.inputs"],
+    ["l2v.app.engine.tokenization"],
+    [
+        "l2v.app.engine.service",
+        "l2v.app.engine.vectors",
+        "l2v.app.http.responses",
+        "l2v.app.http.offload",
+        "l2v.app.http.tracing",
+    ],
+    ["l2v.app.http.files"],
+    ["l2v.app.http.routes"],
+    ["l2v.app.main"],
+    ["l2v.app.bulk"],
+    ["l2v.app.commands"],
+    ["l2v.app.cli", "l2v.app.cluster"],
 ]
 
 
@@ -63,7 +69,7 @@ def test_app_imports_run_one_way() -> None:
 
 
 def test_the_commands_help_does_not_wait_for_torch() -> None:
-    script = "import sys, app.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    script = "import sys, l2v.app.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT).returncode == 0
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from training.recipes import Recipe
-from training.student import Student
+from l2v.training.recipes import Recipe
+from l2v.training.student import Student
 
 _PACKAGES = ("l2v", "torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
 Losses = list[tuple[int, float]]

@@ -23,16 +23,16 @@ from torch.nn.functional import cosine_similarity
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import BatchSampler
 
-from models import Input, InputError
-from models.batch import Batch
-from models.pooling import pool
-from training import data, sources
-from training.endless import Endless
-from training.errors import TrainingError
-from training.recipes import Contrastive, Simcse, Supervised
-from training.running import Saving, arguments, prepare
-from training.sources import Row
-from training.student import Student
+from l2v.models import Input, InputError
+from l2v.models.batch import Batch
+from l2v.models.pooling import pool
+from l2v.training import data, sources
+from l2v.training.endless import Endless
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Contrastive, Simcse, Supervised
+from l2v.training.running import Saving, arguments, prepare
+from l2v.training.sources import Row
+from l2v.training.student import Student
 
 Features = dict[str, torch.Tensor]
 

@@ -7,11 +7,11 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
 
-from models import Input
-from models.types import is_unicode
-from training import sources
-from training.errors import TrainingError
-from training.sources import Row
+from l2v.models import Input
+from l2v.models.types import is_unicode
+from l2v.training import sources
+from l2v.training.errors import TrainingError
+from l2v.training.sources import Row
 
 _FEATURES = {
     "text": Value("string"),

@@ -6,7 +6,7 @@ from itertools import count
 from sentence_transformers.base.sampler import SetEpochMixin
 from torch.utils.data import BatchSampler
 
-from training.errors import TrainingError
+from l2v.training.errors import TrainingError
 
 
 class Endless(BatchSampler):

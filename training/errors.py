@@ -1,6 +1,6 @@
 """What can be wrong with a training run, as one sentence for the person who can mend it."""
 
-from models.errors import ModelError
+from l2v.models.errors import ModelError
 
 
 class TrainingError(ModelError):

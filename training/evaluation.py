@@ -18,9 +18,9 @@ from mteb.models.model_meta import ModelMeta
 from mteb.types import PromptType
 from numpy.typing import NDArray
 
-from models import Input
-from models.errors import first_line
-from training.errors import TrainingError
+from l2v.models import Input
+from l2v.models.errors import first_line
+from l2v.training.errors import TrainingError
 
 Encode = Callable[[Sequence[Input]], NDArray[np.float32]]
 # By task: the instruction, or one for queries and one for documents.

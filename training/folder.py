@@ -9,9 +9,9 @@ from typing import Any
 
 from accelerate import PartialState
 
-from training.errors import TrainingError
-from training.recipes import Recipe
-from training.sources import digest
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Recipe
+from l2v.training.sources import digest
 
 logger = logging.getLogger(__name__)
 

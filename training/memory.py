@@ -7,11 +7,11 @@ import psutil
 import torch
 from transformers import AutoConfig
 
-from models.chain import resolve_chain
-from models.loading import computes_bfloat16
-from training.checkpoint import tensors
-from training.errors import TrainingError
-from training.recipes import Contrastive, Mntp, Recipe, Supervised
+from l2v.models.chain import resolve_chain
+from l2v.models.loading import computes_bfloat16
+from l2v.training.checkpoint import tensors
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Contrastive, Mntp, Recipe, Supervised
 
 ADVICE = "lower --micro-batch, --batch-size or --max-length, or set --gradient-checkpointing"
 _GIB = 1 << 30

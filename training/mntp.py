@@ -15,13 +15,13 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, linear
 from transformers import TrainingArguments
 
-from models.batch import Batch
-from training import data
-from training.errors import TrainingError
-from training.masking import mask
-from training.recipes import Mntp
-from training.running import Saving, arguments, prepare
-from training.student import Student
+from l2v.models.batch import Batch
+from l2v.training import data
+from l2v.training.errors import TrainingError
+from l2v.training.masking import mask
+from l2v.training.recipes import Mntp
+from l2v.training.running import Saving, arguments, prepare
+from l2v.training.student import Student
 
 
 def train(recipe: Mntp) -> None:

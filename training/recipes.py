@@ -12,9 +12,9 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettingsSource, YamlConfigSettingsSource
 
-from app.settings import ModelSettings, Names
-from models.types import ROUNDED, DType
-from training.errors import TrainingError
+from l2v.app.settings import ModelSettings, Names
+from l2v.models.types import ROUNDED, DType
+from l2v.training.errors import TrainingError
 
 CONFIGS = Path(__file__).parent / "configs"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -105,7 +105,7 @@ class Recipe(ModelSettings):
         """What the base is loaded in; `auto` is said of the device that trains, not of the CPU that it is loaded on."""
         import torch
 
-        from models.loading import computes_bfloat16
+        from l2v.models.loading import computes_bfloat16
 
         on_cuda = self.dtype == "auto" and self.on_cuda
         return "bfloat16" if on_cuda and computes_bfloat16(torch.device("cuda")) else self.dtype
@@ -128,8 +128,8 @@ class Recipe(ModelSettings):
                 )
             raise
         except RuntimeError as error:
-            from models.faults import Fault
-            from training.memory import ADVICE
+            from l2v.models.faults import Fault
+            from l2v.training.memory import ADVICE
 
             if Fault.of(error) is not Fault.OUT_OF_MEMORY:
                 raise
@@ -198,7 +198,7 @@ class Mntp(Recipe):
     Examples:
         l2v train mntp my-mntp --model meta-llama/Llama-3.2-1B --data texts/
         l2v train mntp my-mntp --config mntp/mistral-7b
-        accelerate launch -m app.cli train mntp my-mntp --config mntp/mistral-7b
+        accelerate launch -m l2v.app.cli train mntp my-mntp --config mntp/mistral-7b
     """
 
     module = "mntp"

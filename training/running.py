@@ -24,11 +24,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState, TrainingArguments
 
-from models.errors import first_line
-from training import card, folder, memory
-from training.errors import TrainingError
-from training.recipes import Contrastive, Recipe
-from training.student import Student
+from l2v.models.errors import first_line
+from l2v.training import card, folder, memory
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Contrastive, Recipe
+from l2v.training.student import Student
 
 logger = logging.getLogger(__name__)
 

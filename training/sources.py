@@ -12,8 +12,8 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from models.errors import first_line
-from training.errors import TrainingError
+from l2v.models.errors import first_line
+from l2v.training.errors import TrainingError
 
 Row = dict[str, Any]
 Read = Callable[[Path], Iterator[tuple[str, Row]]]

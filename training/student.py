@@ -12,16 +12,16 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.distributed.tensor import DTensor
 
-from models import Encoder, rights
-from models.batch import Batch
-from models.chain import resolve_chain
-from models.encoder import hidden_states
-from models.sources import Source
-from models.templates import template_for
-from models.tokenizer import write_tokenizer
-from training.checkpoint import tensors
-from training.errors import TrainingError
-from training.recipes import Recipe
+from l2v.models import Encoder, rights
+from l2v.models.batch import Batch
+from l2v.models.chain import resolve_chain
+from l2v.models.encoder import hidden_states
+from l2v.models.sources import Source
+from l2v.models.templates import template_for
+from l2v.models.tokenizer import write_tokenizer
+from l2v.training.checkpoint import tensors
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Recipe
 
 # Settings by which some architectures change what comes out of the head.
 _ON_LOGITS = ("logits_scaling", "logit_scale", "lm_head_multiplier", "final_logit_softcapping")

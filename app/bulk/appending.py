@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from app.bulk.errors import BulkError, telling
+from l2v.app.bulk.errors import BulkError, telling
 
 
 class AppendedFile:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import tenacity
 
-from app.bulk.errors import BulkError
+from l2v.app.bulk.errors import BulkError
 
 TOO_LARGE, TOO_LONG = 413, 504
 _AGAIN = (429, 502, 503, TOO_LONG)

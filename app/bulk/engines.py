@@ -5,8 +5,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.bulk.rows import BadRow, Row
-from app.jobs import Vectors
+from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.engine.jobs import Vectors
 
 # What makes a model another one, of all that it says of itself.
 _IDENTITY = (

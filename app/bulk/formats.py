@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from app.bulk.errors import UsageError
+from l2v.app.bulk.errors import UsageError
 
 InputFormat = Literal["text", "csv", "jsonl", "parquet"]
 OutputFormat = Literal["parquet", "jsonl", "npy"]

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import orjson
 
-from app.bulk.rows import BadRow, Columns, Row, checked
-from models.types import is_unicode
+from l2v.app.bulk.rows import BadRow, Columns, Row, checked
+from l2v.models.types import is_unicode
 
 # Bytes of one line, so that a file without line ends does not fill the memory.
 LONGEST = 1 << 24

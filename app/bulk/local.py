@@ -8,15 +8,15 @@ from typing import Self
 
 import numpy as np
 
-from app.bulk.engines import Embedded, Options
-from app.bulk.errors import BulkError, UsageError
-from app.bulk.rows import BadRow, Row
-from app.jobs import Vectors
-from app.vectors import finish
-from models import Encoder, Encoding, Input, InputError
-from models.batch import batches
-from models.errors import first_line
-from models.faults import Fault
+from l2v.app.bulk.engines import Embedded, Options
+from l2v.app.bulk.errors import BulkError, UsageError
+from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.engine.jobs import Vectors
+from l2v.app.engine.vectors import finish
+from l2v.models import Encoder, Encoding, Input, InputError
+from l2v.models.batch import batches
+from l2v.models.errors import first_line
+from l2v.models.faults import Fault
 
 # One batch is tokenised while another is in the model.
 _THREADS = 2

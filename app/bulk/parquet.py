@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.bulk.errors import BulkError, UsageError
-from app.bulk.rows import BadRow, Row
-from app.jobs import Vectors
+from l2v.app.bulk.errors import BulkError, UsageError
+from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.engine.jobs import Vectors
 
 EMBEDDING = "embedding"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import orjson
 
-from app.bulk.errors import BulkError, telling
+from l2v.app.bulk.errors import BulkError, telling
 
 _VERSION = 1
 

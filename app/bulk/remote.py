@@ -14,11 +14,11 @@ import numpy as np
 import orjson
 from anyio.from_thread import start_blocking_portal
 
-from app.bulk.client import TOO_LARGE, TOO_LONG, Client, RefusedError
-from app.bulk.engines import Embedded, Options
-from app.bulk.errors import BulkError
-from app.bulk.rows import BadRow, Row
-from app.jobs import Vectors
+from l2v.app.bulk.client import TOO_LARGE, TOO_LONG, Client, RefusedError
+from l2v.app.bulk.engines import Embedded, Options
+from l2v.app.bulk.errors import BulkError
+from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.engine.jobs import Vectors
 
 _INPUT = re.compile(r"inputs\[(\d+)\]")
 

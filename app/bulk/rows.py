@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from models.types import is_unicode
+from l2v.models.types import is_unicode
 
 if TYPE_CHECKING:
-    from app.bulk.sources import Source
+    from l2v.app.bulk.sources import Source
 
 
 @dataclass(frozen=True, slots=True)

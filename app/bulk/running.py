@@ -4,12 +4,12 @@ import time
 from collections import deque
 from concurrent.futures import Future
 
-from app.bulk.engines import Embedded, Engine
-from app.bulk.errors import BadRowError, BulkError
-from app.bulk.reporting import Report
-from app.bulk.rows import BadRow, Batch, batches
-from app.bulk.sinks import Sink
-from app.bulk.sources import Source
+from l2v.app.bulk.engines import Embedded, Engine
+from l2v.app.bulk.errors import BadRowError, BulkError
+from l2v.app.bulk.reporting import Report
+from l2v.app.bulk.rows import BadRow, Batch, batches
+from l2v.app.bulk.sinks import Sink
+from l2v.app.bulk.sources import Source
 
 # So much work an interruption may cost beside the batches in flight.
 _SECONDS_BETWEEN_COMMITS = 1.0

@@ -7,13 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from app.bulk.appending import AppendedFile
-from app.bulk.errors import BulkError, telling
-from app.bulk.formats import OutputFormat
-from app.bulk.partial import Partial, Progress
-from app.bulk.rows import BadRow, Row
-from app.bulk.writers import JsonlWriter, open_writer, to_line
-from app.jobs import Vectors
+from l2v.app.bulk.appending import AppendedFile
+from l2v.app.bulk.errors import BulkError, telling
+from l2v.app.bulk.formats import OutputFormat
+from l2v.app.bulk.partial import Partial, Progress
+from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.bulk.writers import JsonlWriter, open_writer, to_line
+from l2v.app.engine.jobs import Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa

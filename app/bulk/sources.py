@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from app.bulk import lines
-from app.bulk.errors import BulkError, UsageError, telling
-from app.bulk.formats import InputFormat
-from app.bulk.rows import BadRow, Columns, Row, checked
+from l2v.app.bulk import lines
+from l2v.app.bulk.errors import BulkError, UsageError, telling
+from l2v.app.bulk.formats import InputFormat
+from l2v.app.bulk.rows import BadRow, Columns, Row, checked
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import orjson
 
-from app.bulk.errors import BulkError
-from app.bulk.formats import OutputFormat
-from app.bulk.rows import BadRow, Row
-from app.jobs import Vectors
+from l2v.app.bulk.errors import BulkError
+from l2v.app.bulk.formats import OutputFormat
+from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.engine.jobs import Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,7 @@ class Writer(Protocol):
 def open_writer(form: OutputFormat, data: Path, dimensions: int, types: "pa.Schema | None") -> Writer:
     """The writer that goes on with the file `data`, of which what stands there is whole."""
     if form == "parquet":
-        from app.bulk.parquet import ParquetWriter
+        from l2v.app.bulk.parquet import ParquetWriter
 
         return ParquetWriter(data, dimensions, types)
     return NpyWriter(data, dimensions) if form == "npy" else JsonlWriter()

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from app.settings import Settings
+from l2v.app.settings import Settings
 
 if TYPE_CHECKING:
-    from models import Encoder
+    from l2v.models import Encoder
 
 
 class Check(Settings):
@@ -19,8 +19,8 @@ class Check(Settings):
     """
 
     def cli_cmd(self) -> None:
-        from app.commands.loading import encoder_for
-        from models.sources import label
+        from l2v.app.commands.loading import encoder_for
+        from l2v.models.sources import label
 
         encoder = encoder_for(self)
         sources = ", ".join(source["name"] for source in encoder.provenance)
@@ -33,9 +33,9 @@ def _known_text(encoder: "Encoder") -> str:
     """What a text's vectors say; raises `ModelError` for what is wrong with them."""
     import numpy as np
 
-    from app.vectors import normalize
-    from models import ModelError
-    from models.known import Known
+    from l2v.app.engine.vectors import normalize
+    from l2v.models import ModelError
+    from l2v.models.known import Known
 
     first, second = Known.of(encoder).vector, Known.of(encoder).vector
     length = float(np.linalg.norm(normalize(first[None])))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr
 
-from app.settings import ModelSettings
+from l2v.app.settings import ModelSettings
 
 BatchTokens = Annotated[
     int | None,
@@ -32,8 +32,8 @@ class ClientSettings(ModelSettings):
         """One request to the service; its refusal ends the command."""
         import anyio
 
-        from app.bulk.client import Client, RefusedError
-        from app.bulk.errors import BulkError
+        from l2v.app.bulk.client import Client, RefusedError
+        from l2v.app.bulk.errors import BulkError
 
         async def call() -> Any:
             assert self.url is not None

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from pydantic import Field, PrivateAttr
 from pydantic_settings import CliPositionalArg
 
-from app.bulk.errors import UsageError
-from app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
-from app.bulk.rows import Columns
-from app.commands.client import BatchTokens, ClientSettings
-from app.settings import Names
+from l2v.app.bulk.errors import UsageError
+from l2v.app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
+from l2v.app.bulk.rows import Columns
+from l2v.app.commands.client import BatchTokens, ClientSettings
+from l2v.app.settings import Names
 
 if TYPE_CHECKING:
-    from app.bulk.engines import Engine
-    from app.bulk.partial import Partial
-    from app.bulk.sinks import Sink
-    from app.bulk.sources import Source
+    from l2v.app.bulk.engines import Engine
+    from l2v.app.bulk.partial import Partial
+    from l2v.app.bulk.sinks import Sink
+    from l2v.app.bulk.sources import Source
 
 # The flags that a resumed run must share; the others change how it runs, not what comes out.
 _IDENTITY = ("column", "instruction", "instruction_column", "prompt_name", "keep", "dimensions", "normalize")
@@ -61,7 +61,7 @@ class Embed(ClientSettings):
     _form: OutputFormat = PrivateAttr()
 
     def cli_cmd(self) -> None:
-        from app.bulk.reporting import say
+        from l2v.app.bulk.reporting import say
 
         self._check()
         try:
@@ -93,10 +93,10 @@ class Embed(ClientSettings):
             raise UsageError("INPUT, OUTPUT and --skip-bad must be different files")
 
     def _run(self, stack: ExitStack) -> None:
-        from app.bulk.partial import Partial
-        from app.bulk.reporting import open_report, say
-        from app.bulk.running import Run
-        from app.bulk.sources import open_source
+        from l2v.app.bulk.partial import Partial
+        from l2v.app.bulk.reporting import open_report, say
+        from l2v.app.bulk.running import Run
+        from l2v.app.bulk.sources import open_source
 
         partial = None
         if self.output != "-":
@@ -117,25 +117,25 @@ class Embed(ClientSettings):
         say(f"{report.speed}; {done.written:,} vectors in {place}{aside}")
 
     def _engine(self, note: Callable[[str], None]) -> "AbstractContextManager[Engine]":
-        from app.bulk.engines import Options
+        from l2v.app.bulk.engines import Options
 
         options = Options(self.instruction, self.prompt_name, self.dimensions, self.normalize)
         if self.url:
-            from app.bulk.remote import RemoteEngine
+            from l2v.app.bulk.remote import RemoteEngine
 
             return RemoteEngine(self.url, self.key, options, self.concurrency, self.retry_for, note)
-        from app.bulk.local import LocalEngine
-        from app.commands.loading import encoder_for
-        from models.batch import token_budget
-        from models.sources import label
+        from l2v.app.bulk.local import LocalEngine
+        from l2v.app.commands.loading import encoder_for
+        from l2v.models.batch import token_budget
+        from l2v.models.sources import label
 
         encoder = encoder_for(self)
         budget = self.max_batch_tokens or token_budget(encoder.device)
         return LocalEngine(encoder, label(self.model), options, budget)
 
     def _sink(self, partial: "Partial | None", source: "Source", engine: "Engine") -> "AbstractContextManager[Sink]":
-        from app.bulk.engines import identity
-        from app.bulk.sinks import FileSink, StandardOutput
+        from l2v.app.bulk.engines import identity
+        from l2v.app.bulk.sinks import FileSink, StandardOutput
 
         if partial is None:
             return StandardOutput(self.skip_bad, overwrite=self.overwrite)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from app.commands.client import BatchTokens, ClientSettings
-from app.settings import Names
+from l2v.app.commands.client import BatchTokens, ClientSettings
+from l2v.app.settings import Names
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from models import Input
-    from training.evaluation import Encode
+    from l2v.models import Input
+    from l2v.training.evaluation import Encode
 
 # Texts of a request to a service, and requests at once; those that take it too long are divided.
 _ROWS, _CONCURRENCY = 64, 4
@@ -44,10 +44,10 @@ class Evaluate(ClientSettings):
 
     def cli_cmd(self) -> None:
         if find_spec("mteb") is None:
-            from training.errors import TrainingError
+            from l2v.training.errors import TrainingError
 
             raise TrainingError("evaluating needs the extra evaluate: pip install 'l2v[evaluate]'")
-        from training.evaluation import Evaluated, evaluate, read_instructions, tasks_named
+        from l2v.training.evaluation import Evaluated, evaluate, read_instructions, tasks_named
 
         instructions, tasks = read_instructions(self.instructions), tasks_named(self.tasks)
         with ExitStack() as stack:
@@ -67,11 +67,11 @@ class Evaluate(ClientSettings):
         Console(file=sys.stdout).print(table)
 
     def _here(self) -> "tuple[str, Encode, dict[str, Any]]":
-        from app.bulk.errors import BulkError
-        from app.commands.loading import encoder_for
-        from models import InputError
-        from models.faults import Fault
-        from models.sources import label
+        from l2v.app.bulk.errors import BulkError
+        from l2v.app.commands.loading import encoder_for
+        from l2v.models import InputError
+        from l2v.models.faults import Fault
+        from l2v.models.sources import label
 
         encoder = encoder_for(self)
         name = "+".join(label(source).replace("/", "_") for source in (self.model, *self.adapters))
@@ -91,10 +91,10 @@ class Evaluate(ClientSettings):
     def _there(self, stack: ExitStack) -> "tuple[str, Encode, dict[str, Any]]":
         import numpy as np
 
-        from app.bulk.engines import Options
-        from app.bulk.errors import BulkError
-        from app.bulk.remote import RemoteEngine
-        from app.bulk.rows import Row
+        from l2v.app.bulk.engines import Options
+        from l2v.app.bulk.errors import BulkError
+        from l2v.app.bulk.remote import RemoteEngine
+        from l2v.app.bulk.rows import Row
 
         assert self.url is not None
         options = Options(normalize=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg
 
-from app.settings import ModelSettings
-from models.types import ROUNDED, DType
+from l2v.app.settings import ModelSettings
+from l2v.models.types import ROUNDED, DType
 
 
 class Export(ModelSettings):
@@ -28,8 +28,8 @@ class Export(ModelSettings):
         return value
 
     def cli_cmd(self) -> None:
-        from app.commands.loading import encoder_for
-        from models.export import check_free, export
+        from l2v.app.commands.loading import encoder_for
+        from l2v.models.export import check_free, export
 
         logging.basicConfig(level="INFO", format="%(message)s")
         check_free(self.out)  # before minutes are spent on loading

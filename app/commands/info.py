@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from app.commands.client import ClientSettings
+from l2v.app.commands.client import ClientSettings
 
 
 class Info(ClientSettings):
@@ -33,8 +33,8 @@ class Info(ClientSettings):
         Console().print(table)
 
     def _here(self) -> dict[str, Any]:
-        from app.commands.loading import encoder_for
-        from models.sources import label
+        from l2v.app.commands.loading import encoder_for
+        from l2v.models.sources import label
 
         encoder = encoder_for(self)
         return {"model": label(self.model), **encoder.describe()}

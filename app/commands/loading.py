@@ -4,11 +4,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from app.logs import configure_logging
-from app.settings import ModelSettings
+from l2v.app.logs import configure_logging
+from l2v.app.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from models import Encoder
+    from l2v.models import Encoder
 
 
 LIBRARIES = {

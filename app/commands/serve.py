@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from app.connection import Connection
-from app.settings import PREFIX, Settings
+from l2v.app.http.connection import Connection
+from l2v.app.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
-    from app.service import Service
-    from app.telemetry import Metrics
+    from l2v.app.engine.service import Service
+    from l2v.app.http.telemetry import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ class Serve(Settings):
     def cli_cmd(self) -> None:
         # The first process of a container gets no signal that it has no handler for; uvicorn sets its own later.
         signal.signal(signal.SIGTERM, lambda *_: _end(""))
-        from app.commands.loading import prepare_service
+        from l2v.app.commands.loading import prepare_service
 
         prepare_service(self.log_level)  # before torch comes with the next
-        from app.main import create_app
+        from l2v.app.main import create_app
 
         for name in unknown(os.environ):
             logger.warning("the service has no such setting", extra={"variable": name})

@@ -6,7 +6,7 @@ import sys
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from app.commands.client import ClientSettings
+from l2v.app.commands.client import ClientSettings
 
 
 class Similarity(ClientSettings):
@@ -54,10 +54,10 @@ class Similarity(ClientSettings):
         return [float(score) for score in scores]
 
     def _here(self) -> list[float]:
-        from app.bulk.errors import BulkError
-        from app.commands.loading import encoder_for
-        from app.vectors import scores
-        from models import Input, InputError
+        from l2v.app.bulk.errors import BulkError
+        from l2v.app.commands.loading import encoder_for
+        from l2v.app.engine.vectors import scores
+        from l2v.models import Input, InputError
 
         encoder = encoder_for(self)
         inputs = [Input(self.query, self.query_instruction or "")]

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from app.settings import ModelSettings
+from l2v.app.settings import ModelSettings
 
 
 class Tokenize(ModelSettings):
@@ -39,9 +39,9 @@ class Tokenize(ModelSettings):
         Console().print(table)
 
     def _tokens(self) -> list[dict[str, Any]]:
-        from app.bulk.errors import BulkError
-        from app.commands.loading import encoder_for
-        from models import Input, InputError
+        from l2v.app.bulk.errors import BulkError
+        from l2v.app.commands.loading import encoder_for
+        from l2v.models import Input, InputError
 
         encoder = encoder_for(self)
         try:

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliSubCommand
 
-from training.recipes import Mntp, Simcse, Supervised
+from l2v.training.recipes import Mntp, Simcse, Supervised
 
 
 class Train(BaseModel):

@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from app.errors import TABLE
-from models import Encoder, Input
+from l2v.app.http.errors import TABLE
+from l2v.models import Encoder, Input
 from tests.serving import LocalServer
 
 JSON = {"Content-Type": "application/json"}

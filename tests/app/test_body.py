@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from starlette.types import Message
 
-from app.body import Long, to_json
+from l2v.app.http.responses import Long, to_json
 
 
 def sent(content: object) -> tuple[dict[str, str], list[bytes]]:

@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
-from app.errors import UnauthorizedError
-from app.keys import Keys
-from app.settings import Settings
-from models import Encoder
+from l2v.app.http.auth import Keys
+from l2v.app.http.errors import UnauthorizedError
+from l2v.app.settings import Settings
+from l2v.models import Encoder
 from tests.serving import LocalServer, ServerProcess
 
 OPEN = {"/", "/health", "/ready", "/tei/health", "/tei/ping", "/playground/main.js"}

@@ -15,12 +15,12 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from app.prompts import Shared
-from app.schemas.native import EmbedRequest
-from app.settings import Settings
-from app.sides import Side, about_tokens
 from docs import pages, tables
-from models import Encoder, Input
+from l2v.app.engine.inputs import Side, about_tokens
+from l2v.app.engine.prompts import Shared
+from l2v.app.http.schemas.native import EmbedRequest
+from l2v.app.settings import Settings
+from l2v.models import Encoder, Input
 from tests.gated import GatedEncoder
 from tests.serving import LOAD_SECONDS, LocalServer, ServerProcess, wait_for
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.errors import MediaTypeError
-from models import Encoder
+from l2v.app.http.errors import MediaTypeError
+from l2v.models import Encoder
 from tests.dtypes import AUTO
 from tests.serving import LocalServer, wait_for
 
@@ -14,9 +14,9 @@ from tests.serving import LocalServer, wait_for
 PASSES = """
 import ctypes
 import sys
-from app.commands.loading import encoder_for
-from app.settings import ModelSettings
-from models import Input
+from l2v.app.commands.loading import encoder_for
+from l2v.app.settings import ModelSettings
+from l2v.models import Input
 
 class Statistics(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ord smb hblks hblkhd usmblks fsmblks uord ford keep".split()]

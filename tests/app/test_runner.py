@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from app.jobs import EncodingFailedError, Item, Job, Vectors
-from app.runner import DeviceLostError, Runner
-from app.telemetry import Metrics
-from models import Encoding
+from l2v.app.engine.executor import DeviceLostError, Runner
+from l2v.app.engine.jobs import EncodingFailedError, Item, Job, Vectors
+from l2v.app.http.telemetry import Metrics
+from l2v.models import Encoding
 
 BUDGET = 64
 

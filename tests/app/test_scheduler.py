@@ -10,11 +10,11 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from app.errors import OverloadedError, UnavailableError
-from app.jobs import Result, Vectors
-from app.scheduler import Scheduler
-from app.telemetry import Metrics
-from models import Encoding
+from l2v.app.engine.jobs import Result, Vectors
+from l2v.app.engine.scheduler import Scheduler
+from l2v.app.http.errors import OverloadedError, UnavailableError
+from l2v.app.http.telemetry import Metrics
+from l2v.models import Encoding
 from tests.serving import wait_for
 
 SECONDS = 10

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 import pytest
 
-from app.jobs import Vectors
-from models import Encoder, Encoding, load
-from models.types import DType
+from l2v.app.engine.jobs import Vectors
+from l2v.models import Encoder, Encoding, load
+from l2v.models.types import DType
 from tests.dtypes import LEAST
 from tests.gated import GatedEncoder
 from tests.serving import LocalServer, wait_for

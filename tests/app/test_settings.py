@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.commands.serve import unknown
-from app.service import Service
-from app.settings import Settings, table
-from app.telemetry import Metrics
-from models import Encoder
-from models.errors import ModelError
+from l2v.app.commands.serve import unknown
+from l2v.app.engine.service import Service
+from l2v.app.http.telemetry import Metrics
+from l2v.app.settings import Settings, table
+from l2v.models import Encoder
+from l2v.models.errors import ModelError
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_traces_without_what_they_need_are_told(monkeypatch: pytest.MonkeyPatch)
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr("app.settings.find_spec", missing)
+    monkeypatch.setattr("l2v.app.settings.find_spec", missing)
     with pytest.raises(ValidationError, match="needs the extra otel"):
         Settings(otlp_endpoint="http://localhost:4318")
 

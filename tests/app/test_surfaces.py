@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.errors import TooLargeError
-from app.routes.texts import texts_of
-from models import Encoder, Input
+from l2v.app.http.errors import TooLargeError
+from l2v.app.http.routes.texts import texts_of
+from l2v.models import Encoder, Input
 from tests.serving import LocalServer, wait_for
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.protocol import _OVERHEAD
+from l2v.app.http.protocol import _OVERHEAD
 from tests.serving import ServerProcess
 
 BODY = b'{"inputs": "a", "dimensions": 1}'

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from app.cli import main
+from l2v.app.cli import main
 
 L2V = str(Path(sys.executable).with_name("l2v"))
 _SENTENCE = "the cat sits on a mat and stock markets fell sharply while rivers run from green mountains"

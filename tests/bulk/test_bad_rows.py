@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models import Encoder, Input
+from l2v.models import Encoder, Input
 from tests.bulk.shell import call, normalized, read
 
 MODEL = ("--dtype", "float32", "--model")

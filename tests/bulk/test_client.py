@@ -3,8 +3,8 @@
 import anyio
 import pytest
 
-from app.bulk.client import Client
-from app.bulk.errors import BulkError
+from l2v.app.bulk.client import Client
+from l2v.app.bulk.errors import BulkError
 from tests.serving import LocalServer
 
 

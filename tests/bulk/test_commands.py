@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models import Encoder, Input
+from l2v.models import Encoder, Input
 from tests.bulk.shell import call
 from tests.serving import LocalServer
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models import Encoder, Input
+from l2v.models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, run, start, texts, write
 
 ROWS = [{"id": i, "text": text, "how": "Compare:" if i % 3 else ""} for i, text in enumerate(texts(300))]

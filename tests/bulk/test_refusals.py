@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import Encoder, Input
+from l2v.models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, start, texts, write
 
 MODEL = ("--dtype", "float32", "--model")

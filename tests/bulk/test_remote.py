@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from app.bulk.engines import Options
-from app.bulk.errors import BulkError
-from app.bulk.remote import RemoteEngine
-from app.bulk.rows import Row
-from models import Encoder, Input
+from l2v.app.bulk.engines import Options
+from l2v.app.bulk.errors import BulkError
+from l2v.app.bulk.remote import RemoteEngine
+from l2v.app.bulk.rows import Row
+from l2v.models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, start, texts, write
 from tests.serving import LocalServer, listening
 

@@ -118,8 +118,8 @@ def test_interrupted_while_waiting_for_input(adapter: Path, tmp_path: Path) -> N
 def cut_off(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes = b"") -> None:
     """A run that ends as a crash would end it, with a part done."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.bulk.sinks.FileSink.finish", lambda self: self.commit())
-        patch.setattr("app.bulk.partial.Partial.publish", lambda *_: None)
+        patch.setattr("l2v.app.bulk.sinks.FileSink.finish", lambda self: self.commit())
+        patch.setattr("l2v.app.bulk.partial.Partial.publish", lambda *_: None)
         assert call(capsys, *arguments, stdin=stdin).status == 0
 
 
@@ -161,7 +161,7 @@ def test_killed_between_the_outputs_appearance_and_the_folders_end(
     path, out = write(tmp_path / "in.txt", [{"text": text} for text in texts(8)]), tmp_path / name
     arguments = ["embed", path, out, *MODEL, adapter]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.bulk.partial.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("l2v.app.bulk.partial.shutil.rmtree", lambda *_, **__: None)
         assert call(capsys, *arguments).status == 0
     whole = out.read_bytes()
     assert out.with_name(f"{name}.partial").exists()

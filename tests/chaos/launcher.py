@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import app.cli
-from app.settings import ModelSettings
-from models import Encoder, Encoding, Input
+import l2v.app.cli
+from l2v.app.settings import ModelSettings
+from l2v.models import Encoder, Encoding, Input
 from tests.chaos.faults import NOT_FINITE, RAISES, VARIABLE, Faults
 
 _load = ModelSettings.load
@@ -74,4 +74,4 @@ def load(settings: ModelSettings, *, packed: bool) -> Encoder:
 
 if __name__ == "__main__":
     ModelSettings.load = load  # type: ignore[assignment, method-assign]
-    app.cli.main()
+    l2v.app.cli.main()

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from app.settings import PREFIX, Settings
-from app.telemetry import Metrics
-from models.published import STACKS
+from l2v.app.http.telemetry import Metrics
+from l2v.app.settings import PREFIX, Settings
+from l2v.models.published import STACKS
 from tests.docs import shell
 from tests.docs.blocks import ADDRESS, BLOCKS, REASONS, Block
 from tests.docs.running import PRINTED, flags_of, run_python, source

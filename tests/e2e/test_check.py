@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models.published import DEMO
+from l2v.models.published import DEMO
 from tests.bulk.shell import call, run
 
 

@@ -21,14 +21,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from pydantic import ValidationError
 
-from app.cluster import Replica, ReplicaSettings, build
-from app.vectors import normalize
-from models import Input, load
+from l2v.app.cluster import Replica, ReplicaSettings, build
+from l2v.app.engine.vectors import normalize
+from l2v.models import Input, load
 from tests.bulk.shell import call, read, texts, write
 from tests.docs.blocks import BLOCKS
 from tests.serving import LOAD_SECONDS, free_port, wait_for
 
-(BLOCK,) = [block for block in BLOCKS if "import_path: app.cluster:build" in block.body]
+(BLOCK,) = [block for block in BLOCKS if "import_path: l2v.app.cluster:build" in block.body]
 REPLICAS = 2
 
 

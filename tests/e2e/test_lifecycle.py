@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.commands.loading import LIBRARIES, prepare_libraries
-from models import Input, load
+from l2v.app.commands.loading import LIBRARIES, prepare_libraries
+from l2v.models import Input, load
 from tests.bulk.shell import call, normalized, run
 from tests.docs.blocks import ROOT
 from tests.serving import ServerProcess, wait_for
@@ -65,7 +65,7 @@ REFUSED = {
 }
 LOADS = """
 import sys
-from models import ModelError, load
+from l2v.models import ModelError, load
 for name in sys.argv[1:]:
     try:
         load(name)

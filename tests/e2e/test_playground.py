@@ -18,7 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
-from models import Encoder
+from l2v.models import Encoder
 from tests.gated import GatedEncoder
 from tests.serving import LocalServer, ServerProcess, wait_for
 

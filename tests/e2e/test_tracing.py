@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from models import Encoder
+from l2v.models import Encoder
 from tests.serving import LocalServer, free_port, listening, wait_for
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import jsonschema_rs
 
-from app.errors import TABLE, EmptyError, ServiceError
+from l2v.app.http.errors import TABLE, EmptyError, ServiceError
 
 # Nobody else is there, the server is up and nothing is slow: these would be its own fault.
 _FAULTS = {429, 500, 503, 504}

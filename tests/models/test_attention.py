@@ -10,10 +10,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import masking_utils
 
-from models import Encoder, Input, UnsupportedModelError, load, segments
-from models.attention import _has_kernel, attend, packed_attention, segment_attention
-from models.loading import computes_bfloat16
-from models.segments import attend_in_groups
+from l2v.models import Encoder, Input, UnsupportedModelError, load, segments
+from l2v.models.attention import _has_kernel, attend, packed_attention, segment_attention
+from l2v.models.loading import computes_bfloat16
+from l2v.models.segments import attend_in_groups
 from tests import tiny
 from tests.dtypes import LEAST
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from models import Encoder, Encoding
-from models.batch import token_budget
+from l2v.models import Encoder, Encoding
+from l2v.models.batch import token_budget
 
 
 def test_a_slow_cpu_takes_fewer() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import Input, load
-from models.compilation import compile_layers
+from l2v.models import Input, load
+from l2v.models.compilation import compile_layers
 from tests.models.test_attention import TEXTS, cosines
 from tests.programs import program
 from tests.serving import ServerProcess, wait_for
@@ -49,8 +49,8 @@ def test_compiled_layers_give_the_same_vectors_alone_and_in_a_batch(adapter: Pat
 
 def test_without_a_compiler_the_layers_stay_as_they_are(adapter: Path, tmp_path: Path) -> None:
     script = f"""
-from models import Input, ModelError, load
-from models.compilation import compile_layers
+from l2v.models import Input, ModelError, load
+from l2v.models.compilation import compile_layers
 encoder = load({str(adapter)!r}, packed=False)
 before = encoder.encode([Input("a text")])
 try:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models import Encoder, Input, ModelError, SourceError, checksums, load
-from models.checksums import FILE as SUMS
-from models.export import export
-from models.known import FILE as KNOWN
-from models.known import Known
-from models.published import DEMO
+from l2v.models import Encoder, Input, ModelError, SourceError, checksums, load
+from l2v.models.checksums import FILE as SUMS
+from l2v.models.export import export
+from l2v.models.known import FILE as KNOWN
+from l2v.models.known import Known
+from l2v.models.published import DEMO
 from tests import tiny
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors import SafetensorError
 
-from models import Encoder, Input, ModelError, load
-from models.export import export
+from l2v.models import Encoder, Input, ModelError, load
+from l2v.models.export import export
 from tests.conftest import PARITY
 from tests.rights import readable
 

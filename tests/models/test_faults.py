@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.faults import Fault
+from l2v.models.faults import Fault
 
 
 def test_memory_that_this_machine_does_not_have() -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import Encoder, Input, UnsupportedModelError, fp8, load
-from models.compilation import compile_layers
-from models.errors import ModelError
-from models.export import export
-from models.fp8 import Fp8Linear, rounded
-from models.rounding import Rounding
+from l2v.models import Encoder, Input, UnsupportedModelError, fp8, load
+from l2v.models.compilation import compile_layers
+from l2v.models.errors import ModelError
+from l2v.models.export import export
+from l2v.models.fp8 import Fp8Linear, rounded
+from l2v.models.rounding import Rounding
 from tests import tiny
 from tests.models.test_attention import cosines
 from tests.models.test_compilation import stance  # noqa: F401 - a fixture that is used by itself
@@ -100,7 +100,7 @@ def test_a_layer_of_other_sides_is_named(here: None, tmp_path: Path) -> None:
 
 
 def test_a_device_without_such_products_is_refused() -> None:
-    command = [sys.executable, "-m", "app.cli", "check", "--dtype", "fp8", "--device", "cpu"]
+    command = [sys.executable, "-m", "l2v.app.cli", "check", "--dtype", "fp8", "--device", "cpu"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "dtype fp8 is for GPUs from Ada or Hopper on: use auto" in done.stderr

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import Input, UnsupportedModelError, load
-from models.compilation import compile_layers
-from models.errors import ModelError
-from models.export import export
-from models.int8 import Int8Linear, available, rounded
-from models.rounding import Rounding
+from l2v.models import Input, UnsupportedModelError, load
+from l2v.models.compilation import compile_layers
+from l2v.models.errors import ModelError
+from l2v.models.export import export
+from l2v.models.int8 import Int8Linear, available, rounded
+from l2v.models.rounding import Rounding
 from tests import tiny
 from tests.models.test_attention import cosines
 

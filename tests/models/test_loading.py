@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from models import AdapterError, Input, ModelError, SourceError, UnsupportedModelError, load
-from models.published import STACKS
-from models.sources import resolve
+from l2v.models import AdapterError, Input, ModelError, SourceError, UnsupportedModelError, load
+from l2v.models.published import STACKS
+from l2v.models.sources import resolve
 from tests import tiny
 from tests.parity.hub import make_hub_cache
 
@@ -303,7 +303,7 @@ def test_beginning_token_pooling_needs_a_beginning_token() -> None:
 
 def test_the_causal_checkpoint_itself_would_not_pass_the_probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe on transformers' own causal attention: what a silent fall-back would look like."""
-    from models import verify
+    from l2v.models import verify
 
     model = AutoModelForCausalLM.from_pretrained(base).model
     monkeypatch.setattr(

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import Input, UnsupportedModelError, load
-from models.compilation import compile_layers
-from models.errors import ModelError
-from models.export import export
-from models.packing import PackedLinear, available
+from l2v.models import Input, UnsupportedModelError, load
+from l2v.models.compilation import compile_layers
+from l2v.models.errors import ModelError
+from l2v.models.export import export
+from l2v.models.packing import PackedLinear, available
 from tests.models.test_attention import TEXTS, cosines
 
 DTYPES = [

@@ -5,9 +5,9 @@ from array import array
 import pytest
 import torch
 
-from models.batch import Batch
-from models.pooling import pool
-from models.types import Encoding, Pooling
+from l2v.models.batch import Batch
+from l2v.models.pooling import pool
+from l2v.models.types import Encoding, Pooling
 
 LENGTHS, SPANS = [3, 1, 7, 5], [2, 1, 7, 1]
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from models import Encoder, Input, InputError
-from models.templates import TEMPLATES
-from models.tokenization import Tokenization
+from l2v.models import Encoder, Input, InputError
+from l2v.models.templates import TEMPLATES
+from l2v.models.tokenization import Tokenization
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from models import Encoder, Input, load
-from models.compilation import compile_layers
-from models.int8 import available
+from l2v.models import Encoder, Input, load
+from l2v.models.compilation import compile_layers
+from l2v.models.int8 import available
 from tests.conftest import PARITY, STACKS
 from tests.models.test_attention import cosines
 from tests.models.test_compilation import stance  # noqa: F401 - a fixture that is used by itself

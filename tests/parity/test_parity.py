@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from models import Input, load
+from l2v.models import Input, load
 from tests.conftest import PARITY, STACKS
 from tests.serving import LocalServer
 

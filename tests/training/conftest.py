@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from l2v.training.recipes import CONFIGS
 from tests import tiny
-from training.recipes import CONFIGS
 
 NOUNS = ["cat", "dog", "bird", "fish", "horse", "mouse", "cow", "sheep", "goat", "duck"]
 VERBS = ["sees", "likes", "hears", "finds", "draws"]

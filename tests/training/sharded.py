@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from accelerate import state
 from transformers import Trainer
 
-from app.cli import main
+from l2v.app.cli import main
 
 # Where accelerate asks whether to shard, processes of CPUs pass for a kind of GPU.
 kinds = {kind.name: kind for kind in state.DistributedType}

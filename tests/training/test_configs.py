@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from models.published import STACKS
-from training import contrastive, mntp
-from training.recipes import CONFIGS, Mntp, Recipe, Simcse, Supervised
-from training.running import arguments
+from l2v.models.published import STACKS
+from l2v.training import contrastive, mntp
+from l2v.training.recipes import CONFIGS, Mntp, Recipe, Simcse, Supervised
+from l2v.training.running import arguments
 
 READY = sorted(CONFIGS.glob("*/*.yaml"))
 STAGES: dict[str, type[Recipe]] = {"mntp": Mntp, "simcse": Simcse, "supervised": Supervised}

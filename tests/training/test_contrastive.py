@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import Encoder, Input, load
+from l2v.models import Encoder, Input, load
+from l2v.training import contrastive, data
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Simcse, Supervised
 from tests.bulk.shell import call
 from tests.training.conftest import LAUNCH, SHARDED, check_only_the_adapter_learns, sentences
-from training import contrastive, data
-from training.errors import TrainingError
-from training.recipes import Simcse, Supervised
 
 ROOT = Path(__file__).parents[2]
 
@@ -228,7 +228,7 @@ def test_two_processes_learn_what_one_does(
     for name, launch in {
         "two": [
             *(*LAUNCH, "--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-            *("-m", "app.cli"),
+            *("-m", "l2v.app.cli"),
         ],
         "sharded": SHARDED,
     }.items():

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from training import data, sources
-from training.errors import TrainingError
+from l2v.training import data, sources
+from l2v.training.errors import TrainingError
 
 
 @pytest.mark.parametrize(

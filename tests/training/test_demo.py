@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models import Input, load
+from examples.demo_model import teacher
+from examples.demo_model.base import CONFIG
+from examples.demo_model.compose import Nouns, exchanged, framed
+from examples.demo_model.scores import bm25, of_vectors, tfidf
+from examples.demo_model.stages import Steps, make, publish
+from examples.demo_model.text import held_out, manual_pages, python_docs
+from l2v.models import Input, load
 from tests.bulk.shell import WORDS
 from tests.rights import readable
-from training.demo import teacher
-from training.demo.base import CONFIG
-from training.demo.compose import Nouns, exchanged, framed
-from training.demo.scores import bm25, of_vectors, tfidf
-from training.demo.stages import Steps, make, publish
-from training.demo.text import held_out, manual_pages, python_docs
 
 ROFF = r""".\" a comment
 .TH LS 1
@@ -126,8 +126,8 @@ def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path, monke
     (tmp_path / "man1").mkdir()
     (tmp_path / "man1/ls.1.gz").write_bytes(gzip.compress(ROFF.encode()))
     pages = manual_pages(tmp_path)
-    monkeypatch.setattr("training.demo.corpus.manual_pages", lambda: pages)
-    monkeypatch.setattr("training.demo.corpus.python_docs", lambda: islice(python_docs(), 40))
+    monkeypatch.setattr("examples.demo_model.corpus.manual_pages", lambda: pages)
+    monkeypatch.setattr("examples.demo_model.corpus.python_docs", lambda: islice(python_docs(), 40))
     monkeypatch.setattr(CONFIG, "vocab_size", 1024)
     work, out = tmp_path / "work", tmp_path / "out"
     steps = Steps(base=2, mntp=2, simcse=1, supervised=2, graded=2)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from l2v.training import mntp
+from l2v.training.recipes import Mntp
 from tests.bulk.shell import call
-from training import mntp
-from training.recipes import Mntp
 
 
 @pytest.mark.parametrize(

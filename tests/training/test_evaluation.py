@@ -15,13 +15,13 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 from scipy.stats import spearmanr
 
-from app.bulk.errors import BulkError
-from app.commands.evaluate import Evaluate
-from models import Encoder, Encoding, Input, load
+from l2v.app.bulk.errors import BulkError
+from l2v.app.commands.evaluate import Evaluate
+from l2v.models import Encoder, Encoding, Input, load
+from l2v.training.errors import TrainingError
+from l2v.training.evaluation import Evaluated, evaluate, read_instructions, tasks_named
 from tests.bulk.shell import call
 from tests.serving import ServerProcess
-from training.errors import TrainingError
-from training.evaluation import Evaluated, evaluate, read_instructions, tasks_named
 
 ROWS = [
     ("a cat sits on a mat", "a cat is on a mat", 4.8),

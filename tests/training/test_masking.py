@@ -2,7 +2,7 @@
 
 import torch
 
-from training.masking import mask
+from l2v.training.masking import mask
 
 
 def hidden(all_mask: bool, share: float = 0.2, maskable: torch.Tensor | None = None) -> tuple[torch.Tensor, object]:

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from l2v.training import mntp
+from l2v.training.errors import TrainingError
+from l2v.training.folder import ADAPTER
+from l2v.training.memory import estimate
+from l2v.training.recipes import Mntp
 from tests import tiny
 from tests.training.conftest import check_only_the_adapter_learns
-from training import mntp
-from training.errors import TrainingError
-from training.folder import ADAPTER
-from training.memory import estimate
-from training.recipes import Mntp
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from models import load
+from l2v.models import load
+from l2v.training import card, contrastive
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Simcse
 from tests.bulk.shell import call
 from tests.training.conftest import SHARDED
 from tests.training.test_contrastive import simcse
-from training import card, contrastive
-from training.errors import TrainingError
-from training.recipes import Simcse
 
 L2V = Path(sys.executable).with_name("l2v")
 ROOT = Path(__file__).parents[2]

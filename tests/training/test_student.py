@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from models import Input, SourceError, load
-from models.sources import resolve
-from models.tokenizer import read_backend, read_tokenizer
+from l2v.models import Input, SourceError, load
+from l2v.models.sources import resolve
+from l2v.models.tokenizer import read_backend, read_tokenizer
+from l2v.training import contrastive
+from l2v.training.recipes import Simcse
 from tests.conftest import PARITY
-from training import contrastive
-from training.recipes import Simcse
 
 
 def test_an_adapter_brings_what_it_was_trained_with(

@@ -1,0 +1,43 @@
+"""What operators and probes ask."""
+
+from typing import Any
+
+import prometheus_client
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from l2v.app.engine.service import Service, State
+from l2v.app.http.errors import responses
+from l2v.app.http.routes.dependencies import ExpositionDep, ServiceDep
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/info", responses=responses(401, 503))
+async def info(service: ServiceDep) -> dict[str, Any]:
+    """The model, how it pools, where it came from, and the limits of a request."""
+    return service.info()
+
+
+@router.head("/health", include_in_schema=False)
+@router.get("/health", responses={503: {"description": "The engine is dead or hangs: restart the service."}})
+async def health(service: ServiceDep) -> JSONResponse:
+    """Whether the process is worth keeping, from the engine thread's own heartbeat."""
+    return _state(service, service.state is not State.DOWN)
+
+
+@router.head("/ready", include_in_schema=False)
+@router.get("/ready", responses={503: {"description": "Loading, draining or down: send no requests."}})
+async def ready(service: ServiceDep) -> JSONResponse:
+    """Whether requests are taken."""
+    return _state(service, service.state is State.READY)
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=responses(401))
+async def metrics(exposition: ExpositionDep) -> Response:
+    """Prometheus metrics."""
+    return Response(exposition, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+def _state(service: Service, good: bool) -> JSONResponse:
+    return JSONResponse({"status": str(service.state)}, 200 if good else 503)

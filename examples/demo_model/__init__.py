@@ -1,0 +1,1 @@
+"""The built-in model, made with the recipe: `python -m examples.demo_model --help`."""

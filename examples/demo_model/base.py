@@ -1,0 +1,126 @@
+"""The decoder that everything else starts from: its tokenizer, and causal language modelling from scratch."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, get_cosine_schedule_with_warmup
+
+from examples.demo_model.machine import BFLOAT16
+from l2v.training.folder import newest, settle
+
+BOS, EOS = "<s>", "</s>"
+CONFIG = LlamaConfig(
+    vocab_size=8192,
+    hidden_size=256,
+    intermediate_size=704,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    max_position_embeddings=2048,
+    tie_word_embeddings=True,
+    bos_token_id=0,
+    eos_token_id=1,
+    pad_token_id=1,
+)
+_ROW, _ROWS = 128, 32
+_RATE, _EMBEDDING_RATE, _WARMUP = 3e-3, 3e-4, 50
+# Of the entries of an embedding, as they are handed over: smaller than what the layers add, so that those can learn.
+_SPREAD = 0.1
+
+
+def make_tokenizer(texts: Iterable[str], folder: Path) -> Tokenizer:
+    """Byte-level BPE, so that every text has tokens; lower-cased, as 8192 entries are too few to spell words twice.
+
+    The prefix space makes a text's tokens the same alone and after an instruction.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=CONFIG.vocab_size,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(f"{BOS} $A", f"{BOS} $A {BOS} $B", [(BOS, 0)])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "pad_token": EOS,
+        "add_prefix_space": True,
+        "clean_up_tokenization_spaces": False,
+        "padding_side": "left",
+        "model_max_length": CONFIG.max_position_embeddings,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return tokenizer
+
+
+def words(tokenizer: Tokenizer) -> list[str]:
+    """What each token of the vocabulary spells."""
+    return [tokenizer.decode([token]).strip() or " " for token in range(tokenizer.get_vocab_size())]
+
+
+def pretrain(
+    texts: Sequence[str], tokenizer: Tokenizer, meanings: NDArray[np.float32], folder: Path, steps: int, seed: int
+) -> None:
+    """Predicts each next token, and leaves the checkpoint in `folder`, in bfloat16.
+
+    Args:
+        texts: whole texts; they stand end to end in rows.
+        tokenizer: of `make_tokenizer`.
+        meanings: [vocabulary, d], a teacher's vector of each token alone: where its embedding starts.
+        folder: where the tokenizer is already, too; a run that was cut off goes on from the checkpoints in it.
+        steps: of 32 rows of 128 tokens.
+        seed: of the weights and the order.
+    """
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(CONFIG)
+    embeddings = model.get_input_embeddings().weight
+    embeddings.data = torch.from_numpy(meanings) * (_SPREAD * CONFIG.hidden_size**0.5)
+    rest = [weights for weights in model.parameters() if weights is not embeddings]
+    optimizer = torch.optim.AdamW(
+        [{"params": rest, "weight_decay": 0.01}, {"params": [embeddings], "lr": _EMBEDDING_RATE, "weight_decay": 0.0}],
+        lr=_RATE,
+        betas=(0.9, 0.98),
+    )
+    args = TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=_ROWS,
+        bf16=BFLOAT16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=seed,
+        logging_steps=50,
+        save_steps=200,
+        save_total_limit=2,
+        report_to="none",
+    )
+    schedule = get_cosine_schedule_with_warmup(optimizer, min(_WARMUP, steps // 2), steps)
+    trainer = Trainer(model, args, train_dataset=_rows(texts, tokenizer), optimizers=(optimizer, schedule))
+    last = newest(folder / "checkpoints", steps)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    model.to(torch.bfloat16).save_pretrained(folder / "part")
+    (folder / "part/generation_config.json").unlink(missing_ok=True)
+    settle(folder / "part", folder, "model.safetensors")
+    shutil.rmtree(folder / "checkpoints")
+
+
+def _rows(texts: Sequence[str], tokenizer: Tokenizer) -> Dataset:
+    """Rows that start with BOS, as every input will."""
+    ids = [i for text in tokenizer.encode_batch_fast(texts) for i in [*text.ids[1:], CONFIG.eos_token_id]]
+    body = np.array(ids[: len(ids) // (_ROW - 1) * (_ROW - 1)]).reshape(-1, _ROW - 1)
+    rows = np.pad(body, ((0, 0), (1, 0)), constant_values=CONFIG.bos_token_id)
+    return Dataset.from_dict({"input_ids": rows, "labels": rows})

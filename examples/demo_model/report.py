@@ -1,0 +1,131 @@
+"""Writes the figures of docs/DEMO_MODEL.md and its pictures."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from transformers import TrainerCallback
+
+from examples.demo_model import teacher
+from examples.demo_model.machine import BFLOAT16
+from examples.demo_model.scores import Tasks, bm25, of_encoder, of_vectors, tfidf
+from examples.demo_model.stages import Steps, mntp_recipe, supervised_recipe
+from l2v.models import load
+from l2v.training import contrastive, mntp
+from l2v.training.student import Student
+
+PAGE = Path("docs/DEMO_MODEL.md")
+PICTURES = Path("docs/assets")
+_BEGIN, _END = "<!-- scores -->", "<!-- /scores -->"
+Curve = list[tuple[int, float]]
+
+
+def write(data: Path, work: Path, out: Path, steps: int = 200) -> None:
+    """Scores what `make` left, trains the short runs of the curves, and writes the page and its pictures.
+
+    Args:
+        data: see `corpus.read`.
+        work: in which the stages were made; the curves' runs are kept there, too.
+        out: the finished stack.
+        steps: of each run of the sample efficiency.
+    """
+    tasks = Tasks(data)
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(_BEGIN)
+    PAGE.write_text(f"{before}{_BEGIN}\n{table(tasks, work, out)}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+    draw(looking_ahead(work), "loss on hidden tokens", PICTURES / "demo-causal.png")
+    draw(sample_efficiency(tasks, work, steps), "Spearman on STS-B dev", PICTURES / "demo-steps.png")
+
+
+def table(tasks: Tasks, work: Path, out: Path) -> str:
+    """A row for each stage, for word matching, and for the teacher."""
+    base, mntp_, simcse, supervised = (str(work / name) for name in ("base", "mntp", "simcse", "supervised"))
+    stack = [str(out / name) for name in ("mntp", "contrastive")]
+    matches = {
+        "the base, causal": of_encoder(load(base), causal=True),
+        "the base, bidirectional, untrained": of_encoder(load(base)),
+        "+ MNTP": of_encoder(load(base, [mntp_])),
+        "+ MNTP + SimCSE": of_encoder(load(base, [mntp_, simcse])),
+        "+ MNTP + supervised, by the teacher": of_encoder(load(base, [mntp_, supervised])),
+        "**+ MNTP + supervised, by a teacher and by people: the built-in model**": of_encoder(
+            load(str(out / "base"), stack)
+        ),
+        "TF-IDF": tfidf,
+        "BM25": bm25,
+        "the teacher, all-MiniLM-L6-v2": of_vectors(lambda texts: teacher.load().float().encode(list(texts))),
+    }
+    words, pages, triplets = (f"({len(part):,})" for part in (tasks.words, tasks.pages, tasks.triplets))
+    lines = [
+        f"| | STS-B dev | definition → word {words} | one-liner → manual page {pages} | triplets {triplets} |",
+        "|---|---|---|---|---|",
+    ]
+    for name, match in matches.items():
+        sts, word, page, triplet = tasks.scores(match).values()
+        lines.append(f"| {name} | {sts:.3f} | {word:.3f} | {page:.3f} | {triplet:.0%} |")
+        print(lines[-1])
+    return "\n".join(lines)
+
+
+def looking_ahead(work: Path) -> dict[str, Curve]:
+    """The loss of MNTP by step, as the stage was run and with the decoder left causal."""
+    causal = mntp_recipe(work, "curve-causal-mntp", Steps().mntp, bidirectional=False)
+    if not (causal.out / "run.json").is_file():
+        mntp.train(causal)
+    runs = {"causal": causal.out, "bidirectional": work / "mntp"}
+    return {name: json.loads((run / "run.json").read_text(encoding="utf-8"))["losses"] for name, run in runs.items()}
+
+
+def sample_efficiency(tasks: Tasks, work: Path, steps: int) -> dict[str, Curve]:
+    """STS-B dev by step of the supervised stage: what the first two steps of the recipe are worth (paper, figure 3)."""
+    ways: dict[str, dict[str, Any]] = {
+        "causal": {"bidirectional": False, "adapters": ()},
+        "bidirectional": {"adapters": ()},
+        "bidirectional, after MNTP": {},
+    }
+    curves = {}
+    for number, (name, told) in enumerate(ways.items()):
+        recipe = supervised_recipe(work, f"curve-{number}", steps, **told)
+        kept = recipe.out / "curve.json"
+        if not kept.is_file():
+            trainer = contrastive.build(recipe)
+            scored = _Scored(tasks, trainer.student)
+            trainer.add_callback(scored)
+            trainer.run()
+            kept.write_text(json.dumps(scored.curve), encoding="utf-8")
+        curves[name] = json.loads(kept.read_text(encoding="utf-8"))
+    return curves
+
+
+class _Scored(TrainerCallback):
+    """Takes the score now and then while a student learns."""
+
+    def __init__(self, tasks: Tasks, student: Student) -> None:
+        self.tasks, self.student = tasks, student
+        self.curve: list[tuple[int, float]] = []
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._take(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % max(1, state.max_steps // 8) == 0:
+            self._take(state.global_step)
+
+    def _take(self, step: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
+            match = of_encoder(self.student.encoder, causal=self.student.causal)
+            self.curve.append((step, self.tasks.sts_score(match)))
+
+
+def draw(curves: Mapping[str, Curve], what: str, file: Path) -> None:
+    """Curves by step as a PNG."""
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(*zip(*curve, strict=True), label=name)
+    axes.set(xlabel="step", ylabel=what)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,108 @@
+"""How well something tells what belongs together: of an encoder, and of plain word matching."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from examples.demo_model.text import held_out, manual_pages, rows
+from l2v.models import Encoder, Input
+from l2v.models.batch import Batch
+from l2v.models.encoder import hidden_states
+from l2v.models.pooling import pool
+
+# [n, m] scores of n queries with m documents.
+Match = Callable[[Sequence[str], Sequence[str]], NDArray[np.float32]]
+_TRIPLETS = Path(__file__).parent / "triplets.tsv"
+_AT_ONCE = 256
+
+
+class Tasks:
+    """What nothing was trained on.
+
+    Attributes:
+        sts: STS-B dev, as (text, other text, score).
+        words: WordNet definitions and the words that they define.
+        pages: what manual pages say of themselves in a line, and how they begin.
+        triplets: a text, one that means much the same in other words, and one that does not.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.sts = [(row["a"], row["b"], row["score"]) for row in rows(data / "sts/stsb-dev.jsonl.gz")]
+        synsets = [row for row in rows(data / "text/wordnet.jsonl.gz") if held_out(row["definition"])]
+        self.words = [(row["definition"], ", ".join(row["words"])) for row in synsets]
+        pages = [page for page in manual_pages() if page.held_out and page.paragraphs]
+        self.pages = [(page.summary, " ".join(page.paragraphs)[:400]) for page in pages]
+        lines = _TRIPLETS.read_text(encoding="utf-8").splitlines()
+        self.triplets = [tuple(line.split("\t")) for line in lines]
+
+    def scores(self, match: Match) -> dict[str, float]:
+        """All of them, from 0 to 1."""
+        anchors, related, unrelated = zip(*self.triplets, strict=True)
+        near, far = (np.diagonal(match(anchors, others)) for others in (related, unrelated))
+        return {
+            "sts": self.sts_score(match),
+            "words": _mean_reciprocal_rank(match, self.words),
+            "pages": _mean_reciprocal_rank(match, self.pages),
+            # A tie is as good as a coin.
+            "triplets": float(np.mean((near > far) + (near == far) / 2)),
+        }
+
+    def sts_score(self, match: Match) -> float:
+        """Spearman's correlation with what people said."""
+        left, right, said = zip(*self.sts, strict=True)
+        return float(spearmanr(np.diagonal(match(left, right)), said)[0])
+
+
+def of_encoder(encoder: Encoder, *, causal: bool = False) -> Match:
+    """Cosines of the pooled states."""
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = []
+        for start in range(0, len(texts), _AT_ONCE):
+            encodings = encoder.tokenize([Input(text) for text in texts[start : start + _AT_ONCE]])
+            batch = Batch.pack(encodings, encoder.device)
+            with torch.inference_mode():
+                pooled = pool(hidden_states(encoder.model, batch, causal=causal), batch, encoder.pooling)
+            vectors.append(pooled.float().cpu().numpy())
+        return np.concatenate(vectors)
+
+    return of_vectors(embed)
+
+
+def of_vectors(embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> Match:
+    """Cosines of what `embed` gives for texts."""
+
+    def unit(texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = embed(texts)
+        lengths: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / lengths
+
+    return lambda queries, documents: unit(queries) @ unit(documents).T
+
+
+def tfidf(queries: Sequence[str], documents: Sequence[str]) -> NDArray[np.float32]:
+    """Cosines of TF-IDF vectors, with the frequencies of all texts given."""
+    vectorizer = TfidfVectorizer().fit([*queries, *documents])
+    scores: NDArray[np.float32] = (vectorizer.transform(queries) @ vectorizer.transform(documents).T).toarray()
+    return scores
+
+
+def bm25(queries: Sequence[str], documents: Sequence[str]) -> NDArray[np.float32]:
+    """BM25 of each document for each query."""
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(list(documents), show_progress=False), show_progress=False)
+    tokens = bm25s.tokenize(list(queries), return_ids=False, show_progress=False)
+    return np.stack([index.get_scores(words) if words else np.zeros(len(documents)) for words in tokens])
+
+
+def _mean_reciprocal_rank(match: Match, pairs: Sequence[tuple[str, str]]) -> float:
+    """Of the one right document among all; documents that tie with it stand before it."""
+    scores = match(*zip(*pairs, strict=True))
+    ranks = (scores >= np.diagonal(scores)[:, None]).sum(1)
+    return float(np.mean(1 / ranks))

@@ -1,0 +1,28 @@
+"""The API's shape, its statuses and its metrics' labels are those that were recorded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from l2v.models import Encoder
+from tests.app.recording import KEY, record
+from tests.serving import LocalServer
+
+RECORDED = json.loads((Path(__file__).parent / "recording.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def recorded(encoder: Encoder) -> dict[str, Any]:
+    with LocalServer(encoder) as server, LocalServer(encoder, api_keys=KEY) as keyed:
+        return record(server.url, keyed.url)
+
+
+@pytest.mark.parametrize("part", RECORDED)
+def test_nothing_that_callers_rely_on_has_changed(part: str, recorded: dict[str, Any]) -> None:
+    """A change on purpose is recorded anew, see `tests/app/recording.py`."""
+    before, after = RECORDED[part], recorded[part]
+    if isinstance(before, dict):
+        assert {key: after.get(key) for key in before | after if after.get(key) != before.get(key)} == {}
+    assert after == before

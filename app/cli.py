@@ -30,8 +30,8 @@ from l2v.app.commands.serve import Serve
 from l2v.app.commands.similarity import Similarity
 from l2v.app.commands.tokenize import Tokenize
 from l2v.app.commands.train import Train
-from l2v.app.settings import PREFIX
 from l2v.models.errors import ModelError
+from l2v.models.settings import PREFIX
 
 _FILES = {"input", "output", "skip-bad", "out"}
 

@@ -4,30 +4,21 @@ import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from l2v.app.engine.prompts import Prompts
 from l2v.app.http.schemas.inputs import MAX_INPUTS
-from l2v.models.templates import TemplateName
-from l2v.models.types import DType, Pooling
+from l2v.models.settings import PREFIX, ModelSettings, Names, split_names
 
-if TYPE_CHECKING:
-    from l2v.models import Encoder
-
-PREFIX = "L2V_"
 _PORT = 8080
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
-def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
 def _split_secrets(value: object) -> object:
-    parts = _split(value)
+    parts = split_names(value)
     if value and not parts:
         raise ValueError("holds no key, and so would leave the service open")
     return parts
@@ -45,56 +36,7 @@ def _own_port(value: object) -> object:
     return _PORT if isinstance(value, str) and value.startswith("tcp://") else value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_secrets)]
-
-
-class ModelSettings(BaseSettings):
-    """Which encoder to load, and how."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        extra="ignore",
-        protected_namespaces=(),
-    )
-
-    model: str = Field(
-        "demo",
-        description="Base model, LLM2Vec repository or merged export: a Hub id (`id` or `id@revision`), a folder, or a "
-        "short name of a published stack",
-    )
-    adapters: Names = Field(
-        (), description="Adapters merged in order, after those that come with the model, comma-separated"
-    )
-    dtype: DType = Field(
-        "auto",
-        description="`auto`: bfloat16 on GPUs (from Ampere on) and CPUs that compute in it, else float32; `int8`: "
-        "products of 8-bit integers on CPUs with VNNI; `fp8`: of 8-bit floats on GPUs from Ada and Hopper on; or "
-        "`bfloat16`, `float16`, `float32`",
-    )
-    device: str = Field("auto", description="`auto`: CUDA if there is one, else the CPU; or any torch device")
-    pooling: Pooling | None = Field(None, description="Where unset, what the model says, else `mean`")
-    max_length: int | None = Field(None, ge=8, description="Longest row in tokens; where unset, the model's, else 512")
-    doc_max_length: int | None = Field(
-        None, ge=1, description="Longest text in tokens, before its instruction; where unset, the model's, else 400"
-    )
-    skip_instruction: bool | None = Field(
-        None, description="Pool the text alone, not its instruction; where unset, the model's, else true"
-    )
-    template: TemplateName | None = Field(None, description="Template around each input; where unset, the base model's")
-
-    def load(self, *, packed: bool = True, **instead: Any) -> "Encoder":
-        """The encoder that they name, see `models.load`; raises `ModelError`.
-
-        Args:
-            packed: see there.
-            instead: settings to take in place of these.
-        """
-        from l2v.models import load
-
-        return load(**{name: getattr(self, name) for name in ModelSettings.model_fields} | instead, packed=packed)
 
 
 class Settings(ModelSettings):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from l2v.app.settings import PREFIX, Settings
+from l2v.app.settings import Settings
+from l2v.models.settings import PREFIX
 
 ROOT = Path(__file__).parents[1]
 # From the lowest: a module may import those before it and its own.

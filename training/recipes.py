@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettingsSource, YamlConfigSettingsSource
 
-from l2v.app.settings import ModelSettings, Names
+from l2v.models.settings import ModelSettings, Names
 from l2v.models.types import ROUNDED, DType
 from l2v.training.errors import TrainingError
 
@@ -117,9 +117,9 @@ class Recipe(ModelSettings):
         logging.basicConfig(format="%(message)s")
         # One of the processes of `accelerate launch` speaks for all.
         speaks = os.environ.get("RANK", "0") == "0"
-        logging.getLogger("training").setLevel("INFO" if speaks else "WARNING")
+        logging.getLogger("l2v.training").setLevel("INFO" if speaks else "WARNING")
         try:
-            import_module(f"training.{self.module}").train(self)
+            import_module(f"l2v.training.{self.module}").train(self)
         except KeyboardInterrupt:
             if speaks:
                 print(

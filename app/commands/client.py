@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr
 
-from l2v.app.settings import ModelSettings
+from l2v.models.settings import ModelSettings
 
 BatchTokens = Annotated[
     int | None,

@@ -13,7 +13,7 @@ from l2v.app.bulk.errors import UsageError
 from l2v.app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
 from l2v.app.bulk.rows import Columns
 from l2v.app.commands.client import BatchTokens, ClientSettings
-from l2v.app.settings import Names
+from l2v.models.settings import Names
 
 if TYPE_CHECKING:
     from l2v.app.bulk.engines import Engine

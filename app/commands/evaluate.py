@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from l2v.app.commands.client import BatchTokens, ClientSettings
-from l2v.app.settings import Names
+from l2v.models.settings import Names
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import CliPositionalArg
 
-from l2v.app.settings import ModelSettings
+from l2v.models.settings import ModelSettings
 from l2v.models.types import ROUNDED, DType
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from l2v.app.logs import configure_logging
-from l2v.app.settings import ModelSettings
+from l2v.models.settings import ModelSettings
 
 if TYPE_CHECKING:
     from l2v.models import Encoder

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from l2v.app.http.connection import Connection
-from l2v.app.settings import PREFIX, Settings
+from l2v.app.settings import Settings
+from l2v.models.settings import PREFIX
 
 if TYPE_CHECKING:
     from l2v.app.engine.service import Service

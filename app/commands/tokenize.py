@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
-from l2v.app.settings import ModelSettings
+from l2v.models.settings import ModelSettings
 
 
 class Tokenize(ModelSettings):

@@ -53,7 +53,7 @@ class Demo(BaseModel):
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("training").setLevel("INFO")
+    logging.getLogger("l2v.training").setLevel("INFO")
     try:
         CliApp.run(Demo)
     except TrainingError as error:

@@ -63,7 +63,7 @@ _HEADERS = (
 
 
 def record(open_url: str, keyed_url: str) -> dict[str, Any]:
-    """The structure of both OpenAPI documents, every answer to the probes, and the labels that the metrics have then."""
+    """The structure of both OpenAPI documents, every answer to the probes, and the labels of the metrics afterwards."""
     with httpx.Client(base_url=open_url, timeout=60) as client, httpx.Client(base_url=keyed_url, timeout=60) as keyed:
         bearer = {"authorization": f"Bearer {KEY}"}
         recorded = {

@@ -15,7 +15,7 @@ PASSES = """
 import ctypes
 import sys
 from l2v.app.commands.loading import encoder_for
-from l2v.app.settings import ModelSettings
+from l2v.models.settings import ModelSettings
 from l2v.models import Input
 
 class Statistics(ctypes.Structure):

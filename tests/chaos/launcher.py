@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 import l2v.app.cli
-from l2v.app.settings import ModelSettings
 from l2v.models import Encoder, Encoding, Input
+from l2v.models.settings import ModelSettings
 from tests.chaos.faults import NOT_FINITE, RAISES, VARIABLE, Faults
 
 _load = ModelSettings.load

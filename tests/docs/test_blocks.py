@@ -16,8 +16,9 @@ import yaml
 from pydantic import ValidationError
 
 from l2v.app.http.telemetry import Metrics
-from l2v.app.settings import PREFIX, Settings
+from l2v.app.settings import Settings
 from l2v.models.published import STACKS
+from l2v.models.settings import PREFIX
 from tests.docs import shell
 from tests.docs.blocks import ADDRESS, BLOCKS, REASONS, Block
 from tests.docs.running import PRINTED, flags_of, run_python, source

@@ -148,7 +148,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(
     newest = begun.out / "checkpoints/checkpoint-2"
     (newest / "trainer_state.json").unlink()
     (newest / "adapter_model.safetensors").write_bytes(b"half")
-    with caplog.at_level("INFO", "training"):
+    with caplog.at_level("INFO", "l2v.training"):
         contrastive.train(begun)
     assert "checkpoint-2 was cut off" in caplog.text
     assert "going on from checkpoint-1" in caplog.text

@@ -1,4 +1,4 @@
-"""The command `l2v`: its subcommands, how they are parsed, and how a mistake ends."""
+"""The command `l2v`: its subcommands, its parser, and how errors end it."""
 
 import inspect
 import json
@@ -9,7 +9,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import shtab
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -20,7 +22,7 @@ from pydantic_settings import (
 )
 from rich_argparse import RawDescriptionRichHelpFormatter
 
-from l2v.app.bulk.errors import BulkError
+from l2v.app.bulk.errors import CommandError
 from l2v.app.commands.check import Check
 from l2v.app.commands.embed import Embed
 from l2v.app.commands.evaluate import Evaluate
@@ -30,37 +32,38 @@ from l2v.app.commands.serve import Serve
 from l2v.app.commands.similarity import Similarity
 from l2v.app.commands.tokenize import Tokenize
 from l2v.app.commands.train import Train
-from l2v.models.errors import ModelError
+from l2v.models.errors import InputError, ModelError
 from l2v.models.settings import PREFIX
 
-_FILES = {"input", "output", "skip-bad", "out"}
+# What pydantic-settings reads as null. Its default would be the text `None`.
+_NONE = "\0"
+# Arguments that shells complete with file names.
+_FILES = ("Path", "INPUT", "OUTPUT", "OUT")
 
 
 class Help(RawDescriptionRichHelpFormatter):
-    """Coloured on a terminal, docstrings as they are written."""
+    """Prints docstrings with their line breaks."""
 
     def add_text(self, text: Any) -> None:
         super().add_text(inspect.cleandoc(text) if isinstance(text, str) else text)
 
 
 class Completion(BaseModel):
-    """Print the shell's completion script.
+    """Print a completion script for a shell.
 
     Examples:
         l2v completion bash > ~/.local/share/bash-completion/completions/l2v
         l2v completion zsh > ~/.zfunc/_l2v
     """
 
-    shell: CliPositionalArg[Literal["bash", "zsh", "tcsh"]] = Field(description="Which shell")
+    shell: CliPositionalArg[Literal["bash", "zsh", "tcsh"]] = Field(description="Shell to print the script for")
 
     def cli_cmd(self) -> None:
-        import shtab
-
-        print(shtab.complete(_completable(parser()), self.shell))
+        print(shtab.complete(source().root_parser, self.shell))
 
 
 class L2v(BaseSettings):
-    """LLM2Vec embeddings: serve them, make them from files, look at them."""
+    """LLM2Vec embeddings: serve them, compute them for files, and inspect them."""
 
     model_config = SettingsConfigDict(
         cli_prog_name="l2v",
@@ -73,78 +76,71 @@ class L2v(BaseSettings):
     )
 
     serve: CliSubCommand[Serve] = Field(description="Serve an encoder over HTTP")
-    check: CliSubCommand[Check] = Field(description="Prove that the configured model may serve")
+    check: CliSubCommand[Check] = Field(description="Verify the configured model")
     embed: CliSubCommand[Embed] = Field(description="Embed a file of texts")
-    similarity: CliSubCommand[Similarity] = Field(description="Compare a query with documents")
-    info: CliSubCommand[Info] = Field(description="Say what a model is")
-    tokenize: CliSubCommand[Tokenize] = Field(description="Show a text's tokens and which are pooled")
-    export: CliSubCommand[Export] = Field(description="Write the merged encoder as a folder")
-    train: CliSubCommand[Train] = Field(description="Make an encoder of a decoder")
-    evaluate: CliSubCommand[Evaluate] = Field(description="Score an encoder on tasks of mteb")
-    completion: CliSubCommand[Completion] = Field(description="Print the shell's completion script")
+    similarity: CliSubCommand[Similarity] = Field(description="Rank documents by similarity to a query")
+    info: CliSubCommand[Info] = Field(description="Describe a model")
+    tokenize: CliSubCommand[Tokenize] = Field(description="Show the tokens of a text and which are pooled")
+    export: CliSubCommand[Export] = Field(description="Write the merged encoder to a folder")
+    train: CliSubCommand[Train] = Field(description="Train an encoder from a decoder")
+    evaluate: CliSubCommand[Evaluate] = Field(description="Score an encoder on MTEB tasks")
+    completion: CliSubCommand[Completion] = Field(description="Print a completion script for a shell")
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
 
 
-def source() -> CliSettingsSource[Any]:
-    """What parses the command line."""
-    # Otherwise the text `None` would be taken for null.
-    return CliSettingsSource(L2v, formatter_class=Help, parse_args_method=_parse, cli_parse_none_str="\0")
-
-
-def parser() -> ArgumentParser:
-    """The parser of all subcommands."""
-    root = source().root_parser
-    assert isinstance(root, ArgumentParser)
-    return root
+def source() -> CliSettingsSource[ArgumentParser]:
+    """The command line as a source of settings."""
+    return CliSettingsSource(
+        L2v,
+        cli_parse_none_str=_NONE,
+        parse_args_method=_parse,
+        add_argument_method=_add_argument,
+        formatter_class=Help,
+    )
 
 
 def main() -> None:
-    """Runs the command; a mistake ends with one sentence and status 1 or 2."""
+    """Run the command. An error ends it with one sentence and status 1 or 2."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         CliApp.run(L2v, cli_settings_source=source())
     except ValidationError as error:
-        for problem in error.errors():
-            name = str(problem["loc"][-1]) if problem["loc"] else ""
-            # A whole command's settings may not go together, which is no matter of one flag.
-            flag = name.islower() and not (problem["type"] == "value_error" and isinstance(problem["input"], dict))
-            where = f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): " if flag else ""
-            print(f"l2v: {where}{problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+        print(*map(_describe, error.errors()), sep="\n", file=sys.stderr)
         raise SystemExit(2) from None
-    except BulkError as error:
+    except (CommandError, InputError, ModelError) as error:
         print(f"l2v: {error}", file=sys.stderr)
-        raise SystemExit(error.status) from None
-    except ModelError as error:
-        raise SystemExit(f"l2v: {error}") from None
+        raise SystemExit(getattr(error, "status", 1)) from None
     except BrokenPipeError:
-        # Who read our output has gone, as `head` does; Python would complain of it once more at its end.
+        # The reader of our output is gone, like `head`. Without this, Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-def _parse(root: ArgumentParser, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
-    """Parses; a list of texts goes on as JSON, since pydantic-settings would divide each at its commas."""
-    parsed = ArgumentParser.parse_args(root, args, namespace)
-    for name, value in list(vars(parsed).items()):
-        if name.endswith(".documents"):
-            setattr(parsed, name, json.dumps(value))
+def _describe(problem: ErrorDetails) -> str:
+    """What is wrong with a setting, named by its flag and variable, or with several settings together."""
+    name, message = str(problem["loc"][-1]), problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict) or not name.islower():
+        return f"l2v: {message}"
+    return f"l2v: --{name.replace('_', '-')} ({PREFIX}{name.upper()}): {message}"
+
+
+def _parse(parser: ArgumentParser, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
+    """Parse the arguments. Texts become one JSON list, since pydantic-settings would split each text at its commas."""
+    parsed = ArgumentParser.parse_args(parser, args, namespace)
+    if documents := getattr(parsed, "similarity.documents", None):
+        setattr(parsed, "similarity.documents", json.dumps(documents))
     return parsed
 
 
-def _completable(root: ArgumentParser) -> ArgumentParser:
-    """The parser, with files offered where files are meant."""
-    import shtab
-
-    for group in root._actions:  # noqa: SLF001 - argparse has no other way in
-        for sub in (group.choices or {}).values() if isinstance(group.choices, dict) else ():
-            for action in sub._actions:  # noqa: SLF001
-                if {action.dest.rpartition(".")[2], *(name.lstrip("-") for name in action.option_strings)} & _FILES:
-                    action.complete = shtab.FILE
-    return root
+def _add_argument(parser: ArgumentParser, *names: str, **options: Any) -> None:
+    options["help"] = options["help"].removesuffix(f" (default: {_NONE})")
+    action: Any = ArgumentParser.add_argument(parser, *names, **options)
+    if options.get("metavar") in _FILES:
+        action.complete = shtab.FILE
 
 
 if __name__ == "__main__":

@@ -1,119 +1,111 @@
-"""The service on a Ray cluster: each replica is the whole service, behind the proxies of Ray Serve.
+"""The service on a Ray cluster. Each replica is a whole service, behind the proxies of Ray Serve.
 
     serve run l2v.app.cluster:build model=mistral-7b-supervised
 
-Ray places the replicas, routes to them, scales them and replaces those that fail. A request is batched with all others
-of its replica, as in a process that stands alone. Needs the extra `ray`.
+Ray places, scales and replaces the replicas and routes requests to them. Each replica batches its own requests, like
+a single process. Needs the extra `ray`.
 """
 
 import asyncio
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import prometheus_client
+from fastapi import FastAPI
 from prometheus_client import Metric
+from prometheus_client.registry import Collector
 from pydantic_settings import SettingsConfigDict
 from ray import serve
 
-from l2v.app.http.errors import UnavailableError
+from l2v.app.engine.errors import UnavailableError
 from l2v.app.settings import Settings
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
 NAME = "l2v"
-# How often Ray checks a replica, and what it waits for the answer. After three that fail it replaces the replica.
+# How often Ray checks a replica, and how long it waits for the result. It replaces a replica after three failures.
 _CHECK_SECONDS, _CHECK_TIMEOUT_SECONDS = 2.0, 10.0
 _POLL_SECONDS = 0.1
-# What a scrape waits for the other replicas; Prometheus itself waits ten seconds by default.
+# How long a scrape waits for the other replicas. Prometheus waits ten seconds by default.
 _SCRAPE_SECONDS = 5.0
 
 
 class ReplicaSettings(Settings):
-    """The settings of each replica: arguments of the application, else the variables where it is built.
+    """The settings of each replica: arguments of the application, else environment variables where it is built.
 
-    Connections are those of Ray's proxies, so `host`, `port`, `max_connections`, `max_header_bytes` and `idle_timeout`
-    are without effect.
+    Ray's proxies accept the connections, so `host`, `port`, `max_connections`, `max_header_bytes` and `idle_timeout`
+    have no effect.
     """
 
     model_config = SettingsConfigDict(extra="forbid")
 
 
 class Replica:
-    """One process with the encoder. Ray sends it requests once `check_health` has passed."""
+    """A process with the encoder. Ray sends it requests once `check_health` has passed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._failure = ""
+        self._failures: list[str] = []
 
-    def __serve_build_asgi_app__(self) -> "FastAPI":
+    def __serve_build_asgi_app__(self) -> FastAPI:
         from l2v.app.commands.loading import prepare_service
 
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # as the command `l2v` does
-        prepare_service(self._settings.log_level)  # before torch comes with the next
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # as in `l2v.app.cli`
+        prepare_service(self._settings.log_level)  # before the next imports load torch
         from l2v.app.http.routes.dependencies import exposition
         from l2v.app.main import create_app
 
-        app = create_app(self._settings, on_failure=self._fail)
-        app.dependency_overrides[exposition] = self._all_metrics
+        app = create_app(self._settings, on_failure=self._failures.append)
+        app.dependency_overrides[exposition] = self._expose_all
         self._service = app.state.service
         return app
 
-    def _fail(self, reason: str) -> None:
-        self._failure = reason
-
     async def check_health(self) -> None:
-        """Waits while the encoder loads; raises the reason if it cannot be loaded or its engine is down."""
+        """Wait until the encoder is loaded. Raises `RuntimeError` if loading failed or the engine is down."""
         from l2v.app.engine.service import State
 
-        while self._service.state is State.LOADING and not self._failure:  # noqa: ASYNC110
-            await asyncio.sleep(_POLL_SECONDS)  # the loader is a thread
-        if self._failure:
-            raise RuntimeError(self._failure)
+        while self._service.state is State.LOADING and not self._failures:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)  # a thread loads the encoder
+        if self._failures:
+            raise RuntimeError(self._failures[0])
 
     def metrics(self) -> list[Metric]:
-        """This replica's metrics, each sample labelled with the replica."""
+        """This replica's metrics, each sample with the label `replica`."""
         label = {"replica": serve.get_replica_context().replica_id.unique_id}
         families = list(self._service.metrics.registry.collect())
         for family in families:
             family.samples = [sample._replace(labels=sample.labels | label) for sample in family.samples]
         return families
 
-    async def _all_metrics(self) -> bytes:
-        """Those of all replicas, since a scrape reaches any one of them; raises `UnavailableError` if one is silent."""
-        replica = serve.get_replica_context()
-        asked = serve.get_deployment_handle(replica.deployment, replica.app_name).broadcast("metrics")
+    async def _expose_all(self) -> bytes:
+        """The metrics of all replicas, since a scrape reaches any one of them."""
+        context = serve.get_replica_context()
+        calls = serve.get_deployment_handle(context.deployment, context.app_name).broadcast("metrics")
         try:
-            told = await asked.results_async(timeout_s=_SCRAPE_SECONDS, return_exceptions=True)
+            results = await calls.results_async(timeout_s=_SCRAPE_SECONDS, return_exceptions=True)
         except TimeoutError:
-            raise UnavailableError(f"a replica did not tell its metrics within {_SCRAPE_SECONDS:g} s") from None
-        # A replica that ended meanwhile gives an error, and has no metrics any more.
-        return prometheus_client.generate_latest(Gathered([each for each in told if isinstance(each, list)]))
+            raise UnavailableError(f"a replica did not return its metrics within {_SCRAPE_SECONDS:g} s") from None
+        # A replica that ended meanwhile returns an exception.
+        return prometheus_client.generate_latest(Merged(result for result in results if isinstance(result, list)))
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """The metrics of several registries as those of one."""
+class Merged(Collector):
+    """The metrics of several replicas as those of one."""
 
-    registries: Sequence[Sequence[Metric]]
+    def __init__(self, replicas: Iterable[list[Metric]]) -> None:
+        self._families: dict[str, Metric] = {}
+        for family in chain.from_iterable(replicas):
+            merged = self._families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            merged.samples += family.samples
 
     def collect(self) -> Iterable[Metric]:
-        families: dict[str, Metric] = {}
-        for family in chain.from_iterable(self.registries):
-            families.setdefault(
-                family.name, Metric(family.name, family.documentation, family.type)
-            ).samples += family.samples
-        return families.values()
+        return self._families.values()
 
 
 def build(settings: ReplicaSettings) -> serve.Application:
-    """The application that Ray Serve runs; how many replicas, and where, is for Ray's own configuration to say."""
+    """The application that Ray Serve runs. Ray's own configuration decides how many replicas run and where."""
     deployment = serve.deployment(
         name=NAME,
-        # The service refuses what is too much for it, with 429; what is beyond this number waits in Ray without end.
+        # The service rejects excess requests with 429. Requests beyond this number would wait in Ray without limit.
         max_ongoing_requests=2 * settings.max_requests,
         graceful_shutdown_timeout_s=settings.drain_timeout,
         health_check_period_s=_CHECK_SECONDS,

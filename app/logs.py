@@ -1,9 +1,9 @@
-"""Logs: JSON lines, without any text of a request."""
+"""Logs as JSON lines, without the text of any request."""
 
 import logging
 import sys
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import structlog
 
 
 def outline(error: BaseException) -> dict[str, Any]:
-    """An error without its message, which may quote a text or a key, and without the folders of this machine."""
+    """The type and frames of an error, without its message, which may quote a text or a key, and without full paths."""
     frames = [
         f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
@@ -19,29 +19,28 @@ def outline(error: BaseException) -> dict[str, Any]:
     return {"error": type(error).__name__, "frames": frames[-8:]}
 
 
-def _tidy(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drops the second, coloured form of its messages that uvicorn adds, and the messages of logged errors."""
+def _clean(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Removes uvicorn's coloured copy of its messages, and replaces logged errors by their outlines."""
     event.pop("color_message", None)
     caught = event.pop("exc_info", None)
-    if caught:
-        error = caught[1] if isinstance(caught, tuple) else caught
-        event.update(outline(error) if isinstance(error, BaseException) else {})
+    error = caught[1] if isinstance(caught, tuple) else caught
+    if isinstance(error, BaseException):
+        event.update(outline(error))
     return event
 
 
 def configure_logging(level: str) -> None:
-    """JSON lines on standard error for everything that logs, uvicorn and the libraries among them."""
-    shared: list[Callable[[Any, str, MutableMapping[str, Any]], Any]] = [
-        structlog.stdlib.ExtraAdder(),
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    """Sends all log messages, including those of uvicorn and other libraries, to standard error as JSON lines."""
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
+        foreign_pre_chain=[
+            structlog.stdlib.ExtraAdder(),
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _tidy,
+            _clean,
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(),
         ],

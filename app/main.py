@@ -1,4 +1,4 @@
-"""The application: what is put together, and its life from loading to draining."""
+"""The application: puts the parts together, and takes them from loading to shutdown."""
 
 import asyncio
 import gc
@@ -16,63 +16,58 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from l2v.app import __version__
+from l2v.app.engine.errors import EmptyError, InvalidError, NotFoundError, ServiceError, TooLargeError
 from l2v.app.engine.service import Service
-from l2v.app.http.auth import Keys
-from l2v.app.http.errors import (
-    TABLE,
-    EmptyError,
-    InvalidError,
-    MalformedError,
-    NotFoundError,
-    ServiceError,
-    TooLargeError,
-    answer,
-)
-from l2v.app.http.limits import Guard
+from l2v.app.http.auth import Auth
+from l2v.app.http.errors import ERROR_CLASSES, MalformedError, MethodError
+from l2v.app.http.limits import RequestLimits
 from l2v.app.http.routes import native, openai, operations, pages, tei
 from l2v.app.http.schemas.inputs import param_of
-from l2v.app.http.telemetry import Metrics, Telemetry
+from l2v.app.http.surfaces import Targets
+from l2v.app.http.telemetry import Telemetry
 from l2v.app.http.tracing import Tracing
+from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoder, ModelError
 from l2v.models.compilation import compile_layers
 
 logger = logging.getLogger(__name__)
 
-# Paths that are answered and stand in no list.
-_UNLISTED = ("/", "/docs", "/openapi.json", "/tei", "/tei/", "/tei/ping", "/tei/embeddings")
-# Where pydantic's own words would puzzle a caller.
+_API = (native.router, openai.router, tei.router, tei.openai_router, operations.router)
+# Messages that replace pydantic's, and errors other than `InvalidError`, by the type of pydantic's error.
 _MESSAGES = {
     "extra_forbidden": "unknown field",
     "missing": "is required",
     "model_attributes_type": "must be a JSON object",
     "too_short": "must not be empty",
 }
-_ROWS: dict[str, type[ServiceError]] = {"too_short": EmptyError, "blank": EmptyError, "too_many": TooLargeError}
+_ERRORS: dict[str, type[ServiceError]] = {"too_short": EmptyError, "blank": EmptyError, "too_many": TooLargeError}
 
 
 def create_app(
     settings: Settings, encoder: Encoder | None = None, on_failure: Callable[[str], None] = lambda reason: None
 ) -> FastAPI:
-    """Puts the service together.
+    """Builds the application.
 
     Args:
-        settings: all of them.
-        encoder: serve this one; where None, the one that the settings name is loaded while the port is open already.
-        on_failure: called with one sentence when the encoder cannot be loaded, or its engine goes down.
+        settings: all settings.
+        encoder: the encoder to serve. By default, the one that the settings name is loaded while the port is open.
+        on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
     """
     metrics = Metrics()
     service = Service(settings, metrics)
-    given = settings.read_keys()
-    keys = Keys(given, settings.protect_metrics, settings.protect_docs)
+    auth = Auth(settings)
     tracing = Tracing(str(settings.otlp_endpoint)) if settings.otlp_endpoint else None
+    routers = [*_API, pages.docs, *([pages.playground] if settings.playground else [])]
+    targets = Targets(routers)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # A daemon thread, so that a stop in the middle of loading does not wait for its end.
-        threading.Thread(
+        # A daemon thread, so that shutdown doesn't wait for loading to end.
+        loading = threading.Thread(
             target=_start, args=(service, settings, encoder, on_failure), name="loader", daemon=True
-        ).start()
+        )
+        loading.start()
         watch = asyncio.create_task(_watch(service, on_failure))
         yield
         watch.cancel()
@@ -85,34 +80,23 @@ def create_app(
         version=__version__,
         summary="LLM2Vec embeddings over HTTP",
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
+        exception_handlers={
+            ServiceError: _service_error,
+            RequestValidationError: _validation_error,
+            HTTPException: _http_error,
+        },
     )
-    app.state.service = service
-    # The guard has checked the key by then; this tells the API's readers that there is one.
-    keyed = [Depends(HTTPBearer(auto_error=False))] if given else []
-    for router in (native.router, openai.router, tei.router, operations.router):
+    app.state.service, app.state.targets = service, targets
+    # `RequestLimits` checks the key; this documents in OpenAPI that one is required.
+    keyed = [Depends(HTTPBearer(auto_error=False))] if auth.enabled else []
+    for router in routers:
         app.include_router(router, dependencies=keyed)
-    app.include_router(pages.docs)
-    if settings.playground:
-        app.include_router(pages.playground)
-    app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(
-        Guard,
-        keys=keys,
-        max_body_bytes=settings.max_body_bytes,
-        max_total_body_bytes=settings.max_total_body_bytes,
-        timeout=settings.request_timeout,
-        admit=service.admit,
-        metrics=metrics,
-    )
-    _prune(app, keys)
-    routes = frozenset({*app.openapi()["paths"], *_UNLISTED})
-    app.add_middleware(Telemetry, metrics=metrics, routes=routes, trace=tracing.record if tracing else None)
-    if settings.cors_origins:  # around all else, so that pages can read refusals and bugs too
+    _describe(app, targets, auth)
+    app.add_middleware(RequestLimits, auth=auth, settings=settings, admit=service.admit, metrics=metrics)
+    app.add_middleware(Telemetry, metrics=metrics, targets=targets, trace=tracing.record if tracing else None)
+    if settings.cors_origins:  # outermost, so that pages can read rejections and errors too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -121,28 +105,29 @@ def create_app(
             expose_headers=["Retry-After", "Server-Timing", "X-Request-Id"],
         )
     if tracing:
-        tracing.instrument(app, routes)
+        tracing.instrument(app, targets)
     return app
 
 
-def _prune(app: FastAPI, keys: Keys) -> None:
-    """Takes out of the promises what a surface says with another status, and the key where none is wanted."""
-    for path, operations in app.openapi()["paths"].items():
-        for operation in operations.values():
-            if path.startswith(("/v1/", "/tei")):
+def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
+    """Removes from the OpenAPI document the 422 of surfaces that use another status, and keys that aren't required."""
+    for path, methods in app.openapi()["paths"].items():
+        target = targets.find(path)
+        for operation in methods.values():
+            if target.surface.status(InvalidError) != 422:
                 operation["responses"].pop("422", None)
-            if not keys.guard(path):
+            if not auth.requires_key(target):
                 operation.pop("security", None)
 
 
 def _start(service: Service, settings: Settings, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
     try:
-        encoder = encoder or settings.load(packed=not settings.compile)
+        encoder = encoder or settings.load(prepack=not settings.compile)
         _freeze()
         service.start(encoder)
         logger.info("ready", extra={"model": service.model})
         if settings.compile:
-            _compile(service.encoder)
+            _compile(encoder)
     except ModelError as error:
         on_failure(str(error))
     except BaseException as error:  # a panic of the tokenizers library is no Exception
@@ -150,11 +135,11 @@ def _start(service: Service, settings: Settings, encoder: Encoder | None, on_fai
 
 
 def _freeze() -> None:
-    """What is loaded stays. Looking through it all, the garbage collector would stop every request for 0.3 s."""
+    """Freezes the loaded objects, so that a full collection doesn't pause requests for 0.3 s."""
     gc.collect()
     gc.freeze()
-    # The next full collection waits for a quarter of the objects that the last one left. With those that are frozen now
-    # that would be a hundred thousand, among them the bodies that were no JSON, which FastAPI's errors hold in cycles.
+    # The next full collection starts when the objects grow by a quarter of what the last one left. This one leaves few;
+    # otherwise, a hundred thousand objects could pile up first, such as malformed bodies in reference cycles.
     gc.collect()
 
 
@@ -162,7 +147,7 @@ def _compile(encoder: Encoder) -> None:
     try:
         compile_layers(encoder)
     except ModelError as error:
-        logger.warning("serving goes on without compilation", extra={"reason": str(error)})
+        logger.warning("serving without compilation", extra={"reason": str(error)})
     else:
         _freeze()
         logger.info("compiled")
@@ -174,25 +159,27 @@ async def _watch(service: Service, on_failure: Callable[[str], None]) -> None:
 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
-    return answer(error, request.url.path)
+    response: Response = request.state.target.surface.to_response(error)
+    return response
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    """One error of the table for pydantic's list: the first, which names its place."""
+    """Reports the first of pydantic's errors, with its place in the request."""
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     if first["type"] == "json_invalid":
         return await _service_error(request, MalformedError("the body is not valid JSON", "body"))
-    param = param_of(tuple(first["loc"]))
     message = _MESSAGES.get(first["type"], first["msg"])
-    row = _ROWS.get(first["type"], InvalidError)
-    return await _service_error(request, row(message, param or "body"))
+    param = param_of(tuple(first["loc"])) or "body"
+    return await _service_error(request, _ERRORS.get(first["type"], InvalidError)(message, param))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals, in our shape."""
+    """Reports Starlette's own errors in the API's form."""
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
         return await _service_error(request, MalformedError("the body is not valid JSON", "body"))
-    row = TABLE.get(error.status_code, NotFoundError)
-    return await _service_error(request, row(row.meaning, "path", dict(error.headers or {})))
+    kind = MethodError if error.status_code == 405 else NotFoundError
+    response = await _service_error(request, kind(ERROR_CLASSES[kind].meaning, "path"))
+    response.headers.update(error.headers or {})
+    return response

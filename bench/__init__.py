@@ -1,14 +1,15 @@
-"""Speed, measured side by side with peers on the same weights.
+"""Benchmarks: speed, side by side with other libraries on the same weights.
 
-shapes.py      checkpoints of random weights in the shapes of published models
-workloads.py   what is embedded
-floor.py       the least time that it can take
-worker.py      one engine in a process of its own, in the venv of its library
-engines.py     workers and servers, as this process sees them
-posting.py     requests from many clients
+shapes.py      random checkpoints in the shapes of published models
+workloads.py   the texts to embed
+floor.py       FLOPs of a forward pass, and the rate of plain matrix products
+worker.py      one library in a process and venv of its own
+engines.py     the engines to compare: workers and servers
+posting.py     requests from concurrent clients
 measure.py     throughput and latency
-report.py      what came of it, as Markdown and as pictures
-backlog.py     whether cost stays linear in what waits
-saturation.py  what HTTP costs under full load
-results/       what has been measured, and on which machine
+report.py      results as JSON, Markdown and plots
+backlog.py     throughput with a short and with a long queue
+saturation.py  throughput over HTTP against in process
+closeness.py   vectors of each dtype against float32
+results/       recorded results
 """

@@ -1,4 +1,4 @@
-"""`python -m bench --help`; `make bench` sets up the engines' venvs first."""
+"""Compares the speed of engines: `python -m bench --help`. `make bench` sets up their venvs first."""
 
 import argparse
 import json
@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from bench import measure, report
-from bench.engines import InProcess, Server
+from bench.engines import LibraryEngine, ServerEngine
 from bench.floor import useful_flops
 from bench.shapes import SHAPES, Shape
 from bench.workloads import WORKLOADS, workload
-from l2v.models import fp8, int8
+from l2v.models.quantization import fp8, int8
 
 VENVS = Path(".venv-bench")
 RESULTS = Path(__file__).parent / "results"
@@ -42,41 +42,41 @@ def main() -> None:
         "versions": _versions(),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "dtype": options.dtype,
-        "answer": measure.answer() if _is_here("fastapi") else None,
+        "answer": measure.response_seconds() if _is_installed("fastapi") else None,
         "shapes": {},
     }
     with tempfile.TemporaryDirectory() as made:
         checkpoints = options.checkpoints or Path(made)
         checkpoints.mkdir(parents=True, exist_ok=True)
         for name in options.shapes:
-            for found in _measured(SHAPES[name], checkpoints, device, options):
-                # A run that is cut off leaves what it has.
+            for found in _measure(SHAPES[name], checkpoints, device, options):
+                # Write every intermediate result, for runs that are interrupted.
                 results["shapes"][name] = found
                 report.write(results, RESULTS, options.name or device)
 
 
-def _measured(shape: Shape, checkpoints: Path, device: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What is known of a shape, more of it each time."""
+def _measure(shape: Shape, checkpoints: Path, device: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure all engines on a shape, and yield the results so far after each step."""
     folder = shape.write(checkpoints)
-    measured, many = {}, shape.on_gpu if device == "cuda" else 1
+    throughputs, factor = {}, shape.on_gpu if device == "cuda" else 1
     for kind in options.workloads:
-        task = workload(kind, max(8, int(many * shape.texts[kind] / options.divisor)))
-        measured[kind] = measure.Throughput(task, lengths := shape.lengths(folder, task))
-        measured[kind].found["flops"] = useful_flops(shape.config, lengths)
+        task = workload(kind, max(8, int(factor * shape.texts[kind] / options.divisor)))
+        throughputs[kind] = measure.Throughput(task, lengths := shape.lengths(folder, task))
+        throughputs[kind].found["flops"] = useful_flops(shape.config, lengths)
     found: dict[str, Any] = {"workloads": {}, "latency": {}, "ready": {}}
-    for together in _together(_engines(folder, device, options), device):
+    for group in _groups(_engines(folder, device, options), device):
         with ExitStack() as stack:
-            engines = _started(together, stack)
+            engines = _start(group, stack)
             if not found["ready"] and not (engines and engines[0].name == OURS):
-                sys.exit("our own engine does not start")
+                sys.exit("l2v does not start")
             found["ready"] |= {engine.name: engine.ready_seconds for engine in engines}
-            for kind, throughput in measured.items():
+            for kind, throughput in throughputs.items():
                 engines = throughput.measure(engines, options.rounds)
                 found["workloads"][kind] = throughput.found
                 print(report.throughput(throughput.found, f"{shape.name} {kind}"), flush=True)
                 yield found
             queries = workload("queries", 64)
-            for server in (engine for engine in engines if isinstance(engine, Server)):
+            for server in (engine for engine in engines if isinstance(engine, ServerEngine)):
                 found["latency"][server.name] = {
                     clients: measure.latency(server, queries, clients, options.requests * clients)
                     for clients in _CLIENTS
@@ -84,69 +84,78 @@ def _measured(shape: Shape, checkpoints: Path, device: str, options: argparse.Na
                 yield found
 
 
-Engines = list[InProcess | Server]
+Engines = list[LibraryEngine | ServerEngine]
 
 
-def _together(engines: Engines, device: str) -> list[Engines]:
-    """Who runs at a time: all, asked in turn, as others use the machine too; on a GPU one, which fills its memory."""
+def _groups(engines: Engines, device: str) -> list[Engines]:
+    """Groups of engines that run at the same time.
+
+    On a CPU that is all of them: they take turns, so that other load on the machine affects all alike. On a GPU each
+    runs alone, since it fills the memory.
+    """
     return [[engine] for engine in engines] if device == "cuda" else [engines]
 
 
-def _started(engines: Engines, stack: ExitStack) -> Engines:
-    """Those that start."""
+def _start(engines: Engines, stack: ExitStack) -> Engines:
+    """Start engines, and return those that did start."""
     started: Engines = []
     for engine in engines:
         try:
             started.append(stack.enter_context(engine))
         except RuntimeError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
     return started
 
 
 def _engines(folder: Path, device: str, options: argparse.Namespace) -> Engines:
-    """Ours, and those peers whose venvs are there."""
+    """Our own engines, and the other libraries that are installed."""
     here = Path(sys.executable)
     engines: Engines = [
-        InProcess(OURS, "l2v", here, folder, options.dtype, device),
-        InProcess(f"{OURS} compiled", "l2v_compiled", here, folder, options.dtype, device),
+        LibraryEngine(OURS, "l2v", here, folder, options.dtype, device),
+        LibraryEngine(f"{OURS} compiled", "l2v_compiled", here, folder, options.dtype, device),
     ]
     if int8.available(torch.device(device)):
-        engines.append(InProcess(f"{OURS} int8", "l2v", here, folder, "int8", device))
+        engines.append(LibraryEngine(f"{OURS} int8", "l2v", here, folder, "int8", device))
     if fp8.available(torch.device(device)):
-        engines.append(InProcess(f"{OURS} fp8", "l2v", here, folder, "fp8", device))
-        engines.append(InProcess(f"{OURS} fp8 compiled", "l2v_compiled", here, folder, "fp8", device))
-    if _is_here("fastapi"):  # in process, ours needs but torch and transformers
-        engines.append(Server.l2v(OURS_HTTP, folder, options.dtype, device))
+        engines.append(LibraryEngine(f"{OURS} fp8", "l2v", here, folder, "fp8", device))
+        engines.append(LibraryEngine(f"{OURS} fp8 compiled", "l2v_compiled", here, folder, "fp8", device))
+    if _is_installed("fastapi"):  # the library engines need only torch and transformers
+        engines.append(ServerEngine.l2v(OURS_HTTP, folder, options.dtype, device))
     for name, engine in PEERS.items():
         python = VENVS / name / "bin/python"
-        if name in options.engines and (python.is_file() or _is_here(engine)):
-            engines.append(InProcess(name, engine, python if python.is_file() else here, folder, options.dtype, device))
+        if name in options.engines and (python.is_file() or _is_installed(engine)):
+            interpreter = python if python.is_file() else here
+            engines.append(LibraryEngine(name, engine, interpreter, folder, options.dtype, device))
     infinity = VENVS / "infinity/bin/infinity_emb"
     if infinity.is_file() and "infinity" in options.engines:
         command = [
             infinity, "v2", "--model-id", folder, "--served-model-name", "any", "--engine", "torch",
             "--device", device, "--dtype", options.dtype, "--no-bettertransformer",
         ]  # fmt: skip
-        engines.append(Server(INFINITY, command, "/embeddings", device))
+        engines.append(ServerEngine(INFINITY, command, "/embeddings", device))
     return engines
 
 
-def _is_here(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     return find_spec(module) is not None
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     names = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--shapes", type=names, default=["135m", "1.3b"], help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--workloads", type=names, default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
-    parser.add_argument("--engines", type=names, default=[*PEERS, "infinity"], help="peers to compare with")
+    parser.add_argument(
+        "--shapes", type=names, default=["135m", "1.3b"], help=f"comma-separated, from {', '.join(SHAPES)}"
+    )
+    parser.add_argument(
+        "--workloads", type=names, default=list(WORKLOADS), help=f"comma-separated, from {', '.join(WORKLOADS)}"
+    )
+    parser.add_argument("--engines", type=names, default=[*PEERS, "infinity"], help="engines to compare with")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=40, help="of each client, for the latency")
-    parser.add_argument("--divisor", type=float, default=1, help="take so many times fewer texts; below 1: more")
+    parser.add_argument("--requests", type=int, default=40, help="requests per client when measuring latency")
+    parser.add_argument("--divisor", type=float, default=1, help="divides the number of texts of each workload")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--checkpoints", type=Path, help="folder that keeps the checkpoints")
-    parser.add_argument("--name", help="of the results; cpu or cuda if unset")
+    parser.add_argument("--checkpoints", type=Path, help="folder in which to keep the checkpoints")
+    parser.add_argument("--name", help="file name of the results (default: cpu or cuda)")
     return parser.parse_args()
 
 
@@ -165,17 +174,19 @@ def _machine(device: str) -> str:
 
 
 def commit() -> str:
-    """Of this code; with `-dirty` where it was changed since, the results of other runs left out."""
+    """The commit of this code, with `-dirty` if it has changed since. Changes in results do not count."""
     if not (git := shutil.which("git")):
         return "unknown"
-    told = subprocess.run([git, "describe", "--always"], check=False, capture_output=True, text=True)
+    described = subprocess.run([git, "describe", "--always"], check=False, capture_output=True, text=True)
     code = [":/", ":(top,exclude)bench/results"]
     changed = subprocess.run([git, "diff", "--quiet", "HEAD", "--", *code], check=False, stderr=subprocess.DEVNULL)
-    return f"{told.stdout.strip()}{'-dirty' * bool(changed.returncode)}" if told.returncode == 0 else "unknown"
+    if described.returncode:
+        return "unknown"
+    return f"{described.stdout.strip()}{'-dirty' * bool(changed.returncode)}"
 
 
 def _versions() -> dict[str, dict[str, str]]:
-    """Of each venv's libraries that matter."""
+    """The versions of the compared libraries in each venv."""
     pythons = {"l2v": Path(sys.executable)} | {path.parts[-3]: path for path in sorted(VENVS.glob("*/bin/python"))}
     script = (
         "import importlib.metadata as m, json, sys\n"

@@ -1,8 +1,8 @@
-"""Whether the cost stays linear: tokens a second while few requests wait, and while thousands do.
+"""Throughput with a short and with a long queue: scheduling must not take longer when thousands of requests wait.
 
     python -m bench.backlog
 
-The built-in model computes, being small: the less a forward pass takes, the more a slow queue shows.
+It uses the built-in model: the faster the forward pass, the more visible a slow queue.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from itertools import cycle
 from bench.workloads import workload
 from l2v.app.engine.jobs import Result
 from l2v.app.engine.scheduler import Scheduler
-from l2v.app.http.telemetry import Metrics
+from l2v.app.metrics import Metrics
 from l2v.models import Encoder, Encoding, Input, load
 from l2v.models.batch import token_budget
 
@@ -24,33 +24,33 @@ _ROUNDS, _SECONDS = 5, 8.0
 
 
 def rate(encoder: Encoder, encodings: Iterator[Encoding], waiting: int, seconds: float) -> float:
-    """Tokens a second with so many requests in the queue, each of which is followed by another when it is answered."""
+    """Tokens per second with a constant number of requests in the queue: each that completes submits another."""
     scheduler = Scheduler(encoder.forward, token_budget(encoder.device), 10**9, 600, Metrics())
     done = [0]
-    over = threading.Event()
+    stopped = threading.Event()
 
     def submit() -> None:
         encoding = next(encodings)
 
-        def answered(future: "Future[Result]") -> None:
-            if not over.is_set() and not future.cancelled():
+        def completed(future: "Future[Result]") -> None:
+            if not stopped.is_set() and not future.cancelled():
                 done[0] += len(encoding)
                 submit()
 
         futures.append(scheduler.submit([encoding]))
-        futures[-1].add_done_callback(answered)
+        futures[-1].add_done_callback(completed)
 
     futures: list[Future[Result]] = []
     for _ in range(waiting):
         submit()
     started, before = time.perf_counter(), done[0]
     time.sleep(seconds)
-    found = (done[0] - before) / (time.perf_counter() - started)
-    over.set()
+    tokens_per_second = (done[0] - before) / (time.perf_counter() - started)
+    stopped.set()
     for future in futures:
         future.cancel()
     scheduler.close(60)
-    return found
+    return tokens_per_second
 
 
 def main() -> None:
@@ -59,13 +59,13 @@ def main() -> None:
     encodings = cycle([encoding for encoding in encoder.tokenize(texts) if len(encoding) > encoder.max_length // 2])
     rates: dict[int, list[float]] = {waiting: [] for waiting in WAITING}
     for _ in range(_ROUNDS):
-        for waiting, found in rates.items():
-            found.append(rate(encoder, encodings, waiting, _SECONDS))
-    for waiting, found in rates.items():
-        print(f"{waiting:,} waiting: {statistics.median(found):,.0f} tokens/s")
+        for waiting, rounds in rates.items():
+            rounds.append(rate(encoder, encodings, waiting, _SECONDS))
+    for waiting, rounds in rates.items():
+        print(f"{waiting:,} waiting: {statistics.median(rounds):,.0f} tokens/s")
     few, many = rates.values()
     ratio = statistics.median(one / other for one, other in zip(many, few, strict=True))
-    print(f"with {WAITING[1]:,} waiting {ratio:.3f} of the rate with {WAITING[0]}, median of {_ROUNDS} rounds")
+    print(f"{WAITING[1]:,} waiting: {ratio:.3f} times the rate with {WAITING[0]}, median of {_ROUNDS} rounds")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How close each dtype comes to float32: the cosines of the same texts' vectors.
+"""The precision of each dtype: cosines of its vectors to those of float32.
 
 python -m bench.closeness [SHAPE]
 """
@@ -11,7 +11,8 @@ import torch
 
 from bench.shapes import SHAPES
 from bench.workloads import workload
-from l2v.models import Input, fp8, int8, load
+from l2v.models import Input, load
+from l2v.models.quantization import fp8, int8
 
 _TEXTS = 32
 _CHECKPOINTS = Path(".cache/bench")
@@ -22,14 +23,14 @@ def main(shape: str = "135m") -> None:
     folder = str(SHAPES[shape].write(_CHECKPOINTS))
     texts = [Input(text) for text in workload("mixed", _TEXTS).texts]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rounded = [name for name, library in (("int8", int8), ("fp8", fp8)) if library.available(device)]
+    quantized = [name for name, library in (("int8", int8), ("fp8", fp8)) if library.available(device)]
     exact = None
-    for dtype in ("float32", "bfloat16", *rounded):
+    for dtype in ("float32", "bfloat16", *quantized):
         vectors = load(folder, dtype=dtype, device=str(device)).encode(texts).astype(np.float64)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         exact = vectors if exact is None else exact
         cosines = (vectors * exact).sum(1)
-        print(f"{shape}, {dtype}: cosine to float32 {cosines.mean():.4f}, least of {_TEXTS} texts {cosines.min():.4f}")
+        print(f"{shape}, {dtype}: cosine to float32: mean {cosines.mean():.4f}, lowest {cosines.min():.4f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Engines side by side: each in a process of its own, asked in turn, so that all see the machine in the same mood."""
+"""The engines to compare, each in its own process. They take turns, so that other load affects all alike."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError
 
 from bench.posting import body, post
-from bench.worker import peak
+from bench.worker import peak_resident_bytes
 from bench.workloads import Workload
 
 _ROOT = Path(__file__).parents[1]
-# Infinity times itself before it is ready.
+# Infinity measures its own speed before it is ready.
 _START_SECONDS = 1800
-# Of a request, and how many requests are on the way at once: enough to fill many batches.
+# Texts per request and number of clients: enough to fill many batches.
 _TEXTS, _CLIENTS = 32, 8
 
 
@@ -33,10 +33,10 @@ class Round:
     """One pass over a workload.
 
     Attributes:
-        seconds: from the first text to the last vector.
-        memory: the most bytes that the process held meanwhile: of the GPU where a library runs there, else resident; 0
-            for a server on a GPU, which does not say.
-        vectors: [n, d] float32, to see that engines compute the same.
+        seconds: time from the first text to the last vector.
+        memory: peak memory of the process in bytes, on the GPU if a library uses one, else resident; 0 for a server on
+            a GPU, where it is unknown.
+        vectors: [n, d] float32, to check that engines compute the same.
     """
 
     seconds: float
@@ -44,8 +44,13 @@ class Round:
     vectors: NDArray[np.float32]
 
 
-class Engine(Protocol):
-    """What embeds a workload."""
+class BenchEngine(Protocol):
+    """Embeds workloads.
+
+    Attributes:
+        name: label in the results.
+        ready_seconds: time from the start to the first vector.
+    """
 
     name: str
     ready_seconds: float
@@ -53,8 +58,8 @@ class Engine(Protocol):
     def run(self, workload: Workload) -> Round: ...
 
 
-class InProcess:
-    """A library, in a worker process of its venv."""
+class LibraryEngine:
+    """A library, in a worker process in its own venv."""
 
     def __init__(self, name: str, engine: str, python: Path, folder: Path, dtype: str, device: str) -> None:
         self.name = name
@@ -66,12 +71,12 @@ class InProcess:
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self._answer()
+        self._receive()
         self.ready_seconds = time.perf_counter() - started
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        with self._process:  # closes its pipes
+        with self._process:  # closes the pipes
             self._process.kill()
 
     def run(self, workload: Workload) -> Round:
@@ -79,25 +84,25 @@ class InProcess:
         vectors = np.frombuffer(b64decode(done["vectors"]), "<f4").reshape(len(workload.texts), -1)
         return Round(done["seconds"], done["memory"], vectors)
 
-    def ask(self, **what: Any) -> dict[str, Any]:
-        """An answer of the worker, see there."""
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request to the worker, and return its response; see `bench.worker`."""
         assert self._process.stdin
-        self._process.stdin.write(f"{json.dumps(what)}\n")
+        self._process.stdin.write(f"{json.dumps(request)}\n")
         self._process.stdin.flush()
-        return self._answer()
+        return self._receive()
 
-    def _answer(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
             with self._process:
-                raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+                raise RuntimeError(f"{self.name} exited with status {self._process.wait()}")
+        response: dict[str, Any] = json.loads(line)
+        return response
 
 
-class Server:
-    """A server with OpenAI's embeddings at `path`, on a free port."""
+class ServerEngine:
+    """A server on a free port, with an endpoint like OpenAI's embeddings at `path`."""
 
     def __init__(self, name: str, command: Sequence[str | Path], path: str, device: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -108,7 +113,7 @@ class Server:
 
     @classmethod
     def l2v(cls, name: str, folder: Path, dtype: str, device: str) -> Self:
-        """Our own, of this interpreter's environment."""
+        """Our own server, in the environment of this interpreter."""
         serve = [sys.executable, "-m", "l2v.app.cli", "serve", "--model", folder, "--dtype", dtype, "--device", device]
         return cls(name, serve, "/v1/embeddings", device)
 
@@ -141,19 +146,19 @@ class Server:
     def run(self, workload: Workload) -> Round:
         texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]
         parts = [texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)]
-        self._memory()  # from here on
+        self._peak_memory()  # resets the peak
         started = time.perf_counter()
-        answers = post(self.url, list(map(body, parts)), _CLIENTS)
+        responses = post(self.url, list(map(body, parts)), _CLIENTS)
         seconds = time.perf_counter() - started
-        memory = self._memory()
-        rows = [row["embedding"] for answer in answers for row in json.loads(answer.content)["data"]]
+        memory = self._peak_memory()
+        rows = [row["embedding"] for response in responses for row in json.loads(response.content)["data"]]
         return Round(seconds, memory, np.array(rows, np.float32))
 
-    def _memory(self) -> int:
-        return 0 if self._device == "cuda" else peak(str(self._process.pid))
+    def _peak_memory(self) -> int:
+        return 0 if self._device == "cuda" else peak_resident_bytes(str(self._process.pid))
 
 
 def _environment(**more: str) -> dict[str, str]:
-    """Of another process: what is found here is found there, and this code too."""
+    """The environment of a child process, which can import this code."""
     paths = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"} | more

@@ -1,4 +1,4 @@
-"""The least time a forward pass can take: its FLOPs over the rate that plain matrix products reach on this machine."""
+"""A lower bound on the time of a forward pass: its FLOPs over the rate of plain matrix products on this machine."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -7,12 +7,12 @@ from functools import partial
 import torch
 from transformers import PreTrainedConfig
 
-# Copies of each weight, so that none is left in a cache from the product before.
+# Copies of each weight, so that none is still in a cache from the previous product.
 _COPIES = 3
 
 
 def useful_flops(config: PreTrainedConfig, lengths: Sequence[int]) -> float:
-    """FLOPs that sequences of these lengths need: 2 for each weight and token, and attention of all with all."""
+    """FLOPs that sequences of these lengths need: 2 per weight and token, plus bidirectional attention."""
     tokens = sum(lengths)
     weights = sum(rows * columns for rows, columns in _linears(config)) * config.num_hidden_layers
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -21,22 +21,22 @@ def useful_flops(config: PreTrainedConfig, lengths: Sequence[int]) -> float:
 
 
 def matmul_rate(config: PreTrainedConfig, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of `torch.nn.functional.linear` over the linear layers of one decoder layer, for `tokens` rows at once."""
+    """FLOP/s of `torch.nn.functional.linear` over the linear layers of a decoder layer, with `tokens` rows."""
     random = partial(torch.randn, dtype=dtype, device=device)
     products = [
         [(random(tokens, columns), random(rows, columns)) for rows, columns in _linears(config)] for _ in range(_COPIES)
     ]
     _run(products)
     rounds, flops = 0, 2.0 * tokens * sum(rows * columns for rows, columns in _linears(config)) * _COPIES
-    # A GPU is given several rounds before it is waited for, since it would idle in between.
-    at_once = 20 if device.type == "cuda" else 1
+    # Several rounds are queued on a GPU before each synchronisation, since it would idle in between.
+    queued = 20 if device.type == "cuda" else 1
     _wait(device)
     started = time.perf_counter()
     while rounds < 2 or time.perf_counter() - started < 2:
-        for _ in range(at_once):
+        for _ in range(queued):
             _run(products)
         _wait(device)
-        rounds += at_once
+        rounds += queued
     return flops * rounds / (time.perf_counter() - started)
 
 

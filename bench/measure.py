@@ -1,4 +1,4 @@
-"""What is measured: throughput in rounds that take engine after engine, latency by the number of clients."""
+"""The measurements: throughput, in rounds that visit every engine, and latency by number of clients."""
 
 import asyncio
 import statistics
@@ -11,25 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError
 
-from bench.engines import Engine, InProcess, Server
+from bench.engines import BenchEngine, LibraryEngine, ServerEngine
 from bench.posting import body, post
 from bench.workloads import Workload
 
-E = TypeVar("E", bound=Engine)
+E = TypeVar("E", bound=BenchEngine)
 
 
 class Throughput:
-    """Of engines on one workload, each compared with the first that was measured.
+    """The throughput of engines on one workload, compared with the first engine.
 
     Attributes:
-        found: the `texts` and `tokens`, and those with padding (`padded`) for who sorts texts by length and takes 32 at
-            a time, as llm2vec and sentence-transformers do; for each of the `engines` its `seconds` by round, `memory`
-            and the `least_cosine` of a text's vector to the first engine's; and what the machine's matrix products
-            reached around the first one's (`rates`).
+        found: the results. `texts` and `tokens` are counts; `padded` is the number of tokens with padding, in batches
+            of 32 sorted by length, as llm2vec and sentence-transformers make them. `engines` holds, for each engine,
+            `seconds` by round, peak `memory`, and `least_cosine`, the lowest cosine of a vector to the first engine's.
+            `rates` are the FLOP/s of matrix products, measured around each round of the first engine.
     """
 
     def __init__(self, workload: Workload, lengths: Sequence[int]) -> None:
-        """`lengths` are the tokens of each text, as our engine has them."""
+        """`lengths` are our engine's token counts of the texts."""
         self._workload = workload
         self._ours: NDArray[np.float32] | None = None
         longest_first = sorted(lengths, reverse=True)
@@ -43,13 +43,13 @@ class Throughput:
         }
 
     def measure(self, engines: Sequence[E], rounds: int) -> list[E]:
-        """Rounds in which each engine takes the workload once.
+        """Run rounds in which each engine embeds the workload once.
 
         Returns:
-            The engines that came through; of the others nothing is kept.
+            The engines that did not fail; the results of the others are dropped.
 
         Raises:
-            RuntimeError: if the very first one, with which all are compared, does not.
+            RuntimeError: if the first engine fails, with which all are compared.
         """
         alive = list(engines)
         leader = None if self.found["engines"] else alive[0]
@@ -61,16 +61,16 @@ class Throughput:
             except (RuntimeError, OSError, HTTPError) as error:
                 if engine is leader:
                     raise
-                print(f"left out: {engine.name} ({error})", file=sys.stderr)
+                print(f"skipped: {engine.name} ({error})", file=sys.stderr)
                 alive.remove(engine)
                 self.found["engines"].pop(engine.name, None)
         return alive
 
-    def _round(self, engine: Engine, *, leads: bool) -> None:
-        around = isinstance(engine, InProcess) and leads
-        before = self._rate(engine) if around else 0
+    def _round(self, engine: BenchEngine, *, leads: bool) -> None:
+        measure_rate = isinstance(engine, LibraryEngine) and leads
+        before = self._rate(engine) if measure_rate else 0
         done = engine.run(self._workload)
-        if around:
+        if measure_rate:
             self.found["rates"].append((before + self._rate(engine)) / 2)
         result = self.found["engines"].setdefault(engine.name, {"seconds": []})
         result["seconds"].append(done.seconds)
@@ -80,24 +80,22 @@ class Throughput:
         cosines = (self._ours * done.vectors).sum(1) / lengths
         result["least_cosine"] = min(float(cosines.min()), result.get("least_cosine", 1.0))
 
-    def _rate(self, engine: InProcess) -> float:
-        """Of products of a full batch, or of all tokens where those are fewer."""
+    def _rate(self, engine: LibraryEngine) -> float:
+        """FLOP/s of matrix products with the rows of a full batch, or of the whole workload if that is smaller."""
         rate: float = engine.ask(matmul=self.found["tokens"])["rate"]
         return rate
 
 
-def answer(count: int = 1000, dimensions: int = 4096) -> float:
-    """Seconds in which the service makes JSON of so many vectors; the least of five, as that is all its own work."""
-    from l2v.app.engine.vectors import finish
-    from l2v.app.http.responses import (
-        Long,
-        to_json,
-    )  # here, since engines in process need none of the service's libraries
+def response_seconds(count: int = 1000, dimensions: int = 4096) -> float:
+    """Seconds that the service takes to serialise vectors as JSON; the minimum of five, which has the least noise."""
+    # Imported here, since library engines run without the service's libraries.
+    from l2v.app.engine.vectors import postprocess
+    from l2v.app.http.responses import ChunkedList, json_response
 
     rows = np.random.default_rng(0).normal(size=(count, dimensions)).astype(np.float32)
 
     async def write() -> None:
-        await to_json({"embeddings": Long(finish(rows, None, True), dimensions)})
+        await json_response({"embeddings": ChunkedList.of(postprocess(rows, None, True), dimensions)})
 
     seconds = []
     for _ in range(5):
@@ -107,20 +105,20 @@ def answer(count: int = 1000, dimensions: int = 4096) -> float:
     return min(seconds)
 
 
-def latency(server: Server, workload: Workload, clients: int, requests: int) -> dict[str, float]:
-    """Seconds of requests with one text each, from a number of clients at once.
+def latency(server: ServerEngine, workload: Workload, clients: int, requests: int) -> dict[str, float]:
+    """Measure the latency of requests with one text each, from concurrent clients.
 
     Returns:
-        How many (`requests`), the percentiles `p50` and `p99` and the longest (`max`); for our own server `forward`
-        too, the median of what it says of its forward.
+        The number of `requests`, their `p50`, `p99` and `max` in seconds, and `requests_per_second`; for our own server
+        also `forward`, the median time of its forward pass.
     """
     texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]
     bodies = [body([texts[number % len(texts)]]) for number in range(requests)]
     post(server.url, bodies[:clients], clients)
     started = time.perf_counter()
-    answers = post(server.url, bodies, clients)
+    responses = post(server.url, bodies, clients)
     wall = time.perf_counter() - started
-    seconds = [answer.seconds for answer in answers]
+    seconds = [response.seconds for response in responses]
     found = {
         "requests": requests,
         "p50": float(np.percentile(seconds, 50)),
@@ -128,7 +126,8 @@ def latency(server: Server, workload: Workload, clients: int, requests: int) -> 
         "max": max(seconds),
         "requests_per_second": requests / wall,
     }
-    if forwards := [forward for answer in answers if (forward := _forward(answer.headers.get("Server-Timing", "")))]:
+    timings = [_forward(response.headers.get("Server-Timing", "")) for response in responses]
+    if forwards := [forward for forward in timings if forward]:
         found["forward"] = statistics.median(forwards)
     return found
 

@@ -1,4 +1,4 @@
-"""What came of a run: JSON as measured, a Markdown page of tables, and a picture."""
+"""The report of a run: results as JSON, a Markdown page of tables, and a plot."""
 
 import json
 import statistics
@@ -7,29 +7,29 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-# How the names of servers end.
+# Suffix of the names of servers.
 _SERVED = " over HTTP"
-# The older runs looked at one text.
-_COSINES = {"least_cosine": "least cosine to l2v", "cosine": "cosine to l2v, first text"}
-# Of fewer requests the 99th percentile is the longest, or nearly.
-_ENOUGH = 100
+# Older results have the cosine of the first text only.
+_COSINES = {"least_cosine": "lowest cosine to l2v", "cosine": "cosine to l2v, first text"}
+# With fewer requests, the 99th percentile is hardly different from the maximum.
+_MIN_REQUESTS = 100
 
 
 def write(results: dict[str, Any], folder: Path, name: str) -> None:
-    """`name`.json, `name`.md and `name`.png in `folder`."""
+    """Write `name`.json, `name`.md and `name`.png to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (folder / f"{name}.md").write_text(f"![Tokens per second]({name}.png)\n\n{tables(results)}\n", encoding="utf-8")
-    _draw(results, folder / f"{name}.png")
+    _plot(results, folder / f"{name}.png")
 
 
 def throughput(found: dict[str, Any], title: str) -> str:
     """The table of one workload."""
-    padded = f"in padded batches of 32 {found['padded']:,}"
+    sizes = f"{found['tokens']:,} tokens ({found['padded']:,} in padded batches of 32)"
     first, *_ = found["engines"].values()
     cosine = next(name for name in _COSINES if name in first)
     lines = [
-        f"**{title}**: {found['texts']:,} texts, {found['tokens']:,} tokens; {padded}",
+        f"**{title}**: {found['texts']:,} texts, {sizes}",
         "",
         f"| engine | tokens/s | texts/s | l2v is faster by | efficiency | GB | {_COSINES[cosine]} |",
         "|---|---|---|---|---|---|---|",
@@ -46,14 +46,15 @@ def throughput(found: dict[str, Any], title: str) -> str:
             f"{engine[cosine]:.4f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Plain matrix products reached {statistics.median(found['rates']) / 1e9:,.0f} GFLOP/s meanwhile."]
+    rate = statistics.median(found["rates"]) / 1e9
+    lines += ["", f"Plain matrix products reached {rate:,.0f} GFLOP/s during these runs."]
     return "\n".join(lines)
 
 
 def speedup(found: dict[str, Any], name: str) -> float | None:
-    """How many times faster the first engine is: the median over the rounds of each round's ratio.
+    """The factor by which the first engine is faster: the median of the ratios of all rounds.
 
-    A server is compared with the first engine's server; None where that was not measured.
+    A server is compared with the first engine's server; None if that was not measured.
     """
     first = next(iter(found["engines"]))
     ours = found["engines"].get(f"{first}{_SERVED}" if name.endswith(_SERVED) else first)
@@ -64,13 +65,13 @@ def speedup(found: dict[str, Any], name: str) -> float | None:
 
 
 def efficiency(found: dict[str, Any], name: str) -> float:
-    """Useful FLOPs over what plain matrix products would have done in the time that the engine took."""
+    """Useful FLOPs relative to those of plain matrix products in the same time."""
     pairs = zip(found["rates"], found["engines"][name]["seconds"], strict=True)
     return statistics.median(found["flops"] / (rate * seconds) for rate, seconds in pairs)
 
 
 def tables(results: dict[str, Any]) -> str:
-    """All tables of a run, and what it was made with."""
+    """All tables of a run, with machine, command and versions."""
     versions = "\n".join(
         f"- {venv}: " + ", ".join(f"{library} {version}" for library, version in libraries.items())
         for venv, libraries in results["versions"].items()
@@ -82,50 +83,50 @@ def tables(results: dict[str, Any]) -> str:
         if found["latency"]:
             parts += [_latencies(found["latency"], shape)]
         if results["answer"] and "mixed" in found["workloads"]:
-            parts += [_answer(results["answer"], found["workloads"]["mixed"], shape)]
+            parts += [_serialisation(results["answer"], found["workloads"]["mixed"], shape)]
         ready = ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in found["ready"].items())
         parts += [f"Time to ready, {shape}: {ready}."]
     return "\n\n".join([*parts, "Versions:", versions])
 
 
-def _answer(seconds: float, mixed: dict[str, Any], shape: str) -> str:
+def _serialisation(seconds: float, mixed: dict[str, Any], shape: str) -> str:
     first, *_ = mixed["engines"].values()
     forward = 1000 * statistics.median(first["seconds"]) / mixed["texts"]
     return (
-        f"JSON of 1,000 vectors of 4,096 numbers takes {seconds:.2f} s: {seconds / forward:.1%} of what {shape} needs "
-        "for 1,000 mixed texts."
+        f"Serialising 1,000 vectors of 4,096 numbers as JSON takes {seconds:.2f} s, {seconds / forward:.1%} of the "
+        f"time that {shape} needs for 1,000 mixed texts."
     )
 
 
 def _latencies(found: dict[str, dict[int, dict[str, float]]], shape: str) -> str:
     lines = [
-        f"**{shape}, one query a request**, in milliseconds",
+        f"**{shape}, one query per request**, in milliseconds",
         "",
-        "| server | clients | requests | p50 | p99 | longest | its forward | requests/s |",
+        "| server | clients | requests | p50 | p99 | max | forward | requests/s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for server, rows in found.items():
         for clients, row in rows.items():
-            known = row if row["requests"] >= _ENOUGH else row | {"p99": None}
+            known = row if row["requests"] >= _MIN_REQUESTS else row | {"p99": None}
             times = [known.get(name) for name in ("p50", "p99", "max", "forward")]
             cells = " | ".join(f"{1000 * time:.1f}" if time else "" for time in times)
             lines.append(f"| {server} | {clients} | {row['requests']} | {cells} | {row['requests_per_second']:.1f} |")
     return "\n".join(lines)
 
 
-def _draw(results: dict[str, Any], file: Path) -> None:
+def _plot(results: dict[str, Any], file: Path) -> None:
     shapes = results["shapes"]
     figure = Figure(figsize=(9, 3.2 * len(shapes)), layout="constrained")
     for axes, (shape, found) in zip(figure.subplots(len(shapes), squeeze=False)[:, 0], shapes.items(), strict=True):
         kinds = list(found["workloads"])
         engines = list(found["ready"])
         for number, engine in enumerate(engines):
-            # None where the run has not come so far.
+            # None if the run has not measured that yet.
             measured = [(task["tokens"], task["engines"].get(engine)) for task in found["workloads"].values()]
             heights = [tokens / statistics.median(own["seconds"]) if own else 0 for tokens, own in measured]
-            places = [place + number * 0.8 / len(engines) for place in range(len(kinds))]
-            axes.bar(places, heights, 0.75 / len(engines), label=engine)
-        axes.set_xticks([place + 0.4 for place in range(len(kinds))], kinds)
+            positions = [kind + number * 0.8 / len(engines) for kind in range(len(kinds))]
+            axes.bar(positions, heights, 0.75 / len(engines), label=engine)
+        axes.set_xticks([kind + 0.4 for kind in range(len(kinds))], kinds)
         axes.set(title=shape, ylabel="tokens/s")
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=110)

@@ -1,8 +1,8 @@
-"""What HTTP costs where it matters: throughput over HTTP against in process, the server saturated throughout.
+"""The cost of HTTP: throughput over HTTP against in process, with a saturated server.
 
     python -m bench.saturation
 
-`python -m bench` compares with slower engines and so takes few texts, of which the last leave batches half empty.
+`python -m bench` also runs slower engines and therefore uses few texts, the last of which leave batches half empty.
 """
 
 import statistics
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from bench.engines import InProcess, Server
+from bench.engines import LibraryEngine, ServerEngine
 from bench.shapes import SHAPES
 from bench.workloads import workload
 
@@ -25,13 +25,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as checkpoints:
         folder = SHAPES["135m"].write(Path(checkpoints))
         with (
-            InProcess("l2v", "l2v", Path(sys.executable), folder, "bfloat16", device) as library,
-            Server.l2v("l2v over HTTP", folder, "bfloat16", device) as server,
+            LibraryEngine("l2v", "l2v", Path(sys.executable), folder, "bfloat16", device) as library,
+            ServerEngine.l2v("l2v over HTTP", folder, "bfloat16", device) as server,
         ):
             for _ in range(_ROUNDS):
-                inside, outside = library.run(task).seconds, server.run(task).seconds
-                ratios.append(inside / outside)
-                print(f"in process {inside:.1f} s, over HTTP {outside:.1f} s: {ratios[-1]:.3f} of the throughput")
+                in_process, over_http = library.run(task).seconds, server.run(task).seconds
+                ratios.append(in_process / over_http)
+                print(f"in process {in_process:.1f} s, over HTTP {over_http:.1f} s: {ratios[-1]:.3f} of the throughput")
     print(f"median of {_ROUNDS} rounds: {statistics.median(ratios):.3f}")
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints with random weights in the shapes of published models: speed does not look at what weights say."""
+"""Checkpoints with random weights, in the shapes of published models: speed does not depend on the weights' values."""
 
 import json
 import shutil
@@ -22,12 +22,12 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder's measures.
+    """The dimensions of a decoder.
 
     Attributes:
         config: of the decoder.
-        texts: how many of each workload a round takes, so that the slowest engine needs a minute or two for them.
-        on_gpu: how many times as many on a GPU.
+        texts: texts per round by workload, chosen so that the slowest engine needs a minute or two.
+        on_gpu: factor for the number of texts on a GPU.
     """
 
     name: str
@@ -36,37 +36,37 @@ class Shape:
     on_gpu: int = 1
 
     def write(self, folder: Path) -> Path:
-        """The merged export of such a decoder, in bfloat16, which all engines read; what is there already stays."""
-        made = folder / self.name
-        if made.is_dir():
-            return made
+        """Write a bfloat16 export of such a decoder, which all engines can read, unless it exists already."""
+        target = folder / self.name
+        if target.is_dir():
+            return target
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory(dir=folder) as part:
             base, export_folder = Path(part) / "base", Path(part) / "export"
-            # Billions of random numbers take a CPU minutes.
+            # A CPU takes minutes to draw billions of random numbers.
             with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
                 AutoModel.from_config(self.config, dtype=torch.bfloat16).save_pretrained(base)
             torch.cuda.empty_cache()
             for name in _TOKENIZER_FILES:
                 shutil.copyfile(_TOKENIZER / name, base / name)
-            # Rows of 512 tokens are to be served as such.
-            export(load(str(base), dtype="bfloat16", device="cpu", doc_max_length=512, packed=False), export_folder)
+            # Texts of 512 tokens must not be cut at 400.
+            export(load(str(base), dtype="bfloat16", device="cpu", doc_max_length=512, prepack=False), export_folder)
             self._for_old_libraries(export_folder)
-            return export_folder.rename(made)
+            return export_folder.rename(target)
 
     def _for_old_libraries(self, folder: Path) -> None:
-        """The tokenizer as transformers 4 and tokenizers 0.19 read it."""
-        # A class they know, no types of tokens, merges as strings.
-        told = json.loads((_TOKENIZER / "tokenizer_config.json").read_text(encoding="utf-8"))
-        told["model_input_names"] = ["input_ids", "attention_mask"]
-        (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+        """Rewrite the tokenizer for transformers 4 and tokenizers 0.19."""
+        # They need a class that they know, no token types, and merges as strings.
+        config = json.loads((_TOKENIZER / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config["model_input_names"] = ["input_ids", "attention_mask"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
         tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         tokenizer["model"]["merges"] = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
         checksums.write(folder)
 
     def lengths(self, folder: Path, task: Workload) -> list[int]:
-        """How many tokens our engine makes of each text."""
+        """Our engine's token count of each text."""
         tokenization = Tokenization(
             tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")), template=TEMPLATES["none"], eos="",
             max_length=512, doc_max_length=512, skip_instruction=True,

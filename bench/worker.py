@@ -1,6 +1,6 @@
-"""One engine in a process of its own: loads a checkpoint, then embeds what each line of standard input asks for.
+"""One library in a process of its own: loads a checkpoint, then handles a request per line of standard input.
 
-Runs in the venv of the engine, whatever versions that holds; so it imports nothing of ours but for our own engine.
+It runs in the venv of the library, and therefore imports our code only for our own engine and for matrix products.
 
     python bench/worker.py ENGINE FOLDER DTYPE DEVICE
     {"texts": […], "instruction": "…"}  →  {"seconds": …, "memory": …, "vectors": base64 of float32}
@@ -29,7 +29,7 @@ def l2v_compiled(folder: str, dtype: str, device: str) -> Embed:
     from l2v.models import load
     from l2v.models.compilation import compile_layers
 
-    encoder = load(folder, dtype=dtype, device=device, packed=False)
+    encoder = load(folder, dtype=dtype, device=device, prepack=False)
     compile_layers(encoder)
     return _embed(encoder)
 
@@ -64,7 +64,7 @@ def sentence_transformers(folder: str, dtype: str, device: str) -> Embed:
 
 
 def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
-    """What the machine's matrix products reach, see `bench.floor`; in the process whose forward passes are measured."""
+    """FLOP/s of matrix products (see `bench.floor`), in the same process as the forward passes."""
     import torch
     from transformers import AutoConfig
 
@@ -72,28 +72,28 @@ def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
     from l2v.models.batch import token_budget
 
     config = AutoConfig.from_pretrained(folder)
-    place = torch.device(device)
-    return matmul_rate(config, min(tokens, token_budget(place)), getattr(torch, dtype), place)
+    target = torch.device(device)
+    return matmul_rate(config, min(tokens, token_budget(target)), getattr(torch, dtype), target)
 
 
-def peak(process: str = "self") -> int:
-    """The most bytes that a process had resident since this was last asked of it."""
+def peak_resident_bytes(process: str = "self") -> int:
+    """Peak resident memory of a process since the last call, which resets it."""
     folder = Path("/proc") / process
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-    with suppress(OSError):  # some containers have no such file: then it is the most since the process began
+    with suppress(OSError):  # some containers lack this file, so the peak is that since the process started
         (folder / "clear_refs").write_text("5")
     return int(status["VmHWM"].split()[0]) * 1024
 
 
-def _memory(device: str) -> int:
-    """The most bytes that were taken since it was last asked: of the GPU by tensors, or of the machine."""
+def _peak_memory(device: str) -> int:
+    """Peak memory of this process since the last call: of tensors on the GPU, or resident."""
     if device != "cuda":
-        return peak()
+        return peak_resident_bytes()
     import torch
 
-    most = torch.cuda.max_memory_allocated()
+    peak = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    return most
+    return peak
 
 
 ENGINES = {engine.__name__: engine for engine in (l2v, l2v_compiled, llm2vec, sentence_transformers)}
@@ -101,25 +101,26 @@ ENGINES = {engine.__name__: engine for engine in (l2v, l2v_compiled, llm2vec, se
 
 def main(engine: str, folder: str, dtype: str, device: str) -> None:
     out = sys.stdout
-    # What a library prints is not an answer.
+    # Keeps the output of libraries out of the responses.
     sys.stdout = sys.stderr
 
-    def answer(**values: Any) -> None:
+    def respond(**values: Any) -> None:
         print(json.dumps(values), file=out, flush=True)
 
     embed = ENGINES[engine](folder, dtype, device)
     embed(["a text to warm up with"], "")
-    answer(ready=True)
+    respond(ready=True)
     for line in sys.stdin:
-        asked = json.loads(line)
-        if "matmul" in asked:
-            answer(rate=_rate(folder, dtype, device, asked["matmul"]))
+        request = json.loads(line)
+        if "matmul" in request:
+            respond(rate=_rate(folder, dtype, device, request["matmul"]))
             continue
-        _memory(device)  # from here on
+        _peak_memory(device)  # resets the peak
         started = time.perf_counter()
-        vectors = embed(asked["texts"], asked["instruction"])
+        vectors = embed(request["texts"], request["instruction"])
         seconds = time.perf_counter() - started
-        answer(seconds=seconds, memory=_memory(device), vectors=b64encode(vectors.astype("<f4").tobytes()).decode())
+        encoded = b64encode(vectors.astype("<f4").tobytes()).decode()
+        respond(seconds=seconds, memory=_peak_memory(device), vectors=encoded)
 
 
 if __name__ == "__main__":

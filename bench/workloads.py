@@ -1,4 +1,4 @@
-"""What is embedded: real prose of this machine, cut to lengths that a fixed seed draws."""
+"""The texts to embed: prose from Python's documentation on this machine, cut to random lengths with a fixed seed."""
 
 import random
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from itertools import chain
 from examples.demo_model.text import python_docs, sentences
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query:"
-# More words than have room in a row of 512 tokens, whatever the tokenizer.
+# More words than fit into 512 tokens with any tokenizer.
 _LONG = 600
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Texts with or without an instruction before each."""
+    """Texts, with an optional instruction for all of them."""
 
     name: str
     texts: list[str]
@@ -25,13 +25,13 @@ WORKLOADS = ("mixed", "queries", "long")
 
 
 def workload(name: str, count: int, seed: int = 0) -> Workload:
-    """`count` texts of one kind.
+    """Build a workload.
 
     Args:
-        name: `mixed` (log-normal word counts of median 40, 3 to 330), `queries` (5 to 20 words behind an instruction)
-            or `long` (all cut at 512 tokens).
-        count: of the texts.
-        seed: of lengths and places.
+        name: `mixed` (3 to 330 words, log-normal with median 40), `queries` (5 to 20 words after an instruction) or
+            `long` (all truncated at 512 tokens).
+        count: number of texts.
+        seed: of their lengths and contents.
     """
     words = _words()
     rng = random.Random(f"{name} {seed}")

@@ -1,10 +1,11 @@
-"""The API reference in Markdown, from the application's own OpenAPI and its table of errors. Writes nothing itself."""
+"""The API reference in Markdown, generated from the application's OpenAPI document and its table of errors."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from l2v.app.http.errors import TABLE, EmptyError
+from l2v.app.engine.errors import EmptyError
+from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
 from l2v.app.main import create_app
 from l2v.app.settings import Settings
 
@@ -15,12 +16,12 @@ _SECTIONS = {
     "TEI": "TEI surface",
     "operations": "Operations",
 }
-# Statuses that every path may answer, said once for all.
-_EVERYWHERE = {"404", "405"}
+# Statuses of every path, which are not repeated for each.
+_COMMON = {"404", "405"}
 
 
 def reference() -> str:
-    """All paths by section, then the errors."""
+    """The whole reference: all paths by section, then the errors."""
     document = create_app(Settings()).openapi()
     schemas = document["components"]["schemas"]
     sections: dict[str, list[str]] = {tag: [] for tag in _SECTIONS}
@@ -36,12 +37,12 @@ def _operation(method: str, path: str, operation: Schema, schemas: dict[str, Sch
     if "requestBody" in operation:
         schema = _body(operation["requestBody"])
         parts += ["Request:", _table(_fields(schema, schemas), request=True)]
-    answer = _body(operation["responses"]["200"])
-    fields = list(_fields(answer, schemas))
+    response = _body(operation["responses"]["200"])
+    fields = list(_fields(response, schemas))
     if fields:
-        parts += ["Answer:", _table(fields, request=False)]
-    elif answer:
-        parts.append(f"Answer: {_kind(answer, schemas)}.")
+        parts += ["Response:", _table(fields, request=False)]
+    elif response:
+        parts.append(f"Response: {_kind(response, schemas)}.")
     parts.append(f"Statuses: {', '.join(_statuses(operation['responses']))}.")
     return "\n\n".join(part for part in parts if part)
 
@@ -51,23 +52,23 @@ def _body(holder: Schema) -> Schema:
 
 
 def _statuses(responses: dict[str, Schema]) -> list[str]:
-    """In order, without those of every path, and without the 422 that FastAPI adds by itself and nothing answers."""
+    """The sorted statuses, without common ones and without the 422 that FastAPI adds but the service never sends."""
     return [
         status
         for status in sorted(responses)
-        if status not in _EVERYWHERE and "HTTPValidationError" not in _body(responses[status]).get("$ref", "")
+        if status not in _COMMON and "HTTPValidationError" not in _body(responses[status]).get("$ref", "")
     ]
 
 
 def _resolve(schema: Schema, schemas: dict[str, Schema]) -> Schema:
-    """What a reference means, also one that may be null."""
+    """Resolve a reference, which may be nullable."""
     options = [option for option in schema.get("anyOf", []) if option.get("type") != "null"]
     schema = options[0] if len(options) == 1 else schema
     return schemas[schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
 
 
 def _fields(schema: Schema, schemas: dict[str, Schema], prefix: str = "") -> Iterator[tuple[str, bool, Schema]]:
-    """The leaves of an object: name with its path, whether required, schema."""
+    """Iterate over the leaves of an object: dotted name, whether it is required, schema."""
     schema = _resolve(schema, schemas)
     if schema.get("type") == "array" and not prefix:
         return
@@ -101,7 +102,7 @@ def _meaning(schema: Schema) -> str:
 
 
 def _kind(schema: Schema, schemas: dict[str, Schema]) -> str:
-    """A type in words."""
+    """The type in words."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return {"TextInput": '`{"text", "instruction"}`', "Token": "token", "Match": '`{"index", "score"}`'}.get(
@@ -130,9 +131,9 @@ def _plural(kind: str) -> str:
 
 def _errors() -> str:
     rows = ["| native | `type` | OpenAI | TEI | meaning |", "|---|---|---|---|---|"]
-    for status, error in sorted(TABLE.items()):
+    for status, error in sorted(BY_STATUS.items()):
         (openai, openai_type), (tei, tei_type) = error.openai, error.tei
         rows.append(f"| {status} | `{error.type}` | {openai} `{openai_type}` | {tei} `{tei_type}` | {error.meaning} |")
-    empty, kind = EmptyError.tei
-    rows += ["", f"An empty list and a blank text are a 422 that TEI tells apart: {empty} `{kind}`."]
+    empty, kind = ERROR_CLASSES[EmptyError].tei
+    rows += ["", f"An empty list or a blank text is a 422; on the TEI surface it is {empty} `{kind}`."]
     return "\n".join(rows)

@@ -1,6 +1,6 @@
-"""`python -m docs.pages` writes the generated parts of the pages in docs/, or with --check says which are not fresh.
+"""Writes the generated parts of the pages in docs/: `python -m docs.pages`. With --check, reports outdated pages.
 
-A page marks where a part goes: `<!-- settings -->` … `<!-- /settings -->`.
+A page marks the place of a part: `<!-- settings -->` … `<!-- /settings -->`.
 """
 
 import argparse
@@ -10,16 +10,15 @@ from functools import partial, wraps
 from pathlib import Path
 
 from docs import openapi, snippets
-from docs.tables import stacks_table
-from l2v.app.http.telemetry import Metrics
-from l2v.app.settings import table as settings_table
+from docs.tables import settings_table, stacks_table
+from l2v.app.metrics import Metrics
 from l2v.models.published import STACKS
 
 DOCS = Path(__file__).parent
 
 
 def memory_table() -> str:
-    """What each published stack's weights take."""
+    """The size of each published stack's weights."""
     rows = ["| stack | weights in bfloat16 | weights in float32 |", "|---|---|---|"]
     for family in dict.fromkeys(name.rsplit("-", 1)[0] for name in STACKS if name != "demo"):
         memory = STACKS[f"{family}-mntp"].memory
@@ -38,7 +37,7 @@ def metrics_table() -> str:
 
 
 def python(code: Callable[[], str], info: str = 'with="texts"') -> Callable[[], str]:
-    """A part that is a block of Python; `info` goes behind the language, for tests/docs/blocks.py."""
+    """Turn code into a block of Python; `info` follows the language, with options for tests/docs/blocks.py."""
 
     @wraps(code)
     def block() -> str:
@@ -61,21 +60,21 @@ PARTS: dict[str, Callable[[], str]] = {
 
 
 def fill(text: str) -> str:
-    """A page with each of its parts written anew."""
+    """Regenerate all parts of a page."""
     for name, part in PARTS.items():
         opening, closing = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
         if opening in text:
             before, _, rest = text.partition(opening)
             _, found, after = f"\n{rest}".partition(closing)
             if not found:
-                sys.exit(f"the part {name} is opened and not closed")
+                sys.exit(f"the part {name} has no closing mark")
             text = f"{before}{opening}\n{part()}\n{closing}{after}"
     return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m docs.pages")
-    parser.add_argument("--check", action="store_true", help="write nothing, and fail if something is not fresh")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if a page is outdated")
     check = parser.parse_args().check
     stale = []
     for page in sorted(DOCS.glob("*.md")):
@@ -85,7 +84,7 @@ def main() -> None:
             if not check:
                 page.write_text(filled, encoding="utf-8")
     if check and stale:
-        sys.exit(f"generated parts are not those of the code in {', '.join(stale)}: run `make docs`")
+        sys.exit(f"generated parts are outdated in {', '.join(stale)}: run `make docs`")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The clients' lines for the docs, cut from tests/clients/run.py and examples/."""
+"""The code of clients for the docs, extracted from tests/clients/run.py and examples/."""
 
 import ast
 import re
@@ -11,29 +11,29 @@ ROOT = Path(__file__).parents[1]
 RUN = ROOT / "tests" / "clients" / "run.py"
 REQUIREMENTS = ROOT / "tests" / "clients" / "requirements.txt"
 ADDRESS = "http://localhost:8080"
-# What a reader's page has no use for: the command line of the examples, and their shared module, shown on its own.
+# Imports to leave out: for the examples' command line, and of their shared module, which has a block of its own.
 _LEFT_OUT = {"sys", "corpus"}
 
 
 def client_names() -> list[str]:
-    """The functions of run.py that are a client."""
+    """The clients: the functions of run.py."""
     functions = [node for node in ast.parse(RUN.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
     return [node.name for node in functions]
 
 
 def store_names() -> list[str]:
-    """The examples that search a vector store."""
+    """The examples for vector stores."""
     return sorted(path.stem for path in (ROOT / "examples").glob("*_search.py"))
 
 
 def client(name: str) -> str:
-    """The body of one function of run.py as a reader would write it."""
+    """The code of a client: the body of its function."""
     source = RUN.read_text(encoding="utf-8")
     return _for_readers(_body(source, name), "scores" if name.endswith("similarity") else "vectors")
 
 
 def store(name: str) -> str:
-    """An example with a vector store: its imports and the body of its `main`."""
+    """The code of an example for a vector store: its imports and the body of its `main`."""
     source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
     imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {
@@ -46,19 +46,19 @@ def store(name: str) -> str:
 
 
 def corpus() -> str:
-    """What both examples share, without its docstring."""
+    """The code that the examples share, without the docstring."""
     source = (ROOT / "examples" / "corpus.py").read_text(encoding="utf-8")
     return _format(source[source.index("import ") :])
 
 
 def clients_table() -> str:
-    """The versions that the tests pin."""
+    """The tested versions, as pinned in the tests' requirements."""
     pins = [line.split("==") for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line]
     return "\n".join(["| package | tested version |", "|---|---|", *(f"| {name} | {pin} |" for name, pin in pins)])
 
 
 def _body(source: str, name: str) -> str:
-    """The lines of a function below its docstring, comments among them."""
+    """The source lines of a function after its docstring, with comments."""
     function = next(
         node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef) and node.name == name
     )
@@ -67,7 +67,7 @@ def _body(source: str, name: str) -> str:
 
 
 def _for_readers(code: str, result: str) -> str:
-    """The address written out, the caller's texts, and a name for what the function returns."""
+    """Adapt code for readers: a literal address, the page's `texts`, and an assignment instead of `return`."""
     code = re.sub(r'f"\{url\}([^"]*)"', rf'"{ADDRESS}\1"', code)
     code = re.sub(r"(?<![\"\w])url(?![\"\w=])", f'"{ADDRESS}"', code)
     code = re.sub(r"^return\b", f"{result} =", code, flags=re.MULTILINE).replace("TEXTS", "texts")
@@ -75,7 +75,7 @@ def _for_readers(code: str, result: str) -> str:
 
 
 def _format(code: str) -> str:
-    """In lines of a page's width."""
+    """Format code with ruff."""
     ruff = Path(sys.executable).with_name("ruff")
     command = [ruff, "format", "--isolated", "--line-length", "120", "--stdin-filename", "block.py", "-"]
     return subprocess.run(command, input=code, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603

@@ -1,6 +1,6 @@
-"""Writes the generated tables of README.md and docs/PERFORMANCE.md, or with --check says whether they are up to date.
+"""Writes the generated tables of README.md and docs/PERFORMANCE.md. With --check, fails if they are outdated.
 
-Settings and stacks are the code's, figures of speed those of bench/results.
+Settings and stacks come from the code, benchmark results from bench/results.
 """
 
 import argparse
@@ -10,14 +10,24 @@ import sys
 from pathlib import Path
 
 from bench.report import tables as bench_tables
-from l2v.app.settings import table as settings_table
+from l2v.app.settings import Settings
 from l2v.models.published import STACKS
+from l2v.models.settings import PREFIX
 
 ROOT = Path(__file__).parents[1]
 
 
+def settings_table() -> str:
+    """The settings by variable and flag."""
+    rows = ["| variable | flag | default | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, (), "") else f"`{field.default}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
 def stacks_table() -> str:
-    """The published stacks by their short names."""
+    """The published stacks by short name."""
     rows = ["| `--model` | base | weights in bfloat16 | licence to accept |", "|---|---|---|---|"]
     for family in dict.fromkeys(name.rsplit("-", 1)[0] for name in STACKS if name != "demo"):
         stack = STACKS[f"{family}-mntp"]
@@ -27,7 +37,7 @@ def stacks_table() -> str:
 
 
 def pages() -> dict[Path, dict[str, str]]:
-    """The tables of each page, by the name in their marks."""
+    """The tables of each page, by name."""
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
     return {
@@ -37,12 +47,12 @@ def pages() -> dict[Path, dict[str, str]]:
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
-    """The text of the page with each table between its marks."""
+    """Replace the tables between their marks in the page's text."""
     text = page.read_text(encoding="utf-8")
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
-            sys.exit(f"{page.name} lacks the marks of the table {name}")
+            sys.exit(f"{page.name} has no marks for the table {name}")
         text = marked.sub(lambda match, table=table: match[1] + table + match[2], text)
     return text
 
@@ -56,7 +66,7 @@ def main() -> None:
         if not check:
             page.write_text(filled, encoding="utf-8")
         elif filled != page.read_text(encoding="utf-8"):
-            sys.exit(f"the tables of {page.name} are not up to date: run `make docs`")
+            sys.exit(f"the tables of {page.name} are outdated: run `make docs`")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A few passages and a question for each, and how l2v embeds the two sides: only questions have an instruction."""
+"""A few passages with a question for each, and a call of l2v to embed them. Only questions have an instruction."""
 
 import httpx
 
@@ -12,7 +12,7 @@ INSTRUCTION = "Given a question, retrieve passages that answer it:"
 
 
 def embed(url: str, texts: list[str], instruction: str | None = None) -> list[list[float]]:
-    """One vector of length 1 for each text."""
+    """Embed texts as unit vectors."""
     response = httpx.post(f"{url}/embed", json={"inputs": texts, "instruction": instruction}, timeout=60)
     response.raise_for_status()
     return response.json()["embeddings"]

@@ -1,4 +1,4 @@
-"""Index passages in LanceDB (embedded, in a temporary folder) and ask: `python examples/lancedb_search.py [URL]`."""
+"""Index passages in LanceDB (embedded, in a temporary folder) and search: `python examples/lancedb_search.py [URL]`."""
 
 import sys
 import tempfile
@@ -8,7 +8,7 @@ from corpus import INSTRUCTION, PASSAGES, QUESTIONS, embed
 
 
 def main(url: str) -> list[list[int]]:
-    """The position of the best passage for each question."""
+    """Find the index of the best passage for each question."""
     with tempfile.TemporaryDirectory() as folder:
         rows = [{"place": place, "vector": vector} for place, vector in enumerate(embed(url, PASSAGES))]
         table = lancedb.connect(folder).create_table("passages", rows)

@@ -1,4 +1,4 @@
-"""Index passages in Qdrant (its client's local mode) and ask: `python examples/qdrant_search.py [URL]`."""
+"""Index passages in Qdrant (in its client's local mode) and search: `python examples/qdrant_search.py [URL]`."""
 
 import sys
 
@@ -8,7 +8,7 @@ from qdrant_client.models import Distance, PointStruct, VectorParams
 
 
 def main(url: str) -> list[list[int]]:
-    """The position of the best passage for each question."""
+    """Find the index of the best passage for each question."""
     vectors = embed(url, PASSAGES)
     store = QdrantClient(":memory:")
     store.create_collection("passages", VectorParams(size=len(vectors[0]), distance=Distance.COSINE))

@@ -1,6 +1,6 @@
-"""The encoder: a decoder-only LLM with merged LLM2Vec adapters, usable without HTTP.
+"""The encoder: a decoder-only LLM with merged LLM2Vec adapters. Works without the HTTP service.
 
-Pure torch, transformers and peft; imports nothing from `app`.
+Built on torch, transformers and peft; imports nothing from `l2v.app`.
 
     >>> from l2v import Input, load
     >>> encoder = load("demo")
@@ -29,11 +29,11 @@ __all__ = [
     "load",
 ]
 
-# Where they are. Imported when asked for, so that the command's help does not wait for torch.
-_HOMES = {"Encoder": "encoder", "load": "loading", "Encoding": "types", "Input": "types"}
+# Modules of the names above that are not in `errors`. Imported lazily, so that `l2v --help` does not wait for torch.
+_MODULES = {"Encoder": "encoder", "load": "loading", "Encoding": "types", "Input": "types"}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(import_module(f"l2v.models.{_HOMES.get(name, 'errors')}"), name)
+    return getattr(import_module(f"l2v.models.{_MODULES.get(name, 'errors')}"), name)

@@ -1,4 +1,4 @@
-"""Merging a LoRA adapter into the decoder, with proof that it fits and that it changes something."""
+"""Merging LoRA adapters into the decoder, after checking that they fit and have an effect."""
 
 import warnings
 from pickle import UnpicklingError
@@ -17,18 +17,18 @@ def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
     """Merges one adapter, whose keys address the bare decoder (`base_model.model.layers.…`).
 
     Returns:
-        The decoder with the adapter's change added to its weights, free of peft's layers.
+        The decoder with merged weights and without peft's layers.
 
     Raises:
         SourceError: if the adapter's files cannot be read.
-        AdapterError: if its keys or shapes are not exactly the decoder's, or if it changes nothing.
+        AdapterError: if its keys or shapes do not match the decoder's exactly, or if it has no effect.
     """
-    weights = _weights(source)
+    weights = _read_weights(source)
     try:
         config = PeftConfig.from_pretrained(str(source.folder))
         config.inference_mode = True
-        config.base_model_name_or_path = None  # the base is a local folder by now: no wonder that names differ
-        config.task_type = None  # whatever it was trained for, it goes on the bare decoder
+        config.base_model_name_or_path = None  # peft would warn that the base, now a local folder, has another name
+        config.task_type = None  # a task's own wrapper would not fit the bare decoder
         adapted = get_peft_model(decoder, config)
     except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise AdapterError(f"adapter {source.name} does not fit {decoder.config.model_type}: {error}") from error
@@ -36,57 +36,55 @@ def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
     _check_effect(source, weights, config)
     set_peft_model_state_dict(adapted, weights)
     with warnings.catch_warnings():
-        # Of a head that shares the embeddings; the bare decoder has none.
+        # The warning concerns a language-modelling head that shares the embeddings; the bare decoder has none.
         warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`", UserWarning)
         merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=False)
-    # transformers looks at this mark when it saves, and would save an adapter instead of the model.
+    # If this flag stayed set, `save_pretrained` would save an adapter instead of the model.
     merged._hf_peft_config_loaded = False  # noqa: SLF001
     return merged
 
 
-def _weights(source: Source) -> dict[str, torch.Tensor]:
-    if not any((source.folder / f"adapter_model.{ending}").is_file() for ending in ("safetensors", "bin")):
-        raise SourceError(
-            f"adapter {source.name} has no weights: no adapter_model.safetensors stands in {source.folder}"
-        )
+def _read_weights(source: Source) -> dict[str, torch.Tensor]:
+    if not any((source.folder / f"adapter_model.{suffix}").is_file() for suffix in ("safetensors", "bin")):
+        raise SourceError(f"adapter {source.name} has no weights: {source.folder} holds no adapter_model.safetensors")
     try:
-        # Safetensors, or a .bin read with weights_only: never a pickle's code.
+        # peft reads .bin files with weights_only=True, which never runs a pickle's code.
         weights: dict[str, torch.Tensor] = load_peft_weights(str(source.folder), device="cpu")
     except UnpicklingError as error:
-        raise SourceError(
-            f"the weights of adapter {source.name} hold more than numbers, which is never loaded"
-        ) from error
+        raise SourceError(f"the weights of adapter {source.name} contain code, which is never loaded") from error
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
-        raise SourceError(f"the weights of adapter {source.name} are damaged ({error}): fetch them again") from error
+        raise SourceError(f"the weights of adapter {source.name} are damaged ({error}): download them again") from error
     return weights
 
 
 def _check_fit(source: Source, weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    odd = sorted(weights.keys() ^ expected.keys())
-    if odd:
+    unmatched = sorted(weights.keys() ^ expected.keys())
+    if unmatched:
         hint = " (it was trained on a ForCausalLM model: strip one `model.` from its keys)" * any(
             key.startswith("base_model.model.model.") for key in weights
         )
         raise AdapterError(
-            f"adapter {source.name} does not fit the model: {len(odd)} of its keys or the model's have no partner, "
-            f"{odd[0]} among them{hint}; check that it belongs to this base model"
+            f"adapter {source.name} does not fit the model: {len(unmatched)} keys do not match, for example "
+            f"{unmatched[0]}{hint}; check that it belongs to this base model"
         )
     for key, weight in weights.items():
         if weight.shape != expected[key].shape:
             raise AdapterError(
-                f"adapter {source.name} does not fit the model: {key} has shape {list(weight.shape)}, "
-                f"the model needs {list(expected[key].shape)}; check that it belongs to this base model"
+                f"adapter {source.name} does not fit the model: {key} has shape {list(weight.shape)}, the model "
+                f"requires {list(expected[key].shape)}; check that it belongs to this base model"
             )
 
 
 def _check_effect(source: Source, weights: dict[str, torch.Tensor], config: PeftConfig) -> None:
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise AdapterError(f"adapter {source.name} holds NaN or infinity: its weights are damaged")
-    # A change is the product of its two factors and lora_alpha, so none of them may be all zero.
+    # The change of a weight is the product of two factors and lora_alpha: if one is zero, so is the change.
     effective = any(
         weight.any() and weights.get(key.replace("lora_B", "lora_A"), weight).any()
         for key, weight in weights.items()
         if "lora_A" not in key
     )
     if not effective or not getattr(config, "lora_alpha", 1):
-        raise AdapterError(f"adapter {source.name} changes nothing (a factor of its change is zero): was it trained?")
+        raise AdapterError(
+            f"adapter {source.name} has no effect (a factor of its change is zero): check that it was trained"
+        )

@@ -1,34 +1,35 @@
-"""Memory of the CPU: what weights lie in, and what glibc's allocator keeps for the next forward pass."""
+"""CPU memory: the settings of glibc's allocator, and weights that are mapped from files."""
 
 import ctypes
 
 import torch
 
+# Parameters of mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-_ALWAYS, _GIBIBYTE = 2**31 - 1, 2**30
+_NEVER_TRIM, _GIBIBYTE = 2**31 - 1, 2**30
 
 
-def keep_memory() -> None:
-    """Makes this process give no memory back between forward passes; without glibc nothing changes.
+def keep_freed_memory() -> None:
+    """Keeps freed memory in the process, so that the next forward pass can reuse it. Without glibc, does nothing.
 
-    By default blocks of many megabytes come from the kernel, which clears each page of them at its first touch, and go
-    back to it at once: a forward pass on the CPU clears gigabytes. Threads share one arena, since those of others can
-    only hold blocks of less than 64 MB.
+    By default, glibc takes blocks of many megabytes from the kernel and returns them when they are freed. The kernel
+    clears each page when it is first touched again, so a forward pass would spend its time clearing gigabytes. All
+    threads share one arena, since the arenas of other threads cannot hold blocks of 64 MB and more.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    mallopt(_TRIM_THRESHOLD, _ALWAYS)
+    mallopt(_TRIM_THRESHOLD, _NEVER_TRIM)
     mallopt(_MMAP_THRESHOLD, _GIBIBYTE)
     mallopt(_ARENA_MAX, 1)
 
 
-def own_memory(model: torch.nn.Module) -> None:
-    """Takes the weights out of the files that they were read from, and are mapped from as a whole.
+def unmap_weights(model: torch.nn.Module) -> None:
+    """Copies the weights out of the files that they are mapped from.
 
-    Where adapters change a mapped weight, its pages become copies that stay for as long as any weight of the file does;
-    one with memory of its own gives it back when another layout takes its place.
+    When a mapped weight is changed, its pages are copied, and the copies live as long as any weight of the file. A
+    weight with its own memory can be freed alone.
     """
     for weight in model.parameters():
         weight.data = weight.data.clone()

@@ -1,4 +1,4 @@
-"""What one forward pass takes: several encodings end to end."""
+"""The input of one forward pass: several encodings packed into one row."""
 
 import math
 from array import array
@@ -9,11 +9,11 @@ import torch
 
 from l2v.models.types import Encoding
 
-# Tokens of one forward pass, where nobody says how many: enough for products at full speed.
+# Default token budget of a forward pass: enough to run matrix products at full speed.
 _TOKENS = {"cuda": 16384}
 _TOKENS_ELSEWHERE = 4096
-# Fewer where they take longer than so many seconds, for which the next request would wait; not fewer than these.
-_SECONDS, _LEAST = 10.0, 512
+# On slow devices the budget is what this many seconds allow, since the next request waits that long, but at least this.
+_MAX_SECONDS, _MIN_TOKENS = 10.0, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class Batch:
     """Several encodings in one row without padding. Filled by `Batch.pack`.
 
     Attributes:
-        input_ids: [1, T] int64, T being the tokens of all encodings together.
-        position_ids: [1, T] int64, from 0 within each sequence.
-        cu_seqlens: [n + 1] int32, where each of the n sequences starts; the last entry is T.
-        max_seqlen: the longest sequence.
-        pooled: [n] int64, how many of each sequence's last positions are pooled (at least 1).
-        pooled_tokens: how many that are of all sequences together.
+        input_ids: [1, T] int64, T being the total number of tokens.
+        position_ids: [1, T] int64, starting at 0 in each sequence.
+        cu_seqlens: [n + 1] int32, the start of each of the n sequences; the last entry is T.
+        max_seqlen: length of the longest sequence.
+        pooled: [n] int64, the number of last positions of each sequence that are pooled (at least 1).
+        pooled_tokens: the sum of `pooled`.
     """
 
     input_ids: torch.Tensor
@@ -38,7 +38,7 @@ class Batch:
 
     @classmethod
     def pack(cls, encodings: list[Encoding], device: torch.device) -> "Batch":
-        """Concatenates the encodings, in their order, on `device`."""
+        """Concatenates encodings, in the given order, on `device`."""
         ids = array("q")
         for encoding in encodings:
             ids.extend(encoding.ids)
@@ -51,42 +51,42 @@ class Batch:
 
     @classmethod
     def of(cls, ids: torch.Tensor, lengths: torch.Tensor, pooled: torch.Tensor, device: torch.device) -> "Batch":
-        """The batch of T tokens that stand end to end already.
+        """Builds a batch of token ids that are already concatenated.
 
         Args:
             ids: [T] int64.
-            lengths: [n] int64, which add up to T.
+            lengths: [n] int64, with the sum T.
             pooled: [n] int64.
-            device: where the batch is to be.
+            device: target device of the batch.
         """
         cu_seqlens = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
         cu_seqlens[1:] = lengths.cumsum(0)
         starts = cu_seqlens[:-1].long().repeat_interleave(lengths)
         return cls(
-            input_ids=_on(device, ids[None]),
-            position_ids=_on(device, (torch.arange(len(ids), device=lengths.device) - starts)[None]),
-            cu_seqlens=_on(device, cu_seqlens),
+            input_ids=_to(device, ids[None]),
+            position_ids=_to(device, (torch.arange(len(ids), device=lengths.device) - starts)[None]),
+            cu_seqlens=_to(device, cu_seqlens),
             max_seqlen=int(lengths.max()),
-            pooled=_on(device, pooled),
+            pooled=_to(device, pooled),
             pooled_tokens=int(pooled.sum()),
         )
 
 
 def token_budget(device: torch.device, tokens_per_second: float = math.inf) -> int:
-    """Tokens of one forward pass by default, on a device that computes so many a second."""
+    """Default number of tokens in one forward pass, given the device's speed."""
     most = _TOKENS.get(device.type, _TOKENS_ELSEWHERE)
-    return int(min(most, max(_LEAST, _SECONDS * tokens_per_second)))
+    return int(min(most, max(_MIN_TOKENS, _MAX_SECONDS * tokens_per_second)))
 
 
-def _on(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
-    """From pinned memory where it goes to a GPU, so that the host does not wait for the copy."""
+def _to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """Moves a tensor to the device; to a GPU from pinned memory, so that the CPU does not wait for the copy."""
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def batches(encodings: Iterable[Encoding], max_batch_tokens: int) -> Iterator[list[Encoding]]:
-    """Consecutive encodings of at most `max_batch_tokens` together; a single longer one stands alone."""
+    """Splits encodings into runs of at most `max_batch_tokens` tokens; a longer encoding gets a run of its own."""
     batch: list[Encoding] = []
     tokens = 0
     for encoding in encodings:

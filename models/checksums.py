@@ -1,7 +1,7 @@
-"""Whether a source's files are those that were written: by its SHA256SUMS, or by what the Hub says of each.
+"""Checksums of a source's files: from its SHA256SUMS, or from the names of the files in the Hub's cache.
 
-SHA256SUMS is what `sha256sum` writes and `sha256sum --check` reads. Our exports and the built-in model have one; anyone
-can make one for a folder of their own.
+SHA256SUMS has the format of `sha256sum`. Exports and the built-in model contain one; users can add one to their own
+folders.
 """
 
 import hashlib
@@ -14,49 +14,53 @@ from l2v.models.sources import Source
 
 FILE = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+# File name, expected digest, and the function that computes it.
 _Record = tuple[str, str, Callable[[Path], str]]
 
 
 def write(folder: Path) -> None:
-    """Records every file below the folder in its SHA256SUMS."""
+    """Writes the checksums of all files in the folder to its SHA256SUMS."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in names if name != FILE]
     (folder / FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def check(source: Source) -> int:
-    """How many files of the source are what was recorded; 0 for a source without record.
+    """Compares the source's files with their checksums.
+
+    Returns:
+        The number of files compared; 0 if there are no checksums.
 
     Raises:
-        SourceError: for a file that is missing or another.
+        SourceError: if a file is missing or does not match.
     """
     checked = 0
-    for name, expected, digest in [*_listed(source), *_named_by_the_hub(source)]:
+    for name, expected, digest in [*_from_file(source), *_from_hub_cache(source)]:
         path = source.folder / name
         if not path.is_file() or digest(path) != expected:
             raise SourceError(
-                f"{name} of {source.name} is missing or not what was recorded of it: fetch or copy it again"
+                f"{name} of {source.name} is missing or does not match its checksum: download or copy it again"
             )
         checked += 1
     return checked
 
 
-def _listed(source: Source) -> Iterator[_Record]:
-    """The lines of the source's SHA256SUMS."""
+def _from_file(source: Source) -> Iterator[_Record]:
+    """The checksums in the source's SHA256SUMS."""
     sums = source.folder / FILE
     for line in sums.read_text(encoding="utf-8", errors="replace").splitlines() if sums.is_file() else ():
         match = _LINE.fullmatch(line)
         if match is None or not (source.folder / match[2]).resolve().is_relative_to(source.folder.resolve()):
-            raise SourceError(f"{FILE} of {source.name} is damaged: fetch or copy it again")
+            raise SourceError(f"{FILE} of {source.name} is damaged: download or copy it again")
         yield match[2], match[1], _sha256
 
 
-def _named_by_the_hub(source: Source) -> Iterator[_Record]:
-    """The files of the Hub's cache, which names each by its content: large ones by SHA-256, small ones as git does."""
+def _from_hub_cache(source: Source) -> Iterator[_Record]:
+    """The checksums that the Hub's cache uses as file names: SHA-256 of large files, git's SHA-1 of small ones."""
     for path in sorted(source.folder.iterdir()) if source.revision else ():
         blob = path.resolve()
-        if path.is_symlink() and blob.parent.name == "blobs" and len(blob.name) in _HUB:
-            yield path.name, blob.name, _HUB[len(blob.name)]
+        if path.is_symlink() and blob.parent.name == "blobs" and len(blob.name) in _DIGESTS:
+            yield path.name, blob.name, _DIGESTS[len(blob.name)]
 
 
 def _sha256(path: Path) -> str:
@@ -69,5 +73,5 @@ def _git(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-# By how many hexadecimal digits each has.
-_HUB = {64: _sha256, 40: _git}
+# By number of hexadecimal digits.
+_DIGESTS = {64: _sha256, 40: _git}

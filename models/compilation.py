@@ -1,6 +1,6 @@
-"""Regional compilation: one decoder layer is compiled, for all layers and all lengths.
+"""Regional compilation: one decoder layer is compiled and used for all layers and all lengths.
 
-Compiled whole, a model of 30 layers takes ten times as long to compile and is no faster.
+Compiling a whole model of 30 layers would take ten times as long, and the result would be no faster.
 """
 
 import copy
@@ -12,25 +12,25 @@ from l2v.models.batch import Batch
 from l2v.models.encoder import Encoder, hidden_states
 from l2v.models.errors import UnsupportedModelError, first_line
 
-# Number of tokens of each sequence of the batches that show the compiler which sizes vary. Sizes that are equal in the
-# first of them it takes for one and the same: so its 37 tokens, which are no measure of any model.
+# Lengths of the sequences in the batches that teach the compiler which sizes are dynamic. It treats sizes that are
+# equal in the first batch as one size, hence 37 tokens: no dimension of a model is 37.
 _WARM_UP = ([18, 19], [8], [4, 9, 7, 6])
-# A GPU's kernels are chosen for the sizes of the first, which should be like those to come.
+# On a GPU, kernels are tuned for the sizes of the first batch, so it resembles real ones.
 _WARM_UP_CUDA = ([509, 503, 499, 491], *_WARM_UP)
 
 
 def compile_layers(encoder: Encoder) -> None:
-    """Compiles the decoder's layers beside an encoder that may be running, and swaps them in when they are ready.
+    """Compiles the decoder's layers while the encoder keeps running, then swaps the compiled layers in.
 
-    From then on this process compiles nothing of its own accord, or a batch might wait for it: what a compiled layer
-    was not made for (a batch of one single token) runs eagerly.
+    Afterwards this process never recompiles, since a batch would have to wait: batches that the compiled layer does not
+    support (a single token) run eagerly.
 
     Raises:
-        UnsupportedModelError: if their weights are packed or of int8, or they cannot be compiled, for want of a C++
-            compiler for example; nothing has changed.
+        UnsupportedModelError: if the weights are prepacked or int8, or compilation fails, for example because there is
+            no C++ compiler. The encoder is then unchanged.
     """
-    if encoder.packed:
-        raise UnsupportedModelError("layers of packed weights or of int8 are not compiled")
+    if encoder.prepacked:
+        raise UnsupportedModelError("layers with prepacked or int8 weights cannot be compiled")
     try:
         shadow, twins = _shadow(encoder.model)
         for twin in twins:
@@ -40,7 +40,7 @@ def compile_layers(encoder: Encoder) -> None:
                 sizes = torch.tensor(lengths)
                 ids = torch.arange(sum(lengths)) % encoder.model.config.vocab_size
                 hidden_states(shadow, Batch.of(ids, sizes, sizes, encoder.device))
-    except Exception as error:  # of the compiler's many kinds
+    except Exception as error:  # the compiler raises errors of many classes
         raise UnsupportedModelError(f"the layers cannot be compiled: {first_line(error)}") from error
     torch.compiler.set_stance("eager_on_recompile")
     for layer, twin in zip(_layers(encoder.model), twins, strict=True):
@@ -52,7 +52,7 @@ def _layers(model: torch.nn.Module) -> torch.nn.ModuleList:
 
 
 def _shadow(model: PreTrainedModel) -> tuple[PreTrainedModel, list[torch.nn.Module]]:
-    """The model with layers of its own, which share its weights."""
+    """A copy of the model and of its layers that shares the weights."""
     twins = [copy.copy(layer) for layer in _layers(model)]
     name = next(name for name, child in model.named_children() if child is _layers(model))
     shadow = copy.copy(model)

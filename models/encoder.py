@@ -14,32 +14,32 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from l2v.models.batch import Batch, batches, token_budget
-from l2v.models.fp8 import Fp8Linear
-from l2v.models.int8 import Int8Linear
-from l2v.models.packing import PackedLinear
 from l2v.models.pooling import pool
+from l2v.models.prepacking import PrepackedLinear
+from l2v.models.quantization.fp8 import Fp8Linear
+from l2v.models.quantization.int8 import Int8Linear
 from l2v.models.tokenization import Tokenization
 from l2v.models.types import Encoding, Input, Pooling
 
-# Tokens of a row to warm up with, of the first forward pass, and of the one by which a budget is reckoned.
+# Tokens of a warm-up row, of the first forward pass, and of the one that measures the device's speed.
 _ROW, _FIRST_TOKENS, _RATE_TOKENS = 16, 16, 128
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A bidirectional decoder with merged adapters, its tokenizer and its way of pooling. Made by `models.load`.
+    """A bidirectional decoder with merged adapters, its tokenizer and its pooling. Returned by `models.load`.
 
-    `forward` belongs to one thread at a time; `tokenize` may be called from many.
+    Only one thread at a time may call `forward`; any number may call `tokenize`.
 
     Attributes:
         model: the bare decoder (no language-modelling head), in evaluation mode.
-        tokenizer: as transformers loaded it, for the export.
-        tokenization: how inputs become token ids.
+        tokenizer: as transformers loaded it, for exports.
+        tokenization: converts inputs to token ids.
         pooling: the pooling mode.
-        base: the name of the base model, on which the template depends.
+        base: the name of the base model, which determines the template.
         template: the template's name.
-        provenance: each source that was merged, in order: its name, kind and revision.
-        evidence: what loading has proved of it, a line each.
+        provenance: the merged sources in order: name, kind and revision of each.
+        evidence: the results of the checks made while loading, as `name: result` lines.
     """
 
     model: PreTrainedModel
@@ -66,29 +66,29 @@ class Encoder:
 
     @property
     def dtype(self) -> str:
-        if self._holds(Int8Linear):
+        if self._has(Int8Linear):
             return "int8"
-        return "fp8" if self._holds(Fp8Linear) else str(self.model.dtype).removeprefix("torch.")
+        return "fp8" if self._has(Fp8Linear) else str(self.model.dtype).removeprefix("torch.")
 
     @property
-    def packed(self) -> bool:
-        """Whether its weights lie as the CPU multiplies them: then they can be neither saved, trained nor compiled."""
-        return self._holds(Int8Linear) or self._holds(PackedLinear)
+    def prepacked(self) -> bool:
+        """Whether weights are in oneDNN's layout: such a model can be neither saved, trained nor compiled."""
+        return self._has(Int8Linear) or self._has(PrepackedLinear)
 
     @property
     def weight_bytes(self) -> int:
-        """Memory that the weights take on the device."""
+        """Size of the weights on the device."""
         return sum(weight.numel() * weight.element_size() for weight in self._weights())
 
     def _weights(self) -> Iterator[torch.Tensor]:
         yield from self.model.parameters()
-        yield from (m.packed for m in self.model.modules() if isinstance(m, Int8Linear | Fp8Linear | PackedLinear))
+        yield from (m.weight for m in self.model.modules() if isinstance(m, Int8Linear | Fp8Linear | PrepackedLinear))
 
-    def _holds(self, kind: type[torch.nn.Module]) -> bool:
+    def _has(self, kind: type[torch.nn.Module]) -> bool:
         return any(isinstance(module, kind) for module in self.model.modules())
 
     def describe(self) -> dict[str, Any]:
-        """What a caller may want to know of the model, for `/info`."""
+        """The model's properties, for `/info`."""
         return {
             "dtype": self.dtype,
             "device": str(self.device),
@@ -105,7 +105,7 @@ class Encoder:
         }
 
     def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
-        """Tokenises inputs; raises `InputError` for one that cannot be encoded."""
+        """Tokenizes inputs; raises `InputError` for one that cannot be encoded."""
         return self.tokenization(inputs)
 
     @torch.inference_mode()
@@ -113,11 +113,11 @@ class Encoder:
         """Runs one packed batch.
 
         Args:
-            encodings: n encodings; together they should keep to the token budget, which the caller sets.
+            encodings: n encodings; the caller keeps their sum within its token budget.
 
         Returns:
-            n arrays in the order of the encodings, float32, not normalised: a pooled vector [d], or, where nothing is
-            to be pooled, the states of all positions [tokens, d].
+            n float32 arrays, not normalized, in the order of the encodings: the pooled vector [d], or the hidden states
+            of all positions [tokens, d] if the encoding's `pooled` is 0.
         """
         batch = Batch.pack(encodings, self.device)
         states = hidden_states(self.model, batch)
@@ -129,21 +129,22 @@ class Encoder:
         return rows
 
     def warm_up(self, max_batch_tokens: int | None = None) -> int:
-        """Does once what is slow at its first time.
+        """Runs a few batches, so that one-time work does not delay the first request.
 
         Returns:
-            The token budget of a forward pass: `max_batch_tokens`, or where that is None, what suits this device.
+            The token budget of a forward pass: `max_batch_tokens`, or if it is None, one that suits the device's speed.
         """
         self._rate(_FIRST_TOKENS)
         budget = max_batch_tokens or token_budget(self.device, self._rate(_RATE_TOKENS))
         if self.device.type == "cuda":
-            # It loads code and takes memory at first use. If there is not enough, whoever runs such a batch will see.
+            # CUDA loads kernels and allocates memory at first use. A batch that does not fit fails again when it is
+            # requested, and is handled there.
             with suppress(torch.OutOfMemoryError):
                 self._rate(budget)
         return budget
 
     def _rate(self, tokens: int) -> float:
-        """Tokens a second of a batch of about so many."""
+        """Tokens per second, measured on a batch of about `tokens` tokens."""
         row = Encoding(array("q", [0] * min(_ROW, self.max_length)), pooled=1)
         rows = max(1, tokens // len(row))
         started = time.perf_counter()
@@ -151,11 +152,14 @@ class Encoder:
         return rows * len(row) / (time.perf_counter() - started)
 
     def encode(self, inputs: Sequence[Input], max_batch_tokens: int | None = None) -> NDArray[np.float32]:
-        """Tokenises and runs inputs; [n, d] float32, not normalised.
+        """Tokenizes and embeds inputs.
 
         Args:
-            inputs: any number of them.
-            max_batch_tokens: the budget of one forward pass; where None, the device's (`models.batch.token_budget`).
+            inputs: any number of inputs.
+            max_batch_tokens: token budget of a forward pass; None: the device's (`models.batch.token_budget`).
+
+        Returns:
+            [n, d] float32, not normalized.
         """
         budget = max_batch_tokens or token_budget(self.device)
         rows = [row for batch in batches(self.tokenize(inputs), budget) for row in self.forward(batch)]

@@ -1,4 +1,4 @@
-"""What can be wrong with a model or an input, as one sentence for the person who can mend it.
+"""Errors of models and inputs. Each message is one sentence for the person who can fix the cause.
 
 Exception
 ├── ModelError                 a model cannot be loaded, exported or trained
@@ -11,7 +11,7 @@ Exception
 
 
 class ModelError(Exception):
-    """A model cannot be loaded, exported or trained: the message says which, why, and what to do."""
+    """A model cannot be loaded, exported or trained. The message says what is wrong, why, and what to do."""
 
 
 class SourceError(ModelError):
@@ -23,7 +23,7 @@ class AdapterError(ModelError):
 
 
 class UnsupportedModelError(ModelError):
-    """The architecture cannot be run bidirectionally and packed."""
+    """The architecture cannot run bidirectionally on packed sequences."""
 
 
 class InputError(ValueError):
@@ -41,5 +41,5 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
+    """The first line of an error's message; the name of its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""The merged encoder as a folder of its own, which serves without peft and without its sources."""
+"""Exporting the merged encoder to a folder that loads without peft and without its sources."""
 
 import copy
 import json
@@ -8,14 +8,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from l2v.models import checksums, rights
+from l2v.models import checksums, permissions
 from l2v.models.encoder import Encoder
 from l2v.models.errors import ModelError, first_line
-from l2v.models.known import Known
+from l2v.models.reference_vector import ReferenceVector
 from l2v.models.tokenizer import write_tokenizer
-from l2v.models.types import ROUNDED
+from l2v.models.types import QUANTIZED
 
-# How far sentence-transformers' pooling can express ours.
+# sentence-transformers' nearest equivalents of the pooling modes.
 _SENTENCE_TRANSFORMERS_POOLING = {
     "mean": "mean",
     "weighted_mean": "weightedmean",
@@ -31,29 +31,31 @@ base_model: {base}
 
 # Merged LLM2Vec encoder
 
-Exported by `l2v export` from {sources}. Serve it with its full meaning:
+Exported by `l2v export` from {sources}. To serve it with all its features:
 
     l2v serve --model FOLDER
 
-sentence-transformers loads the folder too, with these differences:
+sentence-transformers can load the folder too, with these differences:
 
 {limits}
 """
 
 
 def export(encoder: Encoder, out: Path) -> None:
-    """Writes safetensors, tokenizer, `l2v.json`, what sentence-transformers needs, a README, and how to check them all.
+    """Writes weights, tokenizer, `l2v.json`, sentence-transformers' files, a README, a reference vector and checksums.
 
-    The folder appears whole or not at all: it is written under another name first.
+    The folder is written under a temporary name and then renamed, so it is either complete or absent.
 
     Raises:
-        ModelError: if `out` exists and is not an empty folder, or cannot be written, or the weights are packed
-            or of 8 bits.
+        ModelError: if `out` exists and is not an empty folder, if it cannot be written, or if the weights are quantized
+            or prepacked.
     """
-    if encoder.dtype in ROUNDED:
-        raise ModelError(f"weights of {encoder.dtype} are made when a model is loaded: export it in another dtype")
-    if encoder.packed:
-        raise ModelError("packed weights cannot be written: load the model with packed=False")
+    if encoder.dtype in QUANTIZED:
+        raise ModelError(
+            f"{encoder.dtype} weights are quantized while loading and cannot be exported: use another dtype"
+        )
+    if encoder.prepacked:
+        raise ModelError("prepacked weights cannot be exported: load the model with prepack=False")
     check_free(out)
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -65,29 +67,29 @@ def export(encoder: Encoder, out: Path) -> None:
         partial.rename(out)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise ModelError(f"{out} could not be written ({reason}): check space and rights") from error
+        raise ModelError(f"{out} could not be written ({reason}): check disk space and permissions") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(out: Path) -> None:
-    """Raises `ModelError` if an export cannot be put there: if it exists and is not an empty folder."""
+    """Raises `ModelError` if `out` exists and is not an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} exists already: name a new folder")
+        raise ModelError(f"{out} already exists: name a new folder")
 
 
 def _write(encoder: Encoder, folder: Path) -> None:
     encoder.model.save_pretrained(folder)
-    rights.share(folder)
+    permissions.apply_umask(folder)
     tokenizer = copy.deepcopy(encoder.tokenizer)
-    # sentence-transformers pads, and pads like the reference where the tokenizer does not say how.
+    # sentence-transformers pads batches; like the reference, it uses the end token if there is no padding token.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     write_tokenizer(tokenizer, encoder.tokenization.tokenizer, folder)
-    # What makes transformers' own attention, and so sentence-transformers', bidirectional.
+    # `is_causal` makes transformers' own attention bidirectional, and so sentence-transformers'.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _json(folder / "config.json", config | {"is_causal": False, "_name_or_path": encoder.base})
     limits = _limits(encoder)
-    _json(folder / "l2v.json", _own(encoder, limits))
+    _json(folder / "l2v.json", _l2v_json(encoder, limits))
     _json(folder / "modules.json", _modules())
     _json(folder / "sentence_bert_config.json", {"max_seq_length": encoder.max_length})
     _json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine", "prompts": {}})
@@ -101,14 +103,13 @@ def _write(encoder: Encoder, folder: Path) -> None:
         },
     )
     sources = ", ".join(f"`{source['name']}`" for source in encoder.provenance)
-    listed = "\n".join(f"- {limit}" for limit in limits)
-    card = _CARD.format(base=encoder.base, sources=sources, limits=listed)
+    card = _CARD.format(base=encoder.base, sources=sources, limits="\n".join(f"- {limit}" for limit in limits))
     (folder / "README.md").write_text(card, encoding="utf-8")
-    Known.of(encoder).write(folder)
+    ReferenceVector.of(encoder).write(folder)
     checksums.write(folder)
 
 
-def _own(encoder: Encoder, limits: list[str]) -> dict[str, Any]:
+def _l2v_json(encoder: Encoder, limits: list[str]) -> dict[str, Any]:
     tokenization = encoder.tokenization
     return {
         "format": 1,
@@ -124,10 +125,10 @@ def _own(encoder: Encoder, limits: list[str]) -> dict[str, Any]:
 
 
 def _limits(encoder: Encoder) -> list[str]:
-    """What sentence-transformers' pooling and prompts cannot say of this encoder."""
+    """The features of this encoder that sentence-transformers' configuration cannot express."""
     limits = [
-        "it pools the special token in front of the text unless a prompt is given",
-        "an instruction is left out of pooling only when it is given as `prompt=`, not as part of the text",
+        "the special token before the text is pooled unless a prompt is given",
+        "an instruction is excluded from pooling only if it is passed as `prompt=`, not as part of the text",
         f"texts are not shortened to {encoder.tokenization.doc_max_length} tokens before the instruction is added",
     ]
     if encoder.template != "none":

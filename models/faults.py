@@ -1,13 +1,13 @@
-"""What a failed forward pass says about the device: whether to try again with less, or to give it up."""
+"""Classification of a failed forward pass: retry with a smaller batch, fail the input, or restart the process."""
 
 from enum import StrEnum
 
 import torch
 
-# Not every version raises these as classes of their own.
+# Some versions of torch raise these as plain RuntimeErrors, so the message has to be searched.
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _LOST_WORDS = ("CUDA error", "CUDA driver error", "HIP error", "CUDNN_STATUS_EXECUTION_FAILED", "Triton Error [CUDA]")
-# What a library refuses before it asks the device for anything, though in the words of a lost one.
+# A library raises these before it starts work on the device, though their messages begin like those of a lost device.
 _REFUSED_WORDS = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_INVALID_VALUE")
 
 
@@ -20,10 +20,10 @@ class Fault(StrEnum):
 
     @classmethod
     def of(cls, error: Exception) -> "Fault":
-        """The kind of an error.
+        """Classifies an error.
 
-        Memory comes first: CUDA tells of it in the words of a lost device too, but goes on working. After any other
-        error of CUDA its context is lost, and every later call of the process fails.
+        Memory is checked first: CUDA reports it in the same words as a lost device, but keeps working. After any other
+        CUDA error the context is lost, and every later call in the process fails.
         """
         message = str(error)
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in message for word in _MEMORY_WORDS):

@@ -1,4 +1,4 @@
-"""From packed hidden states to one vector a sequence: pure functions (paper, section 3.2; reference `get_pooling`)."""
+"""Pooling of packed hidden states, one vector per sequence (paper, section 3.2; reference `get_pooling`)."""
 
 import torch
 
@@ -11,9 +11,9 @@ def pool(hidden: torch.Tensor, batch: Batch, pooling: Pooling) -> torch.Tensor:
 
     Args:
         hidden: [T, d], the hidden states after the final norm.
-        batch: the batch that gave them.
-        pooling: `mean`, `weighted_mean` (weights 1…N over the span, normalised), `eos_token` and `last_token` (the
-            last position), `bos_token` (the first position).
+        batch: the batch that they were computed from.
+        pooling: `mean`, `weighted_mean` (weights 1…N over the span, normalized), `eos_token` and `last_token` (the last
+            position) or `bos_token` (the first position).
 
     Returns:
         [n, d] float32.
@@ -25,15 +25,18 @@ def pool(hidden: torch.Tensor, batch: Batch, pooling: Pooling) -> torch.Tensor:
         return hidden[ends - 1].float()
     spans, total = batch.pooled, batch.pooled_tokens
 
-    def each(of_sequence: torch.Tensor) -> torch.Tensor:
-        """[n] → [total]: a sequence's value at each of its pooled positions. Told the total, it asks no GPU for it."""
-        return of_sequence.repeat_interleave(spans, output_size=total)
+    def repeat(per_sequence: torch.Tensor) -> torch.Tensor:
+        """[n] → [total]: repeats a sequence's value for each of its pooled positions.
 
-    # One row of hidden states for each pooled position, sequence after sequence, and its rank 0…N-1 in its span.
-    rank = torch.arange(total, device=spans.device) - each(spans.cumsum(0) - spans)
-    rows = hidden[rank + each(ends - spans)].float()
-    # Unsafe: the lengths are not checked, for which the host would wait.
+        Passing the total avoids a synchronization with the GPU.
+        """
+        return per_sequence.repeat_interleave(spans, output_size=total)
+
+    # The position of each pooled token within its span, 0…N-1, and its hidden state.
+    rank = torch.arange(total, device=spans.device) - repeat(spans.cumsum(0) - spans)
+    rows = hidden[rank + repeat(ends - spans)].float()
+    # unsafe=True skips checking the lengths, for which the CPU would wait for the GPU.
     if pooling == "weighted_mean":
-        weights = 2 * (rank + 1) / each(spans * (spans + 1))
+        weights = 2 * (rank + 1) / repeat(spans * (spans + 1))
         return torch.segment_reduce(rows * weights[:, None], "sum", lengths=spans, unsafe=True)
     return torch.segment_reduce(rows, "mean", lengths=spans, unsafe=True)

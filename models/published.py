@@ -1,4 +1,4 @@
-"""Short names for the stacks that can be served by one word: the built-in model and those of the paper's authors."""
+"""Short names of published stacks (base, MNTP adapter, second adapter): the built-in model and the paper's models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ DEMO = Path(__file__).parent / "demo"
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A model source and the adapters that follow it.
+    """A model and its adapters.
 
     Attributes:
-        model: the source that brings the base: a base model or an LLM2Vec repository.
-        adapters: the sources merged behind it, in order.
-        base: the Hub id of the base model, for the table of stacks.
-        parameters: of the base, in billions.
-        gated: whether the base asks for an accepted licence on the Hub.
+        model: a base model, or an LLM2Vec repository that names one.
+        adapters: further adapters, in the order of merging.
+        base: the Hub id of the base model, for the table in the docs.
+        parameters: billions of parameters of the base.
+        gated: whether the base requires accepting a licence on the Hub.
     """
 
     model: str
@@ -26,11 +26,11 @@ class Stack:
 
     @property
     def memory(self) -> float:
-        """GB of weights in bfloat16."""
+        """Size of the weights in bfloat16, in GB."""
         return 2 * self.parameters
 
 
-# Short name, the authors' name, base, parameters, gated. All names stand in the authors' LLM2Vec collection.
+# Short name, the authors' name, base, parameters, gated. All are in the authors' LLM2Vec collection on the Hub.
 _FAMILIES = (
     ("sheared-llama-1.3b", "Sheared-LLaMA", "princeton-nlp/Sheared-LLaMA-1.3B", 1.3, False),
     ("llama-2-7b", "Llama-2-7b-chat-hf", "meta-llama/Llama-2-7b-chat-hf", 6.7, True),

@@ -1,4 +1,4 @@
-"""Which encoder to load, and how: the settings that serving, exporting and training share."""
+"""The settings that serving, exporting and training share: which encoder to load, and how."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ PREFIX = "L2V_"
 
 
 def split_names(value: object) -> object:
-    """A comma-separated text as a tuple of its parts; anything else as it is."""
+    """Splits a comma-separated string into a tuple; returns any other value unchanged."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -39,32 +39,39 @@ class ModelSettings(BaseSettings):
         "short name of a published stack",
     )
     adapters: Names = Field(
-        (), description="Adapters merged in order, after those that come with the model, comma-separated"
+        (), description="Adapters to merge, in order, after those that come with the model; comma-separated"
     )
     dtype: DType = Field(
         "auto",
-        description="`auto`: bfloat16 on GPUs (from Ampere on) and CPUs that compute in it, else float32; `int8`: "
-        "products of 8-bit integers on CPUs with VNNI; `fp8`: of 8-bit floats on GPUs from Ada and Hopper on; or "
-        "`bfloat16`, `float16`, `float32`",
+        description="`auto`: bfloat16 on GPUs from Ampere on and on CPUs with native bfloat16, else float32; `int8`: "
+        "8-bit integers, on CPUs with VNNI; `fp8`: 8-bit floats, on GPUs from Ada and Hopper on; or `bfloat16`, "
+        "`float16`, `float32`",
     )
-    device: str = Field("auto", description="`auto`: CUDA if there is one, else the CPU; or any torch device")
-    pooling: Pooling | None = Field(None, description="Where unset, what the model says, else `mean`")
-    max_length: int | None = Field(None, ge=8, description="Longest row in tokens; where unset, the model's, else 512")
+    device: str = Field("auto", description="`auto`: CUDA if available, else the CPU; or any torch device")
+    pooling: Pooling | None = Field(None, description="Pooling mode; default: the model's own setting, else `mean`")
+    max_length: int | None = Field(
+        None, ge=8, description="Maximum tokens of a row; default: the model's own setting, else 512"
+    )
     doc_max_length: int | None = Field(
-        None, ge=1, description="Longest text in tokens, before its instruction; where unset, the model's, else 400"
+        None,
+        ge=1,
+        description="Maximum tokens of a text, before its instruction is added; default: the model's own setting, else "
+        "400",
     )
     skip_instruction: bool | None = Field(
-        None, description="Pool the text alone, not its instruction; where unset, the model's, else true"
+        None, description="Exclude the instruction from pooling; default: the model's own setting, else true"
     )
-    template: TemplateName | None = Field(None, description="Template around each input; where unset, the base model's")
+    template: TemplateName | None = Field(
+        None, description="Chat template around each input; default: the model's own setting, else its base model's"
+    )
 
-    def load(self, *, packed: bool = True, **instead: Any) -> "Encoder":
-        """The encoder that they name, see `models.load`; raises `ModelError`.
+    def load(self, *, prepack: bool = True, **overrides: Any) -> "Encoder":
+        """Loads the encoder; raises `ModelError`.
 
         Args:
-            packed: see there.
-            instead: settings to take in place of these.
+            prepack: see `models.load`.
+            overrides: settings to use instead of these.
         """
-        from l2v.models.loading import load  # here, since the command's help does not wait for torch
+        from l2v.models.loading import load  # imports torch, which the command's help should not wait for
 
-        return load(**{name: getattr(self, name) for name in ModelSettings.model_fields} | instead, packed=packed)
+        return load(**{name: getattr(self, name) for name in ModelSettings.model_fields} | overrides, prepack=prepack)

@@ -1,7 +1,8 @@
-"""From what a person names (a Hub id or a folder) to a local folder of one of three kinds."""
+"""Sources: a Hub id or a folder, resolved to a local folder of one of three kinds."""
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,13 +21,13 @@ from l2v.models.errors import SourceError, first_line
 
 logger = logging.getLogger(__name__)
 
-# Configuration and tokenizer first; weights only in the safe format where there is one. Code is never fetched.
+# Configuration and tokenizer files. Weights are downloaded as safetensors if there are any, code never.
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _IGNORED = ["*/*", "consolidated*", "*.py"]
 
 
 class Kind(StrEnum):
-    """What a folder holds."""
+    """Kinds of folders."""
 
     BASE = "base"
     ADAPTER = "adapter"
@@ -38,8 +39,8 @@ class Source:
     """A checkpoint on this machine.
 
     Attributes:
-        name: as the person named it, without the revision.
-        folder: where its files are.
+        name: the name that the user gave, without the revision.
+        folder: the folder with its files.
         revision: the commit on the Hub; "" for a folder.
     """
 
@@ -49,19 +50,19 @@ class Source:
 
     @property
     def label(self) -> str:
-        """The name to show to others: of a folder its last part only."""
+        """The name to show to others: a Hub id, or the last part of a path."""
         return label(self.name)
 
     def describe(self) -> dict[str, str]:
-        """For the record of what an encoder was made of."""
+        """The source's entry in an encoder's provenance."""
         return {"name": self.label, "kind": self.kind, "revision": self.revision}
 
     @property
     def kind(self) -> Kind:
-        """Which of the three kinds the folder is.
+        """The kind of the folder.
 
         Raises:
-            SourceError: if it is none.
+            SourceError: if it is of none of the three kinds.
         """
         for file, kind in (
             ("l2v.json", Kind.EXPORT),
@@ -70,15 +71,13 @@ class Source:
         ):
             if (self.folder / file).is_file():
                 return kind
-        raise SourceError(
-            f"{self.name} is not a model: its folder holds none of config.json, adapter_config.json and l2v.json"
-        )
+        raise SourceError(f"{self.name} is not a model: its folder has no config.json, adapter_config.json or l2v.json")
 
     def read(self, file: str) -> dict[str, Any]:
-        """The JSON object in a file of the folder; empty where there is no such file.
+        """The JSON object in a file of the folder; {} if there is no such file.
 
         Raises:
-            SourceError: if the file is not a JSON object.
+            SourceError: if the file does not hold a JSON object.
         """
         path = self.folder / file
         if not path.is_file():
@@ -86,39 +85,47 @@ class Source:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise SourceError(f"{file} of {self.name} is damaged ({error}): fetch or copy it again") from error
+            raise SourceError(f"{file} of {self.name} is damaged ({error}): download or copy it again") from error
         if not isinstance(content, dict):
-            raise SourceError(f"{file} of {self.name} is damaged (not a JSON object): fetch or copy it again")
+            raise SourceError(f"{file} of {self.name} is damaged (not a JSON object): download or copy it again")
         return content
 
     @property
     def has_tokenizer(self) -> bool:
         return (self.folder / "tokenizer_config.json").is_file()
 
+    def relative(self, path: str) -> str:
+        """The folder at a path relative to this source; "" if there is none.
+
+        Adapters trained with `l2v train` name their base by such a path.
+        """
+        folder = Path(os.path.normpath(self.folder / path))
+        return str(folder) if folder.is_dir() else ""
+
 
 def label(name: str) -> str:
-    """A source's name without the path of any machine."""
+    """A source's name without the path on this machine."""
     path = Path(name).expanduser()
     return path.resolve().name if path.is_absolute() or name.startswith(".") or path.is_dir() else name
 
 
 def resolve(name: str) -> Source:
-    """Finds a folder, or fetches a Hub repository (`id` or `id@revision`) into the Hub cache.
+    """Finds a folder, or downloads a Hub repository (`id` or `id@revision`) to the Hub cache.
 
     Raises:
-        SourceError: if it is missing, gated, offline or incomplete; the message says which and what to do.
+        SourceError: if the source is missing, gated, offline or incomplete; the message says what to do.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return Source(name, folder)
     repository, _, revision = name.partition("@")
     if folder.is_absolute() or name.startswith(".") or repository.count("/") != 1:
-        raise SourceError(f"{name} is neither a folder here nor a published short name nor a Hub id (owner/name)")
-    return Source(repository, *_fetch(repository, revision or None))
+        raise SourceError(f"{name} is not a local folder, a published short name or a Hub id (owner/name)")
+    return Source(repository, *_download(repository, revision or None))
 
 
-def _fetch(repository: str, revision: str | None) -> tuple[Path, str]:
-    logger.info("fetching %s, unless the Hub cache has it", repository)
+def _download(repository: str, revision: str | None) -> tuple[Path, str]:
+    logger.info("downloading %s, unless it is in the Hub cache", repository)
     try:
         patterns = [*_SMALL_FILES, "*.safetensors"]
         folder = Path(
@@ -141,8 +148,10 @@ def _fetch(repository: str, revision: str | None) -> tuple[Path, str]:
     except LocalEntryNotFoundError as error:
         raise SourceError(
             f"{repository}{f'@{revision}' if revision else ''} is not in the local Hub cache and the Hub cannot be "
-            "reached: check the network and HF_HUB_OFFLINE, or fetch it beforehand with `hf download`"
+            "reached: check the network and HF_HUB_OFFLINE, or download it beforehand with `hf download`"
         ) from error
-    except Exception as error:  # also what the Hub's HTTP client raises, which is another one from version to version
-        raise SourceError(f"{repository} could not be fetched ({type(error).__name__}: {first_line(error)})") from error
+    except Exception as error:  # the Hub's HTTP client and its errors differ between versions
+        raise SourceError(
+            f"{repository} could not be downloaded ({type(error).__name__}: {first_line(error)})"
+        ) from error
     return folder, folder.name

@@ -1,4 +1,4 @@
-"""Chat templates and end-of-sequence suffixes by base model, as the reference's `prepare_for_tokenization` has them."""
+"""Chat templates and end-of-sequence suffixes by base model, as in the reference's `prepare_for_tokenization`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,12 +6,12 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What stands around instruction and text.
+    """The strings around instruction and text.
 
     Attributes:
-        prefix: before the instruction; attended to, never pooled.
-        suffix: behind the text; pooled with it.
-        eos: behind everything when pooling is `eos_token`, where this template has its own; None: by architecture.
+        prefix: goes before the instruction; attended to, never pooled.
+        suffix: goes after the text; pooled with it.
+        eos: goes last if pooling is `eos_token`; None: depends on the architecture.
     """
 
     prefix: str = ""
@@ -42,10 +42,10 @@ _EOS_BY_ARCHITECTURE = {"llama": " </s>", "mistral": " </s>", "gemma": "<eos>", 
 
 
 def template_for(base: str) -> TemplateName:
-    """The name of the template that models on `base` (a Hub id) were trained with; "none" for all others."""
+    """The name of the template that models on `base` (a Hub id) are trained with; "none" if there is no template."""
     return _BY_BASE.get(base, "none")
 
 
 def eos_for(template: Template, model_type: str) -> str:
-    """What `eos_token` pooling appends: the template's own end, else the architecture's, else nothing."""
+    """The suffix for `eos_token` pooling: the template's, else the architecture's, else none."""
     return _EOS_BY_ARCHITECTURE.get(model_type, "") if template.eos is None else template.eos

@@ -1,7 +1,6 @@
-"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/ARCHITECTURE.md states the differences).
+"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/ARCHITECTURE.md lists the differences).
 
-Works on the `tokenizers` library's object alone, which is safe to share between threads and releases the interpreter
-lock while it works.
+Uses only the tokenizer object of the `tokenizers` library, which threads can share and which releases the GIL.
 """
 
 from array import array
@@ -14,26 +13,26 @@ from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
 from l2v.models.types import Encoding, Input
 
-# Tokens count only up to `max_length`, so a huge text is tokenised by a piece of this many characters for each
-# token of the limit. Should that give fewer tokens than the limit, the whole text is tokenised.
+# Tokens are counted only up to `max_length`, so of a huge text only a piece of this many characters per token of the
+# limit is tokenized. If the piece has fewer tokens than the limit, the whole text is.
 _CHARACTERS_PER_TOKEN = 16
-# By how many tokens a piece's cut in the middle of a word may change its count.
+# Cutting a piece in the middle of a word may change its token count by this much.
 _CUT_SLACK = 32
 
 
 @dataclass(frozen=True)
 class Tokenization:
-    """How inputs become rows of token ids.
+    """Converts inputs to rows of token ids.
 
     Attributes:
-        tokenizer: the model's tokenizer, without truncation or padding of its own.
-        template: what stands around instruction and text.
-        eos: what `eos_token` pooling appends behind the template; pooled with the text.
-        max_length: the longest row, in tokens.
-        doc_max_length: the longest text, in tokens.
-        skip_instruction: pool the text alone rather than every position.
-        leading: how many special tokens the tokenizer puts first.
-        trailing: how many it puts last.
+        tokenizer: the model's tokenizer, with its truncation and padding disabled.
+        template: the strings around instruction and text.
+        eos: the suffix that `eos_token` pooling appends after the template; pooled with the text.
+        max_length: maximum length of a row, in tokens.
+        doc_max_length: maximum length of a text, in tokens.
+        skip_instruction: pool only the text, not all positions.
+        leading: number of special tokens that the tokenizer adds at the start.
+        trailing: number of special tokens that it adds at the end.
     """
 
     tokenizer: Tokenizer
@@ -47,17 +46,17 @@ class Tokenization:
 
     def __post_init__(self) -> None:
         plain, special = self._ids("a", special=False), self._ids("a", special=True)
-        places = (i for i in range(len(special)) if special[i : i + len(plain)] == plain)
-        if (leading := next(places, None)) is None:
-            raise UnsupportedModelError("the tokenizer changes a text where it adds its special tokens")
+        starts = (i for i in range(len(special)) if special[i : i + len(plain)] == plain)
+        if (leading := next(starts, None)) is None:
+            raise UnsupportedModelError("the tokenizer changes the tokens of a text when it adds special tokens")
         object.__setattr__(self, "leading", leading)
         object.__setattr__(self, "trailing", len(special) - len(plain) - leading)
 
     def __call__(self, inputs: Sequence[Input]) -> list[Encoding]:
-        """Tokenises the inputs, each as if it came alone.
+        """Tokenizes inputs; each result is independent of the other inputs.
 
         Raises:
-            InputError: if a text is empty or blank, gives no token, or is pushed out of the row by its instruction.
+            InputError: if a text is empty or blank, has no tokens, or has no room after its instruction.
         """
         for index, input_ in enumerate(inputs):
             if not input_.text.strip():
@@ -66,17 +65,22 @@ class Tokenization:
         trimmed = self._trim(inputs)
         tails = [self._tail(text) for text, _, _ in trimmed]
         rows = self._batch([head + tail for head, tail in zip(heads, tails, strict=True)], special=True)
-        # Without template the pooled part is the text itself, which the trimming has counted already.
-        same = [tail == text for tail, (text, _, _) in zip(tails, trimmed, strict=True)]
-        counts = iter(self._batch([tail for tail, known in zip(tails, same, strict=True) if not known], special=False))
+        # Without a template the pooled part is the text itself, whose tokens `_trim` has counted.
+        counted = [tail == text for tail, (text, _, _) in zip(tails, trimmed, strict=True)]
+        uncounted = [tail for tail, done in zip(tails, counted, strict=True) if not done]
+        counts = iter(self._batch(uncounted, special=False))
         return [
-            self._encoding(index, input_, row, trim[1] if known else len(next(counts)), cut=trim[2])
-            for index, (input_, row, known, trim) in enumerate(zip(inputs, rows, same, trimmed, strict=True))
+            self._encoding(index, input_, row, trim[1] if done else len(next(counts)), cut=trim[2])
+            for index, (input_, row, done, trim) in enumerate(zip(inputs, rows, counted, trimmed, strict=True))
         ]
 
     def show(self, input_: Input, *, special: bool) -> list[tuple[int, str, bool, int | None, int | None]]:
-        """(id, text, whether it is special, first and last character) of each token; no template, and nothing cut."""
-        text = _instructed(input_) + input_.text
+        """The tokens of an input, without template and truncation.
+
+        Returns:
+            For each token: its id, its text, whether it is special, and the start and end of its characters.
+        """
+        text = _instruction_before_text(input_) + input_.text
         row = self.tokenizer.encode(text, add_special_tokens=special)
         return [
             (id_, token, True, None, None) if added else (id_, text[start:end], False, start, end)
@@ -86,30 +90,30 @@ class Tokenization:
         ]
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
-        """What precedes each text. One that fills the row is refused before it is copied to every text."""
+        """The head of each input. One that fills the row is refused before it is copied for every text."""
         heads: dict[str, str] = {}
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
                 if len(self._ids(self._piece(head, keep_end=False), special=False)) >= self.max_length:
-                    raise self._no_room(index)
+                    raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 
-    def _no_room(self, index: int) -> InputError:
+    def _instruction_too_long(self, index: int) -> InputError:
         return InputError(
             index, "instruction", f"instruction leaves no room for the text within {self.max_length} tokens"
         )
 
     def _head(self, input_: Input) -> str:
-        """What precedes the text: attended to, never pooled.
+        """The part before the text: template prefix and instruction; attended to, never pooled.
 
-        The reference strips the whole of instruction and text, so under a template a blank instruction vanishes.
+        With a template, the reference strips instruction and text together, so a blank instruction vanishes.
         """
-        instruction = _instructed(input_)
+        instruction = _instruction_before_text(input_)
         return self.template.prefix + (instruction.lstrip() if self._strips else instruction)
 
     def _tail(self, text: str) -> str:
-        """The pooled part: the text with the suffixes behind it. A suffix strips what it follows, as the reference."""
+        """The pooled part: the text and its suffixes. As in the reference, the text before a suffix is stripped."""
         text = text.rstrip() + self.template.suffix if self.template.suffix else text
         return text.rstrip() + self.eos if self.eos else text
 
@@ -118,9 +122,9 @@ class Tokenization:
         return bool(self.template.suffix or self.eos)
 
     def _encoding(self, index: int, input_: Input, row: list[int], pooled: int, *, cut: bool) -> Encoding:
-        """Cuts the row to `max_length` and says how many of its last positions are the text's."""
+        """Cuts the row to `max_length` and computes how many of its last positions are pooled."""
         if not pooled:
-            raise InputError(index, "text", "text gives no token")
+            raise InputError(index, "text", "text has no tokens")
         over = len(row) - self.max_length
         if over > 0:
             body = len(row) - self.trailing
@@ -128,15 +132,18 @@ class Tokenization:
             row = row[:first] + row[first + over :]
             pooled -= over
             if pooled <= 0:
-                raise self._no_room(index)
+                raise self._instruction_too_long(index)
         pooled = min(pooled, len(row)) if self.skip_instruction else len(row)
         return Encoding(array("q", row), pooled, truncated=cut or over > 0)
 
     def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
-        """(text, its tokens, whether it was cut) for each input, cut to about `doc_max_length` tokens.
+        """Cuts texts to about `doc_max_length` tokens.
 
-        Keeps the first int(words · doc_max_length / tokens) words, joined by one space, until they fit, tokens being
-        counted up to `max_length` (reference `_convert_to_str`); or the last, where the end is to be kept.
+        Keeps the first int(words · doc_max_length / tokens) words, joined by one space, until they fit, counting tokens
+        only up to `max_length` (reference `_convert_to_str`); with `keep_end`, the last words.
+
+        Returns:
+            For each input: its text, the number of tokens, and whether the text was cut.
         """
         pieces = [self._piece(input_.text, input_.keep_end) for input_ in inputs]
         counts = [len(ids) for ids in self._batch(pieces, special=False)]
@@ -153,7 +160,7 @@ class Tokenization:
         while self._over(count):
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
             if kept == 0:
-                # The reference goes on to the empty text here, and so a text without spaces loses everything.
+                # The reference continues to the empty text here: a text without spaces loses everything.
                 return self._cut_word(words[0], input_.keep_end)
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
@@ -161,7 +168,10 @@ class Tokenization:
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
-        """Cuts a word by tokens, at a character's end, to what fits: it may have been white space that was too long."""
+        """Cuts a single word to the tokens that fit, between two characters.
+
+        The word may fit as a whole, if it was surrounding white space that made the text too long.
+        """
         text = self._piece(word, keep_end)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         count, length = len(encoding), self.doc_max_length
@@ -174,7 +184,7 @@ class Tokenization:
         return text, count, True
 
     def _piece(self, text: str, keep_end: bool) -> str:
-        """As much of a huge text as tells that it has more tokens than a row may, so that cost stays bounded."""
+        """The part of a text that suffices to show that it is too long, so that huge texts cost little."""
         size = _CHARACTERS_PER_TOKEN * self.max_length
         piece = text[-size:] if keep_end else text[:size]
         if len(piece) == len(text) or len(self._ids(piece, special=False)) >= self.max_length + _CUT_SLACK:
@@ -188,6 +198,6 @@ class Tokenization:
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
 
 
-def _instructed(input_: Input) -> str:
-    """The instruction as it stands before the text, with the space between them."""
+def _instruction_before_text(input_: Input) -> str:
+    """The stripped instruction and the space before the text."""
     return f"{input_.instruction.strip()} " if input_.instruction else ""

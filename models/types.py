@@ -1,4 +1,4 @@
-"""The nouns that travel from a request to the vectors, and who fills each field. Free of torch."""
+"""The types that travel from a request to its vectors. Imports no torch."""
 
 from array import array
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Literal
 
 Pooling = Literal["mean", "weighted_mean", "eos_token", "last_token", "bos_token"]
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
-# Dtypes that weights are rounded to while a model is loaded, which can then be neither saved nor trained.
-ROUNDED: tuple[DType, ...] = ("int8", "fp8")
+# The dtypes that quantize a model while it is loaded. Quantized models can be neither saved nor trained.
+QUANTIZED: tuple[DType, ...] = ("int8", "fp8")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text is whole: JSON, and bytes that are no UTF-8, may leave halves of characters (lone surrogates)."""
+    """Whether a text is valid Unicode: JSON and undecodable bytes may leave lone surrogates in a string."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -19,14 +19,23 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def text_fault(value: object) -> str | None:
+    """Why a value is not a valid text, as the end of a sentence; None if it is one."""
+    if not isinstance(value, str):
+        return "is null" if value is None else f"must be text, not {type(value).__name__}"
+    if "\0" in value:
+        return "must not contain a NUL character"
+    return None if is_unicode(value) else "must be Unicode text, without lone surrogates"
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a caller wants embedded. Filled by the caller.
+    """A text to embed. Filled by the caller.
 
     Attributes:
-        text: what is embedded.
-        instruction: what it goes under; "" for none.
-        keep_end: where the text is too long, keep its end rather than its beginning.
+        text: the text.
+        instruction: its instruction; "": none.
+        keep_end: keep the end of a text that is too long, rather than its beginning.
     """
 
     text: str
@@ -39,9 +48,9 @@ class Encoding:
     """One input as token ids. Filled by `Tokenization`.
 
     Attributes:
-        ids: the whole row, 64 bits an id: special tokens, template, instruction, text, suffix.
-        pooled: how many of the last positions are pooled; 0: none, every position's state is wanted.
-        truncated: whether some of the text was cut off.
+        ids: the ids of the whole row (special tokens, template, instruction, text, suffix), 64 bits each.
+        pooled: number of last positions to pool; 0: return the hidden states of all positions instead.
+        truncated: whether part of the text was cut off.
     """
 
     ids: "array[int]"

@@ -1,4 +1,4 @@
-"""Probes that a loaded model does what it claims: finite, bidirectional, and blind to its batch-mates."""
+"""Probes of a loaded model: it is finite and bidirectional, and the sequences of a batch do not affect each other."""
 
 from array import array
 from collections.abc import Callable
@@ -11,42 +11,42 @@ from l2v.models.encoder import hidden_states
 from l2v.models.errors import ModelError, UnsupportedModelError, first_line
 from l2v.models.types import DType, Encoding
 
-_LENGTH = 16
-# Such sequences make more tokens than any library takes for few.
-_MANY = 33
-# Least cosine of a token's hidden state before and after rounding to 8 bits.
-_CLOSE = 0.98
-# Between two runs of the same row in other company only rounding may differ.
+_PROBE_TOKENS = 16
+# This many probes make a batch for which libraries use their kernels for many tokens.
+_MANY_PROBES = 33
+# Least cosine of a token's hidden states before and after quantization.
+_MIN_COSINE = 0.98
+# Largest relative difference between a sequence alone and in a batch, which may only come from rounding.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 @torch.inference_mode()
 def verify(model: PreTrainedModel) -> None:
-    """Runs a few tokens through the model and looks at what moves.
+    """Runs a few tokens through the model and checks their hidden states.
 
     Raises:
-        UnsupportedModelError: if a change of the last token leaves the first one's hidden state as it was (the model
-            runs causally), or if a sequence sees its neighbours in a packed row.
+        UnsupportedModelError: if changing the last token does not change the first one's hidden state (the model runs
+            causally), or if a sequence is affected by its neighbours in a packed row.
         ModelError: if weights or hidden states are not finite.
     """
     architecture = type(model).__name__
     _check_finite(model)
     sequence, changed = _probes(model)
     try:
-        alone, moved = (_run(model, [ids]) for ids in (sequence, changed))
-        packed = _run(model, [changed, sequence, changed])[_LENGTH : 2 * _LENGTH]
+        alone, after_change = (_run(model, [ids]) for ids in (sequence, changed))
+        packed = _run(model, [changed, sequence, changed])[_PROBE_TOKENS : 2 * _PROBE_TOKENS]
     except UnsupportedModelError:
         raise
-    except Exception as error:  # of the architecture's own code, on whatever its config says
+    except Exception as error:  # the architecture's own code fails on the values of the config
         raise UnsupportedModelError(
             f"{architecture} cannot run packed sequences ({type(error).__name__}: {first_line(error)})"
         ) from error
-    if not (alone.isfinite().all() and moved.isfinite().all()):
-        raise ModelError(f"{architecture} computes NaN or infinity: its weights are damaged, or need another dtype")
-    # A causal model repeats the first token's state to the last bit: the same numbers go through the same kernels.
-    if torch.equal(alone[0], moved[0]):
+    if not (alone.isfinite().all() and after_change.isfinite().all()):
+        raise ModelError(f"{architecture} computes NaN or infinity: its weights are damaged or need another dtype")
+    # Exact: in a causal model, the first token's state is computed from the same numbers by the same kernels.
+    if torch.equal(alone[0], after_change[0]):
         raise UnsupportedModelError(
-            f"{architecture} runs causally: its first token does not see its last, so it is not an LLM2Vec encoder"
+            f"{architecture} runs causally (its first token does not attend to its last): it is not an LLM2Vec encoder"
         )
     difference = (packed - alone).norm(dim=-1) / alone.norm(dim=-1)
     if difference.max() > _TOLERANCE[model.dtype]:
@@ -56,45 +56,45 @@ def verify(model: PreTrainedModel) -> None:
 
 
 @torch.inference_mode()
-def verify_rounding(model: PreTrainedModel, quantize: Callable[[PreTrainedModel], None], dtype: DType) -> float:
-    """Quantises a verified model to `dtype`, and looks how far that moves what it computes.
+def verify_quantization(model: PreTrainedModel, quantize: Callable[[PreTrainedModel], None], dtype: DType) -> float:
+    """Quantizes a verified model to `dtype` and measures how far its hidden states move.
 
     Returns:
-        The least cosine of a token's hidden state before and after.
+        The least cosine of a token's hidden states before and after.
 
     Raises:
-        UnsupportedModelError: if the device is not made for that dtype, or the model does not bear it.
+        UnsupportedModelError: if the device does not support the dtype, or the hidden states move too far.
     """
     sequence, _ = _probes(model)
     before = _run(model, [sequence])
     quantize(model)
     try:
-        # Libraries have other products for few tokens than for many.
-        after = torch.stack([_run(model, [sequence] * count)[:_LENGTH] for count in (1, _MANY)])
-    except Exception as error:  # of a library, on sizes that it has no product for
+        # Libraries use different kernels for few and for many tokens.
+        after = torch.stack([_run(model, [sequence] * count)[:_PROBE_TOKENS] for count in (1, _MANY_PROBES)])
+    except Exception as error:  # a library has no kernel for these sizes
         raise UnsupportedModelError(f"{dtype} does not run on this device ({first_line(error)}): use auto") from error
     cosine = float(torch.cosine_similarity(before, after, dim=-1).min())
-    if not cosine >= _CLOSE:
+    if not cosine >= _MIN_COSINE:
         raise UnsupportedModelError(
-            f"{dtype} changes what {type(model).__name__} computes (cosine {cosine:.4f}, at least {_CLOSE}): "
-            "use another dtype"
+            f"{dtype} changes the hidden states of {type(model).__name__} too much (cosine {cosine:.4f}, at least "
+            f"{_MIN_COSINE} is required): use another dtype"
         )
     return cosine
 
 
 def _check_finite(model: PreTrainedModel) -> None:
-    """The probe sees the few tokens that it runs; a damaged row of the embeddings may be another's."""
+    """Checks all weights: a damaged row of the embeddings may belong to a token that the probes do not contain."""
     for name, weight in model.named_parameters():
-        # A sum is NaN or infinite where a number is, and takes no memory of the weight's size.
+        # The sum is NaN or infinite if any element is, and needs no copy of the weight.
         if not weight.sum(dtype=torch.float32).isfinite():
             raise ModelError(
-                f"{name} of {type(model).__name__} holds NaN or infinity: it is damaged, or needs another dtype"
+                f"{name} of {type(model).__name__} holds NaN or infinity: it is damaged or needs another dtype"
             )
 
 
 def _probes(model: PreTrainedModel) -> tuple[list[int], list[int]]:
-    """Two sequences of tokens that differ in their last."""
-    tokens = [(7919 * i + 13) % model.config.vocab_size for i in range(_LENGTH + 1)]
+    """Two sequences of token ids that differ only in the last."""
+    tokens = [(7919 * i + 13) % model.config.vocab_size for i in range(_PROBE_TOKENS + 1)]
     return tokens[:-1], tokens[:-2] + tokens[-1:]
 
 

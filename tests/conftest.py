@@ -84,7 +84,7 @@ def encoder(adapter: Path) -> Encoder:
 @pytest.fixture(scope="session")
 def plain(adapter: Path) -> Encoder:
     """The same with its weights as they were read, which can be exported."""
-    return load(str(adapter), dtype="float32", packed=False)
+    return load(str(adapter), dtype="float32", prepack=False)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ class LocalServer:
                 port=free_port(),
                 log_config=None,
                 access_log=False,
-                http=protocol(made, self.service.metrics),
+                http=protocol(made, self.app),
             )
         )
         self._thread = threading.Thread(target=self._server.run)

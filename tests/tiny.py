@@ -1,4 +1,4 @@
-"""Tiny random checkpoints in the published layouts, for tests that need a real model and no meaning."""
+"""Tiny random checkpoints in the published layouts, for tests that need a model but no meaningful vectors."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ SHAPE = {
 
 
 def make_tokenizer(folder: Path) -> None:
-    """A byte-level tokenizer: one token a byte, <s> in front."""
+    """A byte-level tokenizer: one token per byte, after <s>."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -37,7 +37,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_base(folder: Path, model_type: str = "llama", *, seed: int = 0, **changes: object) -> Path:
-    """A decoder checkpoint of a given architecture: config, weights of the ForCausalLM model, tokenizer."""
+    """Writes a decoder checkpoint: config, weights of the ForCausalLM model, tokenizer."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(model_type, **(SHAPE | changes))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -48,7 +48,7 @@ def make_base(folder: Path, model_type: str = "llama", *, seed: int = 0, **chang
 def make_adapter(
     folder: Path, base: Path, *, seed: int = 1, name: str = "", targets: list[str] | None = None, scale: float = 0.1
 ) -> Path:
-    """A LoRA adapter on the bare model, as the published ones; `name` is the base name that it records."""
+    """Writes a LoRA adapter for the bare model, like the published ones; `name` is the base name that it records."""
     torch.manual_seed(seed)
     model = AutoModel.from_pretrained(base)
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets or PROJECTIONS))

@@ -1,18 +1,27 @@
-"""The recipe of LLM2Vec: from a decoder to an encoder (paper, section 2).
+"""LLM2Vec's recipe, which turns a decoder into an encoder (paper, section 2).
 
-recipes.py      what a training run can be told: one class a stage
-sources.py      files, folders and Hub datasets → rows, with where each stands
-data.py         rows → datasets, each bad one named
-student.py      base + merged adapters + a new LoRA adapter, attending both ways
-masking.py      which tokens MNTP hides, and where each is predicted from
-mntp.py         masked next token prediction
-contrastive.py  SimCSE and supervised contrastive learning
-endless.py      its batches, on any number of devices
-running.py      the trainer: checkpoints, resume, what a run leaves behind
-folder.py       the folder of a run: whose it is, and what in it is whole
-checkpoint.py   what stands in a base's files
-memory.py       whether it will fit
-card.py         the record of a run
-evaluation.py   scores on mteb's tasks
-demo/           how the built-in model is made
+command.py         `l2v train`
+recipes.py         the settings of a run, one class per stage
+config_file.py     YAML files of settings
+configs/           the paper's settings for published models
+data_sources.py    files, folders and Hub datasets → examples
+data.py            examples → datasets, every example checked
+preflight.py       checks before anything is loaded
+memory.py          estimate of the memory that a run needs
+processes.py       the processes of a distributed run
+student.py         base, merged adapters and the new LoRA adapter
+weights.py         the weight files of the base
+trainer.py         checkpoints, resuming, the finished adapter
+arguments.py       the arguments of transformers' Trainer
+folder.py          the output folder of a run
+card.py            the model card
+mntp.py            masked next token prediction
+masking.py         which tokens MNTP masks
+contrastive.py     SimCSE and supervised contrastive learning
+packed_encoder.py  the student as a sentence-transformers module
+collator.py        examples → features
+losses.py          InfoNCE, distillation, graded pairs
+sampler.py         the batches of a run
+evaluation.py      scores on MTEB tasks
+errors.py          errors of training and evaluation
 """

@@ -1,4 +1,4 @@
-"""The record of a run: what it was told, what it read, with which versions, and how its loss fell."""
+"""The model card of an adapter: settings, data, library versions and loss curve."""
 
 import json
 import platform
@@ -16,41 +16,41 @@ Losses = list[tuple[int, float]]
 
 
 def write(recipe: Recipe, student: Student, losses: Losses, data: Mapping[str, str], folder: Path) -> None:
-    """Puts `run.json`, `loss.png` and `README.md` into a folder; `data` are the hashes of the sources."""
-    told = recipe.told()
+    """Write `run.json`, `loss.png` and `README.md` to a folder; `data` holds the hash of each source."""
+    settings = recipe.to_dict()
     stage = type(recipe).__name__.lower()
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
-    run = {"stage": stage, "recipe": told, "data": data, "versions": versions, "losses": losses}
+    run = {"stage": stage, "recipe": settings, "data": data, "versions": versions, "losses": losses}
     (folder / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
     plot(losses, folder / "loss.png")
-    settings = "\n".join(f"| {name} | `{value}` |" for name, value in told.items() if value not in (None, "", []))
+    rows = "\n".join(f"| {name} | `{value}` |" for name, value in settings.items() if value not in (None, "", []))
     hashes = "\n".join(f"- `{source}`, SHA-256 {sha}" for source, sha in data.items())
-    used = ", ".join(f"{name} {number}" for name, number in versions.items())
+    libraries = ", ".join(f"{name} {number}" for name, number in versions.items())
     (folder / "README.md").write_text(
         f"""# {recipe.out.name}
 
-A LoRA adapter for `{student.behind}`, made by `l2v train {stage}`. It is merged behind that:
+A LoRA adapter for `{student.parent}`, trained with `l2v train {stage}`. To serve the two:
 
-    {recipe.serving}
+    {recipe.serve_command}
 
-![The loss by step](loss.png)
+![Training loss by step](loss.png)
 
 | setting | value |
 |---|---|
-{settings}
+{rows}
 
-Learnt from:
+Training data:
 
 {hashes}
 
-With {used}. `run.json` holds all this for programs.
+Trained with {libraries}. `run.json` holds all of this in machine-readable form.
 """,
         encoding="utf-8",
     )
 
 
 def plot(losses: Losses, file: Path) -> None:
-    """The loss by step as a PNG."""
+    """Plot the loss by step as a PNG."""
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([step for step, _ in losses], [loss for _, loss in losses])

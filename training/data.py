@@ -1,4 +1,4 @@
-"""Files → rows. Everything is looked at before the run starts, and a bad row is named by its file and line."""
+"""The datasets of a run. Every example is checked before training starts; errors name the file and line."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from datasets.exceptions import DatasetGenerationError
 
 from l2v.models import Input
 from l2v.models.types import is_unicode
-from l2v.training import sources
+from l2v.training import data_sources
+from l2v.training.data_sources import Example
 from l2v.training.errors import TrainingError
-from l2v.training.sources import Row
 
 _FEATURES = {
     "text": Value("string"),
@@ -25,22 +25,22 @@ _FEATURES = {
 }
 
 
-def texts(names: Sequence[str], *, lines: bool) -> Dataset:
-    """The column `text`, in their order.
+def texts(sources: Sequence[str], *, lines: bool) -> Dataset:
+    """Load texts as a dataset with the column `text`, in the order of the sources.
 
     Args:
-        names: text files, JSON lines or Parquet with a field `text`, folders of them, or Hub datasets
-            (`owner/name` or `owner/name:config`, of which the split `train` is read).
-        lines: take each line of a text file as a text of its own, rather than the file as a whole.
+        sources: text files, JSON lines or Parquet with a field `text`, folders of them, or Hub datasets
+            (`owner/name` or `owner/name:config`; the split `train` is used).
+        lines: treat each line of a text file as a text, rather than the whole file.
 
     Raises:
         TrainingError: if something cannot be read or there is no text.
     """
-    return _dataset(names, lambda path: sources.texts(path, lines), _text)
+    return _dataset(sources, lambda path: data_sources.read_texts(path, lines), _text)
 
 
 def pairs(source: str) -> Dataset:
-    """The columns of `_pair` of one dataset: batches hold rows of one dataset only.
+    """Load the pairs of one source, with the columns of `_pair`. Batches never mix datasets.
 
     Args:
         source: JSON lines or Parquet with the fields `query`, `positive` and optionally `negatives` (a list),
@@ -49,40 +49,49 @@ def pairs(source: str) -> Dataset:
     Raises:
         TrainingError: as `texts`.
     """
-    return _dataset([source], sources.rows, _pair)
+    return _dataset([source], data_sources.read_rows, _pair)
 
 
-def _text(row: Row) -> Row:
-    return {"text": _string(row, "text")}
+def pair_inputs(row: Example, hard_negatives: int) -> list[Input]:
+    """Query, positive and negatives of a pair, with their instructions. Negatives repeat if there are too few."""
+    document_instruction = row["instruction"] if row["symmetric"] else ""
+    negatives = [row["negatives"][i % len(row["negatives"])] for i in range(hard_negatives)]
+    documents = [row["positive"], *negatives]
+    return [Input(row["query"], row["instruction"]), *(Input(text, document_instruction) for text in documents)]
 
 
-def _pair(row: Row) -> Row:
-    """One row of a supervised dataset.
+def _text(row: Example) -> Example:
+    return {"text": _non_blank(row, "text")}
 
-    `instruction` stands before queries, and before the documents too where the task is `symmetric`: where both sides
-    are of one kind. (The reference lost the symmetric side in May 2024.) `vectors` are a teacher's, of query and
-    positive. `score` is the cosine that these two are to have.
+
+def _pair(row: Example) -> Example:
+    """Check a row of a supervised dataset, and fill in its optional fields.
+
+    `instruction` applies to the query, and also to the documents of a `symmetric` task, in which both are of the same
+    kind. (The reference lost the symmetric case in May 2024.) `vectors` are a teacher's vectors of query and positive.
+    `score` is the target for their cosine similarity.
     """
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
-        raise ValueError("negatives must be a list of texts")
+        raise ValueError("negatives must be a list of non-blank strings")
     for text in negatives:
-        _check_whole(text, "negatives")
+        _check_unicode(text, "negatives")
     instruction, symmetric = row.get("instruction") or "", row.get("symmetric") or False
     if not isinstance(instruction, str):
-        raise ValueError("instruction must be a text")  # noqa: TRY004 - of a row, not of a call
-    _check_whole(instruction, "instruction")
+        raise ValueError("instruction must be a string")  # noqa: TRY004 - invalid data, not a wrong call
+    _check_unicode(instruction, "instruction")
     if not isinstance(symmetric, bool):
         raise ValueError("symmetric must be true or false")  # noqa: TRY004
     pair = {
-        "query": _string(row, "query"),
-        "positive": _string(row, "positive"),
+        "query": _non_blank(row, "query"),
+        "positive": _non_blank(row, "positive"),
         "negatives": negatives,
         "instruction": instruction,
         "symmetric": symmetric,
     }
     if (vectors := row.get("vectors")) is not None:
-        pair["vectors"] = _two_vectors(vectors)
+        _check_vectors(vectors)
+        pair["vectors"] = vectors
     if (score := row.get("score")) is not None:
         if not isinstance(score, int | float) or isinstance(score, bool) or not -1 <= score <= 1:
             raise ValueError("score must be a number from -1 to 1")
@@ -90,74 +99,66 @@ def _pair(row: Row) -> Row:
     return pair
 
 
-def sides(row: Row, hard_negatives: int) -> list[Input]:
-    """Query, positive and as many negatives as asked for; a row that has fewer repeats them."""
-    behind = row["instruction"] if row["symmetric"] else ""
-    negatives = [row["negatives"][i % len(row["negatives"])] for i in range(hard_negatives)]
-    return [Input(row["query"], row["instruction"]), *(Input(text, behind) for text in [row["positive"], *negatives])]
-
-
-def _two_vectors(given: Any) -> Any:
+def _check_vectors(value: Any) -> None:
     try:
-        vectors = np.asarray(given)
-    except ValueError:  # of more than one length
+        vectors = np.asarray(value)
+    except ValueError:  # their lengths differ
         vectors = np.empty(0)
     if vectors.shape != (2, vectors.size // 2) or not vectors.size or vectors.dtype.kind not in "fi":
-        raise ValueError("vectors must be two of one length: of the query and of the positive")
+        raise ValueError("vectors must be two vectors of the same length, of the query and of the positive")
     if not np.isfinite(vectors).all():
-        raise ValueError("vectors must be of finite numbers")
-    return given
+        raise ValueError("vectors must be finite")
 
 
-def _string(row: Row, name: str) -> str:
+def _non_blank(row: Example, name: str) -> str:
     if name not in row:
-        raise ValueError(f"no field {name}")
+        raise ValueError(f"field {name} is missing")
     value = row[name]
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be a text that is not blank")
-    _check_whole(value, name)
+        raise ValueError(f"{name} must be a non-blank string")
+    _check_unicode(value, name)
     return value
 
 
-def _check_whole(text: str, name: str) -> None:
+def _check_unicode(text: str, name: str) -> None:
     if not is_unicode(text):
-        raise ValueError(f"{name} holds half a character (a lone surrogate)")
+        raise ValueError(f"{name} contains a lone surrogate, which is not valid Unicode")
 
 
-def _dataset(names: Sequence[str], read: sources.Read, check: Callable[[Row], Row]) -> Dataset:
-    found = next(sources.located(names, read), None)
+def _dataset(sources: Sequence[str], read_file: data_sources.Read, check: Callable[[Example], Example]) -> Dataset:
+    found = next(data_sources.read(sources, read_file), None)
     if found is None:
-        raise TrainingError(f"{', '.join(names)}: holds nothing to learn from")
+        raise TrainingError(f"{', '.join(sources)}: no training data found")
     first = _checked(*found, check)
 
-    def rows(stamp: str) -> Iterator[Row]:
-        for where, raw in sources.located(names, read):
-            row = _checked(where, raw, check)
-            _check_alike(where, row, first)
+    def rows(stamp: str) -> Iterator[Example]:
+        for location, raw in data_sources.read(sources, read_file):
+            row = _checked(location, raw, check)
+            _check_same_fields(location, row, first)
             yield row
 
-    # Told, since they would be guessed from the first rows.
+    # Explicit, since datasets would infer the types from the first rows only.
     features = Features({name: _FEATURES[name] for name in first})
     try:
-        return Dataset.from_generator(rows, features=features, gen_kwargs={"stamp": sources.stamp(names)})
+        return Dataset.from_generator(rows, features=features, gen_kwargs={"stamp": data_sources.stamp(sources)})
     except DatasetGenerationError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, TrainingError):
             cause = cause.__cause__ or cause.__context__
         if isinstance(cause, TrainingError):
             raise cause from None
-        raise TrainingError(f"the data cannot be kept in the cache of datasets: {error.__cause__ or error}") from error
+        raise TrainingError(f"the data cannot be written to the datasets cache: {error.__cause__ or error}") from error
 
 
-def _checked(where: str, row: Row, check: Callable[[Row], Row]) -> Row:
+def _checked(location: str, row: Example, check: Callable[[Example], Example]) -> Example:
     try:
         return check(row)
     except ValueError as error:
-        raise TrainingError(f"{where}: {error}") from error
+        raise TrainingError(f"{location}: {error}") from error
 
 
-def _check_alike(where: str, row: Row, first: Row) -> None:
+def _check_same_fields(location: str, row: Example, first: Example) -> None:
     if odd := sorted(row.keys() ^ first.keys()):
-        raise TrainingError(f"{where}: all rows of a dataset have a field {odd[0]}, or none has")
+        raise TrainingError(f"{location}: either all rows of a dataset have the field {odd[0]}, or none")
     if "vectors" in row and len(row["vectors"][0]) != (width := len(first["vectors"][0])):
-        raise TrainingError(f"{where}: vectors have {len(row['vectors'][0])} numbers, those above {width}")
+        raise TrainingError(f"{location}: vectors have {len(row['vectors'][0])} dimensions, those before {width}")

@@ -1,7 +1,11 @@
-"""What can be wrong with a training run, as one sentence for the person who can mend it."""
+"""Errors of training and evaluation.
+
+ModelError
+└── TrainingError   a run cannot start or continue
+"""
 
 from l2v.models.errors import ModelError
 
 
 class TrainingError(ModelError):
-    """The run cannot start or go on: its data, its settings, its memory or its disk."""
+    """A run cannot start or continue because of its data, settings, memory or disk."""

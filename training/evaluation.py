@@ -1,4 +1,4 @@
-"""Scores on the tasks of mteb, of an encoder in this process or behind a URL."""
+"""The evaluation of an encoder on MTEB tasks, in this process or behind a URL."""
 
 import hashlib
 import json
@@ -23,13 +23,13 @@ from l2v.models.errors import first_line
 from l2v.training.errors import TrainingError
 
 Encode = Callable[[Sequence[Input]], NDArray[np.float32]]
-# By task: the instruction, or one for queries and one for documents.
+# Task → instruction, or one instruction for queries and one for documents.
 Instructions = Mapping[str, str | Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Score:
-    """A task's main score, as mteb counts it: from 0 to 1."""
+    """The main score of a task on MTEB's scale, from 0 to 1."""
 
     task: str
     metric: str
@@ -37,14 +37,14 @@ class Score:
     instruction: str
 
 
-class Evaluated(AbsEncoder):
-    """An encoder as mteb takes it, with the instruction of each task.
+class MtebEncoder(AbsEncoder):
+    """An encoder as an MTEB model, with an instruction for each task.
 
     Args:
-        name: of the model, under which results are kept.
+        name: the name under which MTEB stores results.
         encode: inputs → [n, d].
-        instructions: of tasks; where a task is not among them, mteb's own.
-        settings: how texts become vectors, as lengths and pooling.
+        instructions: by task; other tasks have MTEB's own.
+        settings: what else the vectors depend on, such as pooling and lengths.
     """
 
     def __init__(self, name: str, encode: Encode, instructions: Instructions, settings: Mapping[str, Any]) -> None:
@@ -54,14 +54,14 @@ class Evaluated(AbsEncoder):
         self.mteb_model_meta = ModelMeta.create_empty({"name": self._name})
 
     def prepare(self, task: TaskMetadata) -> None:
-        """Names the results of a task so that none is taken for this one's that may differ.
+        """Set the revision under which the results of a task are stored.
 
-        They differ if the model was trained anew under the same name, its instructions changed, or texts were cut
-        elsewhere.
+        It changes with the weights, the instructions and the settings, so that MTEB reuses only results of the same
+        vectors.
         """
-        instructions = [self.instruction(task, side) for side in PromptType]
-        told = json.dumps([instructions, self._settings], sort_keys=True)
-        revision = hashlib.sha256(self._probe.tobytes() + told.encode()).hexdigest()[:12]
+        instructions = [self.instruction(task, prompt_type) for prompt_type in PromptType]
+        described = json.dumps([instructions, self._settings], sort_keys=True)
+        revision = hashlib.sha256(self._probe.tobytes() + described.encode()).hexdigest()[:12]
         self.mteb_model_meta = ModelMeta.create_empty({"name": self._name, "revision": revision})
 
     def encode(
@@ -77,28 +77,28 @@ class Evaluated(AbsEncoder):
         """[n, d], in the order of the batches."""
         instruction = self.instruction(task_metadata, prompt_type)
         texts = [text for batch in inputs for text in batch["text"]]
-        # mteb's data hold blank texts here and there, which have no embedding of their own.
+        # Some datasets contain blank texts, which cannot be embedded.
         return self._encode([Input(text if text.strip() else "-", instruction) for text in texts])
 
-    def instruction(self, task: TaskMetadata, side: PromptType | None) -> str:
-        """What stands before a text: on both sides of a symmetric task, else on queries only unless told otherwise."""
+    def instruction(self, task: TaskMetadata, prompt_type: PromptType | None) -> str:
+        """The instruction of a task. A single one applies to all texts of a symmetric task, else to queries only."""
         given = self._instructions.get(task.name)
-        own = given is None
+        is_mtebs = given is None
         if given is None:
             given = task.prompt or get_abstask_prompt(task.name)
         if not isinstance(given, str):
-            text = given.get(side.value if side else "query", "")
+            text = given.get(prompt_type.value if prompt_type else "query", "")
         else:
-            text = "" if side == PromptType.document else given
-        # mteb's are sentences; the models were trained with a colon there, as the reference's have one.
-        return text.strip(".") + ":" if own and text and not text.endswith(":") else text
+            text = "" if prompt_type == PromptType.document else given
+        # MTEB's end in a full stop; the reference trained its models with a colon.
+        return text.strip(".") + ":" if is_mtebs and text and not text.endswith(":") else text
 
 
-def evaluate(encoder: Evaluated, tasks: Sequence[AbsTask], out: Path) -> list[Score]:
-    """Runs the tasks that have no result in `out` yet, and gives the main score of all.
+def evaluate(encoder: MtebEncoder, tasks: Sequence[AbsTask], out: Path) -> list[Score]:
+    """Run the tasks that have no result in `out` yet, and return the main scores of all tasks.
 
     Raises:
-        TrainingError: if a task's data cannot be had.
+        TrainingError: if the data of a task cannot be fetched.
     """
     cache = ResultCache(out)
     scores = []
@@ -117,32 +117,32 @@ def evaluate(encoder: Evaluated, tasks: Sequence[AbsTask], out: Path) -> list[Sc
     return scores
 
 
-def tasks_named(names: Sequence[str]) -> list[AbsTask]:
-    """mteb's tasks; raises `TrainingError` for a name that it does not know."""
+def find_tasks(names: Sequence[str]) -> list[AbsTask]:
+    """Find MTEB tasks by name. Raises `TrainingError` for an unknown one."""
     try:
         return [mteb.get_task(name) for name in names]
     except KeyError as error:
-        raise TrainingError(f"mteb has no such task: {error.args[0]}") from error
+        raise TrainingError(f"MTEB has no such task: {error.args[0]}") from error
 
 
 def read_instructions(file: Path | None) -> Instructions:
-    """A JSON object of tasks, each with its instruction or {"query": …, "document": …}, as the reference has one.
+    """Read a JSON object: task → instruction or {"query": …, "document": …}. The reference uses the same format.
 
     Raises:
-        TrainingError: if the file is no such thing.
+        TrainingError: if the file is not such an object.
     """
     if file is None:
         return {}
     try:
-        given = json.loads(file.read_text(encoding="utf-8"))
+        instructions = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{file} cannot be read: {error}") from error
-    if not isinstance(given, dict):
-        raise TrainingError(f"{file} must hold a JSON object of tasks and their instructions")
-    for task, value in given.items():
+    if not isinstance(instructions, dict):
+        raise TrainingError(f"{file} must contain a JSON object that maps tasks to instructions")
+    for task, value in instructions.items():
         texts = list(value.values()) if isinstance(value, dict) else [value]
         if not all(isinstance(text, str) for text in texts) or (
             isinstance(value, dict) and not value.keys() <= {"query", "document"}
         ):
             raise TrainingError(f'{file}: {task} must be an instruction, or {{"query": …, "document": …}}')
-    return given
+    return instructions

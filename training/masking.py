@@ -1,4 +1,4 @@
-"""Which tokens MNTP hides, and the position that each is predicted from (paper, section 2.2)."""
+"""The masking of MNTP: which tokens are masked, and at which position each is predicted (paper, section 2.2)."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,13 @@ import torch
 
 
 @dataclass(frozen=True)
-class Masked:
-    """A packed row with some tokens hidden.
+class MaskedTokens:
+    """A packed row of tokens, some of them masked.
 
     Attributes:
-        input_ids: [T] int64, what the model sees.
-        positions: [m] int64, where the hidden tokens are predicted: each one before its token.
-        labels: [m] int64, the hidden tokens.
+        input_ids: [T] int64, the model's input.
+        positions: [m] int64, the positions that predict a masked token: each is one before its token.
+        labels: [m] int64, the original tokens.
     """
 
     input_ids: torch.Tensor
@@ -24,44 +24,45 @@ def mask(
     input_ids: torch.Tensor,
     maskable: torch.Tensor,
     *,
-    share: float,
+    probability: float,
     mask_id: int,
     vocabulary: int,
     all_mask: bool,
-) -> Masked:
-    """Chooses tokens by chance and hides them.
+) -> MaskedTokens:
+    """Mask tokens at random.
 
     Args:
         input_ids: [T] int64.
-        maskable: [T] bool: not the first of a sequence, which no position precedes, and no special token.
-        share: the chance of each maskable token.
-        mask_id: what hides a token.
-        vocabulary: tokens that may stand in for another.
-        all_mask: hide all that are chosen; else 80 %, put another token for 10 % and leave 10 % as they are (BERT's).
+        maskable: [T] bool, false for special tokens and for the first token of a sequence, which has no position
+            before it.
+        probability: of each maskable token to be chosen.
+        mask_id: the token that replaces a masked one.
+        vocabulary: number of tokens to draw random replacements from.
+        all_mask: mask every chosen token; otherwise mask 80 %, replace 10 % at random and keep 10 % (as BERT does).
 
     Returns:
-        The masked row. A token at i is predicted at i - 1: the decoder's way of reading its logits.
+        The masked row. A token at i is predicted at i - 1, as in causal language modelling.
     """
-    chosen = (torch.rand(input_ids.shape, device=input_ids.device) < share) & maskable
+    chosen = (torch.rand(input_ids.shape, device=input_ids.device) < probability) & maskable
     if not chosen.any():
-        # A short row may be left with nothing to learn, and a mean over nothing is NaN.
+        # Without a token to predict, which happens in short rows, the mean loss would be NaN.
         chosen = _one_of(maskable)
-    hidden = input_ids.clone()
+    masked = input_ids.clone()
     if all_mask:
-        hidden[chosen] = mask_id
+        masked[chosen] = mask_id
     else:
-        fate = torch.rand(input_ids.shape, device=input_ids.device)
-        hidden[chosen & (fate < 0.8)] = mask_id
+        draw = torch.rand(input_ids.shape, device=input_ids.device)
+        masked[chosen & (draw < 0.8)] = mask_id
         others = torch.randint(vocabulary, input_ids.shape, device=input_ids.device)
-        swapped = chosen & (fate >= 0.8) & (fate < 0.9)
-        hidden[swapped] = others[swapped]
-    where = chosen.nonzero()[:, 0]
-    return Masked(hidden, where - 1, input_ids[where])
+        replaced = chosen & (draw >= 0.8) & (draw < 0.9)
+        masked[replaced] = others[replaced]
+    indices = chosen.nonzero()[:, 0]
+    return MaskedTokens(masked, indices - 1, input_ids[indices])
 
 
 def _one_of(maskable: torch.Tensor) -> torch.Tensor:
     chosen = torch.zeros_like(maskable)
-    places = maskable.nonzero()[:, 0]
-    if len(places):
-        chosen[places[torch.randint(len(places), (1,), device=places.device)]] = True
+    indices = maskable.nonzero()[:, 0]
+    if len(indices):
+        chosen[indices[torch.randint(len(indices), (1,), device=indices.device)]] = True
     return chosen

@@ -1,4 +1,4 @@
-"""Masked next token prediction (paper, section 2.2): a hidden token is predicted at the position before it."""
+"""Masked next token prediction (paper, section 2.2): a masked token is predicted at the position before it."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -16,39 +16,35 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import TrainingArguments
 
 from l2v.models.batch import Batch
-from l2v.training import data
+from l2v.training import data, preflight
+from l2v.training.arguments import arguments
 from l2v.training.errors import TrainingError
 from l2v.training.masking import mask
 from l2v.training.recipes import Mntp
-from l2v.training.running import Saving, arguments, prepare
 from l2v.training.student import Student
-
-
-def train(recipe: Mntp) -> None:
-    """Runs the recipe; raises `ModelError` for what the person who started it can mend."""
-    build(recipe).run()
+from l2v.training.trainer import AdapterTrainer
 
 
 def build(recipe: Mntp) -> "MntpTrainer":
-    """The trainer of a recipe, ready to run."""
-    prepare(recipe)
+    """Build the trainer of a recipe. Raises `ModelError` for what the user can fix."""
+    preflight.check(recipe)
     texts = data.texts(recipe.data, lines=False)
-    student = Student.of(recipe)
-    with PartialState().main_process_first():  # the others find its rows in the cache of datasets
-        rows = packed(texts, student.encoder.tokenization.tokenizer, student.encoder.max_length)
+    student = Student.load(recipe)
+    with PartialState().main_process_first():  # the other processes read the rows from the datasets cache
+        rows = pack_texts(texts, student.encoder.tokenization.tokenizer, student.encoder.max_length)
     return MntpTrainer(recipe, student, rows)
 
 
-def packed(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset:
-    """Texts, each with its special tokens, end to end and cut into rows (reference `run_mntp.py`, `group_texts`).
+def pack_texts(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset:
+    """Concatenate texts with their special tokens, and cut them into rows (reference `run_mntp.py`, `group_texts`).
 
     Returns:
-        `input_ids` [row_length] and `lengths`, of the parts of different texts that stand in the row: attention stays
-        within each. Of each ten thousand texts, what is left behind the last whole row goes; where there is not one,
-        they give a shorter row.
+        `input_ids` [row_length] and `lengths`, the number of tokens from each text in the row: attention stays within a
+        text. Of every ten thousand texts, the tokens after the last whole row are dropped; texts that do not fill one
+        row make a shorter row.
 
     Raises:
-        TrainingError: if there is not one token.
+        TrainingError: if there is no token to predict.
     """
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
@@ -68,21 +64,21 @@ def packed(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset:
     rows = tokenized.map(cut, batched=True, batch_size=10_000, remove_columns=["ids"], desc="cut into rows")
     rows = rows.with_format(None)
     if not len(rows) or len(rows[0]["input_ids"]) < 2:
-        raise TrainingError("the texts give no token to predict")
+        raise TrainingError("the texts contain no token to predict")
     return rows
 
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """A packed batch with hidden tokens: where they are predicted [m], and what they are [m]."""
+    """A packed batch with masked tokens: the positions that predict them [m], and their labels [m]."""
 
     batch: Batch
     positions: torch.Tensor
     labels: torch.Tensor
 
 
-class MntpTrainer(Saving):
-    """Cross-entropy over the hidden tokens, with the base's own head, which like the base is not trained."""
+class MntpTrainer(AdapterTrainer):
+    """Trains with cross-entropy over the masked tokens, using the base's own frozen head."""
 
     recipe: Mntp
 
@@ -97,32 +93,32 @@ class MntpTrainer(Saving):
             model=student.model,
             args=arguments(recipe, TrainingArguments),
             train_dataset=rows,
-            data_collator=_end_to_end,
+            data_collator=_concatenate,
         )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """The mean over a micro batch; masks are drawn here, where a resumed run draws them again."""
+        """The mean loss of a micro batch. Masks are drawn here, so that a resumed run draws the same ones again."""
         return self.loss_of(model, self.masked(inputs))[0]
 
     def masked(self, inputs: dict[str, torch.Tensor]) -> MaskedBatch:
-        """Hides tokens of a packed batch."""
+        """Mask tokens of a packed batch."""
         ids, lengths = inputs["input_ids"], inputs["lengths"]
         first = torch.zeros_like(ids, dtype=torch.bool)
         first[lengths.cumsum(0) - lengths] = True
         maskable = ~first & ~torch.isin(ids, self._special.to(ids.device))
-        hidden = mask(
+        masked = mask(
             ids,
             maskable,
-            share=self.recipe.masking,
+            probability=self.recipe.masking,
             mask_id=self._mask_id,
             vocabulary=self._vocabulary,
             all_mask=self.recipe.collator == "all_mask",
         )
-        batch = Batch.of(hidden.input_ids, lengths, torch.ones_like(lengths), ids.device)
-        return MaskedBatch(batch, hidden.positions, hidden.labels)
+        batch = Batch.of(masked.input_ids, lengths, torch.ones_like(lengths), ids.device)
+        return MaskedBatch(batch, masked.positions, masked.labels)
 
     def loss_of(self, model: torch.nn.Module, masked: MaskedBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss, and the logits [m, vocabulary] of the hidden tokens only: all would be the most of the memory."""
+        """The loss, and the logits [m, vocabulary]: of the masked tokens only, since all would take most memory."""
         states = self.student.hidden_states(model, masked.batch)[masked.positions]
         self._head = self._head.to(states.device)
         logits = linear(states.to(self._head.dtype), self._head).float()
@@ -130,24 +126,24 @@ class MntpTrainer(Saving):
 
 
 def _lengths(ends: list[int], start: int, end: int) -> list[int]:
-    """How [start, end) is divided by the ends of the texts."""
+    """The lengths of the parts into which the ends of the texts divide [start, end)."""
     inside = ends[bisect_right(ends, start) : bisect_right(ends, end - 1)]
     return [right - left for left, right in pairwise([start, *inside, end])]
 
 
-def _end_to_end(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """Rows of a micro batch as one packed row."""
+def _concatenate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Collate the rows of a micro batch into one packed row."""
     return {name: torch.tensor([i for row in rows for i in row[name]]) for name in ("input_ids", "lengths")}
 
 
 def _special_ids(tokenizer: Tokenizer, student: Student) -> set[int]:
-    """What is never hidden."""
-    named = {tokenizer.token_to_id(token) for token in student.encoder.tokenizer.all_special_tokens}
-    return {token for token in named if token is not None}
+    """The special tokens, which are never masked."""
+    ids = {tokenizer.token_to_id(token) for token in student.encoder.tokenizer.all_special_tokens}
+    return {id_ for id_ in ids if id_ is not None}
 
 
 def _mask_id(tokenizer: Tokenizer, name: str, student: Student) -> int:
-    """The id that hides a token.
+    """The id of the mask token.
 
     Raises:
         TrainingError: if the tokenizer has no such token.

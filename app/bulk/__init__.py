@@ -1,4 +1,4 @@
-"""Embedding whole files from the shell: reading, embedding here or through a server, and writing what can be resumed.
+"""Bulk embedding: embed the rows of a file, in this process or through a service, and resume if interrupted.
 
-source → batches → engine (local or remote) → sink. Imports nothing of the service but pure functions.
+The rows pass source → batches → embedder (local or remote) → sink.
 """

@@ -1,4 +1,4 @@
-"""A running service, as a command talks to it: one request at a time or many, tried again while it is busy or away."""
+"""An HTTP client of the service that retries while the service is busy or unreachable."""
 
 import random
 import time
@@ -9,19 +9,19 @@ from typing import Any
 import httpx
 import tenacity
 
-from l2v.app.bulk.errors import BulkError
+from l2v.app.bulk.errors import CommandError
 
 TOO_LARGE, TOO_LONG = 413, 504
 _AGAIN = (429, 502, 503, TOO_LONG)
 _LONGEST_WAIT = 60.0
 
 
-class RefusedError(Exception):
-    """The service says no, and would say so again.
+class RejectedError(Exception):
+    """The service rejects the request, and would reject it again.
 
     Attributes:
-        status: of the answer.
-        param: what in the request is at fault, like `inputs[3].text`.
+        status: of the response.
+        param: the part of the request at fault, like `inputs[3].text`.
     """
 
     def __init__(self, status: int, message: str, param: str | None) -> None:
@@ -30,7 +30,7 @@ class RefusedError(Exception):
 
 
 class _BusyError(Exception):
-    """The service may say yes later; `after` are the seconds that it asks for."""
+    """The service may accept the request later, after the seconds in `after` if it names any."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -38,58 +38,58 @@ class _BusyError(Exception):
 
 
 class Client:
-    """Requests to one address. Its methods are coroutines of one event loop.
+    """A client of one service, for use in one event loop.
 
     Args:
         url: of the service, without a path of the API.
-        key: its bearer key, if it wants one.
-        patience: seconds for which a request is tried again.
-        note: told what is being waited for, and "" when the wait is over.
+        key: the bearer key, if the service requires one.
+        retry_for: seconds for which to retry a request.
+        note: called with a message while the service is unavailable, and with "" afterwards.
     """
 
-    def __init__(self, url: str, key: str | None, patience: float, note: Callable[[str], None]) -> None:
+    def __init__(self, url: str, key: str | None, retry_for: float, note: Callable[[str], None] | None = None) -> None:
         try:
             address = httpx.URL(url.rstrip("/") + "/")
         except httpx.InvalidURL:
             address = httpx.URL()
         if address.scheme not in ("http", "https") or not address.host:
-            raise BulkError("--url: must be the address of a service, like http://localhost:8080")
+            raise CommandError("--url: must be the address of a service, like http://localhost:8080")
         self.name = f"the service at {address.host}{f':{address.port}' if address.port else ''}"
-        self._patience, self._note = patience, note
+        self._retry_for, self._note = retry_for, note or (lambda message: None)
         self._http = httpx.AsyncClient(
             base_url=address,
-            # A key that is read from a file often ends with a line's end.
+            # A key read from a file often ends with a line break.
             headers=httpx.Headers({"Authorization": f"Bearer {key.strip()}"} if key else {}, encoding="utf-8"),
             timeout=httpx.Timeout(300, connect=10, pool=None),
             limits=httpx.Limits(max_connections=None),
         )
 
     async def call(self, method: str, path: str, content: bytes | None = None, *, divisible: bool = False) -> Any:
-        """The answer's JSON.
+        """Send a request and return the JSON of the response.
 
         Args:
-            method: of HTTP.
-            path: behind the service's address.
-            content: JSON.
-            divisible: a request that takes too long is refused, as it could be asked in parts, rather than tried again.
+            method: the HTTP method.
+            path: relative to the service's address.
+            content: the JSON body.
+            divisible: whether the caller can divide a request that takes too long; if so, it is not retried.
 
         Raises:
-            RefusedError: the service refuses.
-            BulkError: it is not to be had, or is no such service.
+            RejectedError: the service rejects the request.
+            CommandError: the service cannot be reached, or is not l2v.
         """
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_BusyError),
             wait=_wait,
-            stop=tenacity.stop_after_delay(self._patience),
-            before_sleep=lambda state: self._note(f"{self.name} {_reason(state)}; trying again"),
+            stop=tenacity.stop_after_delay(self._retry_for),
+            before_sleep=lambda state: self._note(f"{self.name} {_reason(state)}; retrying"),
             reraise=True,
         )
         try:
-            answer: Any = await attempts(self._once, method, path, content, divisible)
+            body: Any = await attempts(self._once, method, path, content, divisible)
         except _BusyError as error:
-            raise BulkError(f"{self.name} {error}, for {self._patience:g} s now (--retry-for)") from None
+            raise CommandError(f"{self.name} {error}; gave up after {self._retry_for:g} s (--retry-for)") from None
         self._note("")
-        return answer
+        return body
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -98,29 +98,31 @@ class Client:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             response = await self._http.request(method, path, content=content, headers=headers)
-        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):  # whose message may quote the key
-            raise BulkError(f"{self.name} cannot be asked: the key or an address is none that HTTP allows") from None
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol):  # their messages may quote the key
+            raise CommandError(f"{self.name} cannot be called: the key or a URL is not valid in HTTP") from None
         except httpx.TransportError as error:
             raise _BusyError(f"cannot be reached ({type(error).__name__})") from None
         if response.status_code == TOO_LONG and divisible:
-            raise RefusedError(TOO_LONG, "the request takes too long", None)
+            raise RejectedError(TOO_LONG, "the request takes too long", None)
         if response.status_code in _AGAIN:
-            raise _BusyError(f"answers {response.status_code}", _retry_after(response))
+            raise _BusyError(f"returned {response.status_code}", _retry_after(response))
         try:
-            answer = response.json()
+            body = response.json()
             if response.is_success:
-                return answer
-            detail = answer["error"]
+                return body
+            detail = body["error"]
             message, param = str(detail["message"]), detail["param"]
         except (ValueError, KeyError, TypeError):
-            if response.status_code == TOO_LARGE:  # as a proxy says it, in HTML
-                raise RefusedError(TOO_LARGE, "the request is too large", None) from None
-            if response.status_code == 500:  # as Ray's proxy says of a replica that ended
-                raise _BusyError("answers 500") from None
-            raise BulkError(f"{self.name} answers {response.status_code}, and not as l2v does") from None
+            if response.status_code == TOO_LARGE:  # from a proxy, in HTML
+                raise RejectedError(TOO_LARGE, "the request is too large", None) from None
+            if response.status_code == 500:  # from Ray's proxy, for a replica that ended
+                raise _BusyError("returned 500") from None
+            raise CommandError(
+                f"{self.name} is not an l2v service: it returned {response.status_code} with an unexpected body"
+            ) from None
         if response.status_code == 401:
-            raise BulkError(f"{self.name} wants a key: --api-key or L2V_API_KEY")
-        raise RefusedError(response.status_code, message, param)
+            raise CommandError(f"{self.name} requires a key: pass --api-key or set L2V_API_KEY")
+        raise RejectedError(response.status_code, message, param)
 
 
 def _reason(state: tenacity.RetryCallState) -> str:
@@ -132,15 +134,15 @@ _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=30)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """What the service asks for, and a growing random time where it asks for nothing."""
+    """The seconds that the service names, else a random time that grows with each attempt."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, _BusyError) and error.after:
-        return min(error.after, _LONGEST_WAIT) + random.random()  # noqa: S311 - so that not all come back at once
+        return min(error.after, _LONGEST_WAIT) + random.random()  # noqa: S311 - clients should not all return at once
     return _backoff(state)
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds, from either form of the header."""
+    """The header's seconds, from a number or a date."""
     value = response.headers.get("Retry-After", "")
     try:
         return max(0.0, float(value))

@@ -1,9 +1,7 @@
-"""Names of the formats, by flag or by the file's ending."""
+"""File formats, chosen by a flag or by the file's extension."""
 
 from pathlib import Path
 from typing import Literal, get_args
-
-from l2v.app.bulk.errors import UsageError
 
 InputFormat = Literal["text", "csv", "jsonl", "parquet"]
 OutputFormat = Literal["parquet", "jsonl", "npy"]
@@ -18,25 +16,24 @@ _INPUTS: dict[str, InputFormat] = {
 _OUTPUTS: dict[str, OutputFormat] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy"}
 
 
-def input_format(path: str, named: InputFormat | None) -> InputFormat:
-    """The format of the input: the one named, else by its ending; `-` is text."""
-    if named:
-        return named
+def input_format(path: str, chosen: InputFormat | None) -> InputFormat:
+    """The chosen format, else the one of the extension; text for `-`. Raises `ValueError` if there is none."""
+    if chosen:
+        return chosen
     if path == "-":
         return "text"
-    if known := _INPUTS.get(Path(path).suffix.lower()):
-        return known
-    raise UsageError(f"{path}: its ending names no format; say it with --format ({', '.join(get_args(InputFormat))})")
-
-
-def output_format(path: str, named: OutputFormat | None) -> OutputFormat:
-    """The format of the output: the one named, else by its ending; `-` is JSONL and nothing else."""
-    if path == "-":
-        if named not in (None, "jsonl"):
-            raise UsageError(f"standard output takes jsonl only: name a file for {named}")
-        return "jsonl"
-    if found := named or _OUTPUTS.get(Path(path).suffix.lower()):
+    if found := _INPUTS.get(Path(path).suffix.lower()):
         return found
-    raise UsageError(
-        f"{path}: its ending names no format; say it with --output-format ({', '.join(get_args(OutputFormat))})"
-    )
+    raise ValueError(f"{path}: the extension names no format; pass --format ({', '.join(get_args(InputFormat))})")
+
+
+def output_format(path: str, chosen: OutputFormat | None) -> OutputFormat:
+    """The chosen format, else the one of the extension; only JSONL for `-`. Raises `ValueError` if there is none."""
+    if path == "-":
+        if chosen not in (None, "jsonl"):
+            raise ValueError(f"standard output takes only jsonl: name a file to write {chosen}")
+        return "jsonl"
+    if found := chosen or _OUTPUTS.get(Path(path).suffix.lower()):
+        return found
+    formats = ", ".join(get_args(OutputFormat))
+    raise ValueError(f"{path}: the extension names no format; pass --output-format ({formats})")

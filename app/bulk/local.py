@@ -1,87 +1,80 @@
-"""The engine of this process: the encoder itself."""
+"""Embedding rows with an encoder in this process."""
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from l2v.app.bulk.engines import Embedded, Options
-from l2v.app.bulk.errors import BulkError, UsageError
+from l2v.app.bulk.embedders import EmbeddedRows
+from l2v.app.bulk.errors import CommandError, UsageError
+from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.jobs import Vectors
-from l2v.app.engine.vectors import finish
+from l2v.app.engine.vectors import Vectors, postprocess
 from l2v.models import Encoder, Encoding, Input, InputError
 from l2v.models.batch import batches
 from l2v.models.errors import first_line
 from l2v.models.faults import Fault
 
-# One batch is tokenised while another is in the model.
+# One batch is tokenized while another one is in the model.
 _THREADS = 2
 
 
-class Stopped(Exception):  # noqa: N818 - no error
-    """The run was given up between two forward passes."""
-
-
-class LocalEngine:
-    """Runs batches in packs of at most `max_batch_tokens`."""
+class LocalEmbedder:
+    """Embeds rows in forward passes of at most `max_batch_tokens` tokens."""
 
     window = _THREADS + 1
 
-    def __init__(self, encoder: Encoder, model: str, options: Options, max_batch_tokens: int) -> None:
+    def __init__(self, encoder: Encoder, model: str, options: EmbedOptions, max_batch_tokens: int) -> None:
         if options.dimensions and options.dimensions > encoder.dimensions:
-            raise UsageError(f"--dimensions: the model has {encoder.dimensions}")
+            raise UsageError(f"--dimensions: the model has {encoder.dimensions} dimensions")
         self.info = {"model": model, **encoder.describe()}
         self._encoder, self._options, self._budget = encoder, options, max_batch_tokens
-        self._model_is_free = threading.Lock()
+        self._model_lock = threading.Lock()
         self._stopped = threading.Event()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="embed")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped.set()
-        # Who interrupts is not to wait for a forward pass: nothing depends on its outcome.
+        # Ctrl-C does not wait for a forward pass, whose result would be dropped anyway.
         self._threads.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=True)
 
-    def submit(self, rows: Sequence[Row]) -> "Future[Embedded]":
+    def submit(self, rows: Sequence[Row]) -> "Future[EmbeddedRows]":
         return self._threads.submit(self._embed, rows)
 
-    def _embed(self, rows: Sequence[Row]) -> Embedded:
-        rows, encodings, bad = self._tokenized(rows)
+    def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
+        rows, encodings, bad = self._tokenize(rows)
         vectors = np.zeros((len(rows), self._encoder.dimensions), np.float32)
-        with self._model_is_free:
+        with self._model_lock:
             start = 0
             for pack in batches(encodings, self._budget):
                 if self._stopped.is_set():
-                    raise Stopped
+                    raise CancelledError
                 vectors[start : start + len(pack)] = self._forward(pack)
                 start += len(pack)
-        finite = [bool(np.isfinite(vector).all()) for vector in vectors]
-        bad += [
-            row.bad("gives a vector that is not finite") for row, fine in zip(rows, finite, strict=True) if not fine
-        ]
+        finite: NDArray[np.bool_] = np.all(np.isfinite(vectors), axis=1)
+        bad += [row.bad("its vector is not finite") for row, fine in zip(rows, finite, strict=True) if not fine]
         tokens = sum(len(encoding) for encoding, fine in zip(encodings, finite, strict=True) if fine)
         good = [row for row, fine in zip(rows, finite, strict=True) if fine]
-        return Embedded(good, finish(vectors[finite], self._options.dimensions, self._options.normalize), bad, tokens)
+        vectors = postprocess(vectors[finite], self._options.dimensions, self._options.normalize)
+        return EmbeddedRows(good, vectors, bad, tokens)
 
     def _forward(self, pack: list[Encoding]) -> list[Vectors]:
         try:
             return self._encoder.forward(pack)
         except Exception as error:
-            tokens = sum(map(len, pack))
+            size = f"a batch of {sum(map(len, pack))} tokens"
             if Fault.of(error) is Fault.OUT_OF_MEMORY:
-                raise BulkError(f"{tokens} tokens do not fit into memory: lower --max-batch-tokens") from None
-            raise BulkError(f"the model fails on a batch of {tokens} tokens: {first_line(error)}") from error
+                raise CommandError(f"{size} does not fit into memory: lower --max-batch-tokens") from None
+            raise CommandError(f"the model failed on {size}: {first_line(error)}") from error
 
-    def _tokenized(self, rows: Sequence[Row]) -> tuple[list[Row], list[Encoding], list[BadRow]]:
-        """The rows that the model can take, as token ids, and those that it cannot."""
+    def _tokenize(self, rows: Sequence[Row]) -> tuple[list[Row], list[Encoding], list[BadRow]]:
+        """Tokenize the rows: the good ones, their encodings, and the bad ones."""
         good, bad = list(rows), list[BadRow]()
         default = self._options.instruction or ""
         while True:
@@ -90,5 +83,5 @@ class LocalEngine:
                 return good, self._encoder.tokenize(inputs) if good else [], bad
             except InputError as error:
                 if error.field == "instruction" and good[error.index].instruction is None:
-                    raise BulkError(f"--instruction: {error}") from None
+                    raise CommandError(f"--instruction: {error}") from None
                 bad.append(good.pop(error.index).bad(str(error)))

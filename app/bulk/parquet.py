@@ -1,7 +1,7 @@
-"""Parquet as an output.
+"""The Parquet output.
 
-Its index stands at the end of the file, so a file that was cut off cannot be continued. The blocks are therefore
-appended as an Arrow stream, which can, and become row groups when all are there.
+A Parquet file has its index at the end, so a truncated one cannot be continued. Blocks are therefore appended as an
+Arrow stream, which can, and are copied into row groups when the stream is complete.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from l2v.app.bulk.errors import BulkError, UsageError
+from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.jobs import Vectors
+from l2v.app.engine.vectors import Vectors
 
 EMBEDDING = "embedding"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -22,11 +22,9 @@ _GROUP_BYTES = 16 << 20
 
 
 class ParquetWriter:
-    """What was kept, with its types, and the column `embedding` of fixed-size lists of float32."""
+    """The kept columns with their types, and the column `embedding` of fixed-size lists of float32."""
 
     def __init__(self, data: Path, dimensions: int, types: pa.Schema | None) -> None:
-        if types is not None and EMBEDDING in types.names:
-            raise UsageError(f"the output has a column {EMBEDDING} of its own: it cannot keep one of that name")
         self._dimensions, self._types = dimensions, types
         self._schema: pa.Schema | None = None
         if data.exists() and data.stat().st_size > 0:
@@ -41,13 +39,13 @@ class ParquetWriter:
             self._schema = self._schema_for(rows)
             _check_writable(self._schema)
             header = self._schema.serialize().to_pybytes()
-        bad = (
-            {row.number: row.bad(reason) for row in rows if (reason := self._misfit(row))} if self._loose(rows) else {}
-        )
+        bad = {}
+        if self._loose(rows):
+            bad = {row.number: row.bad(reason) for row in rows if (reason := self._mismatch(row))}
         good = [index for index, row in enumerate(rows) if row.number not in bad]
         numbers = pa.array(np.ascontiguousarray(vectors[good]).reshape(-1))
         columns = [
-            *(_column([rows[i].kept[name] for i in good], self._schema.field(name).type) for name in self._kept),
+            *(_to_array([rows[i].kept[name] for i in good], self._schema.field(name).type) for name in self._kept),
             pa.FixedSizeListArray.from_arrays(numbers, self._dimensions),
         ]
         batch = pa.RecordBatch.from_arrays(columns, schema=self._schema)
@@ -69,7 +67,7 @@ class ParquetWriter:
         return [name for name in self._schema.names if name != EMBEDDING]
 
     def _schema_for(self, rows: Sequence[Row]) -> pa.Schema:
-        """The kept columns with the input's types, or with those of the first rows where the input has none."""
+        """The kept columns with the types of the input, else with the types of the first rows."""
         if self._types is not None:
             kept = list(self._types)
         else:
@@ -78,39 +76,39 @@ class ParquetWriter:
         return pa.schema([*kept, pa.field(EMBEDDING, pa.list_(pa.float32(), self._dimensions))])
 
     def _loose(self, rows: Sequence[Row]) -> bool:
-        """Whether some kept value does not fit the type of its column, which those of a typed input all do."""
+        """Whether a kept value does not fit the type of its column. Values of a typed input always fit."""
         assert self._schema is not None
         return self._types is None and not all(
             _fits([row.kept[name] for row in rows], self._schema.field(name).type) for name in self._kept
         )
 
-    def _misfit(self, row: Row) -> str | None:
+    def _mismatch(self, row: Row) -> str | None:
         assert self._schema is not None
         for name in self._kept:
             kind = self._schema.field(name).type
             if not _fits([row.kept[name]], kind):
-                return f"{name} must be {kind}, as in the rows before"
+                return f"{name} must be {kind}, as in earlier rows"
         return None
 
 
 def _check_writable(schema: pa.Schema) -> None:
-    """Before anything is embedded, rather than when all is."""
+    """Raise `CommandError` for a column that Parquet cannot store, before any row is embedded."""
     for field in schema:
         try:
             pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
         except pa.ArrowException:
-            raise BulkError(f"Parquet has no form for {field.name}, which is {field.type}: keep it in JSONL") from None
+            raise CommandError(f"Parquet cannot store the column {field.name} ({field.type}): write JSONL") from None
 
 
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_nested(kind) and any(isinstance(value, pa.Scalar) for value in values):
-        # Of scalars, Arrow makes no array where lists among them are null.
+        # Arrow cannot build an array from list scalars if some are null.
         return pa.concat_arrays([pa.repeat(value, 1) for value in values])
     return pa.array(values, kind)
 
 
 def _copy(data: Path, writer: pq.ParquetWriter) -> None:
-    """Blocks → row groups of about `_GROUP_BYTES`."""
+    """Copy the blocks into row groups of about `_GROUP_BYTES`."""
     waiting: list[pa.RecordBatch] = []
     with pa.OSFile(str(data)) as file:
         for batch in pa.ipc.open_stream(file):
@@ -123,11 +121,11 @@ def _copy(data: Path, writer: pq.ParquetWriter) -> None:
 
 
 def _type_of(values: list[Any]) -> pa.DataType:
-    """The type of all values, else of the first that has one; text where none has."""
+    """The common type of the values, else the type of the first one, else text."""
     present = [value for value in values if value is not None]
     for some in (present, present[:1]):
         try:
-            # Beyond 63 bits Arrow guesses none.
+            # Arrow infers no type for integers beyond 63 bits.
             large = any(type(value) is int and value >> 63 > 0 for value in some)
             kind = pa.array(some, pa.uint64() if large else None).type
         except (pa.ArrowException, OverflowError):
@@ -140,17 +138,17 @@ def _type_of(values: list[Any]) -> pa.DataType:
 def _fits(values: list[Any], kind: pa.DataType) -> bool:
     try:
         pa.array(values, kind)
-        # Arrow would cut what stands behind the point.
+        # Arrow would drop the fraction.
         if pa.types.is_integer(kind) and any(isinstance(value, float) and not value.is_integer() for value in values):
             return False
-        # What a column of objects has no field for, Arrow leaves out without a word.
+        # Arrow silently drops fields that the column's type lacks.
         return not pa.types.is_nested(kind) or _within(pa.array(values).type, kind)
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return False
 
 
 def _within(found: pa.DataType, kind: pa.DataType) -> bool:
-    """Whether each field of a type, at any depth, is one of the column's, and no text passes for a list of letters."""
+    """Whether the column has each field of the type, at any depth, and text is not taken for a list of characters."""
     if pa.types.is_null(found):
         return True
     if pa.types.is_struct(kind):

@@ -1,7 +1,7 @@
-"""`OUTPUT.partial`: the folder that holds a run's work until it is complete, and how far it has come.
+"""`OUTPUT.partial`, the folder that holds an unfinished output and a journal of the rows that it contains.
 
-The journal is replaced as a whole after the data that it speaks of is durable. So whenever a run ends, by whatever
-means, the next one cuts off what the journal does not know and goes on with the row behind the last that it does.
+The journal is replaced atomically, and only after the data that it describes is durable. However a run ends, the next
+one drops the data that the journal does not describe and continues with the next row.
 """
 
 import fcntl
@@ -9,26 +9,25 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
 
-from l2v.app.bulk.errors import BulkError, telling
+from l2v.app.bulk.errors import CommandError, file_errors
 
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """How far a run has come.
 
     Attributes:
-        rows: of the input, from its start.
-        written: vectors.
-        data_bytes: of the data file.
-        bad: rows set aside.
-        bad_bytes: of the file that they are set aside in.
+        rows: rows of the input that are done, good and bad.
+        written: vectors written.
+        data_bytes: size of the data file.
+        bad: bad rows written.
+        bad_bytes: size of the file of bad rows.
     """
 
     rows: int = 0
@@ -39,27 +38,27 @@ class Progress:
 
 
 class Partial:
-    """The work on one output, locked for as long as it is open.
+    """The unfinished work on one output, locked while it is open.
 
     Attributes:
-        progress: what is durable.
-        job: what the work belongs to: input, options and model, all of which a resumed run must share.
-        bad_file: where bad rows have been set aside, if any were.
+        progress: the durable part of the work.
+        job: the input, options and model of the work. A resumed run must have the same ones.
+        bad_file: the file of bad rows, if there is one.
     """
 
     def __init__(self, output: Path, *, overwrite: bool) -> None:
         self.output = output
         self.folder = output.parent / f"{output.name}.partial"
         self.data = self.folder / "data"
-        self.progress = Progress()
+        self.progress = RunProgress()
         self.job: dict[str, Any] = {}
         self.bad_file: str | None = None
         self._overwrite, self._readable = overwrite, True
 
     def __enter__(self) -> Self:
-        with telling("write", self.output):
+        with file_errors("write", self.output):
             if self.output.is_dir():
-                raise BulkError(f"cannot write {self.output}: it is a folder")
+                raise CommandError(f"cannot write {self.output}: it is a folder")
             self._lock = self._locked()
             try:
                 self._read_journal()
@@ -69,40 +68,37 @@ class Partial:
                 raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def begin(self, job: dict[str, Any], bad_file: Path | None) -> None:
-        """Takes up the job, where an earlier run left it if there was one.
+        """Start the job, or resume it from the progress of an earlier run.
 
         Raises:
-            BulkError: the earlier run had another job.
+            CommandError: the earlier run was for another job.
         """
+        # Standard input cannot be read twice, so a run from it starts over.
+        if job["input"]["path"] == self.job.get("input", {}).get("path", "-") == "-":
+            self._forget()
         for part, value in self.job.items() if self.progress.rows else ():
             if differing := [name for name in value if value[name] != job[part].get(name)]:
-                raise BulkError(
-                    f"{self.folder} was begun with another {part} ({', '.join(differing)}): "
-                    f"run that command to its end, or delete the folder to begin anew"
+                raise CommandError(
+                    f"{self.folder} was started by a command that differs in {part} ({', '.join(differing)}): "
+                    f"run that command again, or delete the folder to start over"
                 )
         path = str(bad_file.resolve()) if bad_file else None
         if self.progress.bad and self.bad_file != path:
-            raise BulkError(f"the run to resume has set bad rows aside in {self.bad_file}: name that with --skip-bad")
+            raise CommandError(f"the run to resume writes bad rows to {self.bad_file}: pass that file with --skip-bad")
         if bad_file and self.bad_file != path and bad_file.exists() and not self._overwrite:
-            raise BulkError(f"{bad_file} exists already: name another file for bad rows, or say --overwrite")
+            raise CommandError(f"{bad_file} already exists: choose another file for bad rows or pass --overwrite")
         self.job, self.bad_file = job, path
         self.commit(self.progress)
 
-    def forget(self) -> None:
-        """Begins anew: an input that cannot be read twice cannot be resumed. Its file of bad rows is written anew."""
-        self.progress, self.job = Progress(), {}
-
-    def commit(self, progress: Progress) -> None:
-        """Records that so much is durable."""
+    def commit(self, progress: RunProgress) -> None:
+        """Record the progress, whose data must be durable."""
         journal = {"version": _VERSION, "job": self.job, "bad_file": self.bad_file, "progress": asdict(progress)}
         temporary = self.folder / "journal.tmp"
-        with telling("write", self.output):
+        with file_errors("write", self.output):
             with temporary.open("wb") as file:
                 file.write(orjson.dumps(journal, option=orjson.OPT_INDENT_2))
                 file.flush()
@@ -112,9 +108,9 @@ class Partial:
         self.progress = progress
 
     def publish(self, finished: Path) -> None:
-        """Puts the finished file under the output's name, at once, and removes the folder."""
-        with telling("write", self.output):
-            self._check_output()  # somebody else may have made it since
+        """Move the finished file to the output's path atomically, and remove the folder."""
+        with file_errors("write", self.output):
+            self._check_output()  # it may have been created meanwhile
             with finished.open("rb") as file:
                 os.fsync(file.fileno())
             finished.replace(self.output)
@@ -131,32 +127,32 @@ class Partial:
 
     def _check_output(self) -> None:
         if self.output.exists() and not self._overwrite:
-            raise BulkError(f"{self.output} exists already: name another output, or say --overwrite")
+            raise CommandError(f"{self.output} already exists: choose another output or pass --overwrite")
 
     def _locked(self) -> int:
-        """The folder, made where it is not there, and locked."""
+        """Create the folder if needed and lock it."""
         while True:
             self.folder.mkdir(exist_ok=True)
             try:
                 descriptor = os.open(self.folder, os.O_RDONLY)
             except FileNotFoundError:
-                continue  # the run before has just finished and removed it
+                continue  # a run that has just finished removed it
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(descriptor), self.folder.stat()):
                     return descriptor
             except FileNotFoundError:
-                pass  # as above
+                pass  # removed, as above
             except BlockingIOError:
                 os.close(descriptor)
-                raise BulkError(f"another run is writing {self.output}") from None
+                raise CommandError(f"another run is writing {self.output}") from None
             os.close(descriptor)
 
     @property
-    def _worthless(self) -> bool:
-        """Whether there is nothing to come back to: no journal, or one that we read and that knows of nothing."""
-        begun = self.progress.rows or self.bad_file
-        return not self._journal.exists() or (self._readable and not begun)
+    def _disposable(self) -> bool:
+        """Whether the folder holds nothing to resume: no journal, or a readable journal without progress."""
+        started = self.progress.rows or self.bad_file
+        return not self._journal.exists() or (self._readable and not started)
 
     def _read_journal(self) -> None:
         if self._journal.exists():
@@ -165,16 +161,19 @@ class Partial:
                 if journal["version"] != _VERSION:
                     raise ValueError
                 self.job, self.bad_file = journal["job"], journal["bad_file"]
-                self.progress = Progress(**journal["progress"])
+                self.progress = RunProgress(**journal["progress"])
                 if self.progress.data_bytes and not self.data.exists():
-                    # The run before put it under the output's name, and ended before it removed the rest.
-                    self.forget()
+                    # The last run published its data, but ended before it removed the folder.
+                    self._forget()
                     self.bad_file = None
             except (ValueError, KeyError, TypeError):
                 self._readable = False
-                raise BulkError(f"{self._journal} cannot be read: delete {self.folder} to begin anew") from None
+                raise CommandError(f"{self._journal} cannot be read: delete {self.folder} to start over") from None
+
+    def _forget(self) -> None:
+        self.progress, self.job = RunProgress(), {}
 
     def _close(self) -> None:
-        if self._worthless and self.folder.is_dir():
+        if self._disposable and self.folder.is_dir():
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)

@@ -1,4 +1,4 @@
-"""The engine elsewhere: a running service, several requests at a time, their order kept."""
+"""Embedding rows through a running service, with several requests at a time."""
 
 import base64
 import re
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from types import TracebackType
+from dataclasses import asdict
 from typing import Any, Self
 
 import anyio
@@ -14,40 +14,36 @@ import numpy as np
 import orjson
 from anyio.from_thread import start_blocking_portal
 
-from l2v.app.bulk.client import TOO_LARGE, TOO_LONG, Client, RefusedError
-from l2v.app.bulk.engines import Embedded, Options
-from l2v.app.bulk.errors import BulkError
+from l2v.app.bulk.client import TOO_LARGE, TOO_LONG, Client, RejectedError
+from l2v.app.bulk.embedders import EmbeddedRows
+from l2v.app.bulk.errors import CommandError
+from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.jobs import Vectors
+from l2v.app.engine.vectors import Vectors
 
 _INPUT = re.compile(r"inputs\[(\d+)\]")
 
 
-class RemoteEngine:
-    """Sends batches to `POST /embed`, at most `concurrency` at once."""
+class RemoteEmbedder:
+    """Sends batches to `POST /embed`, at most `concurrency` requests at a time."""
 
     def __init__(
         self,
         url: str,
         key: str | None,
-        options: Options,
+        options: EmbedOptions,
         concurrency: int,
-        patience: float,
-        note: Callable[[str], None] = lambda message: None,
+        retry_for: float,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.window = 2 * concurrency
         self.info: dict[str, Any] = {}
-        self._client = Client(url, key, patience, note)
+        self._client = Client(url, key, retry_for, note)
         self._concurrency = concurrency
-        self._most = sys.maxsize  # rows of a request, as far as it is known
-        self._pending: set[Future[Embedded]] = set()
-        fields = {
-            "instruction": options.instruction,
-            "prompt_name": options.prompt_name,
-            "dimensions": options.dimensions,
-        }
-        self._fields = {name: value for name, value in fields.items() if value is not None}
-        self._fields |= {"normalize": options.normalize, "encoding_format": "base64"}
+        self._max_rows = sys.maxsize  # of one request; lowered when a request takes too long
+        self._pending: set[Future[EmbeddedRows]] = set()
+        self._fields = {name: value for name, value in asdict(options).items() if value is not None}
+        self._fields["encoding_format"] = "base64"
         self._dimensions = options.dimensions
 
     def __enter__(self) -> Self:
@@ -55,50 +51,52 @@ class RemoteEngine:
             self._portal = stack.enter_context(start_blocking_portal())
             stack.callback(self._portal.call, self._client.close)
             self._limit = self._portal.call(anyio.CapacityLimiter, self._concurrency)
-            try:
-                self.info = self._portal.call(self._client.call, "GET", "info")
-            except RefusedError as error:
-                raise BulkError(f"{self._client.name} gives no information: {error}") from None
+            self.info = self.request("GET", "info")
             if not isinstance(self.info, dict) or "dimensions" not in self.info:
-                raise BulkError(f"{self._client.name} does not answer as l2v does")
+                raise CommandError(f"{self._client.name} is not an l2v service")
             self._open = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for future in list(self._pending):
-            future.cancel()  # requests in flight are given up
+            future.cancel()
         self._open.close()
 
-    def submit(self, rows: Sequence[Row]) -> "Future[Embedded]":
+    def submit(self, rows: Sequence[Row]) -> "Future[EmbeddedRows]":
         future = self._portal.start_task_soon(self._embed, rows)
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future
 
-    async def _embed(self, rows: Sequence[Row]) -> Embedded:
-        """Embeds what the service takes of the rows; those that it refuses by name are left out."""
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Send one request and return the JSON of the response. Raises `CommandError` if the service rejects it."""
+        try:
+            return self._portal.call(self._client.call, method, path, None if body is None else orjson.dumps(body))
+        except RejectedError as error:
+            raise self._rejection(error) from None
+
+    async def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
+        """Embed the rows. Those that the service rejects by their position become bad rows."""
         good, bad = list(rows), list[BadRow]()
         while good:
-            if len(good) > self._most:
+            if len(good) > self._max_rows:
                 return _joined([await self._embed(half) for half in _halves(good)], bad)
             try:
                 async with self._limit:
                     answer = await self._client.call("POST", "embed", self._body(good), divisible=len(good) > 1)
-            except RefusedError as error:
+            except RejectedError as error:
                 if error.status == TOO_LONG:
-                    # So will others of its size, for now.
-                    self._most = min(self._most, len(good) // 2)
+                    # For now, other requests of this size would take too long as well.
+                    self._max_rows = min(self._max_rows, len(good) // 2)
                     continue
                 if error.status == TOO_LARGE and len(good) > 1:
                     return _joined([await self._embed(half) for half in _halves(good)], bad)
                 bad.append(good.pop(self._culprit(error, good)).bad(str(error)))
             else:
-                if len(good) == self._most:
-                    self._most += 1  # little by little, since a batch that fails has cost its time
+                if len(good) == self._max_rows:
+                    self._max_rows += 1  # slowly, since each request that takes too long wastes its time
                 return self._read(answer, good, bad)
-        return Embedded([], np.zeros((0, self._dimensions or self.info["dimensions"]), np.float32), bad, 0)
+        return EmbeddedRows([], np.zeros((0, self._dimensions or self.info["dimensions"]), np.float32), bad, 0)
 
     def _body(self, rows: Sequence[Row]) -> bytes:
         inputs = [
@@ -107,37 +105,40 @@ class RemoteEngine:
         ]
         return orjson.dumps({"inputs": inputs, **self._fields})
 
-    def _culprit(self, error: RefusedError, rows: Sequence[Row]) -> int:
-        """The position of the row that the service finds at fault."""
+    def _culprit(self, error: RejectedError, rows: Sequence[Row]) -> int:
+        """The position of the row that the service rejects. Raises `CommandError` if the rows are not at fault."""
         found = _INPUT.match(error.param or "")
         if found and int(found[1]) < len(rows):
             return int(found[1])
         if error.status == TOO_LARGE:
-            return 0  # alone, since the others were sent without it
-        place = f" ({error.param})" if error.param else ""
-        raise BulkError(f"{self._client.name} refuses with {error.status}: {error}{place}") from None
+            return 0  # the only row
+        raise self._rejection(error) from None
 
-    def _read(self, answer: Any, rows: Sequence[Row], bad: list[BadRow]) -> Embedded:
+    def _rejection(self, error: RejectedError) -> CommandError:
+        param = f" ({error.param})" if error.param else ""
+        return CommandError(f"{self._client.name} rejects the request with {error.status}: {error}{param}")
+
+    def _read(self, answer: Any, rows: Sequence[Row], bad: list[BadRow]) -> EmbeddedRows:
         try:
             vectors: Vectors = np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in answer["embeddings"]])
             tokens = sum(answer["tokens"])
             model, width = answer["model"], answer["dimensions"]
         except (ValueError, KeyError, TypeError):
-            raise BulkError(f"{self._client.name} does not answer as l2v does") from None
+            raise CommandError(f"{self._client.name} returned an unexpected response") from None
         if len(vectors) != len(rows):
-            raise BulkError(f"{self._client.name} gives {len(vectors)} vectors for {len(rows)} rows")
+            raise CommandError(f"{self._client.name} returned {len(vectors)} vectors for {len(rows)} rows")
         if (model, width) != (self.info["model"], self._dimensions or self.info["dimensions"]):
-            # It was waited for while it started anew.
-            raise BulkError(f"{self._client.name} now serves another model ({model}) than when the run began")
-        return Embedded(rows, vectors, bad, tokens)
+            # The service was restarted with another model while the run waited for it.
+            raise CommandError(f"{self._client.name} now serves a different model ({model}) than when the run started")
+        return EmbeddedRows(rows, vectors, bad, tokens)
 
 
 def _halves(rows: Sequence[Row]) -> list[Sequence[Row]]:
     return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
 
-def _joined(parts: Sequence[Embedded], bad: list[BadRow]) -> Embedded:
-    return Embedded(
+def _joined(parts: Sequence[EmbeddedRows], bad: list[BadRow]) -> EmbeddedRows:
+    return EmbeddedRows(
         [row for part in parts for row in part.rows],
         np.concatenate([part.vectors for part in parts]),
         bad + [row for part in parts for row in part.bad],

@@ -1,133 +1,64 @@
-"""What a run says while it goes, on standard error: a bar on a terminal, else a line now and then."""
+"""Progress on standard error: a bar on a terminal, else a line every ten seconds."""
 
 import sys
 import time
-from types import TracebackType
-from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TimeElapsedColumn
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class Report(Protocol):
-    """Told of each batch that is done."""
+class Report:
+    """The progress of one run. Rows of earlier runs count as done, but not towards the speed.
 
-    def begin(self, position: int, total: int | None) -> None:
-        """The run starts at `position` of `total`, in the input's unit."""
-
-    def advance(self, position: int, rows: int, tokens: int) -> None:
-        """The run has come to `position`, with so many rows and tokens more."""
-
-    def note(self, message: str) -> None:
-        """Something is being waited for; "" ends it. May be called from any thread."""
-
-
-class Bar:
-    """How far, how many rows, how fast, how long still."""
-
-    def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rows]:,} rows"),
-            TextColumn("{task.fields[speed]:,.0f} tokens/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.speed = Speed()
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def begin(self, position: int, total: int | None) -> None:
-        self.speed = Speed()
-        self._task = self._progress.add_task("embedding", completed=position, total=total, rows=0, speed=0.0)
-
-    def advance(self, position: int, rows: int, tokens: int) -> None:
-        self.speed.add(rows, tokens)
-        self._progress.update(self._task, completed=position, rows=self.speed.rows, speed=self.speed.tokens_per_second)
-
-    def note(self, message: str) -> None:
-        if message and not self._progress.task_ids:
-            say(message)  # before there is a bar
-        for task in self._progress.task_ids:
-            self._progress.update(task, description=message or "embedding")
-
-
-class Lines:
-    """A line every ten seconds, for logs."""
-
-    def __init__(self) -> None:
-        self.speed = Speed()
-        self._total: int | None = None
-        self._said = self._noted = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def begin(self, position: int, total: int | None) -> None:
-        self.speed, self._total = Speed(), total
-
-    def advance(self, position: int, rows: int, tokens: int) -> None:
-        self.speed.add(rows, tokens)
-        if time.monotonic() - self._said < _SECONDS_BETWEEN_LINES:
-            return
-        self._said = time.monotonic()
-        share = f"{100 * position / self._total:.0f} %, " if self._total else ""
-        say(f"{share}{self.speed}")
-
-    def note(self, message: str) -> None:
-        if message and time.monotonic() - self._noted >= _SECONDS_BETWEEN_LINES:
-            self._noted = time.monotonic()
-            say(message)
-
-
-class Speed:
-    """Rows and tokens since it was made.
+    Args:
+        total: the size of the input in the source's unit; None if unknown.
 
     Attributes:
-        rows: all of them.
-        tokens: all of them.
+        bar: shown while it is entered, on terminals only.
     """
 
-    def __init__(self) -> None:
-        self.rows = self.tokens = 0
-        self._start = time.monotonic()
+    def __init__(self, total: int | None) -> None:
+        on_terminal = sys.stderr.isatty()
+        self.bar = Progress(
+            *Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True), disable=not on_terminal
+        )
+        self.bar.add_task("embedding", start=False, total=total)
+        (self._task,) = self.bar.tasks
+        self._rows = self._tokens = 0
+        self._next_line = 0.0 if on_terminal else time.monotonic() + _SECONDS_BETWEEN_LINES
 
-    def add(self, rows: int, tokens: int) -> None:
-        self.rows += rows
-        self.tokens += tokens
+    def begin(self, position: int) -> None:
+        """Start the clock, at `position` of the input."""
+        self.bar.reset(self._task.id, completed=position)
+
+    def advance(self, position: int, rows: int, tokens: int) -> None:
+        """Count rows and tokens that bring the run to `position`."""
+        self._rows += rows
+        self._tokens += tokens
+        self.bar.update(self._task.id, completed=position, description=self.speed)
+        self._line(f"{self._task.percentage:.0f} %, {self.speed}" if self._task.total else self.speed)
+
+    def note(self, message: str) -> None:
+        """Show what the run is waiting for; "" ends the wait. May be called from any thread."""
+        self.bar.update(self._task.id, description=message or self.speed)
+        if message:
+            self._line(message)
 
     @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / max(1e-9, time.monotonic() - self._start)
+    def speed(self) -> str:
+        seconds = max(1e-9, self._task.elapsed or 0)
+        return f"{self._rows:,} rows, {self._tokens / seconds:,.0f} tokens/s"
 
-    def __str__(self) -> str:
-        return f"{self.rows:,} rows, {self.tokens_per_second:,.0f} tokens/s"
-
-
-def open_report() -> Bar | Lines:
-    """A bar where standard error is a terminal."""
-    return Bar() if sys.stderr.isatty() else Lines()
+    def _line(self, line: str) -> None:
+        """Log a line, unless a bar is shown or another line was logged just before."""
+        if not self.bar.live.is_started and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+            say(line)
 
 
 def say(line: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     sys.stderr.write(f"l2v: {line}\n")
     sys.stderr.flush()

@@ -1,73 +1,114 @@
-"""A run: batches through the engine into the sink, in order, a window of them at a time."""
+"""A run: the rows of an input pass through the embedder into the sink, batch by batch and in order."""
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass
+from itertools import islice
 
-from l2v.app.bulk.engines import Embedded, Engine
-from l2v.app.bulk.errors import BadRowError, BulkError
-from l2v.app.bulk.reporting import Report
-from l2v.app.bulk.rows import BadRow, Batch, batches
-from l2v.app.bulk.sinks import Sink
-from l2v.app.bulk.sources import Source
+from l2v.app.bulk.embedders import EmbeddedRows, Embedder, identity
+from l2v.app.bulk.errors import CommandError
+from l2v.app.bulk.reporting import Report, say
+from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.bulk.settings import RunSettings
+from l2v.app.bulk.sinks import Sink, open_sink
+from l2v.app.bulk.sources import RowSource, open_source
 
-# So much work an interruption may cost beside the batches in flight.
+# The work that an interruption may lose, besides the batches in flight.
 _SECONDS_BETWEEN_COMMITS = 1.0
 
 
-class Run:
-    """Takes an input, from the row where the sink stands, to its end.
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """Consecutive rows of the input.
 
-    Args:
-        batch_size: rows of one batch.
-        skip_bad: set bad rows aside rather than ending at the first.
+    Attributes:
+        rows: the rows to embed.
+        bad: the rows that the source rejects.
+        last: the number of the last row.
+        position: how far the input has been read, in the source's unit.
     """
 
-    def __init__(
-        self, source: Source, engine: Engine, sink: Sink, report: Report, *, batch_size: int, skip_bad: bool
-    ) -> None:
-        self._source, self._engine, self._sink, self._report = source, engine, sink, report
-        self._batch_size, self._skip_bad = batch_size, skip_bad
-        self._committed = time.monotonic()
+    rows: list[Row]
+    bad: list[BadRow]
+    last: int
+    position: int
 
-    def __call__(self) -> None:
-        """Runs.
 
-        Raises:
-            BulkError: it cannot go on; what was done until then is durable.
-        """
-        waiting: deque[tuple[Batch, Future[Embedded]]] = deque()
-        begun = False
-        try:
-            for batch in batches(self._source, self._sink.progress.rows, self._batch_size):
-                if not begun:
-                    self._report.begin(batch.position, self._source.total)
-                    begun = True
-                waiting.append((batch, self._engine.submit(batch.rows)))
-                if len(waiting) >= self._engine.window:
-                    self._settle(*waiting.popleft())
-            while waiting:
-                self._settle(*waiting.popleft())
-        except BulkError:
-            self._sink.commit()
-            raise
-        self._sink.finish()
+def run(
+    settings: RunSettings, open_embedder: Callable[[Callable[[str], None]], AbstractContextManager[Embedder]]
+) -> None:
+    """Embed a file, or the rest of it if an earlier run was interrupted.
 
-    def _settle(self, batch: Batch, future: "Future[Embedded]") -> None:
-        """Waits for a batch and hands it on."""
-        done = future.result()
-        bad = [*batch.bad, *done.bad]
-        if not self._skip_bad:
-            self._refuse(bad)
-        self._refuse(self._sink.add(batch.last, done.rows, done.vectors, bad))
-        if time.monotonic() - self._committed >= _SECONDS_BETWEEN_COMMITS:
-            self._sink.commit()
-            self._committed = time.monotonic()
-        self._report.advance(batch.position, len(done.rows), done.tokens)
+    Args:
+        settings: what to read and where to write it.
+        open_embedder: opens the embedder, given a callback for messages about what it waits for.
 
-    def _refuse(self, bad: list[BadRow]) -> None:
-        if bad:
-            first = min(bad, key=lambda row: row.number)
-            raise BadRowError(
-                f"{self._source.name}, row {first.number}: {first.reason} (--skip-bad FILE sets such rows aside)"
-            )
+    Raises:
+        CommandError: the run cannot continue. Everything before the error is durable.
+    """
+    with ExitStack() as stack:
+        sink = stack.enter_context(open_sink(settings))
+        source = stack.enter_context(closing(open_source(settings.input, settings.source_format, settings.columns)))
+        report = Report(source.total)
+        embedder = stack.enter_context(open_embedder(report.note))
+        job = {"input": source.identity, "options": settings.identity, "model": identity(embedder.info)}
+        sink.begin(job, settings.dimensions or embedder.info["dimensions"], source.types())
+        if done := sink.progress.rows:
+            say(f"resuming after row {done:,}")
+        with report.bar:
+            _process(source, embedder, sink, report, settings)
+        bad = f", {sink.progress.bad:,} set aside in {settings.skip_bad}" if sink.progress.bad else ""
+        say(f"{report.speed}; {sink.progress.written:,} vectors in {sink.name}{bad}")
+
+
+def _process(source: RowSource, embedder: Embedder, sink: Sink, report: Report, settings: RunSettings) -> None:
+    """Embed the rows that the sink does not have yet, and complete the output."""
+    committed = time.monotonic()
+    try:
+        for batch, done in _embed(source, embedder, sink.progress.rows, report, settings.batch_size):
+            bad = [*batch.bad, *done.bad]
+            if settings.skip_bad is None:
+                _refuse(source, bad)
+            _refuse(source, sink.add(batch.last, done.rows, done.vectors, bad))
+            if time.monotonic() - committed >= _SECONDS_BETWEEN_COMMITS:
+                sink.commit()
+                committed = time.monotonic()
+            report.advance(batch.position, len(done.rows), done.tokens)
+    except CommandError:
+        sink.commit()
+        raise
+    sink.finish()
+
+
+def _embed(
+    source: RowSource, embedder: Embedder, skip: int, report: Report, batch_size: int
+) -> Iterator[tuple[RowBatch, EmbeddedRows]]:
+    """The batches with their vectors, in order, while the embedder works on the next ones."""
+    pending: deque[tuple[RowBatch, Future[EmbeddedRows]]] = deque()
+    for index, batch in enumerate(_batches(source, skip, batch_size)):
+        if index == 0:
+            report.begin(batch.position)
+        pending.append((batch, embedder.submit(batch.rows)))
+        if len(pending) >= embedder.window:
+            first, future = pending.popleft()
+            yield first, future.result()
+    for first, future in pending:
+        yield first, future.result()
+
+
+def _batches(source: RowSource, skip: int, size: int) -> Iterator[RowBatch]:
+    """Group the rows after the first `skip` by `size`; bad ones count, so that a resumed run forms the same batches."""
+    rows = source.rows(skip)
+    while group := list(islice(rows, size)):
+        good = [row for row in group if isinstance(row, Row)]
+        bad = [row for row in group if isinstance(row, BadRow)]
+        yield RowBatch(good, bad, group[-1].number, source.position)
+
+
+def _refuse(source: RowSource, bad: list[BadRow]) -> None:
+    if bad:
+        first = min(bad, key=lambda row: row.number)
+        raise CommandError(f"{source.name}, row {first.number}: {first.reason} (--skip-bad FILE sets such rows aside)")

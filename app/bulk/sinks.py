@@ -1,79 +1,105 @@
-"""Where rows go when they are done: to a file that appears when it is complete, or to standard output at once."""
+"""Outputs: a file that appears when it is complete, or standard output."""
 
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from l2v.app.bulk.appending import AppendedFile
-from l2v.app.bulk.errors import BulkError, telling
+from l2v.app.bulk.errors import CommandError, file_errors
 from l2v.app.bulk.formats import OutputFormat
-from l2v.app.bulk.partial import Partial, Progress
+from l2v.app.bulk.partial import Partial, RunProgress
 from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.bulk.settings import RunSettings
 from l2v.app.bulk.writers import JsonlWriter, open_writer, to_line
-from l2v.app.engine.jobs import Vectors
+from l2v.app.engine.vectors import Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class Sink(Protocol):
-    """The output.
+    """An output.
 
     Attributes:
+        name: for messages.
         progress: how far the run has come, durable or not.
     """
 
-    progress: Progress
+    name: str
+    progress: RunProgress
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def begin(self, job: dict[str, Any], dimensions: int, types: "pa.Schema | None") -> None:
+        """Start the job, or resume it where an earlier run stopped.
+
+        Args:
+            job: its input, options and model, as `Partial.begin` takes them.
+            dimensions: of the vectors.
+            types: of the kept columns; None if only the values have types.
+        """
 
     def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
-        """Takes a batch that ends with row `last`; sets aside `bad` and the rows that the format cannot hold.
+        """Add a batch that ends with row `last`.
 
-        Where nothing may be set aside, takes nothing if there are such rows, and gives them back.
+        Returns the rows that the format cannot store. With a file of bad rows they are written there and the list is
+        empty; without one, nothing of the batch is added.
         """
 
     def commit(self) -> None:
-        """Makes what was added durable."""
+        """Make everything added so far durable."""
 
     def finish(self) -> None:
-        """Completes the output."""
+        """Complete the output."""
+
+
+def open_sink(settings: RunSettings) -> Sink:
+    """The output of a run."""
+    if settings.output == "-":
+        return StandardOutput(settings.skip_bad, overwrite=settings.overwrite)
+    partial = Partial(Path(settings.output), overwrite=settings.overwrite)
+    return FileSink(partial, settings.sink_format, settings.skip_bad)
 
 
 class FileSink:
-    """A file, in the making under `OUTPUT.partial`."""
+    """A file, written under `OUTPUT.partial` until it is complete."""
 
-    def __init__(
-        self, partial: Partial, form: OutputFormat, dimensions: int, types: "pa.Schema | None", bad_file: Path | None
-    ) -> None:
-        self.progress = partial.progress
-        self._partial = partial
-        with ExitStack() as stack:
-            self._data = stack.enter_context(AppendedFile(partial.data, self.progress.data_bytes))
-            self._bad = stack.enter_context(AppendedFile(bad_file, self.progress.bad_bytes)) if bad_file else None
-            self._writer = open_writer(form, partial.data, dimensions, types)
-            self._files = stack.pop_all()
+    def __init__(self, partial: Partial, form: OutputFormat, bad_file: Path | None) -> None:
+        self.name = str(partial.output)
+        self.progress = RunProgress()
+        self._partial, self._form, self._bad_file = partial, form, bad_file
+        self._files = ExitStack()
 
     def __enter__(self) -> Self:
+        self._files.enter_context(self._partial)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._files.close()
 
+    def begin(self, job: dict[str, Any], dimensions: int, types: "pa.Schema | None") -> None:
+        self._partial.begin(job, self._bad_file)
+        self.progress = progress = self._partial.progress
+        enter, bad_file = self._files.enter_context, self._bad_file
+        self._data = enter(AppendedFile(self._partial.data, progress.data_bytes))
+        self._bad = enter(AppendedFile(bad_file, progress.bad_bytes)) if bad_file else None
+        self._writer = open_writer(self._form, self._partial.data, dimensions, types)
+
     def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
-        block, misfits = self._writer.block(rows, vectors)
-        if misfits and not self._bad:
-            return misfits
+        block, unfit = self._writer.block(rows, vectors)
+        if unfit and not self._bad:
+            return unfit
         self._data.write(block)
-        _set_aside(self._bad, [*bad, *misfits])
-        self.progress = Progress(
+        _write_bad(self._bad, [*bad, *unfit])
+        self.progress = RunProgress(
             rows=last,
-            written=self.progress.written + len(rows) - len(misfits),
+            written=self.progress.written + len(rows) - len(unfit),
             data_bytes=self._data.size,
-            bad=self.progress.bad + len(bad) + len(misfits),
+            bad=self.progress.bad + len(bad) + len(unfit),
             bad_bytes=self._bad.size if self._bad else 0,
         )
         return []
@@ -86,37 +112,41 @@ class FileSink:
 
     def finish(self) -> None:
         self.commit()
-        with telling("write", self._partial.output):
+        with file_errors("write", self._partial.output):
             finished = self._writer.finish(self._partial.data, self.progress.written)
         self._partial.publish(finished)
 
 
 class StandardOutput:
-    """Lines of JSON as they come; there is nothing to resume."""
+    """JSON lines, written as they come. A run to it cannot be resumed."""
+
+    name = "standard output"
 
     def __init__(self, bad_file: Path | None, *, overwrite: bool) -> None:
-        self.progress = Progress()
-        self._writer = JsonlWriter()
         if bad_file and bad_file.exists() and not overwrite:
-            raise BulkError(f"{bad_file} exists already: name another file for bad rows, or say --overwrite")
-        self._bad = AppendedFile(bad_file, 0) if bad_file else None
+            raise CommandError(f"{bad_file} already exists: choose another file for bad rows or pass --overwrite")
+        self.progress = RunProgress()
+        self._writer = JsonlWriter()
+        self._bad_file = bad_file
+        self._bad: AppendedFile | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bad:
             self._bad.close()
 
+    def begin(self, job: dict[str, Any], dimensions: int, types: "pa.Schema | None") -> None:
+        self._bad = AppendedFile(self._bad_file, 0) if self._bad_file else None
+
     def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
         block, _ = self._writer.block(rows, vectors)
-        with telling("write", "standard output"):
+        with file_errors("write", self.name):
             sys.stdout.buffer.write(block)
             sys.stdout.buffer.flush()
-        _set_aside(self._bad, bad)
-        self.progress = Progress(last, self.progress.written + len(rows), 0, self.progress.bad + len(bad))
+        _write_bad(self._bad, bad)
+        self.progress = RunProgress(last, self.progress.written + len(rows), 0, self.progress.bad + len(bad))
         return []
 
     def commit(self) -> None:
@@ -127,7 +157,7 @@ class StandardOutput:
         self.commit()
 
 
-def _set_aside(file: AppendedFile | None, bad: Sequence[BadRow]) -> None:
+def _write_bad(file: AppendedFile | None, bad: Sequence[BadRow]) -> None:
     for row in sorted(bad, key=lambda row: row.number):
-        assert file is not None  # else the run would have ended at the first
+        assert file is not None  # without it, the first bad row ends the run
         file.write(to_line({"row": row.number, "reason": row.reason, "raw": row.raw}))

@@ -1,4 +1,4 @@
-"""Inputs: rows in order, read in pieces of bounded size."""
+"""Inputs: files and pipes, read row by row in bounded memory."""
 
 import hashlib
 import os
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from l2v.app.bulk import lines
-from l2v.app.bulk.errors import BulkError, UsageError, telling
+from l2v.app.bulk.errors import CommandError, file_errors
 from l2v.app.bulk.formats import InputFormat
-from l2v.app.bulk.rows import BadRow, Columns, Row, checked
+from l2v.app.bulk.options import Columns
+from l2v.app.bulk.rows import BadRow, Row, check_row
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,14 +23,14 @@ _HEAD_BYTES = 1 << 20
 _PARQUET_ROWS = 256
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """An input.
 
     Attributes:
         name: for messages.
-        total: its size in its own unit, bytes or rows; None where unknown.
-        position: how far it has been read, in that unit.
-        identity: what tells it from another input; its `path` is `-` for what cannot be read twice.
+        total: its size in the source's unit, bytes or rows; None if unknown.
+        position: how far it has been read, in the same unit.
+        identity: lets a resumed run recognize the input; its `path` is `-` if the input can be read only once.
     """
 
     name: str
@@ -38,28 +39,24 @@ class Source(Protocol):
     identity: dict[str, Any]
 
     def rows(self, skip: int) -> Iterator[Row | BadRow]:
-        """The rows behind the first `skip`, numbered from 1."""
+        """The rows after the first `skip`, numbered from 1."""
 
     def types(self) -> "pa.Schema | None":
-        """The Arrow types of the kept columns, in their order; None where the rows alone tell."""
+        """The Arrow types of the kept columns, in order; None if only the values have types."""
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
 
 
-def open_source(path: str, form: InputFormat, columns: Columns) -> Source:
-    """The input under `path`, `-` being standard input."""
+def open_source(path: str, form: InputFormat, columns: Columns) -> RowSource:
+    """Open the input at `path`; `-` is standard input."""
     if form == "parquet":
-        if path == STDIN:
-            raise UsageError("parquet is read from its end, so it cannot come through a pipe: name the file")
         return ParquetSource(path, columns)
-    if form == "text" and (columns.instruction or columns.keep):
-        raise UsageError("lines of text have no columns to take an instruction from or to keep")
     return LineSource(path, {"text": lines.texts, "jsonl": lines.objects, "csv": lines.records}[form], columns)
 
 
 class LineSource:
-    """A file of lines, or standard input: read once, from the start, in order."""
+    """A file of lines, or standard input, read once from start to end."""
 
     def __init__(
         self,
@@ -76,21 +73,21 @@ class LineSource:
         if path == STDIN:
             self._stream = sys.stdin.buffer
         else:
-            with telling("read", path):
-                self._stream = Path(path).open("rb")  # noqa: SIM115 - open until it is read
+            with file_errors("read", path):
+                self._stream = Path(path).open("rb")  # noqa: SIM115 - `close` closes it
                 if stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode):
                     self.identity = _identity(Path(path))
                     self.total = self.identity["bytes"]
                 else:
-                    # A pipe with a name: what is read of it once is gone, and nobody can tell it from another.
+                    # A named pipe can be read only once, and is the same to us as standard input.
                     self.identity = {"path": STDIN}
 
     def rows(self, skip: int) -> Iterator[Row | BadRow]:
-        with telling("read", self.name):
+        with file_errors("read", self.name):
             try:
                 yield from islice(self._parse(self._lines(), self._columns), skip, None)
             except lines.HeaderError as error:
-                raise BulkError(f"{self.name} {error}") from None
+                raise CommandError(f"{self.name} {error}") from None
 
     def types(self) -> "pa.Schema | None":
         if self._parse is lines.objects:
@@ -104,7 +101,7 @@ class LineSource:
             self._stream.close()
 
     def _lines(self) -> Iterator[bytes]:
-        """Each line; of one that is longer than any text may be, the beginning."""
+        """The lines, each cut to one byte more than the longest allowed."""
         while line := self._stream.readline(lines.LONGEST + 1):
             self.position += len(line)
             yield line
@@ -116,27 +113,27 @@ class LineSource:
 
 
 class ParquetSource:
-    """A Parquet file, of which a few rows and one page a column are held at a time."""
+    """A Parquet file. Holds a few rows and one page per column in memory."""
 
     def __init__(self, path: str, columns: Columns) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.name, self.position, self._columns = path, 0, columns
-        with telling("read", path):
+        with file_errors("read", path):
             try:
                 self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
             except pa.ArrowInvalid:
-                raise BulkError(f"{path} is not a Parquet file, or is cut off") from None
+                raise CommandError(f"{path} is not a Parquet file or is truncated") from None
             self.identity = _identity(Path(path))
         self.total = self._file.metadata.num_rows
         present = self._file.schema_arrow.names
         if missing := [name for name in columns.names if name not in present]:
-            raise BulkError(f"{path} {lines.no_column(missing[0], present)}")
+            raise CommandError(f"{path} {lines.no_column(missing[0], present)}")
 
     def rows(self, skip: int) -> Iterator[Row | BadRow]:
         groups, before = self._groups(skip)
-        with telling("read", self.name):
+        with file_errors("read", self.name):
             for batch in self._file.iter_batches(
                 _PARQUET_ROWS, row_groups=groups, columns=self._columns.names, use_threads=False
             ):
@@ -150,13 +147,13 @@ class ParquetSource:
         import pyarrow as pa
 
         fields = [self._file.schema_arrow.field(name) for name in self._columns.keep]
-        return pa.schema([field.with_type(_undictionaried(field.type)) for field in fields])
+        return pa.schema([field.with_type(_without_dictionaries(field.type)) for field in fields])
 
     def close(self) -> None:
         self._file.close()
 
     def _groups(self, skip: int) -> tuple[list[int], int]:
-        """The row groups that hold what stands behind the first `skip` rows, and how many rows stand before them."""
+        """The row groups that hold the rows after the first `skip`, and the number of rows before these groups."""
         metadata = self._file.metadata
         before, first = 0, 0
         while first < metadata.num_row_groups and before + metadata.row_group(first).num_rows <= skip:
@@ -165,10 +162,10 @@ class ParquetSource:
         return list(range(first, metadata.num_row_groups)), before
 
     def _rows(self, batch: "pa.RecordBatch", before: int) -> Iterator[Row | BadRow]:
-        # Kept values stay Arrow scalars, which lose nothing on their way to Parquet.
+        # Kept values stay Arrow scalars, so that Parquet gets them unchanged.
         arrays = {name: batch.column(name) for name in self._columns.names}
-        values: dict[str, Any] = {name: array.cast(_undictionaried(array.type)) for name, array in arrays.items()}
-        validated = [name for name in (self._columns.text, self._columns.instruction) if name]  # by `checked`
+        values: dict[str, Any] = {name: array.cast(_without_dictionaries(array.type)) for name, array in arrays.items()}
+        validated = [name for name in (self._columns.text, self._columns.instruction) if name]  # by `check_row`
         suspects = [name for name in self._columns.keep if name not in validated and not _is_valid(values[name])]
         for name in validated:
             values[name] = _texts(values[name])
@@ -179,25 +176,25 @@ class ParquetSource:
                     before + index + 1, f"{broken} is not UTF-8", {self._columns.text: row[self._columns.text]}
                 )
             else:
-                yield checked(before + index + 1, row, self._columns, row)
+                yield check_row(before + index + 1, row, self._columns, row)
 
 
-def _undictionaried(kind: "pa.DataType") -> "pa.DataType":
-    """The type with values in place of dictionaries, at any depth: a stream of Arrow's has each dictionary once."""
+def _without_dictionaries(kind: "pa.DataType") -> "pa.DataType":
+    """The type without dictionaries, at any depth: an Arrow stream would hold only the first batch's dictionary."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
         return kind.value_type
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_undictionaried(field.type)) for field in kind.fields])
+        return pa.struct([field.with_type(_without_dictionaries(field.type)) for field in kind.fields])
     for is_kind, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
         if is_kind(kind):
-            return make(kind.value_field.with_type(_undictionaried(kind.value_type)))
+            return make(kind.value_field.with_type(_without_dictionaries(kind.value_type)))
     return kind
 
 
 def _is_valid(column: "pa.Array") -> bool:
-    """Whether all text of a column is UTF-8, which Parquet does not see to."""
+    """Whether all text of a column is UTF-8, which Parquet does not check."""
     import pyarrow as pa
 
     try:
@@ -213,12 +210,12 @@ def _is_unicode(value: Any) -> bool:
     except UnicodeDecodeError:
         return False
     except (ValueError, OverflowError):
-        pass  # a time that Python has no room for
+        pass  # a timestamp out of Python's range
     return True
 
 
 def _texts(column: "pa.Array") -> list[Any]:
-    """The values of a column as Python objects; text is decoded one by one, since Parquet lets any bytes be text."""
+    """The values of a column as Python objects. Text is decoded here, since Parquet accepts any bytes as text."""
     import pyarrow as pa
 
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -228,8 +225,9 @@ def _texts(column: "pa.Array") -> list[Any]:
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """What tells a file from another, without reading all of it."""
-    about = path.stat()
+    """Tells one file from another without reading all of it."""
+    status = path.stat()
     with path.open("rb") as file:
         head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
-    return {"path": str(path.resolve()), "bytes": about.st_size, "modified": about.st_mtime_ns, "sha256_of_head": head}
+    size, modified = status.st_size, status.st_mtime_ns
+    return {"path": str(path.resolve()), "bytes": size, "modified": modified, "sha256_of_head": head}

@@ -1,4 +1,4 @@
-"""Outputs: how rows with their vectors become bytes, appended block by block, and what the whole needs at its end."""
+"""Output formats: turn rows and vectors into blocks of bytes to append, and complete the file at the end."""
 
 import base64
 from collections.abc import Sequence
@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import orjson
 
-from l2v.app.bulk.errors import BulkError
+from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.formats import OutputFormat
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.jobs import Vectors
+from l2v.app.engine.vectors import Vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class Writer(Protocol):
-    """A format of the output."""
+    """Writes one output format."""
 
     def block(self, rows: Sequence[Row], vectors: Vectors) -> tuple[bytes, list[BadRow]]:
-        """The bytes to append for rows with their vectors [n, d], and the rows that the format cannot hold."""
+        """The bytes to append for rows and their vectors [n, d], and the rows that the format cannot store."""
 
     def finish(self, data: Path, count: int) -> Path:
-        """Makes the appended blocks a file of the format; gives its path."""
+        """Complete the file of appended blocks. Returns the path of the result."""
 
 
 def open_writer(form: OutputFormat, data: Path, dimensions: int, types: "pa.Schema | None") -> Writer:
-    """The writer that goes on with the file `data`, of which what stands there is whole."""
+    """The writer for a format. It continues the file `data`, which holds complete blocks."""
     if form == "parquet":
         from l2v.app.bulk.parquet import ParquetWriter
 
@@ -37,7 +37,7 @@ def open_writer(form: OutputFormat, data: Path, dimensions: int, types: "pa.Sche
 
 
 class JsonlWriter:
-    """One object a line: what was kept, then the vector."""
+    """One JSON object per line: the kept values, then the vector."""
 
     def block(self, rows: Sequence[Row], vectors: Vectors) -> tuple[bytes, list[BadRow]]:
         lines = [
@@ -52,15 +52,15 @@ class JsonlWriter:
 
 
 class NpyWriter:
-    """numpy's own format: a header, padded by numpy so that the count can be filled in at the end, then the numbers."""
+    """numpy's format. numpy pads the header, so that the row count can be filled in at the end."""
 
     def __init__(self, data: Path, dimensions: int) -> None:
         self._dimensions = dimensions
-        self._begun = data.exists() and data.stat().st_size > 0
+        self._started = data.exists() and data.stat().st_size > 0
 
     def block(self, rows: Sequence[Row], vectors: Vectors) -> tuple[bytes, list[BadRow]]:
-        header = b"" if self._begun else self._header(0)
-        self._begun = True
+        header = b"" if self._started else self._header(0)
+        self._started = True
         return header + np.ascontiguousarray(vectors, "<f4").tobytes(), []
 
     def finish(self, data: Path, count: int) -> Path:
@@ -79,14 +79,15 @@ class NpyWriter:
 
 
 def to_line(content: Any) -> bytes:
-    """JSON and a line's end; values that JSON has no form for become text."""
+    """A line of JSON. Values without a JSON type become text."""
     try:
-        return orjson.dumps(content, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # lone surrogates, integers beyond 64 bits, keys that are no text
-        return orjson.dumps(_mended(content), option=orjson.OPT_APPEND_NEWLINE)
+        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+        return orjson.dumps(content, default=_to_json_type, option=options)
+    except TypeError:  # lone surrogates, integers beyond 64 bits, keys that are not text
+        return orjson.dumps(_to_json_types(content), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _plain(value: Any) -> Any:
+def _to_json_type(value: Any) -> Any:
     if hasattr(value, "as_py"):  # an Arrow scalar
         return _from_arrow(value)
     if isinstance(value, bytes):
@@ -99,20 +100,20 @@ def _from_arrow(scalar: Any) -> Any:
 
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError):  # nanoseconds and years, which Python's datetime has no room for
+    except (ValueError, OverflowError):  # nanoseconds, or years out of the range of Python's datetime
         try:
             return scalar.cast(pa.string()).as_py()
         except pa.ArrowException:
-            raise BulkError(f"a kept column of {scalar.type} has no form in JSONL: keep it in Parquet") from None
+            raise CommandError(f"JSONL cannot store a column of type {scalar.type}: write Parquet") from None
 
 
-def _mended(value: Any) -> Any:
+def _to_json_types(value: Any) -> Any:
     if hasattr(value, "as_py"):
-        return _mended(_plain(value))
+        return _to_json_types(_to_json_type(value))
     if isinstance(value, dict):
-        return {_mended(str(key)): _mended(item) for key, item in value.items()}
+        return {_to_json_types(str(key)): _to_json_types(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_mended(item) for item in value]
+        return [_to_json_types(item) for item in value]
     if isinstance(value, np.ndarray):
         return value.tolist()
     if value is None or isinstance(value, (bool, float)):

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 class Check(Settings):
-    """Load the configured model, look whether it computes what it should, and say what was found.
+    """Load the configured model, verify it, and print the results.
 
-    Ends with status 0 if it may serve, else 1 with the reason. Takes the settings of `l2v serve`.
+    Ends with status 0 if the model may serve, else with status 1 and the reason. Takes the settings of `l2v serve`.
 
     Examples:
         l2v check
@@ -19,30 +19,28 @@ class Check(Settings):
     """
 
     def cli_cmd(self) -> None:
-        from l2v.app.commands.loading import encoder_for
+        from l2v.app.commands.loading import load_encoder
         from l2v.models.sources import label
 
-        encoder = encoder_for(self)
+        encoder = load_encoder(self)
         sources = ", ".join(source["name"] for source in encoder.provenance)
         print(f"model: {label(self.model)} of {sources}, {encoder.dtype} on {encoder.device}")
-        for line in [*encoder.evidence, _known_text(encoder)]:
+        for line in [*encoder.evidence, _repeat(encoder)]:
             print(line)
 
 
-def _known_text(encoder: "Encoder") -> str:
-    """What a text's vectors say; raises `ModelError` for what is wrong with them."""
+def _repeat(encoder: "Encoder") -> str:
+    """Embed one text twice and compare the vectors. Raises `ModelError` if they are wrong."""
     import numpy as np
 
     from l2v.app.engine.vectors import normalize
     from l2v.models import ModelError
-    from l2v.models.known import Known
+    from l2v.models.reference_vector import ReferenceVector
 
-    first, second = Known.of(encoder).vector, Known.of(encoder).vector
+    first, second = ReferenceVector.of(encoder).vector, ReferenceVector.of(encoder).vector
     length = float(np.linalg.norm(normalize(first[None])))
     if not abs(length - 1) < 1e-5:
-        raise ModelError(
-            f"a known text gives a vector of length {length} where it should be 1: the weights are damaged"
-        )
+        raise ModelError(f"a normalized vector has the length {length}, not 1: the weights are damaged")
     if not np.array_equal(first, second):
-        raise ModelError("a known text gives another vector at the second time: the device computes wrongly")
-    return f"known text: {len(first)} finite dimensions, of length 1, the same at the second time"
+        raise ModelError("the same text got two different vectors: the device computes incorrectly")
+    return f"repeatability: the same {len(first)} finite dimensions twice, of length 1"

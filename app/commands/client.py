@@ -1,50 +1,47 @@
-"""What commands share that may run the model here or ask a running service."""
+"""Settings of the commands that load a model or use a running service."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, SecretStr
 
+from l2v.app.bulk.options import EmbedOptions
 from l2v.models.settings import ModelSettings
 
-BatchTokens = Annotated[
-    int | None,
-    Field(ge=8, description="Token budget of one forward pass; where unset, 16384 on CUDA, 4096 on the CPU"),
-]
+if TYPE_CHECKING:
+    from l2v.app.bulk.local import LocalEmbedder
+    from l2v.app.bulk.remote import RemoteEmbedder
 
 
 class ClientSettings(ModelSettings):
-    """A model to load, or the address of a service that has one."""
+    """The model to load, or the address of a service to use instead."""
 
-    url: str | None = Field(
-        None, description="Ask the service at this address instead of loading a model; flags about the model do nothing"
+    url: str | None = Field(None, description="Use the service at this address; flags about the model have no effect")
+    api_key: SecretStr | None = Field(None, description="Bearer key of the service; better set as L2V_API_KEY")
+    retry_for: float = Field(300.0, gt=0, description="Seconds to retry while the service is busy or unreachable")
+    max_batch_tokens: int | None = Field(
+        None, ge=8, description="Token budget of one forward pass; default: 16384 on CUDA, 4096 on the CPU"
     )
-    api_key: SecretStr | None = Field(None, description="The service's bearer key; better given as L2V_API_KEY")
-    retry_for: float = Field(300.0, gt=0, description="Seconds for which a service that is busy or away is tried again")
 
-    @property
-    def key(self) -> str | None:
-        return self.api_key.get_secret_value() if self.api_key else None
+    def open_embedder(
+        self, options: EmbedOptions, concurrency: int = 4, note: Callable[[str], None] | None = None
+    ) -> "LocalEmbedder | RemoteEmbedder":
+        """The service at `url`, if given, else the model in this process.
 
-    def ask(
-        self, method: str, path: str, content: bytes | None = None, note: Callable[[str], None] = lambda message: None
-    ) -> Any:
-        """One request to the service; its refusal ends the command."""
-        import anyio
+        Args:
+            options: how to embed.
+            concurrency: requests to the service at a time.
+            note: see `Client`.
+        """
+        if self.url:
+            from l2v.app.bulk.remote import RemoteEmbedder
 
-        from l2v.app.bulk.client import Client, RefusedError
-        from l2v.app.bulk.errors import BulkError
+            key = self.api_key.get_secret_value() if self.api_key else None
+            return RemoteEmbedder(self.url, key, options, concurrency, self.retry_for, note)
+        from l2v.app.bulk.local import LocalEmbedder
+        from l2v.app.commands.loading import load_encoder
+        from l2v.models.batch import token_budget
+        from l2v.models.sources import label
 
-        async def call() -> Any:
-            assert self.url is not None
-            client = Client(self.url, self.key, self.retry_for, note)
-            try:
-                return await client.call(method, path, content)
-            finally:
-                await client.close()
-
-        try:
-            return anyio.run(call)
-        except RefusedError as error:
-            place = f" ({error.param})" if error.param else ""
-            raise BulkError(f"the service refuses with {error.status}: {error}{place}") from None
+        encoder = load_encoder(self)
+        return LocalEmbedder(encoder, label(self.model), options, self.max_batch_tokens or token_budget(encoder.device))

@@ -3,35 +3,31 @@
 import logging
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from l2v.app.bulk.errors import UsageError
 from l2v.models.settings import ModelSettings
-from l2v.models.types import ROUNDED, DType
+from l2v.models.types import QUANTIZED
 
 
 class Export(ModelSettings):
-    """Merge base and adapters and write the encoder as a folder of its own.
+    """Merge the base model and its adapters, and write the encoder to a new folder.
 
     Examples:
         l2v export --model mistral-7b-supervised merged
         l2v serve --model ./merged
     """
 
-    out: CliPositionalArg[Path] = Field(description="The new folder")
-
-    @field_validator("dtype")
-    @classmethod
-    def _can_be_written(cls, value: DType) -> DType:
-        if value in ROUNDED:
-            raise ValueError(f"{value} is made when a model is loaded: export it in another dtype")
-        return value
+    out: CliPositionalArg[Path] = Field(description="New folder to write")
 
     def cli_cmd(self) -> None:
-        from l2v.app.commands.loading import encoder_for
+        from l2v.app.commands.loading import load_encoder
         from l2v.models.export import check_free, export
 
+        if self.dtype in QUANTIZED:
+            raise UsageError(f"--dtype: {self.dtype} weights cannot be exported, since they are quantized at load")
         logging.basicConfig(level="INFO", format="%(message)s")
-        check_free(self.out)  # before minutes are spent on loading
-        export(encoder_for(self, packed=False), self.out)
+        check_free(self.out)  # before the model is loaded, which may take minutes
+        export(load_encoder(self, prepack=False), self.out)
         print(f"wrote {self.out}: serve it with `l2v serve --model {self.out}`")

@@ -1,4 +1,4 @@
-"""Loading the encoder for a command that runs it in its own process."""
+"""Preparing this process for a model, and loading one."""
 
 import os
 import sys
@@ -10,7 +10,6 @@ from l2v.models.settings import ModelSettings
 if TYPE_CHECKING:
     from l2v.models import Encoder
 
-
 LIBRARIES = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
@@ -19,33 +18,32 @@ LIBRARIES = {
 
 
 def prepare_libraries() -> None:
-    """Before torch is there: tells its libraries how a server wants them, and keeps transformers from talking.
+    """Configure torch's libraries and silence transformers. Call it before torch is imported.
 
-    A thread of OpenMP that waits for the others spins by default. Where the cores have something else to do, as a
-    server's always have, that takes the time of those that it waits for: forward passes become several times slower.
-    oneDNN, and torch's layer above it, each keep what they made for every shape of a product that they ever saw, 1,024
-    of them by default: a quarter of a megabyte each, and hardly a shape comes twice.
+    By default, OpenMP threads spin while they wait for each other. If the cores have other work, as in a server, that
+    makes forward passes several times slower. oneDNN and torch each cache 1,024 kernels by default, one per shape and
+    a quarter of a megabyte each, but few shapes come twice.
     """
     os.environ.update(LIBRARIES | os.environ)
     import transformers
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 
+    show_downloads = sys.stderr.isatty() and not are_progress_bars_disabled()
     transformers.logging.set_verbosity_error()
-    wanted = sys.stderr.isatty() and not are_progress_bars_disabled()
-    transformers.logging.disable_progress_bar()  # of weights that are read, and of what is fetched from the Hub
-    if wanted:
+    transformers.logging.disable_progress_bar()  # also disables the bars of downloads
+    if show_downloads:
         enable_progress_bars()
 
 
 def prepare_service(log_level: str) -> None:
-    """The same for a process that serves, which logs at that level."""
-    # The service tokenises in threads of its own; were each list spread over all cores, forward passes would wait.
+    """Prepare a process that serves and logs. Call it before torch is imported."""
+    # The service tokenizes in its own threads. If each list used all cores, forward passes would have to wait.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     prepare_libraries()
     configure_logging(log_level)
 
 
-def encoder_for(settings: ModelSettings, *, packed: bool = True) -> "Encoder":
-    """The encoder that the flags name, see `models.load`; raises `models.ModelError`."""
+def load_encoder(settings: ModelSettings, *, prepack: bool = True) -> "Encoder":
+    """Load the encoder of the settings, see `models.load`. Raises `ModelError`."""
     prepare_libraries()
-    return settings.load(packed=packed)
+    return settings.load(prepack=prepack)

@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from l2v.app.http.connection import Connection
 from l2v.app.settings import Settings
 from l2v.models.settings import PREFIX
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from l2v.app.engine.service import Service
-    from l2v.app.http.telemetry import Metrics
+    from l2v.app.http.connection import Connection
 
 logger = logging.getLogger(__name__)
 
-# How long it goes on listening after the last answer: clients and load balancers meet a 503, not a closed port.
+# How long the server keeps listening after the last response, so that clients get a 503 rather than a closed port.
 LINGER_SECONDS = 0.5
-# What Kubernetes sets in the pods beside a Service whose name begins with ours.
+# Variables that Kubernetes sets in the pods next to a Service whose name starts with l2v.
 _SERVICE_LINKS = re.compile(rf"{PREFIX}(\w+_)?(SERVICE|PORT)(_|$)")
-# Open files beside the connections: libraries, the model, logs.
+# Open files other than connections: libraries, the model, logs.
 _FILES = 256
 
 
@@ -43,17 +44,17 @@ class Serve(Settings):
     """
 
     def cli_cmd(self) -> None:
-        # The first process of a container gets no signal that it has no handler for; uvicorn sets its own later.
-        signal.signal(signal.SIGTERM, lambda *_: _end(""))
+        # The first process of a container gets no signals that it has no handler for. uvicorn installs its own later.
+        signal.signal(signal.SIGTERM, lambda *_: _exit(""))
         from l2v.app.commands.loading import prepare_service
 
-        prepare_service(self.log_level)  # before torch comes with the next
+        prepare_service(self.log_level)  # before the next import loads torch
         from l2v.app.main import create_app
 
         for name in unknown(os.environ):
-            logger.warning("the service has no such setting", extra={"variable": name})
+            logger.warning("unknown setting", extra={"variable": name})
         if reason := _allow_files(self.max_connections):
-            _end(f"l2v: {reason}")
+            _exit(f"l2v: {reason}")
         failures: list[str] = []
 
         def stop(reason: str) -> None:
@@ -68,35 +69,29 @@ class Serve(Settings):
             log_config=None,
             access_log=False,
             server_header=False,
-            http=protocol(self, app.state.service.metrics),
+            http=protocol(self, app),
             timeout_keep_alive=math.ceil(self.idle_timeout),
-            ws="none",  # a handshake would be logged with its path and its key
+            ws="none",  # uvicorn would log a handshake with its path and its key
             timeout_graceful_shutdown=1,  # the server below has waited already
         )
         server = Server(config, app.state.service, self.drain_timeout)
         try:
             server.run()
         except SystemExit:
-            failures.append(
-                f"cannot listen on {self.host}:{self.port}: is another process there, or is the port reserved?"
-            )
-        _end(f"l2v: {failures[0]}" if failures else "")
+            failures.append(f"cannot listen on {self.host}:{self.port}: another process may use the port")
+        _exit(f"l2v: {failures[0]}" if failures else "")
 
 
-def protocol(settings: Settings, metrics: "Metrics") -> Any:
-    """What uvicorn makes of each connection."""
-    return partial(
-        Connection,
-        metrics.rejected.labels("connections").inc,
-        settings.max_connections,
-        settings.idle_timeout,
-        settings.request_timeout,
-        max_header_bytes=settings.max_header_bytes,
-    )
+def protocol(settings: Settings, app: "FastAPI") -> Any:
+    """The factory of uvicorn's connections."""
+    from l2v.app.http.connection import Connection
+
+    on_rejected = app.state.service.metrics.rejected.labels("connections").inc
+    return partial(Connection, settings, app.state.targets, on_rejected)
 
 
 def unknown(names: Iterable[str]) -> list[str]:
-    """Those of the environment's names that look like settings of the service and are none."""
+    """The environment variables that look like settings of the service, but are none."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)
@@ -104,18 +99,18 @@ def unknown(names: Iterable[str]) -> list[str]:
 
 
 def _allow_files(connections: int) -> str:
-    """Lets this process open what so many connections need; what is wrong, if it may not."""
+    """Raises the limit of open files to what the connections require; returns the reason if it cannot."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + _FILES
-    if resource.RLIM_INFINITY != hard < needed:
-        return f"max_connections {connections} needs {needed} open files, and this process may have {hard} (ulimit -Hn)"
-    if resource.RLIM_INFINITY != soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    required = connections + _FILES
+    if resource.RLIM_INFINITY != hard < required:
+        return f"max_connections {connections} requires {required} open files; the limit is {hard} (ulimit -Hn)"
+    if resource.RLIM_INFINITY != soft < required:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (required, hard))
     return ""
 
 
 class Server(uvicorn.Server):
-    """Goes on listening while it drains, so that new requests are told so, and ends with status 0 after that."""
+    """Keeps listening while it drains, so that new requests get an error, and then exits with status 0."""
 
     def __init__(self, config: uvicorn.Config, service: "Service", drain_timeout: float) -> None:
         super().__init__(config)
@@ -123,33 +118,34 @@ class Server(uvicorn.Server):
         self._drain_timeout = drain_timeout
         self._draining_since: float | None = None
         self._signalled = False
-        self._busy = 0.0
+        self._last_busy = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # A second signal ends it at once. uvicorn's own version would raise the signal again afterwards.
+        # A second signal ends the process at once. uvicorn's own method would raise the signal again afterwards.
         if self._signalled:
             self.should_exit = self.force_exit = True
         self._signalled = True
         self.drain()
 
     def drain(self) -> None:
-        """Refuses new requests, and ends when those in the house are answered, and their answers taken."""
+        """Rejects new requests, and exits once the accepted ones are answered and their responses sent."""
         if self._draining_since is None:
-            self._busy = self._draining_since = time.monotonic()
+            self._last_busy = self._draining_since = time.monotonic()
             self._service.drain()
 
     async def on_tick(self, counter: int) -> bool:
         if self._draining_since is not None:
             now = time.monotonic()
-            connections = cast(set[Connection], self.server_state.connections)
-            if self._service.in_house or any(connection.unsent for connection in connections):
-                self._busy = now
-            self.should_exit |= now - self._busy > LINGER_SECONDS or now - self._draining_since > self._drain_timeout
+            connections = cast("set[Connection]", self.server_state.connections)
+            if self._service.in_flight or any(connection.unsent for connection in connections):
+                self._last_busy = now
+            idle = now - self._last_busy > LINGER_SECONDS
+            self.should_exit |= idle or now - self._draining_since > self._drain_timeout
         return await super().on_tick(counter)
 
 
-def _end(reason: str) -> None:
-    """Ends the process with its last words. Not by Python's own way: that aborts where a daemon thread is in torch."""
+def _exit(reason: str) -> None:
+    """Ends the process and prints the reason, if any. Python's own exit aborts if a daemon thread is in torch."""
     if reason:
         print(reason, file=sys.stderr)
     logging.shutdown()

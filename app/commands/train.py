@@ -1,13 +1,15 @@
-"""`l2v train`: the service's way to the recipe, which is taken only when it is asked for."""
+"""`l2v train`."""
+
+from typing import Any
 
 from pydantic import BaseModel, Field
-from pydantic_settings import CliApp, CliSubCommand
+from pydantic_settings import CliSubCommand, get_subcommand
 
 from l2v.training.recipes import Mntp, Simcse, Supervised
 
 
 class Train(BaseModel):
-    """Make an encoder of a decoder: one stage of the recipe, each an adapter.
+    """Train an encoder from a decoder, one stage at a time. Each stage writes an adapter.
 
     Examples:
         l2v train mntp my-mntp --model meta-llama/Llama-3.2-1B --data texts/
@@ -15,9 +17,12 @@ class Train(BaseModel):
         l2v serve --model meta-llama/Llama-3.2-1B --adapters my-mntp,my-encoder
     """
 
-    mntp: CliSubCommand[Mntp] = Field(description="Masked next token prediction: learn to look ahead")
-    simcse: CliSubCommand[Simcse] = Field(description="Contrastive learning on texts alone")
-    supervised: CliSubCommand[Supervised] = Field(description="Contrastive learning on pairs")
+    mntp: CliSubCommand[Mntp] = Field(description="Masked next token prediction, for bidirectional attention")
+    simcse: CliSubCommand[Simcse] = Field(description="Contrastive learning from texts")
+    supervised: CliSubCommand[Supervised] = Field(description="Contrastive learning from pairs")
 
     def cli_cmd(self) -> None:
-        CliApp.run_subcommand(self)
+        from l2v.training.command import run
+
+        recipe: Any = get_subcommand(self)
+        run(recipe)

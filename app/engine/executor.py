@@ -1,7 +1,7 @@
-"""Running one batch: a forward pass, and what to do where it fails.
+"""Runs one batch, and contains its failures.
 
-A batch that fails is halved, and each half run again, until the guilty encodings stand alone and fail alone. Where
-memory runs out, the halves fit sooner or later; the token budget of the batches to come is then lowered as well.
+A batch that fails is split in half, and each half runs again, until the encodings at fault are alone and fail alone.
+When memory runs out, the halves fit eventually; the token budget of later batches is reduced as well.
 """
 
 import logging
@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from l2v.app.engine.jobs import Batch, EncodingFailedError, Vectors, tokens_of
-from l2v.app.http.telemetry import Metrics
+from l2v.app.engine.jobs import EncodingFailedError, JobBatch
+from l2v.app.engine.vectors import Vectors
+from l2v.app.metrics import Metrics
 from l2v.models import Encoding
 from l2v.models.faults import Fault
 
@@ -19,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 Forward = Callable[[list[Encoding]], Sequence[Vectors]]
 
-# Errors within one batch after which the rest of it fails too. Where every input fails, not each is asked alone; one
-# guilty input among two thousand takes twelve.
+# After this many errors within one batch, the rest of it fails as well. It bounds the cost of a batch in which every
+# input fails; one bad input among two thousand takes twelve passes.
 _MAX_ERRORS = 64
-# Good batches in a row until a lowered budget is doubled again: should memory still not suffice, one batch in so many
-# is computed twice.
+# Successful batches in a row after which a reduced budget doubles. If memory is still short, one batch in this many
+# runs twice.
 _RECOVERY_BATCHES = 1000
-# What each forward pass leaves of those before it in the rate: some ten of them count.
-_KEPT = 0.9
+# Decay of the measured rate per forward pass: about the last ten count.
+_DECAY = 0.9
 
 _MESSAGES = {
     Fault.ERROR: "the model failed on this input",
@@ -35,32 +36,33 @@ _MESSAGES = {
 
 
 class DeviceLostError(Exception):
-    """The device takes no more work from this process."""
+    """The device accepts no more work from this process."""
 
     def __init__(self) -> None:
         super().__init__("the device is lost")
 
 
-class Runner:
-    """Runs batches, in the engine thread alone.
+class BatchExecutor:
+    """Runs batches. Used by the engine thread only.
 
     Args:
         forward: `Encoder.forward`.
-        max_batch_tokens: the budget of a batch while memory suffices.
-        metrics: where batches are counted.
-        beat: called before each forward pass, as a sign of life.
+        max_batch_tokens: the token budget of a batch while memory suffices.
+        metrics: counts batches.
+        heartbeat: called before each forward pass.
 
     Attributes:
-        budget: how many tokens the next batch may have.
-        tokens_per_second: of the last passes, the later the more; 0 before the first.
+        budget: the current token budget of a batch.
+        tokens_per_second: the recent rate; 0 before the first pass.
     """
 
-    def __init__(self, forward: Forward, max_batch_tokens: int, metrics: Metrics, beat: Callable[[], None]) -> None:
+    def __init__(
+        self, forward: Forward, max_batch_tokens: int, metrics: Metrics, heartbeat: Callable[[], None]
+    ) -> None:
         self._forward = forward
         self._max_batch_tokens = max_batch_tokens
         self._metrics = metrics
-        self._beat = beat
-        self._good = 0
+        self._heartbeat = heartbeat
         self._tokens = self._seconds = 0.0
         self._set_budget(max_batch_tokens)
 
@@ -68,8 +70,8 @@ class Runner:
     def tokens_per_second(self) -> float:
         return self._tokens / max(self._seconds, 1e-9)
 
-    def run(self, batch: Batch) -> None:
-        """Settles what the batch can settle of its jobs; raises `DeviceLostError` where the device is gone."""
+    def run(self, batch: JobBatch) -> None:
+        """Runs a batch and settles the jobs that it completes; raises `DeviceLostError`."""
         parts, errors = [batch], 0
         while parts:
             part = [item for item in parts.pop() if not item.job.settled]
@@ -83,16 +85,15 @@ class Runner:
             if half and errors < _MAX_ERRORS:
                 parts += [part[half:], part[:half]]
             elif len(batch) == 1 and errors == 1:
-                # It has failed once and had no second run in a half, as the others do.
-                parts.append(part)
+                parts.append(part)  # a batch of one gets a second attempt too
             else:
-                for job, place in part:
-                    job.fail(EncodingFailedError(_MESSAGES[fault], place))
+                for job, position in part:
+                    job.fail(EncodingFailedError(_MESSAGES[fault], position))
 
-    def _attempt(self, batch: Batch) -> Fault | None:
-        """One forward pass. Gives back the kind of its failure, not the error: that holds the device's memory."""
-        tokens = tokens_of(batch)
-        self._beat()
+    def _attempt(self, batch: JobBatch) -> Fault | None:
+        """Runs one forward pass. Returns the kind of failure rather than the error, which would hold device memory."""
+        tokens = sum(len(item.encoding) for item in batch)
+        self._heartbeat()
         started = time.monotonic()
         try:
             vectors = self._forward([item.encoding for item in batch])
@@ -102,8 +103,8 @@ class Runner:
             fault = Fault.of(error)
             logger.error("a batch failed", extra={"error": type(error).__name__, "fault": fault, "tokens": tokens})
         else:
-            self._tokens = self._tokens * _KEPT + tokens
-            self._seconds = self._seconds * _KEPT + seconds
+            self._tokens = self._tokens * _DECAY + tokens
+            self._seconds = self._seconds * _DECAY + seconds
             self._recover()
             return None
         self._metrics.batches.labels(fault).inc()
@@ -111,23 +112,23 @@ class Runner:
             self._set_budget(min(self.budget, max(1, tokens // 2)))
         return fault
 
-    def _scatter(self, batch: Batch, vectors: Sequence[Vectors], tokens: int, seconds: float) -> None:
+    def _scatter(self, batch: JobBatch, vectors: Sequence[Vectors], tokens: int, seconds: float) -> None:
         for job in {item.job for item in batch}:
             job.computed += seconds
-        finite = True
-        for (job, place), vector in zip(batch, vectors, strict=True):
+        outcome = "ok"
+        for (job, position), vector in zip(batch, vectors, strict=True):
             if np.isfinite(vector).all():
-                job.put(place, vector)
+                job.put(position, vector)
             else:
-                finite = False
-                job.fail(EncodingFailedError("the model computed no finite vector for this input", place))
-        self._metrics.observe_batch(tokens, len(batch), seconds, "ok" if finite else "not_finite")
+                outcome = "not_finite"
+                job.fail(EncodingFailedError("the model computed NaN or infinity for this input", position))
+        self._metrics.observe_batch(tokens, len(batch), seconds, outcome)
 
     def _recover(self) -> None:
-        self._good += 1
-        if self._good >= _RECOVERY_BATCHES and self.budget < self._max_batch_tokens:
+        self._successes += 1
+        if self._successes >= _RECOVERY_BATCHES and self.budget < self._max_batch_tokens:
             self._set_budget(min(2 * self.budget, self._max_batch_tokens))
 
     def _set_budget(self, tokens: int) -> None:
-        self.budget, self._good = tokens, 0
+        self.budget, self._successes = tokens, 0
         self._metrics.batch_budget.set(tokens)

@@ -1,4 +1,4 @@
-"""Jobs: what one request gives the engine, and the future that its outcome comes by."""
+"""Jobs: the encodings of one request, and the future that gets their vectors."""
 
 import time
 from collections.abc import Sequence
@@ -7,33 +7,29 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from l2v.app.engine.vectors import Vectors
 from l2v.models import Encoding
-
-Vectors = NDArray[np.float32]
 
 
 class EncodingFailedError(Exception):
-    """The model fails on one encoding of a job, computed alone.
+    """The model fails on one encoding of a job, even alone.
 
     Attributes:
-        place: where it stands in the job.
+        position: of the encoding in the job.
     """
 
-    def __init__(self, message: str, place: int) -> None:
+    def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
-        self.place = place
+        self.position = position
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a job's future gives.
+    """The outcome of a job.
 
     Attributes:
-        vectors: one float32 array an encoding, in their order, as `Encoder.forward` gives them.
-        queued: seconds of waiting, for the first forward pass and between them.
+        vectors: one float32 array per encoding, in order, as `Encoder.forward` returns them.
+        queued: seconds spent waiting, before the first forward pass and between passes.
         computed: seconds of the forward passes that the job took part in.
     """
 
@@ -44,9 +40,9 @@ class Result:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request's encodings. Filled by the engine thread alone once it is submitted.
+    """The encodings of one request. After submission, only the engine thread writes to it.
 
-    Whoever settles the future first, by a result, an error or a cancel, wins; what comes later is dropped.
+    The first outcome (a result, an error or a cancellation) settles the future; later ones are dropped.
     """
 
     encodings: Sequence[Encoding]
@@ -69,14 +65,14 @@ class Job:
         return len(self.encodings) - self.taken
 
     def take(self) -> "Item":
-        """The next encoding, for a batch."""
+        """Takes the next encoding, for a batch."""
         self.waiting_tokens -= len(self.encodings[self.taken])
         self.taken += 1
         return Item(self, self.taken - 1)
 
-    def put(self, place: int, vector: Vectors) -> None:
-        """Records the vector of one encoding; the last one settles the job."""
-        self.vectors[place] = vector.copy()  # as it is, it would hold the whole batch
+    def put(self, position: int, vector: Vectors) -> None:
+        """Stores the vector of one encoding; the last one settles the job."""
+        self.vectors[position] = vector.copy()  # a view would keep the whole batch alive
         if len(self.vectors) == len(self.encodings):
             vectors = [self.vectors[each] for each in range(len(self.encodings))]
             with suppress(InvalidStateError):
@@ -92,15 +88,11 @@ class Item(NamedTuple):
     """One encoding of a job, in a batch."""
 
     job: Job
-    place: int
+    position: int
 
     @property
     def encoding(self) -> Encoding:
-        return self.job.encodings[self.place]
+        return self.job.encodings[self.position]
 
 
-Batch = list[Item]
-
-
-def tokens_of(batch: Batch) -> int:
-    return sum(len(item.encoding) for item in batch)
+JobBatch = list[Item]

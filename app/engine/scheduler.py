@@ -1,11 +1,10 @@
-"""The queue and the one engine thread; owns every future.
+"""The queue and the engine thread.
 
-    submit → waiting jobs → engine thread: fill a batch, run it → future
+    submit → waiting jobs → engine thread: build a batch, run it → future
 
-A job is one request's encodings. Each batch takes from the waiting jobs in turn, one encoding of each, first come
-first served inside a job, until the token budget is full. So a request of two thousand texts shares every batch with
-those that came after it, and where they end with that batch, it takes a part of it only. A job whose future was
-cancelled is dropped before the next forward.
+A job holds the encodings of one request. Each batch takes one encoding from each waiting job in turn, until the token
+budget is full. So a request of two thousand texts shares every batch with the requests that came after it. A job whose
+future was cancelled is dropped before the next forward pass.
 """
 
 import logging
@@ -17,120 +16,115 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from l2v.app.engine.executor import DeviceLostError, Forward, Runner
-from l2v.app.engine.jobs import Batch, Job, Result
-from l2v.app.http.errors import OverloadedError, UnavailableError
-from l2v.app.http.telemetry import Metrics
+from l2v.app.engine.errors import OverloadedError, UnavailableError
+from l2v.app.engine.executor import BatchExecutor, DeviceLostError, Forward
+from l2v.app.engine.jobs import Job, JobBatch, Result
+from l2v.app.metrics import Metrics
 from l2v.models import Encoding
 
 logger = logging.getLogger(__name__)
 
-# The part of the token budget at which a batch is about as fast, for each token, as a full one.
-_LARGE_ENOUGH = 0.25
-# What a refused client is asked to wait, at most: a rate is a guess, and others may give up meanwhile.
-_LONGEST_WAIT = 60
+# At this share of the token budget, a batch is about as fast per token as a full one.
+_EFFICIENT_SHARE = 0.25
+# Upper bound of Retry-After in seconds: the rate is an estimate, and waiting requests may be cancelled.
+_MAX_RETRY_AFTER = 60
 
 
 class Scheduler:
-    """Runs `forward` in a thread of its own over batches filled from all waiting jobs.
+    """Runs `forward` in its own thread, on batches built from all waiting jobs.
 
     Args:
-        forward: `Encoder.forward`; called from the engine thread only.
-        max_batch_tokens: the budget of one forward pass; a single longer encoding still goes, alone.
-        max_queue_tokens: once so many wait, jobs are refused.
-        engine_timeout: seconds of one forward pass after which the engine counts as hung.
-        metrics: where batches and refusals are counted.
+        forward: `Encoder.forward`; only the engine thread calls it.
+        max_batch_tokens: the token budget of a forward pass; a longer encoding runs alone.
+        max_queue_tokens: the number of waiting tokens at which requests are rejected.
+        engine_timeout: seconds after which a forward pass counts as hung.
+        metrics: counts batches and rejections.
     """
 
     def __init__(
         self, forward: Forward, max_batch_tokens: int, max_queue_tokens: int, engine_timeout: float, metrics: Metrics
     ) -> None:
-        self._runner = Runner(forward, max_batch_tokens, metrics, self._beat)
+        self._executor = BatchExecutor(forward, max_batch_tokens, metrics, self._beat)
         self._max_queue_tokens = max_queue_tokens
         self._engine_timeout = engine_timeout
         self._metrics = metrics
         self._jobs: deque[Job] = deque()
-        self._running: Batch = []
+        self._running: JobBatch = []
         self._changed = threading.Condition()
         self._closing = False
         self._failure: str | None = None
-        self.queue_tokens = 0
-        self.queue_inputs = 0
-        self._expected = 0
-        # Whether a job may wait that is settled, by a cancel or by the failure of a part of it.
-        self._abandoned = False
+        self.queue_tokens = self.queue_inputs = self._reserved_tokens = 0
+        # Whether a waiting job may be settled already, because it was cancelled or a part of it failed.
+        self._any_abandoned = False
         self._beat()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     def submit(self, encodings: Sequence[Encoding]) -> "Future[Result]":
-        """Queues the encodings of one request; cancelling the future gives them up.
+        """Queues the encodings of one request. Cancelling the future drops them.
 
-        The future gives a `Result`, or raises `EncodingFailedError` or `UnavailableError`. How much may wait is said by
-        `expect`, before the work of making encodings; whoever comes this far is not refused any more.
+        The future yields a `Result`, or raises `EncodingFailedError` or `UnavailableError`. Capacity is checked by
+        `reserve`, before tokenization; `submit` rejects nothing for lack of it.
 
         Raises:
-            UnavailableError: if the scheduler is closed or its engine is down.
+            UnavailableError: the scheduler is closed, or its engine is down.
         """
         job = Job(encodings)
-        tokens = job.waiting_tokens
         with self._changed:
             if self._closing or self.failure:
                 raise UnavailableError(self.failure or "the service is shutting down")
-            job.future.add_done_callback(self._settled)
+            self.queue_tokens += job.waiting_tokens
+            self.queue_inputs += job.waiting_inputs
+            job.future.add_done_callback(self._on_settled)
             self._jobs.append(job)
-            self.queue_tokens += tokens
-            self.queue_inputs += len(encodings)
             self._changed.notify()
         return job.future
 
     @contextmanager
-    def expect(self, tokens: int) -> Iterator[None]:
-        """Keeps room for about so many tokens while their encodings are made; raises as `check_room` does."""
+    def reserve(self, tokens: int) -> Iterator[None]:
+        """Reserves queue capacity for an estimated number of tokens during tokenization; raises `OverloadedError`."""
         with self._changed:
-            self.check_room()
-            self._expected += tokens
+            self.check_capacity()
+            self._reserved_tokens += tokens
         try:
             yield
         finally:
             with self._changed:
-                self._expected -= tokens
+                self._reserved_tokens -= tokens
 
-    def check_room(self) -> None:
-        """Raises `OverloadedError` once as many tokens wait, or are expected, as may.
+    def check_capacity(self) -> None:
+        """Raises `OverloadedError` if the waiting and reserved tokens have reached the limit.
 
-        A job may go beyond that. Would each have to fit, small ones would keep a large one out for ever.
+        A single job may exceed the limit; otherwise small jobs could starve a large one.
         """
         with self._changed:
-            if self.queue_tokens + self._expected >= self._max_queue_tokens:
+            if self.queue_tokens + self._reserved_tokens >= self._max_queue_tokens:
                 self._drop_abandoned()
-            if (tokens := self.queue_tokens + self._expected) >= self._max_queue_tokens:
+            if (tokens := self.queue_tokens + self._reserved_tokens) >= self._max_queue_tokens:
                 self._metrics.rejected.labels("queue").inc()
+                rate = self._executor.tokens_per_second
                 raise OverloadedError(
-                    f"{tokens} tokens are waiting, at most {self._max_queue_tokens} may (max_queue_tokens)",
-                    self._seconds_to_drain(),
+                    f"{tokens} tokens are waiting; the limit is {self._max_queue_tokens} (max_queue_tokens)",
+                    min(_MAX_RETRY_AFTER, max(1, math.ceil(tokens / rate))) if rate else 1,
                 )
 
     @property
     def failure(self) -> str | None:
-        """Why the engine is down, in a sentence; None while it works."""
+        """The reason why the engine is down, or None while it works."""
         if self._failure is None and self._thread.is_alive():
             if not self._running or time.monotonic() - self._heartbeat < self._engine_timeout:
                 return None
             return f"the engine is down: a forward pass took more than {self._engine_timeout:g} s (engine_timeout)"
         return self._failure or "the engine is down"
 
-    def give_up(self, failure: str) -> None:
-        """For an engine that is down, by its death or by a forward pass that hangs: nothing that waits goes on waiting.
-
-        From then on it stays down, even should the forward pass come back.
-        """
+    def fail_all(self, failure: str) -> None:
+        """Fails all jobs after the engine died or hung. The scheduler stays down even if the forward pass returns."""
         with self._changed:
             self._failure = failure
-            self._end()
+            self._settle_all()
 
     def close(self, timeout: float | None = None) -> None:
-        """Refuses new jobs, finishes those that wait, and joins the thread for at most `timeout` seconds."""
+        """Rejects new jobs, finishes the waiting ones, and joins the thread for up to `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -139,28 +133,22 @@ class Scheduler:
     def _beat(self) -> None:
         self._heartbeat = time.monotonic()
 
-    def _seconds_to_drain(self) -> int:
-        rate = self._runner.tokens_per_second
-        tokens = self.queue_tokens + self._expected
-        return min(_LONGEST_WAIT, max(1, math.ceil(tokens / rate))) if rate else 1
-
     def _run(self) -> None:
-        """The engine thread: never ends with a future unresolved."""
+        """The engine thread. It never ends with a future unresolved."""
         try:
             while batch := self._next_batch():
-                self._runner.run(batch)
+                self._executor.run(batch)
         except BaseException as error:
-            # Not raised again: Python would print it with its message, which may quote a text.
+            # Not re-raised: Python would print its message, which may quote a text.
             logger.critical("the engine died", extra={"error": type(error).__name__})
-            self._failure = (
-                f"the engine is down: {error if isinstance(error, DeviceLostError) else type(error).__name__}"
-            )
+            reason = str(error) if isinstance(error, DeviceLostError) else type(error).__name__
+            self._failure = f"the engine is down: {reason}"
         finally:
             with self._changed:
-                self._end()
+                self._settle_all()
 
-    def _end(self) -> None:
-        """Settles all jobs and takes no more; the lock is held."""
+    def _settle_all(self) -> None:
+        """Fails all jobs and accepts no more. The caller holds the lock."""
         self._closing = True
         for job in [*self._jobs, *(item.job for item in self._running)]:
             job.fail(UnavailableError(self._failure or "the service is shutting down"))
@@ -168,66 +156,63 @@ class Scheduler:
         self._running = []
         self.queue_tokens = self.queue_inputs = 0
 
-    def _next_batch(self) -> Batch:
-        """Waits for work; an empty batch means that the scheduler is closed and the queue empty."""
+    def _next_batch(self) -> JobBatch:
+        """Waits for work. Returns an empty batch once the scheduler is closed and the queue is empty."""
         with self._changed:
             while True:
                 self._beat()
                 self._drop_abandoned()
-                if batch := self._fill():
-                    self._running = batch
-                    return batch
-                if self._closing:
-                    return []
-                self._running = []
+                self._running = self._build_batch()
+                if self._running or self._closing:
+                    return self._running
                 self._changed.wait()
 
-    def _settled(self, future: "Future[Result]") -> None:
-        """In whichever thread settles it, so without the lock."""
+    def _on_settled(self, future: "Future[Result]") -> None:
+        """Runs in whichever thread settles the future, so without the lock."""
         if future.cancelled() or future.exception():
-            self._abandoned = True
+            self._any_abandoned = True
 
     def _drop_abandoned(self) -> None:
-        if not self._abandoned:
+        if not self._any_abandoned:
             return
-        self._abandoned = False
+        self._any_abandoned = False
         kept: deque[Job] = deque()
         for job in self._jobs:
             if job.settled:
-                self._leave(job.waiting_tokens, job.waiting_inputs)
+                self._dequeued(job.waiting_tokens, job.waiting_inputs)
             else:
                 kept.append(job)
         self._jobs = kept
 
-    def _fill(self) -> Batch:
-        """Takes one encoding from each waiting job in turn until the next would go beyond the budget.
+    def _build_batch(self) -> JobBatch:
+        """Takes one encoding from each waiting job in turn until the next one would exceed the budget.
 
-        Where some jobs end with the batch and others do not, those that do not are passed over once it is large enough:
-        who is to be answered now would only wait for them.
+        If some jobs complete with this batch, the others are deferred once it is large enough to be efficient: they
+        would only delay the responses that are due now.
         """
-        batch: Batch = []
-        passed: list[Job] = []
-        room = budget = self._runner.budget
-        ends = False
+        batch: JobBatch = []
+        deferred: list[Job] = []
+        remaining = budget = self._executor.budget
+        completes_job = False
         while self._jobs:
             job = self._jobs[0]
             length = len(job.encodings[job.taken])
-            if batch and length > room:
+            if batch and length > remaining:
                 break
             self._jobs.popleft()
-            if ends and budget - room >= budget * _LARGE_ENOUGH and job.waiting_tokens > room:
-                passed.append(job)
+            if completes_job and budget - remaining >= budget * _EFFICIENT_SHARE and job.waiting_tokens > remaining:
+                deferred.append(job)
                 continue
             batch.append(job.take())
-            room -= length
-            self._leave(length, 1)
+            remaining -= length
+            self._dequeued(length, 1)
             if job.waiting_inputs:
                 self._jobs.append(job)
             else:
-                ends = True
-        self._jobs.extendleft(reversed(passed))
+                completes_job = True
+        self._jobs.extendleft(reversed(deferred))
         return batch
 
-    def _leave(self, tokens: int, inputs: int) -> None:
+    def _dequeued(self, tokens: int, inputs: int) -> None:
         self.queue_tokens -= tokens
         self.queue_inputs -= inputs

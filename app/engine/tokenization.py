@@ -1,63 +1,168 @@
-"""Where inputs become encodings: few in the event loop, more in threads, very many in threads of their own."""
+"""Tokenization in threads: short requests on the event loop, longer ones in a pool, bulk requests in their own pool."""
 
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from l2v.app.engine.inputs import Side
-from l2v.app.http.errors import InvalidError
-from l2v.models import Encoder, Encoding, InputError
+from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
+from l2v.app.engine.inputs import InputGroup, estimate_tokens
+from l2v.app.metrics import Metrics
+from l2v.app.settings import Settings
+from l2v.models import Encoder, Encoding, Input, InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Inputs tokenised at a stretch. A request of more is long: it takes turns with others such, in threads of their own, so
-# that no short one waits for them, and they leave most of the cores to the forward passes.
-_AT_ONCE = 64
-# Characters that are tokenised sooner than another thread begins.
-_FEW_CHARACTERS = 1000
+# Inputs per chunk. A request with more inputs is a bulk request. Bulk requests take turns in their own threads, so that
+# they delay no short request and leave most cores to the forward passes.
+_CHUNK = 64
+# Tokenizing this many characters takes less time than starting work in another thread.
+_INLINE_CHARACTERS = 1000
 
 
-class Tokenizers:
-    """The threads, and the choice between them.
+class TokenizerPool:
+    """Converts texts to token ids and back, within the limits of the settings.
 
     Attributes:
-        workers: threads for requests that are not long.
+        workers: the number of threads for requests that are not bulk requests.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
         self.workers = min(4, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(self.workers, "tokenize")
-        self._long_threads = ThreadPoolExecutor(max(1, self.workers // 2), "tokenize-long")
+        self._bulk_threads = ThreadPoolExecutor(max(1, self.workers // 2), "tokenize-bulk")
 
-    async def tokenize(self, encoder: Encoder, side: Side) -> list[Encoding]:
-        """One encoding an input; raises `InvalidError` for one that the model cannot take."""
-        encodings: list[Encoding] = []
-        few = len(side.inputs) <= _AT_ONCE
-        try:
-            if few and sum(len(i.text) + len(i.instruction) for i in side.inputs) <= _FEW_CHARACTERS:
-                return encoder.tokenize(side.inputs)
-            async for stretch in self._stretches(encoder.tokenize, side.inputs):
-                encodings += stretch
-        except InputError as error:
-            raise InvalidError(str(error), side.param(len(encodings) + error.index, error.field)) from error
+    async def encode(self, encoder: Encoder, group: InputGroup, truncate: bool) -> list[Encoding]:
+        """Returns one encoding per input.
+
+        Raises:
+            InvalidError: the model cannot encode an input.
+            TooLongError: a text is too long, and `truncate` is false.
+        """
+        encodings = await self._encode(encoder, group)
+        shortened = truncated(encodings)
+        if shortened and not truncate:
+            raise TooLongError(
+                f"text has more than {encoder.tokenization.doc_max_length} tokens (doc_max_length), or more than "
+                f"{encoder.max_length} with its instruction (max_length), and truncate is false",
+                group.param(shortened[0], "text"),
+            )
+        self._metrics.inputs.inc(len(encodings))
+        self._metrics.tokens.inc(sum(map(len, encodings)))
+        self._metrics.truncated.inc(len(shortened))
         return encodings
 
-    async def run(self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
-        """What `function` makes of the items."""
-        return [made async for stretch in self._stretches(function, items) for made in stretch]
+    async def show(self, encoder: Encoder, group: InputGroup, render: Callable[[Any], T], *, special: bool) -> list[T]:
+        """Tokenizes inputs without template and truncation, for display.
+
+        Args:
+            encoder: its tokenizer is used.
+            group: the inputs.
+            render: converts the tokens of one input, in a thread, so that only its result is kept.
+            special: add special tokens.
+
+        Raises:
+            TooLargeError: the inputs have more than `max_queue_tokens` tokens.
+        """
+        self.check_sizes([group])
+        tokens, limit = 0, self._settings.max_queue_tokens
+        if (estimate := estimate_tokens([group])) > limit:
+            raise TooLargeError(f"about {estimate} tokens, at most {limit} (max_queue_tokens)", group.name)
+
+        def show_chunk(inputs: Sequence[Input]) -> list[T]:
+            nonlocal tokens
+            rendered = []
+            for input_ in inputs:
+                shown = encoder.tokenization.show(input_, special=special)
+                if (tokens := tokens + len(shown)) > limit:
+                    raise TooLargeError(f"more than {limit} tokens (max_queue_tokens)", group.name)
+                rendered.append(render(shown))
+            return rendered
+
+        return [row async for chunk in self._chunks(show_chunk, group.inputs) for row in chunk]
+
+    async def decode(
+        self, encoder: Encoder, items: Sequence[str | list[int]], param: Callable[[int], str], *, skip_special: bool
+    ) -> list[str]:
+        """Decodes rows of token ids to texts; items that are texts stay as they are.
+
+        Args:
+            encoder: its tokenizer is used.
+            items: texts or rows of token ids.
+            param: returns the caller's name for the item at a position.
+            skip_special: leave special tokens out of the texts.
+
+        Raises:
+            InvalidError: a row is too long, or holds an id that the model does not have.
+            TooLargeError: the texts exceed `max_body_bytes`; one token may stand for a hundred characters.
+        """
+        tokenizer, max_characters = encoder.tokenization.tokenizer, self._settings.max_characters
+        vocabulary, remaining = tokenizer.get_vocab_size(), self._settings.max_body_bytes
+
+        def decode_ids(ids: list[int], index: int) -> str:
+            nonlocal remaining
+            if len(ids) > max_characters:
+                raise InvalidError(f"{len(ids)} token ids, at most {max_characters} (max_characters)", param(index))
+            if (highest := max(ids)) >= vocabulary:
+                raise InvalidError(f"{highest} is not a token id of the model", param(index))
+            text: str = tokenizer.decode(ids, skip_special_tokens=skip_special)
+            if (remaining := remaining - len(text)) < 0:
+                limit = self._settings.max_body_bytes
+                raise TooLargeError(f"the ids decode to more than {limit} characters (max_body_bytes)", param(index))
+            return text
+
+        def decode_chunk(indices: Sequence[int]) -> list[str]:
+            return [item if isinstance(item := items[index], str) else decode_ids(item, index) for index in indices]
+
+        if all(isinstance(item, str) for item in items):
+            return decode_chunk(range(len(items)))
+        return [text async for chunk in self._chunks(decode_chunk, range(len(items))) for text in chunk]
+
+    def check_count(self, count: int, *names: str) -> None:
+        """Raises `TooLargeError` if the named fields hold too many inputs."""
+        if count > (limit := self._settings.max_inputs):
+            together = f" in {' and '.join(names)}" if len(names) > 1 else ""
+            raise TooLargeError(f"{count} inputs{together}, at most {limit} (max_inputs)", names[0])
+
+    def check_sizes(self, groups: Sequence[InputGroup]) -> None:
+        """Raises `TooLargeError` for too many inputs, `InvalidError` for one that is too long."""
+        self.check_count(sum(len(group.inputs) for group in groups), *(group.name for group in groups))
+        limit = self._settings.max_characters
+        for group in groups:
+            for index, input_ in enumerate(group.inputs):
+                for field in ("text", "instruction"):
+                    if (length := len(getattr(input_, field))) > limit:
+                        message = f"{field} has {length} characters, at most {limit} (max_characters)"
+                        raise InvalidError(message, group.param(index, field))
 
     def close(self) -> None:
-        """Gives up what waits."""
-        for threads in (self._threads, self._long_threads):
+        """Drops the waiting work."""
+        for threads in (self._threads, self._bulk_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _stretches(
-        self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]
-    ) -> AsyncIterator[list[R]]:
-        """Some at a time: of a request that is given up the rest is not looked at."""
-        threads = self._long_threads if len(items) > _AT_ONCE else self._threads
-        for start in range(0, len(items), _AT_ONCE):
-            yield await asyncio.get_running_loop().run_in_executor(threads, function, items[start : start + _AT_ONCE])
+    async def _encode(self, encoder: Encoder, group: InputGroup) -> list[Encoding]:
+        encodings: list[Encoding] = []
+        inputs = group.inputs
+        try:
+            if len(inputs) <= _CHUNK and sum(len(i.text) + len(i.instruction) for i in inputs) <= _INLINE_CHARACTERS:
+                return encoder.tokenize(inputs)
+            async for chunk in self._chunks(encoder.tokenize, inputs):
+                encodings += chunk
+        except InputError as error:
+            raise InvalidError(str(error), group.param(len(encodings) + error.index, error.field)) from error
+        return encodings
+
+    async def _chunks(self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> AsyncIterator[list[R]]:
+        """Processes a chunk at a time, so that the rest of a cancelled request is skipped."""
+        threads = self._bulk_threads if len(items) > _CHUNK else self._threads
+        for start in range(0, len(items), _CHUNK):
+            yield await asyncio.get_running_loop().run_in_executor(threads, function, items[start : start + _CHUNK])
+
+
+def truncated(encodings: Sequence[Encoding]) -> list[int]:
+    """The positions of the encodings that were truncated."""
+    return [index for index, encoding in enumerate(encodings) if encoding.truncated]

@@ -1,0 +1,1 @@
+"""The HTTP edge: connections, limits, keys, the API surfaces and their errors."""

@@ -1,51 +1,42 @@
-"""Bearer keys: which paths want one, and whether a caller's is among them."""
+"""Bearer keys."""
 
 import hashlib
 import hmac
-from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 
 from l2v.app.http.errors import UnauthorizedError
-
-# What probes and browsers read without a key, and what does only unless it is protected. A folder ends in a slash.
-_OPEN = ("/", "/health", "/ready", "/tei/health", "/tei/ping", "/playground/")
-_METRICS = ("/metrics", "/tei/metrics")
-_DOCS = ("/docs", "/docs/", "/openapi.json")
+from l2v.app.http.surfaces import Access, Target
+from l2v.app.settings import Settings
 
 
-class Keys:
-    """The keys that open the service.
+class Auth:
+    """Checks the key of a request; without keys in the settings, the service is open."""
 
-    Args:
-        keys: any of them opens it; none leave it open.
-        protect_metrics: whether the metrics want a key too.
-        protect_docs: whether the description of the API does.
-    """
+    def __init__(self, settings: Settings) -> None:
+        # Digests have one length, so the time of a comparison does not reveal the length of a key.
+        self._digests = [_digest(key.encode()) for key in settings.read_keys()]
+        protected = {Access.METRICS: settings.protect_metrics, Access.DOCS: settings.protect_docs}
+        self._keyless = {level for level in Access if level is not Access.KEY and not protected.get(level)}
 
-    def __init__(self, keys: Sequence[str], protect_metrics: bool, protect_docs: bool) -> None:
-        # Their digests are of one length, so that the time of a comparison does not tell a key's.
-        self._digests = [_digest(key.encode()) for key in keys]
-        self._open = (*_OPEN, *(() if protect_metrics else _METRICS), *(() if protect_docs else _DOCS))
+    @property
+    def enabled(self) -> bool:
+        """Whether there are keys."""
+        return bool(self._digests)
 
-    def guard(self, path: str) -> bool:
-        """Whether the path wants a key."""
-        return bool(self._digests) and not any(
-            path == name or (len(name) > 1 and name.endswith("/") and path.startswith(name)) for name in self._open
-        )
+    def requires_key(self, target: Target) -> bool:
+        return self.enabled and target.access not in self._keyless
 
-    def check(self, path: str, headers: Headers) -> None:
-        """Raises `UnauthorizedError` where the path wants a key and the headers bring none of ours."""
-        if not self.guard(path):
+    def check(self, target: Target, headers: Headers) -> None:
+        """Raises `UnauthorizedError` if the path requires a key and the headers contain no valid one."""
+        if not self.requires_key(target):
             return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        digest = _digest(given.strip().encode("latin-1"))
-        # Every key is compared, each in constant time, so that timing tells nothing.
-        matches = [hmac.compare_digest(digest, ours) for ours in self._digests]
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        digest = _digest(key.strip().encode("latin-1"))
+        # Compare every key, each in constant time, so that timing reveals nothing.
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if scheme.lower() != "bearer" or not any(matches):
-            raise UnauthorizedError(
-                "give a valid key as `Authorization: Bearer KEY`", "authorization", {"WWW-Authenticate": "Bearer"}
-            )
+            raise UnauthorizedError("send a valid key as `Authorization: Bearer KEY`", "authorization")
 
 
 def _digest(key: bytes) -> bytes:

@@ -1,105 +1,193 @@
-"""One client's connection: HTTP as `app/protocol.py` reads it, bounded in number and in idle time.
+"""One client's connection: uvicorn's HTTP/1.1, with limits on connections, headers and idle time.
 
-uvicorn takes connections until the process can open no more files, waits for ever for a request's head, and for the
-client to take an answer. Here each has an end:
+uvicorn accepts connections until the process runs out of file descriptors, keeps headers without limit, and waits
+forever for a request's headers and for the client to read a response. Here, each of these is limited:
 
-- beyond `max_connections` it is told so, without a look at what it wants;
-- between requests, and before the first, a whole head must arrive within `idle_timeout`, however its bytes come;
-- an answer that stands in memory must be taken within `answer_timeout`.
+- a connection beyond `max_connections` is rejected before its request is read;
+- path and headers have at most `max_header_bytes`;
+- the headers of a request must be complete within `idle_timeout`, however slowly their bytes arrive;
+- a response must be read within `request_timeout` once it is complete in memory.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from l2v.app.http.errors import OverloadedError
-from l2v.app.http.protocol import Protocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from l2v.app.engine.errors import OverloadedError, ServiceError
+from l2v.app.http.errors import HeadersTooLargeError, MalformedError
+from l2v.app.http.surfaces import Targets
+from l2v.app.settings import Settings
+
+# Added for each header, as in HTTP/2, so that many tiny headers count as large too.
+_HEADER_OVERHEAD = 32
 
 
-class Connection(Protocol):
-    """Closes itself where the client does not do its part.
+class Connection(HttpToolsProtocol):
+    """Closes itself if the client exceeds a limit, and rejects what is not HTTP in the API's own form.
 
     Args:
-        refused: called where this one is refused for their number.
-        max_connections: of the server, this one among them.
-        idle_timeout: seconds for a request's head.
-        answer_timeout: seconds for an answer to be taken.
-        uvicorn: what uvicorn gives its connections.
+        settings: the limits.
+        targets: the paths, whose surfaces word errors.
+        on_rejected: called if this connection exceeds `max_connections`.
+        uvicorn: uvicorn's own arguments.
     """
 
-    def __init__(
-        self,
-        refused: Callable[[], None],
-        max_connections: int,
-        idle_timeout: float,
-        answer_timeout: float,
-        **uvicorn: Any,
-    ) -> None:
+    def __init__(self, settings: Settings, targets: Targets, on_rejected: Callable[[], None], **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
-        self._refused = refused
-        self._max_connections = max_connections
-        self._idle_timeout = idle_timeout
-        self._answer_timeout = answer_timeout
-        self._head: asyncio.TimerHandle | None = None
-        self._answer: asyncio.TimerHandle | None = None
-        # Whether the answer that was begun stands in memory whole; uvicorn's cycle is of the last request that came.
-        self._complete = False
+        self._settings = settings
+        self._targets = targets
+        self._on_rejected = on_rejected
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._response_timer: asyncio.TimerHandle | None = None
+        # Whether the current response is complete in memory; uvicorn's cycle is that of the latest request.
+        self._response_complete = False
+        # The size of the parsed path and headers, and the bytes received since the parser last reported progress.
+        self._head_bytes = self._unparsed_bytes = 0
+        self._parsing_upgrade = False
+        self.url = b""
 
     @property
     def unsent(self) -> bool:
-        """Whether some of an answer has not gone out yet."""
+        """Whether a part of a response is still waiting to be sent."""
         return self.transport.get_write_buffer_size() > 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._max_connections:
-            self._refused()
-            self.refuse(OverloadedError(f"{self._max_connections} connections are open (max_connections)"))
+        if len(self.connections) > (limit := self._settings.max_connections):
+            self._on_rejected()
+            self._reject(OverloadedError(f"more than {limit} connections are open (max_connections)"))
         else:
-            self._expect_head()
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _cancel(self._head_timer)
+        _cancel(self._response_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        received, self._unparsed_bytes = self._unparsed_bytes + len(data), -1
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self._reject_head()
+            return
+        # The parser reports a header only once it is complete; one that never ends shows only by the bytes received.
+        self._unparsed_bytes = received if self._unparsed_bytes < 0 else 0
+        if self._unparsed_bytes > self._settings.max_header_bytes and not self.transport.is_closing():
+            self._head_bytes = self._unparsed_bytes
+            self._reject_head()
+
+    def _parse(self, data: bytes) -> None:
+        """Parses received bytes. Ignores offers of another protocol (RFC 9110, section 7.8), which Java's client makes.
+
+        After such an offer, the parser would take the body for the other protocol, and then for a request. So the
+        request is parsed again without the offer.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                if not self._parsing_upgrade:
+                    return  # CONNECT
+                data = self._head_without_upgrade() + data[offer.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        for name, value in self.headers:
+            if name == b"connection" and b"close" in value.lower():
+                lines.append(b"connection: close")
+            elif name not in (b"connection", b"upgrade", b"http2-settings"):
+                lines.append(name + b": " + value)
+        return b"\r\n".join([*lines, b"", b""])
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = self._unparsed_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + _HEADER_OVERHEAD)
 
     def on_headers_complete(self) -> None:
-        _cancel(self._head)
-        super().on_headers_complete()
+        self._parsing_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._parsing_upgrade:
+            _cancel(self._head_timer)
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._parsing_upgrade:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self._complete = True
+        self._response_complete = True
         super().on_response_complete()
-        self._answer_taken()
-        if self.cycle.response_complete:  # else the next request stands here already
-            self._expect_head()
+        self._end_response()
+        if self.cycle.response_complete:  # else the next request has arrived already
+            self._await_head()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._complete = False
-        if self._answer is None:
-            self._answer = self.loop.call_later(self._answer_timeout, self.transport.abort)
+        self._response_complete = False
+        if self._response_timer is None:
+            self._response_timer = self.loop.call_later(self._settings.request_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._answer_taken()
+        self._end_response()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        _cancel(self._head)
-        _cancel(self._answer)
-        super().connection_lost(exc)
+    def _end_response(self) -> None:
+        if self._response_complete and not self.flow.write_paused:
+            _cancel(self._response_timer)
+            self._response_timer = None
 
-    def _answer_taken(self) -> None:
-        if self._complete and not self.flow.write_paused:
-            _cancel(self._answer)
-            self._answer = None
+    def _await_head(self) -> None:
+        _cancel(self._head_timer)
+        self._head_timer = self.loop.call_later(self._settings.idle_timeout, self._close_idle)
 
-    def _expect_head(self) -> None:
-        _cancel(self._head)
-        self._head = self.loop.call_later(self._idle_timeout, self._end)
-
-    def _end(self) -> None:
+    def _close_idle(self) -> None:
         if self.flow.write_paused:
-            self._expect_head()  # an answer is being taken, which has a limit of its own
+            self._await_head()  # the client is reading a response, which has its own limit
         elif self.unsent:
             self.transport.abort()
         else:
             self.transport.close()
+
+    def _count(self, size: int) -> None:
+        self._unparsed_bytes = 0
+        self._head_bytes += size
+        if self._head_bytes > self._settings.max_header_bytes:
+            raise ValueError  # the parser stops with an error
+
+    def _reject_head(self) -> None:
+        if self._head_bytes > (limit := self._settings.max_header_bytes):
+            message = f"the headers are larger than {limit} bytes (max_header_bytes)"
+            self._reject(HeadersTooLargeError(message, "headers"))
+        else:
+            self._reject(MalformedError("the request is not valid HTTP/1.1", "request"))
+
+    def _reject(self, error: ServiceError) -> None:
+        """Sends an error before there is a request, and closes the connection."""
+        surface = self._targets.find(self.url.partition(b"?")[0].decode("latin-1")).surface
+        response = surface.to_response(error, Connection="close")
+        lines = [b"%s: %s\r\n" % header for header in [*self.server_state.default_headers, *response.raw_headers]]
+        self.transport.write(b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", response.body]))
+        self.transport.close()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -1,151 +1,126 @@
-"""What can go wrong with a request, and the single table from there to HTTP.
+"""Errors of the HTTP edge, and the one table that maps every error to statuses, headers and bodies.
 
-Exception
-└── ServiceError
-    ├── MalformedError       400
-    ├── UnauthorizedError    401
-    ├── NotFoundError        404
-    ├── MethodError          405
-    ├── TooLargeError        413
-    ├── MediaTypeError       415
-    ├── InvalidError         422
-    ├── OverloadedError      429, with Retry-After
-    ├── HeadersTooLargeError 431
-    ├── InternalError        500
-    ├── UnavailableError     503
-    └── DeadlineError        504
+ServiceError (`l2v.app.engine.errors`)
+├── MalformedError         the body is not JSON, or the request is not HTTP
+├── UnauthorizedError      the key is missing or wrong
+├── MethodError            the path does not support the method
+├── MediaTypeError         the body has another media type, or is compressed
+├── HeadersTooLargeError   path and headers are too large
+└── DeadlineError          the request took too long
 """
 
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
 
-
-class ServiceError(Exception):
-    """Something to tell the caller. Subclasses are the rows of the table, its columns the three surfaces.
-
-    Attributes:
-        param: what in the request is at fault, like `inputs[3].text`; None where nothing in particular is.
-        headers: response headers beside the body.
-    """
-
-    status: ClassVar[int]
-    type: ClassVar[str]
-    meaning: ClassVar[str]
-    openai: ClassVar[tuple[int, str]]
-    tei: ClassVar[tuple[int, str]]
-
-    def __init__(self, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.param = param
-        self.headers = headers or {}
+from l2v.app.engine.errors import (
+    EmptyError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    OverloadedError,
+    ServiceError,
+    TooLargeError,
+    UnavailableError,
+)
 
 
 class MalformedError(ServiceError):
-    status, type, meaning = 400, "malformed", "The body is not valid JSON, or the request is not valid HTTP."
-    openai, tei = (400, "invalid_request_error"), (400, "Validation")
+    """The body is not valid JSON, or the request is not valid HTTP."""
 
 
 class UnauthorizedError(ServiceError):
-    status, type, meaning = 401, "unauthorized", "The bearer key is missing or wrong."
-    openai, tei = (401, "invalid_request_error"), (401, "Validation")
-
-
-class NotFoundError(ServiceError):
-    status, type, meaning = 404, "not_found", "There is no such path."
-    openai, tei = (404, "invalid_request_error"), (404, "Validation")
+    """The bearer key is missing or wrong."""
 
 
 class MethodError(ServiceError):
-    status, type, meaning = 405, "method_not_allowed", "The path does not take this method."
-    openai, tei = (405, "invalid_request_error"), (405, "Validation")
-
-
-class TooLargeError(ServiceError):
-    status, type, meaning = 413, "too_large", "The body is too large, or holds too many inputs."
-    openai, tei = (413, "invalid_request_error"), (413, "Validation")
+    """The path does not support the method."""
 
 
 class MediaTypeError(ServiceError):
-    status, type, meaning = (
-        415,
-        "unsupported_media_type",
-        "The Content-Type is not application/json, or the body is compressed.",
-    )
-    openai, tei = (415, "invalid_request_error"), (415, "Validation")
-
-
-class InvalidError(ServiceError):
-    status, type, meaning = 422, "invalid", "A value is invalid; `param` names it."
-    openai, tei = (400, "invalid_request_error"), (413, "Validation")
-
-
-class EmptyError(InvalidError):
-    """A list or a text without anything in it, which TEI tells apart."""
-
-    tei = (400, "Empty")
-
-
-class TooLongError(InvalidError):
-    """A text with too many tokens that may not be cut."""
-
-
-class OverloadedError(ServiceError):
-    status, type, meaning = 429, "overloaded", "Too much work is waiting; try again after Retry-After seconds."
-    openai, tei = (429, "rate_limit_error"), (429, "Overloaded")
-
-    def __init__(self, message: str, retry_after: int = 1) -> None:
-        super().__init__(message, headers={"Retry-After": str(retry_after)})
+    """The body is not plain JSON."""
 
 
 class HeadersTooLargeError(ServiceError):
-    status, type, meaning = 431, "headers_too_large", "The headers and the path are too large."
-    openai, tei = (431, "invalid_request_error"), (431, "Validation")
-
-
-class InternalError(ServiceError):
-    status, type, meaning = (
-        500,
-        "internal",
-        "A bug of ours, or an input that the model fails on: `param` names it.",
-    )
-    openai, tei = (500, "server_error"), (424, "Backend")
-
-
-class UnavailableError(ServiceError):
-    status, type, meaning = 503, "unavailable", "The model is loading, or the service drains, or its engine is down."
-    openai, tei = (503, "server_error"), (503, "Unhealthy")
+    """The path and the headers are too large."""
 
 
 class DeadlineError(ServiceError):
-    status, type, meaning = 504, "deadline", "The request took too long and was given up."
-    openai, tei = (504, "server_error"), (424, "Backend")
+    """The request took too long."""
 
 
-def answer(error: ServiceError, path: str) -> Response:
-    """The response to an error in the words of the surface that the path belongs to."""
-    named = f"{error.param}: {error}" if error.param else str(error)  # TEI has no field for it
-    if path in ("/tei/v1/embeddings", "/tei/embeddings"):
-        status, kind = error.tei
-        content: dict[str, Any] = {"message": named, "code": status, "type": kind}
-    elif path == "/tei" or path.startswith("/tei/"):
-        status, kind = error.tei
-        content = {"error": named, "error_type": kind}
-    elif path.startswith("/v1/"):
-        status, kind = error.openai
-        content = {"error": {"message": str(error), "type": kind, "param": error.param, "code": None}}
-    else:
-        status = error.status
-        content = {"error": {"message": str(error), "type": error.type, "param": error.param}}
-    return JSONResponse(content, status, error.headers)
+# Types of OpenAI's errors, and statuses and types of TEI's.
+_RATE, _SERVER = "rate_limit_error", "server_error"
+_BACKEND, _DOWN = (424, "Backend"), (503, "Unhealthy")
 
 
-TABLE: dict[int, type[ServiceError]] = {error.status: error for error in ServiceError.__subclasses__()}
+class ErrorClass(NamedTuple):
+    """How an error looks from outside, on each surface.
+
+    Attributes:
+        status: the status on the native surface.
+        type: the native `error.type`.
+        meaning: the description in OpenAPI.
+        openai: status and `error.type` on the OpenAI surface.
+        tei: status and `error_type` on the TEI surface.
+    """
+
+    status: int
+    type: str
+    meaning: str
+    openai: tuple[int, str]
+    tei: tuple[int, str]
+
+
+def _row(
+    status: int, kind: str, meaning: str, openai: str = "invalid_request_error", tei: tuple[int, str] | None = None
+) -> ErrorClass:
+    openai_status = 400 if status == 422 else status
+    return ErrorClass(status, kind, meaning, (openai_status, openai), tei or (status, "Validation"))
+
+
+ERROR_CLASSES: dict[type[ServiceError], ErrorClass] = {
+    MalformedError: _row(400, "malformed", "The body is not valid JSON, or the request is not valid HTTP."),
+    UnauthorizedError: _row(401, "unauthorized", "The bearer key is missing or wrong."),
+    NotFoundError: _row(404, "not_found", "There is no such path."),
+    MethodError: _row(405, "method_not_allowed", "The path does not support this method."),
+    TooLargeError: _row(413, "too_large", "The body is too large, or has too many inputs."),
+    MediaTypeError: _row(415, "unsupported_media_type", "The body is not application/json, or it is compressed."),
+    InvalidError: _row(422, "invalid", "A value is invalid; `param` names it.", tei=(413, "Validation")),
+    OverloadedError: _row(
+        429, "overloaded", "Too much work is waiting; try again after Retry-After seconds.", _RATE, (429, "Overloaded")
+    ),
+    HeadersTooLargeError: _row(431, "headers_too_large", "The headers and the path are too large."),
+    InternalError: _row(500, "internal", "The model fails on an input, or the service has a bug.", _SERVER, _BACKEND),
+    UnavailableError: _row(
+        503, "unavailable", "The model is loading, the service is shutting down, or its engine is down.", _SERVER, _DOWN
+    ),
+    DeadlineError: _row(504, "deadline", "The request took too long.", _SERVER, _BACKEND),
+}
+BY_STATUS = {row.status: row for row in ERROR_CLASSES.values()}
+# TEI tells an empty list or text from other invalid values.
+ERROR_CLASSES[EmptyError] = ERROR_CLASSES[InvalidError]._replace(tei=(400, "Empty"))
+
+
+def error_class(error: ServiceError) -> ErrorClass:
+    """The entry of the table for an error."""
+    return next(ERROR_CLASSES[kind] for kind in type(error).__mro__ if kind in ERROR_CLASSES)
+
+
+def headers(error: ServiceError) -> dict[str, str]:
+    """The response headers of an error."""
+    match error:
+        case UnauthorizedError():
+            return {"WWW-Authenticate": "Bearer"}
+        case OverloadedError(retry_after=seconds):
+            return {"Retry-After": str(seconds)}
+        case UnavailableError(permanent=True):
+            return {"Connection": "close"}  # so that the client's next request reaches another process
+    return {}
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, and where in the request."""
+    """What is wrong, and where in the request."""
 
     type: str
     message: str
@@ -159,5 +134,5 @@ class ErrorBody(BaseModel):
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of the given statuses, from the table."""
-    return {status: {"model": ErrorBody, "description": TABLE[status].meaning} for status in statuses}
+    """The OpenAPI entries of the given statuses."""
+    return {status: {"model": ErrorBody, "description": BY_STATUS[status].meaning} for status in statuses}

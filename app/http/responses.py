@@ -1,91 +1,107 @@
-"""The body of an answer: JSON, the long lists in it written and sent in pieces, so that others have their turn.
+"""JSON responses that are written and sent in chunks, so that large ones don't block the event loop.
 
-An answer of 2,048 vectors of 4,096 numbers is 100 MB. In one piece it holds up every other request for as long as its
-numbers are written and its bytes are copied about.
+A response of 2,048 vectors of 4,096 numbers has 100 MB. Written at once, it would delay every other request.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import base64
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from l2v.app.engine.jobs import Vectors
+from l2v.app.engine.vectors import Rows, Vectors
 
-# Numbers that are written at a stretch: some 3 ms.
-_PIECE = 65_536
-# Bytes that are sent at a stretch, at least: each time costs a system call here and one at the client.
-_SENT = 65_536
+# Numbers per chunk; writing them takes about 3 ms.
+_CHUNK_NUMBERS = 65_536
+# Minimum bytes per chunk sent; each costs a system call here and one at the client.
+_CHUNK_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Long:
-    """A list that may be long.
+class ChunkedList:
+    """A JSON list that may be long.
 
     Attributes:
-        rows: what orjson writes, [n, …].
-        width: how many numbers a row has, about.
+        length: the number of items.
+        width: the approximate size of an item, in numbers.
+        items: returns the items from one position up to another, as orjson takes them.
     """
 
-    rows: Sequence[Any] | Vectors
+    length: int
     width: int
+    items: Callable[[int, int], Any]
+
+    @classmethod
+    def of(cls, rows: Sequence[Any] | Rows, width: int) -> "ChunkedList":
+        return cls(len(rows), width, lambda start, stop: rows[start:stop])
 
 
-class Pieces(Response):
-    """A response whose body is sent piece by piece, no faster than the client takes it."""
+def encoded(vectors: Vectors, encoding: Literal["float", "base64"] | None) -> ChunkedList:
+    """The rows of [n, d] as lists of numbers, or as base64 of their little-endian float32 numbers."""
+
+    def base64_items(start: int, stop: int) -> list[str]:
+        return [base64.b64encode(row.tobytes()).decode() for row in vectors[start:stop].astype("<f4", copy=False)]
+
+    rows = ChunkedList.of(vectors, vectors.shape[1])
+    return ChunkedList(rows.length, rows.width, base64_items) if encoding == "base64" else rows
+
+
+class ChunkedResponse(Response):
+    """A JSON response that is sent chunk by chunk, no faster than the client reads it."""
 
     media_type = "application/json"
 
-    def __init__(self, pieces: list[bytes]) -> None:
+    def __init__(self, chunks: list[bytes]) -> None:
         super().__init__()
-        self._pieces = pieces
-        self.headers["content-length"] = str(sum(map(len, pieces)))
+        self._chunks = chunks
+        self.headers["content-length"] = str(sum(map(len, chunks)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._pieces.reverse()
-        while self._pieces:  # what is sent is not kept
-            piece = self._pieces.pop()
-            await send({"type": "http.response.body", "body": piece, "more_body": bool(self._pieces)})
+        self._chunks.reverse()
+        while self._chunks:
+            chunk = self._chunks.pop()  # free the memory of chunks that have been sent
+            await send({"type": "http.response.body", "body": chunk, "more_body": bool(self._chunks)})
 
 
-async def to_json(content: Any) -> Response:
-    """A JSON response. `Long` may stand in `content` itself, as a value of it or as an element; arrays anywhere."""
-    pieces, short = [], bytearray()
+async def json_response(content: Any) -> Response:
+    """Writes JSON. `content` may be a `ChunkedList`, or a dict or list that holds some; arrays may be anywhere."""
+    chunks, pending = [], bytearray()
     async for part in _write(content):
-        short += part
-        if len(short) >= _SENT:
-            pieces.append(bytes(short))
-            short.clear()
-    return Pieces([*pieces, bytes(short)])
+        pending += part
+        if len(pending) >= _CHUNK_BYTES:
+            chunks.append(bytes(pending))
+            pending.clear()
+    return ChunkedResponse([*chunks, bytes(pending)])
 
 
 async def _write(value: Any) -> AsyncIterator[bytes]:
-    if isinstance(value, Long):
-        step = max(1, _PIECE // max(1, value.width))
+    if isinstance(value, ChunkedList):
+        step = max(1, _CHUNK_NUMBERS // max(1, value.width))
         yield b"["
-        for start in range(0, len(value.rows), step):
-            yield (b"," if start else b"") + _dumps(value.rows[start : start + step])[1:-1]
+        for start in range(0, value.length, step):
+            yield (b"," if start else b"") + _dumps(value.items(start, min(start + step, value.length)))[1:-1]
             await asyncio.sleep(0)
         yield b"]"
     elif isinstance(value, dict) and value:
-        opening = b"{"
+        separator = b"{"
         for key, item in value.items():
-            yield opening + _dumps(key) + b":"
-            async for piece in _write(item):
-                yield piece
-            opening = b","
+            yield separator + _dumps(key) + b":"
+            async for part in _write(item):
+                yield part
+            separator = b","
         yield b"}"
-    elif isinstance(value, list) and value and isinstance(value[0], Long):
-        opening = b"["
+    elif isinstance(value, list) and value and isinstance(value[0], ChunkedList):
+        separator = b"["
         for item in value:
-            yield opening
-            async for piece in _write(item):
-                yield piece
-            opening = b","
+            yield separator
+            async for part in _write(item):
+                yield part
+            separator = b","
         yield b"]"
     else:
         yield _dumps(value)

@@ -1,23 +1,25 @@
-"""OpenTelemetry traces: one span a request by the official instrumentation, one below it for each stage."""
+"""OpenTelemetry traces: one span per request by the official instrumentation, with a child span per stage."""
 
+import re
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 
 from l2v.app import __version__
-from l2v.app.http.telemetry import Timings, route_of
+from l2v.app.engine.timings import Timings
+from l2v.app.http.surfaces import Targets
 
 _PATH = "/v1/traces"
-# Probes and scrapes would drown the rest.
-_UNTRACED = "/(tei/)?(health|ready|metrics|ping)$"
-# Left for the last spans; of itself the exporter tries for half a minute to reach a collector that is away.
+# Time for the last spans; by default, the exporter retries an unreachable collector for half a minute.
 _CLOSE_SECONDS = 3.0
+# Span attributes with the path as the caller sent it, and with other text of the caller.
+_PATHS = ("http.url", "http.target", "url.full", "url.path")
+_TEXTS = ("url.query", "http.user_agent", "user_agent.original", "http.host", "http.server_name", "server.address")
 
 
 class Tracing:
-    """Sends spans to an OTLP collector. Needs the extra `otel`.
+    """Sends spans to an OTLP collector. Requires the extra `otel`.
 
     Args:
         endpoint: the collector's address, like `http://localhost:4318`, with or without the path of traces.
@@ -31,53 +33,35 @@ class Tracing:
 
         resource = Resource.create({"service.name": "l2v", "service.version": __version__})
         self._provider = TracerProvider(resource=resource)
-        base = endpoint.rstrip("/").removesuffix(_PATH)
-        exporter = OTLPSpanExporter(endpoint=f"{base}{_PATH}")
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/').removesuffix(_PATH)}{_PATH}")
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("l2v")
 
-    def instrument(self, app: FastAPI, routes: frozenset[str]) -> None:
-        """Puts the instrumentation around the application, outside of all else; only `routes` are named in spans."""
+    def instrument(self, app: FastAPI, targets: Targets) -> None:
+        """Wraps the application in the instrumentation, outside all other layers. Probes are not traced."""
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+        def hide_texts(span: Any, scope: Any) -> None:
+            """Removes what the caller wrote from a span: unknown paths, query strings and names."""
+            for name in (span.attributes or {}).keys() & {*_PATHS, *_TEXTS}:
+                span.set_attribute(name, targets.find(scope["path"]).route if name in _PATHS else "")
 
         FastAPIInstrumentor.instrument_app(
             app,
             tracer_provider=self._provider,
-            excluded_urls=_UNTRACED,
+            excluded_urls=",".join(f"://[^/]*{re.escape(path)}$" for path in targets.probes),
             exclude_spans=["receive", "send"],
-            server_request_hook=_hide(routes),
+            server_request_hook=hide_texts,
         )
 
     def record(self, timings: Timings) -> None:
-        """A span for each stage, below the request's."""
+        """Adds a span for each stage to the request's span."""
         for stage, started in timings.started.items():
             span = self._tracer.start_span(stage, start_time=int(started * 1e9))
             span.end(int((started + timings[stage]) * 1e9))
 
     def close(self) -> None:
-        """Sends what is left, or gives it up after a while."""
+        """Sends the remaining spans, or drops them after a few seconds."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)
-
-
-def _hide(routes: frozenset[str]) -> Callable[[Any, Any], None]:
-    """Takes out of a span what the caller wrote: a path that we do not have, what is behind `?`, and its own name."""
-
-    def hide(span: Any, scope: Any) -> None:
-        route = route_of(scope["path"], routes)
-        for name in ("http.url", "http.target", "url.full", "url.path"):
-            if name in (span.attributes or {}):
-                span.set_attribute(name, route)
-        for name in (
-            "url.query",
-            "http.user_agent",
-            "user_agent.original",
-            "http.host",
-            "http.server_name",
-            "server.address",
-        ):
-            if name in (span.attributes or {}):
-                span.set_attribute(name, "")
-
-    return hide

@@ -1,4 +1,4 @@
-"""`python -m examples.demo_model --help`."""
+"""The commands `make` and `report`: `python -m examples.demo_model --help`."""
 
 import logging
 import sys
@@ -7,45 +7,44 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
+from examples.demo_model.record import record
 from examples.demo_model.stages import Steps, make, publish
-from l2v.models.known import record_demo
 from l2v.models.published import DEMO
 from l2v.training.errors import TrainingError
 
 
 class _Folders(BaseModel):
-    """What both commands take."""
+    """The arguments of both commands."""
 
     data: CliPositionalArg[Path] = Field(description="Folder with text/, pairs/ and sts/ (see docs/DEMO_MODEL.md)")
-    work: Path = Field(Path("demo"), description="Folder for all that is made on the way")
-    out: Path = Field(Path("models/demo"), description="Folder of the stack")
+    work: Path = Field(Path("demo"), description="Folder for intermediate results")
+    out: Path = Field(Path("models/demo"), description="Folder of the finished stack")
 
 
-class Make(_Folders):
-    """A small Llama from scratch, then MNTP, SimCSE and supervised on top of it; goes on where it was cut off."""
+class MakeCommand(_Folders):
+    """Train a small Llama from scratch, then MNTP, SimCSE and supervised on top. An interrupted run resumes."""
 
     def cli_cmd(self) -> None:
         make(self.data, self.work, Steps())
         publish(self.work, self.out)
-        if self.out.resolve() == DEMO:
-            record_demo()
+        if self.out.resolve() == DEMO.resolve():
+            record()
 
 
-class Report(_Folders):
-    """Scores of every stage, and the curves, into docs/DEMO_MODEL.md."""
+class ReportCommand(_Folders):
+    """Write the scores of every stage and the learning curves to docs/DEMO_MODEL.md."""
 
     def cli_cmd(self) -> None:
-        # Only this needs what compares words.
-        from examples.demo_model.report import write
+        from examples.demo_model.report import write  # lazily: only this command needs bm25s and scikit-learn
 
         write(self.data, self.work, self.out)
 
 
-class Demo(BaseModel):
-    """The built-in model: make it, and say how good it is."""
+class DemoCommand(BaseModel):
+    """Make the built-in model, and report how good it is. Run it from the root of the repository."""
 
-    make: CliSubCommand[Make] = Field(description="Make it")
-    report: CliSubCommand[Report] = Field(description="Score it")
+    make: CliSubCommand[MakeCommand] = Field(description="Train all stages and write the stack")
+    report: CliSubCommand[ReportCommand] = Field(description="Score all stages and update docs/DEMO_MODEL.md")
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
@@ -53,8 +52,9 @@ class Demo(BaseModel):
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("l2v.training").setLevel("INFO")
+    for name in ("examples.demo_model", "l2v.training"):
+        logging.getLogger(name).setLevel("INFO")
     try:
-        CliApp.run(Demo)
+        CliApp.run(DemoCommand)
     except TrainingError as error:
         sys.exit(f"examples.demo_model: {error}")

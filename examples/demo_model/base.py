@@ -1,4 +1,4 @@
-"""The decoder that everything else starts from: its tokenizer, and causal language modelling from scratch."""
+"""The base of the built-in model: its tokenizer, and causal language modelling from scratch."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments, get_cosine_schedule_with_warmup
 
 from examples.demo_model.machine import BFLOAT16
-from l2v.training.folder import newest, settle
+from l2v.training.folder import latest_checkpoint, move_files
 
 BOS, EOS = "<s>", "</s>"
 CONFIG = LlamaConfig(
@@ -31,14 +31,15 @@ CONFIG = LlamaConfig(
 )
 _ROW, _ROWS = 128, 32
 _RATE, _EMBEDDING_RATE, _WARMUP = 3e-3, 3e-4, 50
-# Of the entries of an embedding, as they are handed over: smaller than what the layers add, so that those can learn.
-_SPREAD = 0.1
+# Standard deviation of the initial embeddings: less than what the layers add to them, so that the layers can learn.
+_EMBEDDING_STD = 0.1
 
 
 def make_tokenizer(texts: Iterable[str], folder: Path) -> Tokenizer:
-    """Byte-level BPE, so that every text has tokens; lower-cased, as 8192 entries are too few to spell words twice.
+    """Train a byte-level BPE tokenizer, which can encode any text.
 
-    The prefix space makes a text's tokens the same alone and after an instruction.
+    It lowercases texts, since 8192 entries are too few for two spellings of a word. The prefix space gives a text the
+    same tokens alone and after an instruction.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -68,31 +69,31 @@ def make_tokenizer(texts: Iterable[str], folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def words(tokenizer: Tokenizer) -> list[str]:
-    """What each token of the vocabulary spells."""
+def decode_vocabulary(tokenizer: Tokenizer) -> list[str]:
+    """The text of each token in the vocabulary."""
     return [tokenizer.decode([token]).strip() or " " for token in range(tokenizer.get_vocab_size())]
 
 
 def pretrain(
-    texts: Sequence[str], tokenizer: Tokenizer, meanings: NDArray[np.float32], folder: Path, steps: int, seed: int
+    texts: Sequence[str], tokenizer: Tokenizer, embeddings: NDArray[np.float32], folder: Path, steps: int, seed: int
 ) -> None:
-    """Predicts each next token, and leaves the checkpoint in `folder`, in bfloat16.
+    """Train on next token prediction, and write a bfloat16 checkpoint to `folder`.
 
     Args:
-        texts: whole texts; they stand end to end in rows.
-        tokenizer: of `make_tokenizer`.
-        meanings: [vocabulary, d], a teacher's vector of each token alone: where its embedding starts.
-        folder: where the tokenizer is already, too; a run that was cut off goes on from the checkpoints in it.
-        steps: of 32 rows of 128 tokens.
-        seed: of the weights and the order.
+        texts: are concatenated and cut into rows.
+        tokenizer: from `make_tokenizer`.
+        embeddings: [vocabulary, d], initial token embeddings: a teacher's vector of each token.
+        folder: already contains the tokenizer. An interrupted run resumes from the checkpoints there.
+        steps: number of steps, of 32 rows with 128 tokens.
+        seed: of the initial weights and the data order.
     """
     torch.manual_seed(seed)
     model = LlamaForCausalLM(CONFIG)
-    embeddings = model.get_input_embeddings().weight
-    embeddings.data = torch.from_numpy(meanings) * (_SPREAD * CONFIG.hidden_size**0.5)
-    rest = [weights for weights in model.parameters() if weights is not embeddings]
+    embedding = model.get_input_embeddings().weight
+    embedding.data = torch.from_numpy(embeddings) * (_EMBEDDING_STD * CONFIG.hidden_size**0.5)
+    rest = [weights for weights in model.parameters() if weights is not embedding]
     optimizer = torch.optim.AdamW(
-        [{"params": rest, "weight_decay": 0.01}, {"params": [embeddings], "lr": _EMBEDDING_RATE, "weight_decay": 0.0}],
+        [{"params": rest, "weight_decay": 0.01}, {"params": [embedding], "lr": _EMBEDDING_RATE, "weight_decay": 0.0}],
         lr=_RATE,
         betas=(0.9, 0.98),
     )
@@ -110,16 +111,16 @@ def pretrain(
     )
     schedule = get_cosine_schedule_with_warmup(optimizer, min(_WARMUP, steps // 2), steps)
     trainer = Trainer(model, args, train_dataset=_rows(texts, tokenizer), optimizers=(optimizer, schedule))
-    last = newest(folder / "checkpoints", steps)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    latest = latest_checkpoint(folder / "checkpoints", steps)
+    trainer.train(resume_from_checkpoint=str(latest) if latest else None)
     model.to(torch.bfloat16).save_pretrained(folder / "part")
     (folder / "part/generation_config.json").unlink(missing_ok=True)
-    settle(folder / "part", folder, "model.safetensors")
+    move_files(folder / "part", folder, "model.safetensors")
     shutil.rmtree(folder / "checkpoints")
 
 
 def _rows(texts: Sequence[str], tokenizer: Tokenizer) -> Dataset:
-    """Rows that start with BOS, as every input will."""
+    """Rows that start with BOS, as every input of the encoder does."""
     ids = [i for text in tokenizer.encode_batch_fast(texts) for i in [*text.ids[1:], CONFIG.eos_token_id]]
     body = np.array(ids[: len(ids) // (_ROW - 1) * (_ROW - 1)]).reshape(-1, _ROW - 1)
     rows = np.pad(body, ((0, 0), (1, 0)), constant_values=CONFIG.bos_token_id)

@@ -1,4 +1,4 @@
-"""What the built-in model learns from: running text, and pairs of texts that have to do with one another."""
+"""The training data of the built-in model: running text, and pairs of related texts."""
 
 import random
 import re
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
-from examples.demo_model.compose import Nouns, exchanged, framed
+from examples.demo_model.sentences import Nouns, compose_pairs, replace_nouns
 from examples.demo_model.text import held_out, manual_pages, python_docs, rows, sentences
 
 Pair = tuple[str, str]
 Graded = tuple[str, str, float]
-# How many pairs of each source are taken, at most. The teacher takes a second for some 400 texts.
-_MOST = {
+# Maximum number of pairs from each source. The teacher embeds about 400 texts per second.
+_MAX_PAIRS = {
     "caption": 5_749, "word": 25_000, "example": 30_000, "general": 10_000, "split": 10_000, "next": 12_000,
-    "python": 10_000, "manual": 15_000, "framed": 40_000, "exchanged": 46_000,
+    "python": 10_000, "manual": 15_000, "composed": 40_000, "replaced": 46_000,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Everything read, in a fixed order.
+    """The training data, in a fixed order.
 
     Attributes:
         texts: documents, for the stages that predict tokens.
-        pairs: texts that have to do with one another.
-        graded: pairs, and how alike people found them, from 0 to 1.
+        pairs: related texts.
+        graded: pairs with the similarity that people gave them, from 0 to 1.
     """
 
     texts: list[str]
@@ -35,11 +35,11 @@ class Corpus:
 
 
 def read(data: Path, seed: int = 0) -> Corpus:
-    """Reads and composes all of it; the same on each call with the same files.
+    """Read and compose the training data; the same files always give the same data.
 
     Args:
-        data: the folder with `text/`, `pairs/` and `sts/` (docs/DEMO_MODEL.md says where the originals are).
-        seed: of what is composed and of the order.
+        data: the folder with `text/`, `pairs/` and `sts/` (docs/DEMO_MODEL.md lists where to get them).
+        seed: of the composed sentences and the order.
     """
     rng = random.Random(seed)
     texts: list[str] = []
@@ -72,22 +72,24 @@ def read(data: Path, seed: int = 0) -> Corpus:
     pairs["python"] = []
     for name, paragraphs in python_docs():
         texts.append("\n\n".join(paragraphs))
-        said = [part for paragraph in paragraphs for part in sentences(paragraph)]
-        pairs["python"] += [(f"{name}: {a}", b) for a, b in pairwise(said)]
+        parts = [part for paragraph in paragraphs for part in sentences(paragraph)]
+        pairs["python"] += [(f"{name}: {a}", b) for a, b in pairwise(parts)]
     pairs["manual"] = []
     for page in manual_pages():
         if page.held_out:
             continue
         texts.append("\n\n".join([f"{page.name} - {page.summary}", *page.paragraphs]))
-        said = [part for paragraph in page.paragraphs for part in sentences(paragraph)]
-        pairs["manual"] += [(page.summary, said[0]), (f"{page.name} - {page.summary}", said[0])] if said else []
-        pairs["manual"] += list(pairwise(said[:12]))
+        parts = [part for paragraph in page.paragraphs for part in sentences(paragraph)]
+        pairs["manual"] += [(page.summary, parts[0]), (f"{page.name} - {page.summary}", parts[0])] if parts else []
+        pairs["manual"] += list(pairwise(parts[:12]))
     nouns = Nouns(synsets, counts)
-    pairs["framed"] = list(islice(framed(nouns, rng), _MOST["framed"]))
+    pairs["composed"] = list(islice(compose_pairs(nouns, rng), _MAX_PAIRS["composed"]))
     seeds = [text for pair in captions for text in pair] * 2 + [e for s in synsets for e in s["examples"]]
-    pairs["exchanged"] = [(text, other) for text in seeds if (other := exchanged(text, nouns, rng, 2))]
-    # Twice, as there are few captions and people's first words are most like them.
-    chosen = captions + [pair for name, all_ in pairs.items() for pair in rng.sample(all_, min(_MOST[name], len(all_)))]
+    pairs["replaced"] = [(text, other) for text in seeds if (other := replace_nouns(text, nouns, rng, 2))]
+    # Captions count twice: there are few of them, and they are closest to what people try first.
+    chosen = captions + [
+        pair for name, all_ in pairs.items() for pair in rng.sample(all_, min(_MAX_PAIRS[name], len(all_)))
+    ]
     rng.shuffle(chosen)
     rng.shuffle(texts)
     return Corpus(texts, chosen, graded)

@@ -1,8 +1,8 @@
-"""What the machine that makes the built-in model computes in."""
+"""The dtype in which this machine trains the built-in model."""
 
 import torch
 
-from l2v.models.loading import computes_bfloat16
+from l2v.models.devices import computes_bfloat16
 
-# Half the time of float32, where the machine has it.
+# Takes half the time of float32 on machines that support it.
 BFLOAT16 = computes_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

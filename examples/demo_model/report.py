@@ -1,4 +1,4 @@
-"""Writes the figures of docs/DEMO_MODEL.md and its pictures."""
+"""The report in docs/DEMO_MODEL.md: a table of scores, and plots of learning curves."""
 
 import json
 from collections.abc import Mapping
@@ -24,24 +24,24 @@ Curve = list[tuple[int, float]]
 
 
 def write(data: Path, work: Path, out: Path, steps: int = 200) -> None:
-    """Scores what `make` left, trains the short runs of the curves, and writes the page and its pictures.
+    """Score the stages, train the short runs of the curves, and update the page and its plots.
 
     Args:
         data: see `corpus.read`.
-        work: in which the stages were made; the curves' runs are kept there, too.
+        work: the folder of the stages, which also keeps the runs of the curves.
         out: the finished stack.
-        steps: of each run of the sample efficiency.
+        steps: of each run of `sample_efficiency`.
     """
     tasks = Tasks(data)
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(_BEGIN)
     PAGE.write_text(f"{before}{_BEGIN}\n{table(tasks, work, out)}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
-    draw(looking_ahead(work), "loss on hidden tokens", PICTURES / "demo-causal.png")
-    draw(sample_efficiency(tasks, work, steps), "Spearman on STS-B dev", PICTURES / "demo-steps.png")
+    plot(mntp_losses(work), "loss on masked tokens", PICTURES / "demo-causal.png")
+    plot(sample_efficiency(tasks, work, steps), "Spearman on STS-B dev", PICTURES / "demo-steps.png")
 
 
 def table(tasks: Tasks, work: Path, out: Path) -> str:
-    """A row for each stage, for word matching, and for the teacher."""
+    """The scores of each stage, of word matching and of the teacher, as Markdown."""
     base, mntp_, simcse, supervised = (str(work / name) for name in ("base", "mntp", "simcse", "supervised"))
     stack = [str(out / name) for name in ("mntp", "contrastive")]
     matches = {
@@ -69,63 +69,63 @@ def table(tasks: Tasks, work: Path, out: Path) -> str:
     return "\n".join(lines)
 
 
-def looking_ahead(work: Path) -> dict[str, Curve]:
-    """The loss of MNTP by step, as the stage was run and with the decoder left causal."""
+def mntp_losses(work: Path) -> dict[str, Curve]:
+    """The loss of MNTP by step, with bidirectional attention (as the stage was trained) and with causal attention."""
     causal = mntp_recipe(work, "curve-causal-mntp", Steps().mntp, bidirectional=False)
     if not (causal.out / "run.json").is_file():
-        mntp.train(causal)
+        mntp.build(causal).run()
     runs = {"causal": causal.out, "bidirectional": work / "mntp"}
     return {name: json.loads((run / "run.json").read_text(encoding="utf-8"))["losses"] for name, run in runs.items()}
 
 
 def sample_efficiency(tasks: Tasks, work: Path, steps: int) -> dict[str, Curve]:
-    """STS-B dev by step of the supervised stage: what the first two steps of the recipe are worth (paper, figure 3)."""
-    ways: dict[str, dict[str, Any]] = {
+    """STS-B dev by step of the supervised stage, with and without the recipe's first two steps (paper, figure 3)."""
+    variants: dict[str, dict[str, Any]] = {
         "causal": {"bidirectional": False, "adapters": ()},
         "bidirectional": {"adapters": ()},
         "bidirectional, after MNTP": {},
     }
     curves = {}
-    for number, (name, told) in enumerate(ways.items()):
-        recipe = supervised_recipe(work, f"curve-{number}", steps, **told)
-        kept = recipe.out / "curve.json"
-        if not kept.is_file():
+    for number, (name, settings) in enumerate(variants.items()):
+        recipe = supervised_recipe(work, f"curve-{number}", steps, **settings)
+        file = recipe.out / "curve.json"
+        if not file.is_file():
             trainer = contrastive.build(recipe)
-            scored = _Scored(tasks, trainer.student)
-            trainer.add_callback(scored)
+            callback = _ScoreCallback(tasks, trainer.student)
+            trainer.add_callback(callback)
             trainer.run()
-            kept.write_text(json.dumps(scored.curve), encoding="utf-8")
-        curves[name] = json.loads(kept.read_text(encoding="utf-8"))
+            file.write_text(json.dumps(callback.curve), encoding="utf-8")
+        curves[name] = json.loads(file.read_text(encoding="utf-8"))
     return curves
 
 
-class _Scored(TrainerCallback):
-    """Takes the score now and then while a student learns."""
+class _ScoreCallback(TrainerCallback):
+    """Scores the student eight times during training."""
 
     def __init__(self, tasks: Tasks, student: Student) -> None:
         self.tasks, self.student = tasks, student
-        self.curve: list[tuple[int, float]] = []
+        self.curve: Curve = []
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._take(0)
+        self._score(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % max(1, state.max_steps // 8) == 0:
-            self._take(state.global_step)
+            self._score(state.global_step)
 
-    def _take(self, step: int) -> None:
+    def _score(self, step: int) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16):
             match = of_encoder(self.student.encoder, causal=self.student.causal)
             self.curve.append((step, self.tasks.sts_score(match)))
 
 
-def draw(curves: Mapping[str, Curve], what: str, file: Path) -> None:
-    """Curves by step as a PNG."""
+def plot(curves: Mapping[str, Curve], label: str, file: Path) -> None:
+    """Plot curves by step as a PNG."""
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
     for name, curve in curves.items():
         axes.plot(*zip(*curve, strict=True), label=name)
-    axes.set(xlabel="step", ylabel=what)
+    axes.set(xlabel="step", ylabel=label)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)

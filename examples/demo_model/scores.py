@@ -1,4 +1,4 @@
-"""How well something tells what belongs together: of an encoder, and of plain word matching."""
+"""Scores on tasks of matching texts, for encoders and for plain word matching."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,20 +16,20 @@ from l2v.models.batch import Batch
 from l2v.models.encoder import hidden_states
 from l2v.models.pooling import pool
 
-# [n, m] scores of n queries with m documents.
+# n queries, m documents → [n, m] similarities.
 Match = Callable[[Sequence[str], Sequence[str]], NDArray[np.float32]]
 _TRIPLETS = Path(__file__).parent / "triplets.tsv"
-_AT_ONCE = 256
+_BATCH_SIZE = 256
 
 
 class Tasks:
-    """What nothing was trained on.
+    """Evaluation data, all of it held out from training.
 
     Attributes:
         sts: STS-B dev, as (text, other text, score).
         words: WordNet definitions and the words that they define.
-        pages: what manual pages say of themselves in a line, and how they begin.
-        triplets: a text, one that means much the same in other words, and one that does not.
+        pages: one-line summaries of manual pages, and the beginnings of their descriptions.
+        triplets: a text, a paraphrase in other words, and an unrelated text.
     """
 
     def __init__(self, data: Path) -> None:
@@ -42,30 +42,30 @@ class Tasks:
         self.triplets = [tuple(line.split("\t")) for line in lines]
 
     def scores(self, match: Match) -> dict[str, float]:
-        """All of them, from 0 to 1."""
+        """The score of each task, from 0 to 1."""
         anchors, related, unrelated = zip(*self.triplets, strict=True)
         near, far = (np.diagonal(match(anchors, others)) for others in (related, unrelated))
         return {
             "sts": self.sts_score(match),
             "words": _mean_reciprocal_rank(match, self.words),
             "pages": _mean_reciprocal_rank(match, self.pages),
-            # A tie is as good as a coin.
+            # A tie counts half.
             "triplets": float(np.mean((near > far) + (near == far) / 2)),
         }
 
     def sts_score(self, match: Match) -> float:
-        """Spearman's correlation with what people said."""
-        left, right, said = zip(*self.sts, strict=True)
-        return float(spearmanr(np.diagonal(match(left, right)), said)[0])
+        """Spearman's correlation with human scores."""
+        left, right, human = zip(*self.sts, strict=True)
+        return float(spearmanr(np.diagonal(match(left, right)), human)[0])
 
 
 def of_encoder(encoder: Encoder, *, causal: bool = False) -> Match:
-    """Cosines of the pooled states."""
+    """Match by the cosine of an encoder's vectors."""
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = []
-        for start in range(0, len(texts), _AT_ONCE):
-            encodings = encoder.tokenize([Input(text) for text in texts[start : start + _AT_ONCE]])
+        for start in range(0, len(texts), _BATCH_SIZE):
+            encodings = encoder.tokenize([Input(text) for text in texts[start : start + _BATCH_SIZE]])
             batch = Batch.pack(encodings, encoder.device)
             with torch.inference_mode():
                 pooled = pool(hidden_states(encoder.model, batch, causal=causal), batch, encoder.pooling)
@@ -76,7 +76,7 @@ def of_encoder(encoder: Encoder, *, causal: bool = False) -> Match:
 
 
 def of_vectors(embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> Match:
-    """Cosines of what `embed` gives for texts."""
+    """Match by the cosine of the vectors that `embed` returns."""
 
     def unit(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = embed(texts)
@@ -87,14 +87,14 @@ def of_vectors(embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> Match:
 
 
 def tfidf(queries: Sequence[str], documents: Sequence[str]) -> NDArray[np.float32]:
-    """Cosines of TF-IDF vectors, with the frequencies of all texts given."""
+    """Match by the cosine of TF-IDF vectors, with frequencies from queries and documents."""
     vectorizer = TfidfVectorizer().fit([*queries, *documents])
     scores: NDArray[np.float32] = (vectorizer.transform(queries) @ vectorizer.transform(documents).T).toarray()
     return scores
 
 
 def bm25(queries: Sequence[str], documents: Sequence[str]) -> NDArray[np.float32]:
-    """BM25 of each document for each query."""
+    """Match by BM25."""
     index = bm25s.BM25()
     index.index(bm25s.tokenize(list(documents), show_progress=False), show_progress=False)
     tokens = bm25s.tokenize(list(queries), return_ids=False, show_progress=False)
@@ -102,7 +102,7 @@ def bm25(queries: Sequence[str], documents: Sequence[str]) -> NDArray[np.float32
 
 
 def _mean_reciprocal_rank(match: Match, pairs: Sequence[tuple[str, str]]) -> float:
-    """Of the one right document among all; documents that tie with it stand before it."""
+    """The mean of 1 / rank of the right document; tied documents rank before it."""
     scores = match(*zip(*pairs, strict=True))
     ranks = (scores >= np.diagonal(scores)[:, None]).sum(1)
     return float(np.mean(1 / ranks))

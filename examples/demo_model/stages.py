@@ -1,4 +1,4 @@
-"""From text to the checkpoint stack: each stage leaves a folder, and what is there already is not made again."""
+"""The training stages, from data to the finished stack. Each writes a folder, and is skipped if that is complete."""
 
 import json
 import logging
@@ -21,19 +21,20 @@ from transformers import AutoModel
 from examples.demo_model import base, teacher
 from examples.demo_model.corpus import Graded, Pair, read
 from examples.demo_model.machine import BFLOAT16
-from l2v.models import rights
+from l2v.models import permissions
 from l2v.training import contrastive, mntp
 from l2v.training.recipes import PROJECTIONS, Mntp, Simcse, Supervised
 
 logger = logging.getLogger(__name__)
 
 BASE_NAME = "l2v/demo-base"
-_PLAIN = 100_000
+# Maximum number of texts from pairs that are added to the running text.
+_MAX_PAIR_TEXTS = 100_000
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How long each stage learns."""
+    """Number of training steps of each stage."""
 
     base: int = 1000
     mntp: int = 400
@@ -43,13 +44,13 @@ class Steps:
 
 
 def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None:
-    """Trains all stages in `work`; the same call goes on where one was cut off.
+    """Train all stages. The same call resumes after an interruption.
 
     Args:
         data: see `corpus.read`.
-        work: gets `base/`, `mntp/`, `simcse/`, `supervised/` and `graded/`, and what they learn from.
-        steps: see there.
-        pairs: how many pairs are learnt from; all if None.
+        work: output folder for `base/`, `mntp/`, `simcse/`, `supervised/`, `graded/` and their training data.
+        steps: of each stage.
+        pairs: number of pairs to train on; all if None.
     """
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "pairs.parquet").is_file():
@@ -66,22 +67,23 @@ def make(data: Path, work: Path, steps: Steps, pairs: int | None = None) -> None
     ):
         if not (recipe.out / "adapter_model.safetensors").is_file():
             logger.info("stage %s", recipe.out.name)
-            mntp.train(recipe) if isinstance(recipe, Mntp) else contrastive.train(recipe)
+            trainer = mntp.build(recipe) if isinstance(recipe, Mntp) else contrastive.build(recipe)
+            trainer.run()
 
 
 def mntp_recipe(work: Path, out: str, steps: int, **more: Any) -> Mntp:
-    told = {"lora_r": 16, "lora_alpha": 32, "max_length": 128, "batch_size": 32, "learning_rate": 2e-3}
-    return Mntp(**_common(work, out, steps) | {"data": (str(work / "texts.jsonl"),)} | told | more)
+    settings = {"lora_r": 16, "lora_alpha": 32, "max_length": 128, "batch_size": 32, "learning_rate": 2e-3}
+    return Mntp(**_common(work, out, steps) | {"data": (str(work / "texts.jsonl"),)} | settings | more)
 
 
 def simcse_recipe(work: Path, out: str, steps: int) -> Simcse:
-    told = {"data": (str(work / "plain.txt"),), "adapters": (str(work / "mntp"),), "learning_rate": 3e-4}
-    return Simcse(**_common(work, out, steps) | told)
+    settings = {"data": (str(work / "plain.txt"),), "adapters": (str(work / "mntp"),), "learning_rate": 3e-4}
+    return Simcse(**_common(work, out, steps) | settings)
 
 
 def supervised_recipe(work: Path, out: str, steps: int, **more: Any) -> Supervised:
-    """A rank that leaves room to learn what words mean: at this size the base knows little."""
-    told = {
+    """The distillation stage. Its rank is high, since a base of this size knows little about the meaning of words."""
+    settings = {
         "data": (str(work / "pairs.parquet"),),
         "adapters": (str(work / "mntp"),),
         "lora_r": 64,
@@ -93,15 +95,16 @@ def supervised_recipe(work: Path, out: str, steps: int, **more: Any) -> Supervis
         "hard_negatives": 0,
         "distillation": 1.0,
     }
-    return Supervised(**_common(work, out, steps) | told | more)
+    return Supervised(**_common(work, out, steps) | settings | more)
 
 
 def graded_recipe(work: Path, out: str, steps: int) -> Supervised:
-    """How alike people found pairs of texts, on top of what the teacher made of texts.
+    """The stage that learns similarities given by people, on top of the distillation stage.
 
-    As many pairs that the teacher graded keep what people were not asked: texts of other kinds, and what is unlike.
+    An equal number of pairs graded by the teacher preserves what people did not grade: other kinds of texts, and
+    unrelated ones.
     """
-    told = {
+    settings = {
         "data": (str(work / "graded.jsonl"), str(work / "taught.jsonl")),
         "adapters": (str(work / "mntp"), str(work / "supervised")),
         "lora_r": 8,
@@ -109,7 +112,7 @@ def graded_recipe(work: Path, out: str, steps: int) -> Supervised:
         "batch_size": 64,
         "distillation": 0.0,
     }
-    return supervised_recipe(work, out, steps, **told)
+    return supervised_recipe(work, out, steps, **settings)
 
 
 def _common(work: Path, out: str, steps: int) -> dict[str, Any]:
@@ -126,30 +129,30 @@ def _common(work: Path, out: str, steps: int) -> dict[str, Any]:
 
 
 def _prepare(data: Path, work: Path, most: int | None) -> None:
-    """Reads the text, trains the tokenizer and asks the teacher."""
+    """Read the data, train the tokenizer, and compute the teacher's vectors."""
     corpus = read(data)
     pairs = corpus.pairs[:most]
-    said = list(dict.fromkeys(chain.from_iterable(pairs)))
-    texts = corpus.texts + said[:_PLAIN]
-    tokenizer = base.make_tokenizer(corpus.texts + said, work / "base")
-    vectors = teacher.embed(said, work / "said.f16")
-    directions = teacher.basis(vectors, base.CONFIG.hidden_size)
-    alone = teacher.embed(base.words(tokenizer), work / "words.f16")
-    np.save(work / "words.npy", teacher.reduced(alone, directions))
-    (work / "plain.txt").write_text("\n".join(said), encoding="utf-8")
+    pair_texts = list(dict.fromkeys(chain.from_iterable(pairs)))
+    texts = corpus.texts + pair_texts[:_MAX_PAIR_TEXTS]
+    tokenizer = base.make_tokenizer(corpus.texts + pair_texts, work / "base")
+    vectors = teacher.embed(pair_texts, work / "said.f16")
+    directions = teacher.principal_directions(vectors, base.CONFIG.hidden_size)
+    token_vectors = teacher.embed(base.decode_vocabulary(tokenizer), work / "words.f16")
+    np.save(work / "words.npy", teacher.reduce(token_vectors, directions))
+    (work / "plain.txt").write_text("\n".join(pair_texts), encoding="utf-8")
     (work / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    reduced = dict(zip(said, teacher.reduced(vectors, directions), strict=True))
+    reduced = dict(zip(pair_texts, teacher.reduce(vectors, directions), strict=True))
     _write_graded(corpus.graded, work / "graded.jsonl")
-    _write_graded(_taught(pairs[: len(corpus.graded)], reduced), work / "taught.jsonl")
-    _write(pairs, reduced, work / "pairs.parquet")
+    _write_graded(_grade(pairs[: len(corpus.graded)], reduced), work / "taught.jsonl")
+    _write_pairs(pairs, reduced, work / "pairs.parquet")
 
 
-def _taught(pairs: list[Pair], vectors: dict[str, Any]) -> list[Graded]:
-    """Pairs with the teacher's cosine: one half as they are, the other with the second text of some other pair."""
+def _grade(pairs: list[Pair], vectors: dict[str, Any]) -> list[Graded]:
+    """Pairs with the teacher's cosine. Every second pair gets the second text of a random pair."""
     others = list(range(len(pairs)))
     random.Random(0).shuffle(others)
     mixed = [(a, pairs[i if i % 2 else others[i]][1]) for i, (a, _) in enumerate(pairs)]
-    # Of one text with itself the product may be a little more than 1.
+    # The product of a text with itself may be slightly more than 1.
     return [(a, b, min(1.0, float(vectors[a] @ vectors[b]))) for a, b in mixed]
 
 
@@ -158,7 +161,7 @@ def _write_graded(graded: list[Graded], file: Path) -> None:
     file.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
 
 
-def _write(pairs: list[Pair], vectors: dict[str, Any], file: Path) -> None:
+def _write_pairs(pairs: list[Pair], vectors: dict[str, Any], file: Path) -> None:
     rows = np.stack([vectors[text] for pair in pairs for text in pair])
     inner = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
     queries, positives = zip(*pairs, strict=True)
@@ -169,7 +172,7 @@ def _write(pairs: list[Pair], vectors: dict[str, Any], file: Path) -> None:
 
 
 def publish(work: Path, out: Path) -> None:
-    """Puts the stack into `out`, in place of what was there: in bfloat16, laid out as published repositories are."""
+    """Write the stack to `out` in bfloat16, in the layout of published repositories. Replaces an earlier stack."""
     _combine(work, ("supervised", "graded"), "contrastive")
     for stage, name in (("base", "base"), ("mntp", "mntp"), ("contrastive", "contrastive")):
         folder = out / name
@@ -182,11 +185,11 @@ def publish(work: Path, out: Path) -> None:
         weights = load_file(work / stage / "adapter_model.safetensors")
         small = {key: weight.to(torch.bfloat16) for key, weight in weights.items()}
         save_file(small, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        rights.share(folder)
+        permissions.apply_umask(folder)
         config = json.loads((work / stage / "adapter_config.json").read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = BASE_NAME
         _dump(config, folder / "adapter_config.json")
-    # A published MNTP repository has the tokenizer as well, and a config that names remote code.
+    # Published MNTP repositories also contain the tokenizer, and a config that names remote code.
     config = json.loads((out / "base/config.json").read_text(encoding="utf-8"))
     config |= {"_name_or_path": BASE_NAME, "architectures": ["LlamaEncoderModel"]}
     config["auto_map"] = {"AutoModel": "modeling_llama_encoder.LlamaEncoderModel"}
@@ -196,7 +199,7 @@ def publish(work: Path, out: Path) -> None:
 
 
 def _combine(work: Path, stages: tuple[str, ...], name: str) -> None:
-    """Adapters that were trained on one another as one: their ranks side by side change what they changed together."""
+    """Combine adapters that were trained on top of each other: concatenating their ranks adds up their changes."""
     adapted = PeftModel.from_pretrained(
         AutoModel.from_pretrained(work / "base"), str(work / stages[0]), adapter_name=stages[0]
     )

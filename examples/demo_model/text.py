@@ -1,4 +1,4 @@
-"""Public text, sentence by sentence: where each comes from and how it is read."""
+"""Public text: data files, the manual pages of this machine, and the docs in Python's standard library."""
 
 import ast
 import gzip
@@ -25,7 +25,7 @@ _ROFF_NAMED = {
 
 @dataclass(frozen=True)
 class Page:
-    """A manual page: what its NAME section says of it, and the paragraphs of its description."""
+    """A manual page: its name, the summary in its NAME section, and the paragraphs of its description."""
 
     name: str
     summary: str
@@ -33,31 +33,31 @@ class Page:
 
     @property
     def held_out(self) -> bool:
-        """One page in ten is never trained on."""
+        """Whether the page is kept for evaluation, as one in ten is."""
         return zlib.crc32(self.name.encode()) % 10 == 0
 
 
 def rows(path: Path) -> Iterator[Any]:
-    """The lines of a gzipped file, parsed if they are JSON; raises `TrainingError` if there is none."""
+    """Iterate over the lines of a gzipped file, parsing JSON lines. Raises `TrainingError` if it does not exist."""
     if not path.is_file():
-        raise TrainingError(f"{path} is not there")
+        raise TrainingError(f"{path} does not exist")
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line) if ".jsonl" in path.name else line.strip()
 
 
 def sentences(text: str) -> list[str]:
-    """What is long enough to say something."""
+    """Split a text into sentences, and drop very short and very long ones."""
     return [part for part in _SENTENCE.split(" ".join(text.split())) if 3 < part.count(" ") < 60]
 
 
 def held_out(key: str) -> bool:
-    """One synset in twenty, by its definition, is kept for the evaluation."""
+    """Whether the synset with this definition is kept for evaluation, as one in twenty is."""
     return zlib.crc32(key.encode()) % 20 == 0
 
 
 def python_docs() -> Iterator[tuple[str, list[str]]]:
-    """(name, paragraphs) of pydoc's topics and of the standard library's docstrings."""
+    """Iterate over (name, paragraphs) of pydoc's topics and of the standard library's docstrings."""
     for name, text in sorted(topics.items()):
         yield name, text.split("\n\n")
     root = Path(sysconfig.get_path("stdlib"))
@@ -70,10 +70,10 @@ def python_docs() -> Iterator[tuple[str, list[str]]]:
 
 
 def manual_pages(root: Path = MANUAL) -> list[Page]:
-    """The English manual pages of this machine, one of each summary, in the order of their names."""
+    """Read the English manual pages of this machine, sorted by name; of pages with the same summary, only the first."""
     pages: dict[str, Page] = {}
     for path in sorted(root.glob("man[1-8]/*.gz")):
-        # Those that tools of no distribution bring are on few machines, and thousands.
+        # Few machines have the thousands of pages of Google Cloud's tools.
         if path.is_symlink() or path.name.startswith("gcloud"):
             continue
         with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
@@ -97,7 +97,7 @@ def _page(name: str, source: str) -> Page | None:
 
 
 def _plain(roff: str) -> str:
-    """The words of roff source: font macros lose their names, other requests go."""
+    """The plain text of roff source: keeps the arguments of font macros, drops all other requests."""
     lines = []
     for line in roff.splitlines():
         font = re.match(r"\.\s*(?:B|I|BR|RB|BI|IB|IR|RI|Nm|Nd|Ar|Fl|Pa)\s+(.*)", line)

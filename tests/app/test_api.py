@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from l2v.app.http.errors import TABLE
+from l2v.app.http.errors import BY_STATUS
 from l2v.models import Encoder, Input
 from tests.serving import LocalServer
 
@@ -191,7 +191,7 @@ def test_bad_requests_are_refused_by_name_beside_good_ones_that_succeed(server: 
     for name, (_, status, param) in BAD_REQUESTS.items():
         response = answers[name].result()
         error = response.json()["error"]
-        if (response.status_code, error["param"], error["type"]) != (status, param, TABLE[status].type):
+        if (response.status_code, error["param"], error["type"]) != (status, param, BY_STATUS[status].type):
             wrong[name] = (response.status_code, error)
         assert error["message"]
     assert not wrong
@@ -270,7 +270,7 @@ def test_openapi_promises_what_the_table_sends(server: LocalServer) -> None:
         assert refusals == {400, 401, 413, 415, 422, 429, 500, 503, 504}
         for status in refusals:
             content = operation["responses"][str(status)]
-            assert content["description"] == TABLE[status].meaning
+            assert content["description"] == BY_STATUS[status].meaning
             assert content["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
 
 

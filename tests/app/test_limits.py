@@ -16,8 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from docs import pages, tables
-from l2v.app.engine.inputs import Side, about_tokens
-from l2v.app.engine.prompts import Shared
+from l2v.app.engine.inputs import DefaultInstruction, InputGroup, estimate_tokens
 from l2v.app.http.schemas.native import EmbedRequest
 from l2v.app.settings import Settings
 from l2v.models import Encoder, Input
@@ -72,7 +71,7 @@ def test_every_limit_is_bounded_by_default_documented_and_positive() -> None:
         assert f"`L2V_{name.upper()}`" in readme
         assert f"`L2V_{name.upper()}`" in page
         # Where unset, the text says what holds; a limit that is none would be no default.
-        assert field.default is not None or "where unset" in (field.description or "").lower()
+        assert field.default is not None or "default:" in (field.description or "").lower()
         for value in (0, -1, "inf", "nan", ""):
             with pytest.raises(ValueError, match=name):
                 Settings(**{name: value})
@@ -146,9 +145,10 @@ def test_what_is_only_tokenised_is_bounded_too(encoder: Encoder) -> None:
 
 
 def test_room_is_kept_for_what_will_be_computed() -> None:
-    side = Side("inputs", [Input("a" * 4000, "i" * 400), Input("b", "i" * 40)], Shared("", "instruction"))
-    assert about_tokens([side], max_length=512) == 512 + 11
-    assert about_tokens([side]) == 1101 + 11
+    inputs = [Input("a" * 4000, "i" * 400), Input("b", "i" * 40)]
+    group = InputGroup("inputs", inputs, DefaultInstruction("", "instruction"))
+    assert estimate_tokens([group], max_length=512) == 512 + 11
+    assert estimate_tokens([group]) == 1101 + 11
 
 
 def test_a_forward_pass_of_all_states_keeps_to_its_budget(encoder: Encoder) -> None:
@@ -241,8 +241,8 @@ def _nobody_takes_many(server: LocalServer) -> Iterator[None]:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         idle.connect(("127.0.0.1", int(server.url.rsplit(":", 1)[1])))
         idle.sendall(post % len(_MANY) + _MANY)
-        wait_for(lambda: server.service.in_house)
-        wait_for(lambda: not server.service.in_house)
+        wait_for(lambda: server.service.in_flight)
+        wait_for(lambda: not server.service.in_flight)
         yield
 
 
@@ -321,7 +321,7 @@ def test_connections_beyond_their_limit_are_told_so(encoder: Encoder) -> None:
 def test_more_connections_than_the_process_may_open_are_refused_at_the_start() -> None:
     with ServerProcess("--max-connections", "1000000000000") as server:
         assert server.process.wait(LOAD_SECONDS) == 1
-        assert "max_connections 1000000000000 needs" in server.log
+        assert "max_connections 1000000000000 requires" in server.log
         assert "Traceback" not in server.log
 
 

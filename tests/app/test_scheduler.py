@@ -10,10 +10,11 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from l2v.app.engine.jobs import Result, Vectors
+from l2v.app.engine.errors import OverloadedError, UnavailableError
+from l2v.app.engine.jobs import Result
 from l2v.app.engine.scheduler import Scheduler
-from l2v.app.http.errors import OverloadedError, UnavailableError
-from l2v.app.http.telemetry import Metrics
+from l2v.app.engine.vectors import Vectors
+from l2v.app.metrics import Metrics
 from l2v.models import Encoding
 from tests.serving import wait_for
 
@@ -142,9 +143,9 @@ def test_an_encoding_beyond_the_budget_goes_alone(scheduler: Scheduler, fake: Fa
 def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
     hold(scheduler, fake)
     waiting = scheduler.submit(encodings(1, length=20))
-    with pytest.raises(OverloadedError) as refused, scheduler.expect(6):
+    with pytest.raises(OverloadedError) as refused, scheduler.reserve(6):
         pytest.fail("there was room")
-    assert int(refused.value.headers["Retry-After"]) >= 1
+    assert refused.value.retry_after >= 1
     assert metrics.registry.get_sample_value("l2v_rejected_total", {"reason": "queue"}) == 1
     assert (scheduler.queue_tokens, scheduler.queue_inputs) == (20, 1)
     fake.release(2)
@@ -158,25 +159,25 @@ def test_who_is_refused_comes_back_within_a_minute(scheduler: Scheduler, fake: F
     time.sleep(0.2)
     fake.release()
     first.result(SECONDS)
-    wait_for(lambda: scheduler._runner.tokens_per_second > 0)
-    with scheduler.expect(1000), pytest.raises(OverloadedError) as refused:
-        scheduler.check_room()
-    assert refused.value.headers["Retry-After"] == "60"
+    wait_for(lambda: scheduler._executor.tokens_per_second > 0)
+    with scheduler.reserve(1000), pytest.raises(OverloadedError) as refused:
+        scheduler.check_capacity()
+    assert refused.value.retry_after == 60
 
 
 def test_what_is_being_tokenised_has_its_room_already(scheduler: Scheduler) -> None:
-    with scheduler.expect(19), scheduler.expect(1):
-        with pytest.raises(OverloadedError), scheduler.expect(1):
+    with scheduler.reserve(19), scheduler.reserve(1):
+        with pytest.raises(OverloadedError), scheduler.reserve(1):
             pytest.fail("there was room")
         assert scheduler.queue_tokens == 0
-    scheduler.check_room()
+    scheduler.check_capacity()
 
 
 def test_a_request_larger_than_the_queue_is_not_kept_out_by_small_ones(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     small, large = scheduler.submit(encodings(100)), scheduler.submit(encodings(*range(1, 41)))
     with pytest.raises(OverloadedError):
-        scheduler.check_room()
+        scheduler.check_capacity()
     fake.release(50)
     assert answers(small.result(SECONDS)) == [100]
     assert len(large.result(SECONDS).vectors) == 40
@@ -236,7 +237,7 @@ def test_a_hanging_forward_is_given_up_for_good(fake: FakeEncoder, metrics: Metr
     waiting = scheduler.submit(encodings(2))
     wait_for(lambda: scheduler.failure)
     assert "engine_timeout" in str(scheduler.failure)
-    scheduler.give_up(str(scheduler.failure))
+    scheduler.fail_all(str(scheduler.failure))
     for future in (hanging, waiting):
         with pytest.raises(UnavailableError):
             future.result(0)

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from l2v.app.engine.jobs import Vectors
+from l2v.app.engine.vectors import Vectors
 from l2v.models import Encoder, Encoding, load
 from l2v.models.types import DType
 from tests.dtypes import LEAST
@@ -106,8 +106,7 @@ def test_a_client_that_leaves_takes_its_work_along(gated: GatedEncoder, pool: Th
         )
         wait_for(lambda: server.service._scheduler.queue_tokens > 0, what="queued")
         leaver.close()
-        permits = server.service.settings.max_requests
-        wait_for(lambda: server.service._permits == permits - 1, what="permit given back")
+        wait_for(lambda: server.service.in_flight == 1, what="permit given back")
         before = len(gated.batches)
         gated.gate.set()
         assert running.result().status_code == 200
@@ -166,8 +165,8 @@ def test_who_is_slow_to_take_the_answer_holds_no_permit_and_is_cut_off(encoder: 
         content = json.dumps({"queries": ["a"] * 2000, "documents": ["b"] * 2000}).encode()
         with connect(server, takes=4096) as slow:
             slow.sendall(head(len(content)).replace(b"/embed", b"/similarity") + content)
-            wait_for(lambda: server.service.in_house == 1, what="work")
-            wait_for(lambda: server.service.in_house == 0, what="permit given back")
+            wait_for(lambda: server.service.in_flight == 1, what="work")
+            wait_for(lambda: server.service.in_flight == 0, what="permit given back")
             assert "l2v_requests_in_flight 2.0" in server.client.get("/metrics").text
             assert server.embed("at the same time")["tokens"]
             wait_for(lambda: "l2v_requests_in_flight 1.0" in server.client.get("/metrics").text, 60, "cut off")

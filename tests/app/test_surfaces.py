@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from l2v.app.http.errors import TooLargeError
-from l2v.app.http.routes.texts import texts_of
+from l2v.app.engine.errors import TooLargeError
+from l2v.app.http.routes.texts import read_texts
 from l2v.models import Encoder, Input
 from tests.serving import LocalServer, wait_for
 
@@ -159,10 +159,10 @@ def test_token_ids_make_no_more_text_than_a_body_may_hold(encoder: Encoder) -> N
     """A vocabulary has tokens of a hundred characters; this one's longest has three."""
     with LocalServer(encoder, max_body_bytes=1000) as server:
         rows = [[256] * 200] * 2
-        with pytest.raises(TooLargeError, match="stand for more than 1000 characters") as refused:
-            asyncio.run(texts_of(server.service, rows, "ids", skip_special_tokens=False))
+        with pytest.raises(TooLargeError, match="decode to more than 1000 characters") as refused:
+            asyncio.run(read_texts(server.service, "ids", rows, skip_special=False))
         assert refused.value.param == "ids[1]"
-        assert asyncio.run(texts_of(server.service, rows, "ids")) == ["", ""]
+        assert asyncio.run(read_texts(server.service, "ids", rows)) == ["", ""]
 
 
 def test_tei_info_health_and_metrics(server: LocalServer, encoder: Encoder) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from l2v.app.http.protocol import _OVERHEAD
+from l2v.app.http.connection import _HEADER_OVERHEAD
 from tests.serving import ServerProcess
 
 BODY = b'{"inputs": "a", "dimensions": 1}'
@@ -151,7 +151,7 @@ def test_a_compressed_body_is_refused_and_never_unpacked(headers: bytes, param: 
 
 def test_headers_are_bounded_to_the_byte(wired: ServerProcess) -> None:
     """The path, and each header with its overhead."""
-    fixed = len(b"/info") + len(b"host") + len(b"x") + len(b"x") + 2 * _OVERHEAD
+    fixed = len(b"/info") + len(b"host") + len(b"x") + len(b"x") + 2 * _HEADER_OVERHEAD
     for size, expected in ((LIMIT - fixed, 200), (LIMIT - fixed + 1, 431)):
         (answer,) = exchange(wired, b"GET /info HTTP/1.1\r\nHost: x\r\nX: " + b"a" * size + b"\r\n\r\n")
         assert status(answer) == expected

@@ -1,4 +1,4 @@
-"""The measures are what they say, and a worker measures a real encoder."""
+"""The benchmark: its computations, and a worker with a real encoder."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from transformers import AutoModel, LlamaConfig
 
 from bench import measure, report
 from bench.__main__ import commit
-from bench.engines import InProcess, Round
+from bench.engines import LibraryEngine, Round
 from bench.floor import matmul_rate, useful_flops
 from bench.shapes import Shape
 from bench.workloads import INSTRUCTION, WORKLOADS, Workload, workload
@@ -29,7 +29,7 @@ TINY = LlamaConfig(
 
 @pytest.mark.parametrize("length", [1, 7, 64])
 def test_useful_flops_are_those_of_a_whole_forward_pass(length: int) -> None:
-    """By torch's own count of them, over transformers' own attention."""
+    """Compare with torch's count of FLOPs for transformers' attention."""
     model = AutoModel.from_config(TINY, attn_implementation="eager")
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(torch.ones(1, length, dtype=torch.int64))
@@ -53,12 +53,12 @@ def test_a_worker_is_measured_and_reported(tmp_path: Path) -> None:
     task = workload("long", 3)
     lengths = shape.lengths(folder, task)
     assert lengths == [512] * 3
-    with InProcess("l2v", "l2v", Path(sys.executable), folder, "bfloat16", "cpu") as engine:
+    with LibraryEngine("l2v", "l2v", Path(sys.executable), folder, "bfloat16", "cpu") as engine:
         throughput = measure.Throughput(task, lengths)
         throughput.found["flops"] = useful_flops(TINY, lengths)
         throughput.measure([engine], 2)
-        # Engines that run one after the other, as on a GPU, are compared with the first all the same.
-        with InProcess("again", "l2v", Path(sys.executable), folder, "float32", "cpu") as other:
+        # Engines that run one after another, as on a GPU, are compared with the first engine too.
+        with LibraryEngine("again", "l2v", Path(sys.executable), folder, "float32", "cpu") as other:
             throughput.measure([other], 2)
     found = throughput.found
     assert found["tokens"] == found["padded"] == 3 * 512
@@ -73,15 +73,15 @@ def test_a_worker_is_measured_and_reported(tmp_path: Path) -> None:
 
 
 def test_what_a_run_has_so_far_is_written(tmp_path: Path) -> None:
-    """On a GPU the second engine begins when the first one is through with all workloads."""
+    """On a GPU the second engine starts after the first one has run all workloads."""
 
     def found(**seconds: float) -> dict[str, Any]:
         engines = {name: {"seconds": [each], "memory": 0, "least_cosine": 1.0} for name, each in seconds.items()}
         return {"texts": 1, "tokens": 10, "padded": 10, "flops": 1, "rates": [1.0], "engines": engines}
 
     shape = {"workloads": {"mixed": found(ours=1, other=2), "long": found(ours=1)}, "latency": {}}
-    told = {"date": "", "machine": "", "commit": "", "dtype": "", "command": "", "versions": {}, "answer": None}
-    report.write(told | {"shapes": {"tiny": shape | {"ready": {"ours": 1.0, "other": 2.0}}}}, tmp_path, "cuda")
+    run = {"date": "", "machine": "", "commit": "", "dtype": "", "command": "", "versions": {}, "answer": None}
+    report.write(run | {"shapes": {"tiny": shape | {"ready": {"ours": 1.0, "other": 2.0}}}}, tmp_path, "cuda")
     assert "| other | 5 |" in (tmp_path / "cuda.md").read_text()
     assert (tmp_path / "cuda.png").is_file()
 
@@ -139,7 +139,7 @@ def test_an_engine_that_dies_in_a_round_is_left_out() -> None:
         name, ready_seconds = "dying", 0.0
 
         def run(self, workload: Workload) -> Round:
-            raise RuntimeError("dying ended with status 1")
+            raise RuntimeError("dying exited with status 1")
 
     class Living(Dying):
         name = "living"
@@ -156,15 +156,15 @@ def test_an_engine_that_dies_in_a_round_is_left_out() -> None:
 
 
 def test_it_needs_none_of_the_services_libraries() -> None:
-    """Which a machine with a GPU, torch and transformers need not have."""
+    """A machine with a GPU may have torch and transformers only."""
     names = ("fastapi", "orjson", "pydantic", "pydantic_settings", "starlette", "structlog", "uvicorn")
     script = f"import sys; sys.modules.update(dict.fromkeys({names})); import bench.__main__, bench.worker"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_an_engine_that_cannot_load_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="l2v ended with status 1"):
-        InProcess("l2v", "l2v", Path(sys.executable), tmp_path, "bfloat16", "cpu").__enter__()
+    with pytest.raises(RuntimeError, match="l2v exited with status 1"):
+        LibraryEngine("l2v", "l2v", Path(sys.executable), tmp_path, "bfloat16", "cpu").__enter__()
 
 
 def test_the_rate_of_products_is_their_flops_over_the_time_they_took() -> None:

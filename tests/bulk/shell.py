@@ -1,4 +1,4 @@
-"""Running `l2v` for these tests: in this process where only the outcome matters, else as users do."""
+"""Running `l2v` in this process, which is fast, or in a process of its own, as users do."""
 
 import io
 import json
@@ -34,7 +34,7 @@ class Ended:
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes = b"") -> Ended:
-    """The command in this process."""
+    """Run the command in this process."""
     environment = set(os.environ)
     status: Any = 0
     with pytest.MonkeyPatch.context() as patch:
@@ -44,16 +44,16 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes = 
             main()
         except SystemExit as exit_:
             status = exit_.code
-    for name in os.environ.keys() - environment:  # what it told the libraries would reach processes started later
+    for name in os.environ.keys() - environment:  # which other processes would inherit
         del os.environ[name]
     captured = capsys.readouterr()
-    if isinstance(status, str):  # what the interpreter would print on the way out
+    if isinstance(status, str):  # the interpreter would print it
         return Ended(1, captured.out, captured.err + status)
     return Ended(status or 0, captured.out, captured.err)
 
 
 def start(*arguments: object, **options: Any) -> "subprocess.Popen[bytes]":
-    """The command in a process of its own, begun."""
+    """Start the command in its own process."""
     return subprocess.Popen(
         [L2V, *map(str, arguments)],
         stderr=subprocess.PIPE,
@@ -64,7 +64,7 @@ def start(*arguments: object, **options: Any) -> "subprocess.Popen[bytes]":
 
 
 def run(*arguments: object, stdin: bytes | None = None, **environment: str) -> Ended:
-    """The command in a process of its own, ended."""
+    """Run the command in its own process."""
     process = start(*arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, environment=environment)
     out, err = process.communicate(stdin, timeout=120)
     return Ended(process.returncode, out.decode(), err.decode())
@@ -76,7 +76,7 @@ def texts(count: int, words: int = 12) -> list[str]:
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """An input file of the format that its name says."""
+    """Write an input file in the format of its extension."""
     import csv
 
     import pyarrow as pa

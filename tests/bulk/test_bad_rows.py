@@ -1,4 +1,4 @@
-"""Rows that cannot be embedded are named, or set aside; their data goes nowhere else."""
+"""Bad rows end the run with their number, or go to a file; their data goes nowhere else."""
 
 import json
 from pathlib import Path
@@ -206,8 +206,8 @@ def test_rows_may_be_longer_than_a_batch(adapter: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), "do not fit into memory: lower --max-batch-tokens"),
-        (RuntimeError("no such kernel\nmore"), "the model fails on a batch of 2 tokens: no such kernel"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "does not fit into memory: lower --max-batch-tokens"),
+        (RuntimeError("no such kernel\nmore"), "the model failed on a batch of 2 tokens: no such kernel"),
     ],
 )
 def test_a_forward_pass_that_fails_ends_the_command_in_a_sentence(

@@ -1,16 +1,16 @@
-"""The client of a service, where the request itself is at fault."""
+"""The client of a service, when the request itself is invalid."""
 
 import anyio
 import pytest
 
 from l2v.app.bulk.client import Client
-from l2v.app.bulk.errors import BulkError
+from l2v.app.bulk.errors import CommandError
 from tests.serving import LocalServer
 
 
 def ask(url: str, key: str) -> object:
     async def call() -> object:
-        client = Client(url, key, 60, lambda message: None)
+        client = Client(url, key, retry_for=60)
         try:
             return await client.call("GET", "info")
         finally:
@@ -20,8 +20,8 @@ def ask(url: str, key: str) -> object:
 
 
 def test_a_key_that_no_header_takes_is_not_tried_again(server: LocalServer) -> None:
-    """And is not quoted; the end of a line behind it is no part of it."""
+    """Nor does the message quote it. A trailing line break is dropped."""
     assert ask(server.url, "secret\n")
-    with pytest.raises(BulkError, match="cannot be asked: the key") as refused:
+    with pytest.raises(CommandError, match="cannot be called: the key") as refused:
         ask(server.url, "sec\nret")
     assert "ret" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Every format in and out holds what the encoder gives, and what was kept."""
+"""Every format holds the encoder's vectors and the kept columns."""
 
 import json
 import os
@@ -112,7 +112,7 @@ def test_parquet_keeps_lists_and_maps_that_are_null(
 
 
 def test_large_numbers_are_kept(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As hashes of 64 bits are."""
+    """For example 64-bit hashes."""
     numbers = [2**63 + 5, 5, None, 2**64 - 1]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": "a", "id": number}) + "\n" for number in numbers))
     ended = call(capsys, "embed", tmp_path / "in.jsonl", tmp_path / "out.parquet", *MODEL, adapter, "--keep", "id")
@@ -125,7 +125,7 @@ def test_what_parquet_cannot_hold_is_told_before_the_work(
 ) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "a", "meta": {}}\n')
     ended = call(capsys, "embed", tmp_path / "in.jsonl", tmp_path / "out.parquet", *MODEL, adapter, "--keep", "meta")
-    assert (ended.status, "Parquet has no form for meta" in ended.err) == (1, True), ended.err
+    assert (ended.status, "Parquet cannot store the column meta" in ended.err) == (1, True), ended.err
 
 
 def test_csv_records_may_span_lines_and_begin_with_a_mark(
@@ -154,7 +154,7 @@ def test_an_empty_input_gives_an_empty_output(
 
 
 def test_a_pipe_with_a_name_is_read_whole(adapter: Path, tmp_path: Path) -> None:
-    """As `<(zcat texts.gz)` gives one."""
+    """The shell makes one for `<(zcat texts.gz)`."""
     pipe, out = tmp_path / "pipe", tmp_path / "out.npy"
     os.mkfifo(pipe)
     process = start("embed", pipe, out, *MODEL, adapter, "--format", "text")

@@ -1,4 +1,4 @@
-"""Memory does not grow with the input."""
+"""Memory use does not grow with the input."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from tests.bulk.shell import L2V, texts, write
 
 MEGABYTE = 1 << 20
-# A small process between, since a child's peak counts that of the process that it was forked from.
+# Measured from a small process, since a child's peak includes that of the process that forked it.
 MEASURE = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True)
@@ -19,7 +19,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 @pytest.mark.parametrize(("source", "target"), [("in.jsonl", "out.parquet"), ("in.parquet", "out.jsonl")])
 def test_four_times_the_rows_take_no_more_memory(source: str, target: str, adapter: Path, tmp_path: Path) -> None:
-    """What is kept makes each row 8 KB: 96 MB more in any form. The fewer rows already fill a row group of Parquet."""
+    """The kept column makes each row 8 KB, which adds up to 96 MB. Even the small input fills a Parquet row group."""
     peaks = []
     for times in (1, 4):
         rows = [{"text": text, "body": f"{i:08}" * 1024} for i, text in enumerate(texts(4_000 * times, 4))]

@@ -1,4 +1,4 @@
-"""What cannot work is refused in one sentence, and leaves nothing behind."""
+"""Runs that cannot work end with one sentence and leave nothing behind."""
 
 import resource
 from pathlib import Path
@@ -22,23 +22,23 @@ ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
         ("in.parquet", "o.npy", ["--column", "body"], 1, "has no column 'body'; it has id, text"),
         ("in.jsonl", "o.npy", ["--column", "body"], 1, "row 1: has no field 'body'"),
         ("in.jsonl", "o.npy", ["--format", "parquet"], 1, "is not a Parquet file"),
-        ("in.txt", "o.npy", ["--model", "./nowhere"], 1, "./nowhere is neither a folder here"),
-        ("in.txt", "taken.npy", [], 1, "exists already"),
+        ("in.txt", "o.npy", ["--model", "./nowhere"], 1, "./nowhere is not a local folder"),
+        ("in.txt", "taken.npy", [], 1, "already exists"),
         ("in.txt", "folder.npy", [], 1, "it is a folder"),
         ("in.txt", "o.npy", ["--dimensions", "99"], 2, "--dimensions: the model has 32"),
         ("in.txt", "o.npy", ["--dimensions", "0"], 2, "--dimensions (L2V_DIMENSIONS)"),
         ("in.txt", "o.xyz", [], 2, "--output-format"),
-        ("in.csv", "o.npy", ["--keep", "id"], 2, "--keep: .npy holds vectors"),
+        ("in.csv", "o.npy", ["--keep", "id"], 2, "--keep: .npy files hold only vectors"),
         ("in.csv", "o.jsonl", ["--keep", "embedding"], 2, "--keep"),
-        ("in.txt", "o.jsonl", ["--keep", "id"], 2, "no columns"),
+        ("in.txt", "o.jsonl", ["--keep", "id"], 2, "--keep: a text file has no columns"),
         ("in.csv", "o.jsonl", ["--keep", "id,id"], 2, "--keep: names a column twice"),
         ("in.txt", "o.npy", ["--prompt-name", "query"], 2, "needs --url"),
         ("in.txt", "o.npy", ["--skip-bad", "{}/o.npy"], 2, "must be different files"),
-        ("in.txt", "o.npy", ["--skip-bad", "{}/taken.npy"], 1, "exists already"),
+        ("in.txt", "o.npy", ["--skip-bad", "{}/taken.npy"], 1, "already exists"),
         ("in.txt", "o.npy", ["--url", "localhost:8080"], 1, "must be the address of a service"),
         ("in.txt", "o.npy", ["--url", "http://127.0.0.1:9", "--retry-for", "0.2"], 1, "cannot be reached"),
-        ("-", "o.npy", ["--format", "parquet"], 2, "cannot come through a pipe"),
-        ("in.txt", "-", ["--output-format", "npy"], 2, "standard output takes jsonl"),
+        ("-", "o.npy", ["--format", "parquet"], 2, "standard input cannot be Parquet"),
+        ("in.txt", "-", ["--output-format", "npy"], 2, "standard output takes only jsonl"),
     ],
 )
 def test_refusals(
@@ -68,7 +68,7 @@ def test_refusals(
 def test_a_full_disk_is_told_and_can_be_resumed(
     encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on file sizes simulates the full disk."""
     some = texts(2000)
     (tmp_path / "in.txt").write_text("\n".join(some))
     command = ["embed", tmp_path / "in.txt", tmp_path / "o.npy", *MODEL, adapter]

@@ -1,4 +1,4 @@
-"""Through a running service: the same vectors, in order, whatever it answers in between."""
+"""Embedding through a service: the same vectors in order, even if requests fail in between."""
 
 import base64
 import json
@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from l2v.app.bulk.engines import Options
-from l2v.app.bulk.errors import BulkError
-from l2v.app.bulk.remote import RemoteEngine
+from l2v.app.bulk.errors import CommandError
+from l2v.app.bulk.options import EmbedOptions
+from l2v.app.bulk.remote import RemoteEmbedder
 from l2v.app.bulk.rows import Row
 from l2v.models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, start, texts, write
@@ -89,7 +89,7 @@ def test_batches_that_are_too_large_are_divided(
 
 
 class Slow(BaseHTTPRequestHandler):
-    """A service that cannot do more than 20 rows in time, behind a proxy that takes 60."""
+    """A service that times out beyond 20 rows, behind a proxy that rejects more than 60."""
 
     model: ClassVar[dict[str, object]] = {"model": "slow", "dimensions": 2}
 
@@ -130,7 +130,7 @@ def test_keys(
     with LocalServer(encoder, api_keys="sesame") as closed:
         command = ["embed", source, tmp_path / "out.npy", "--url", closed.url]
         ended = call(capsys, *command, "--api-key", "albatross")
-        assert (ended.status, "wants a key" in ended.err, "albatross" in ended.err) == (1, True, False)
+        assert (ended.status, "requires a key" in ended.err, "albatross" in ended.err) == (1, True, False)
         monkeypatch.setenv("L2V_API_KEY", "sesame")
         assert call(capsys, *command).status == 0
         assert call(capsys, "info", "--url", closed.url).status == 0
@@ -152,16 +152,16 @@ def test_what_all_rows_share_is_no_rows_fault(
 
 
 def test_vectors_of_two_models_are_not_mixed(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service that is busy or away is waited for, and may come back with another one."""
-    with RemoteEngine(server.url, None, Options(), concurrency=1, patience=1) as engine:
-        assert engine.submit([Row(1, "a")]).result().vectors.shape == (1, 32)
+    """A service that restarts during a run may come back with another model."""
+    with RemoteEmbedder(server.url, None, EmbedOptions(), concurrency=1, retry_for=1) as embedder:
+        assert embedder.submit([Row(1, "a")]).result().vectors.shape == (1, 32)
         monkeypatch.setattr(server.service, "model", "another")
-        with pytest.raises(BulkError, match="now serves another model"):
-            engine.submit([Row(2, "b")]).result()
+        with pytest.raises(CommandError, match="now serves a different model"):
+            embedder.submit([Row(2, "b")]).result()
 
 
 class Other(BaseHTTPRequestHandler):
-    """Some other service."""
+    """A service that is not l2v."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -183,4 +183,4 @@ def test_another_service_is_recognized(
     source: Path, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = call(capsys, "embed", source, tmp_path / "out.npy", "--url", other)
-    assert (ended.status, "answers 200, and not as l2v does" in ended.err) == (1, True), ended.err
+    assert (ended.status, "is not an l2v service: it returned 200" in ended.err) == (1, True), ended.err

@@ -1,4 +1,4 @@
-"""A run that ends before its time, by whatever means, is continued without loss or repeats."""
+"""An interrupted run, however it ended, is resumed without losing or repeating rows."""
 
 import json
 import os
@@ -20,7 +20,7 @@ COUNT = 6_000
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough work for some seconds, one row in a thousand bad."""
+    """Work for some seconds, with one bad row in a thousand."""
     rows = [{"id": i, "text": text if i % 1000 != 500 else " "} for i, text in enumerate(texts(COUNT, 24))]
     return write(tmp_path_factory.mktemp("source") / "in.jsonl", rows)
 
@@ -82,7 +82,7 @@ def test_killed_again_and_again(
 def test_interrupted_while_another_wants_to_write(
     source: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was kept and what was not are all rows, once."""
+    """Together, the output and the file of bad rows hold every row once."""
     out = tmp_path / "out.jsonl"
     arguments = command(source, out, adapter)
     process = start_and_wait_for_rows(arguments, out)
@@ -93,7 +93,7 @@ def test_interrupted_while_another_wants_to_write(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert err.decode().splitlines()[-1] == "l2v: interrupted; the same command goes on from there"
+    assert err.decode().splitlines()[-1] == "l2v: interrupted; run the same command to resume"
     assert call(capsys, *arguments).status == 0
     kept = [json.loads(line)["id"] for line in out.read_text().splitlines()]
     bad = [json.loads(line)["row"] - 1 for line in bad_file(out).read_text().splitlines()]
@@ -116,7 +116,7 @@ def test_interrupted_while_waiting_for_input(adapter: Path, tmp_path: Path) -> N
 
 
 def cut_off(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes = b"") -> None:
-    """A run that ends as a crash would end it, with a part done."""
+    """A run that does part of the work and ends without publishing it, as after a crash."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("l2v.app.bulk.sinks.FileSink.finish", lambda self: self.commit())
         patch.setattr("l2v.app.bulk.partial.Partial.publish", lambda *_: None)
@@ -126,11 +126,11 @@ def cut_off(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (["--no-normalize"], "begun with another options (normalize)"),
-        (["--instruction", "Find:"], "begun with another options (instruction)"),
-        (["--pooling", "last_token"], "begun with another model (pooling)"),
-        (["--skip-bad", "{}/other"], "the run to resume has set bad rows aside in"),
-        (None, "begun with another input (bytes, modified"),
+        (["--no-normalize"], "differs in options (normalize)"),
+        (["--instruction", "Find:"], "differs in options (instruction)"),
+        (["--pooling", "last_token"], "differs in model (pooling)"),
+        (["--skip-bad", "{}/other"], "the run to resume writes bad rows to"),
+        (None, "differs in input (bytes, modified"),
     ],
 )
 def test_another_job_is_not_continued(
@@ -166,7 +166,7 @@ def test_killed_between_the_outputs_appearance_and_the_folders_end(
     whole = out.read_bytes()
     assert out.with_name(f"{name}.partial").exists()
     again = call(capsys, *arguments)
-    assert (again.status, "exists already" in again.err) == (1, True)
+    assert (again.status, "already exists" in again.err) == (1, True)
     assert call(capsys, *arguments, "--overwrite").status == 0
     assert out.read_bytes() == whole
     assert not out.with_name(f"{name}.partial").exists()
@@ -177,12 +177,12 @@ def test_a_damaged_journal_is_named(adapter: Path, tmp_path: Path, capsys: pytes
     (folder := tmp_path / "out.npy.partial").mkdir()
     (folder / "journal.json").write_text("{")
     ended = call(capsys, "embed", path, out, *MODEL, adapter)
-    assert (ended.status, f"delete {folder} to begin anew" in ended.err) == (1, True)
+    assert (ended.status, f"delete {folder} to start over" in ended.err) == (1, True)
     assert (folder / "journal.json").exists()
 
 
 def test_standard_input_begins_anew(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It cannot be read twice, so nothing of an earlier run counts."""
+    """Standard input cannot be read twice, so a run does not resume."""
     out = tmp_path / "out.npy"
     arguments = ["embed", "-", out, *MODEL, adapter, "--batch-size", 1]
     assert call(capsys, *arguments, stdin=b"a\nb\n\nc\n").status == 1
@@ -209,5 +209,5 @@ def test_standard_input_leaves_anothers_work_alone(
     path, out = write(tmp_path / "in.txt", [{"text": text} for text in texts(8)]), tmp_path / "out.npy"
     cut_off(capsys, "embed", path, out, *MODEL, adapter)
     ended = call(capsys, "embed", "-", out, *MODEL, adapter, stdin=b"a\n")
-    assert (ended.status, "was begun with another input" in ended.err) == (1, True), ended.err
+    assert (ended.status, "differs in input" in ended.err) == (1, True), ended.err
     assert rows_done(out) == 8

@@ -65,9 +65,9 @@ def _end_the_engine(fatal: str) -> None:
         threading.Event().wait()
 
 
-def load(settings: ModelSettings, *, packed: bool) -> Encoder:
+def load(settings: ModelSettings, *, prepack: bool) -> Encoder:
     """The encoder of the settings, made faulty."""
-    encoder = _load(settings, packed=packed)
+    encoder = _load(settings, prepack=prepack)
     parts = {name: getattr(encoder, name) for name in Encoder.__dataclass_fields__}
     return FaultyEncoder(**parts, faults=Path(os.environ[VARIABLE]))
 

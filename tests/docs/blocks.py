@@ -1,12 +1,12 @@
-"""The code blocks of README.md and docs/*.md: where they stand, in which language, and what their info string asks for.
+"""The code blocks of README.md and docs/*.md: their location, language and options.
 
-Behind the language of a fence may stand:
+Options follow the language of a fence:
 
-- `skip="reason"`: it cannot run in a test; the reason is one of `REASONS`.
-- `fails="words"`: it ends so where the tests run, which have no network.
-- `varies="numbers"`: what a console shows of speed and progress is of one run, and is compared without its numbers.
-- `name="n"` and `with="n"`: the second runs behind the first, which stands on the same page. A named block of shell
-  holds one `l2v serve …`, and what goes with it talks to a server of its own, started so.
+- `skip="reason"`: the block cannot run in a test; the reason is one of `REASONS`.
+- `fails="words"`: the block fails with this message in tests, which have no network.
+- `varies="numbers"`: the output differs between runs, for example in speed, and is compared without its numbers.
+- `name="n"` and `with="n"`: the second block runs after the first, which is on the same page. A named block of shell
+  contains one `l2v serve …`; blocks with its name run against a server that is started in this way.
 """
 
 import re
@@ -29,13 +29,14 @@ _OPTION = re.compile(r'(\w+)="([^"]*)"')
 
 @dataclass(frozen=True)
 class Block:
-    """One fence.
+    """A code block.
 
     Attributes:
-        page: path of the file, from the root.
-        line: of the opening fence.
-        language: first word of the info string; "" for a block that is indented rather than fenced.
-        options: what stands behind it.
+        page: path of the file, relative to the root.
+        line: line number of the opening fence.
+        language: first word of the info string; "" for an indented block.
+        body: the code.
+        options: the options in the info string.
     """
 
     page: str
@@ -50,24 +51,24 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """Of a console block: each `$ command`, and what stands below it."""
+        """Each `$ command` of a console block, with its output."""
         found = []
         for example in re.split(r"^\$ ", self.body, flags=re.MULTILINE)[1:]:
             lines = re.sub(r" \\\n\s*", " ", example).splitlines()
-            # A quoted argument may go on over some lines.
+            # A quoted argument may span several lines.
             end = next(end for end in range(1, len(lines) + 1) if _is_whole("\n".join(lines[:end])))
             found.append(("\n".join(lines[:end]), "\n".join(lines[end:]).strip()))
         return found
 
     @property
     def shell(self) -> list[str]:
-        """Of a block of shell: its commands."""
+        """The commands of a block of shell."""
         joined = re.sub(r" \\\n\s*", " ", self.body)
         return [line.split(" #")[0].rstrip() for line in joined.splitlines() if shlex.split(line, comments=True)]
 
     @property
     def lines(self) -> list[list[str]]:
-        """The same, in words."""
+        """The commands of a block of shell, split into words."""
         return [shlex.split(line) for line in self.shell]
 
     def __str__(self) -> str:
@@ -87,7 +88,7 @@ def pages() -> list[Path]:
 
 
 def read(path: Path) -> list[Block]:
-    """The blocks of one page, in order."""
+    """Read the blocks of a page, in order."""
     text, page = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
     found = []
     for match in _FENCE.finditer(text):
@@ -98,7 +99,7 @@ def read(path: Path) -> list[Block]:
 
 
 def _indented(text: str, page: str) -> list[Block]:
-    """Indented blocks: such lines behind a blank one, unless they go on with a list."""
+    """Find indented blocks: they follow a blank line and do not continue a list."""
     found: list[Block] = []
     lines = text.splitlines()
     for number, line in enumerate(lines):
@@ -121,7 +122,7 @@ BLOCKS = [block for path in pages() for block in read(path)]
 
 
 def named(block: Block) -> Block | None:
-    """The block that this one goes with."""
+    """The block that a block names with `with`."""
     name = block.options.get("with")
     if name is None:
         return None

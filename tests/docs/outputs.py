@@ -1,7 +1,7 @@
-"""Writes what the docs' commands print anew, from the built-in model: `python -m tests.docs.outputs [PAGE …]`.
+"""Updates the outputs shown in the docs, with the built-in model: `python -m tests.docs.outputs [PAGE …]`.
 
-That is the lines below each `$ curl …` of a console block, and the comment behind each `print(…)` of a block of Python
-that talks to the service.
+These are the lines after each `$ curl …` in a console block, and the comment after each `print(…)` in a block of Python
+that calls the service.
 """
 
 import re
@@ -16,7 +16,7 @@ from tests.serving import ServerProcess
 
 
 def of_console(block: Block, address: str) -> str:
-    """The body with what each curl prints now; other commands stay as they are."""
+    """The body with the current output of each curl; other commands are unchanged."""
     body = block.body
     for example, (command, shown) in zip(
         re.split(r"^(?=\$ )", body, flags=re.MULTILINE)[-len(block.commands) :], block.commands, strict=True
@@ -30,7 +30,7 @@ def of_console(block: Block, address: str) -> str:
 
 
 def of_python(block: Block, address: str) -> str:
-    """The body with what each line prints now."""
+    """The body with the current output of each print."""
     done = run_python(block, address, ROOT)
     done.check_returncode()
     lines = iter(done.stdout.splitlines())

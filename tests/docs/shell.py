@@ -1,4 +1,4 @@
-"""Running a block of shell as a reader would: in a folder with the files that it names, and with a home of its own."""
+"""Runs blocks of shell as a reader would, in a folder with the files that they name and with a temporary home."""
 
 import json
 import os
@@ -25,12 +25,12 @@ TEXTS = [
     for does in ("sees", "chases")
     for what in ("ball", "mouse", "car")
 ]
-# Nothing is learnt in so little, but everything is run.
+# Too short to learn anything, but every step of the code runs.
 SHORT = {"--steps": "2", "--batch-size": "8", "--warmup-steps": "0"}
 
 
 def lay_out(folder: Path) -> None:
-    """The files that the pages name."""
+    """Write the files that the pages name."""
     (folder / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
     (folder / "docs.csv").write_text("id,text\n1,the cat sits on the mat\n2,\n3,a dog barks\n")
     (folder / "articles.csv").write_text("id,title,body\n1,Cats,the cat sits on the mat\n2,Dogs,a dog barks\n")
@@ -46,13 +46,13 @@ def lay_out(folder: Path) -> None:
 
 
 def run(block: Block, folder: Path, address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Runs each line of the block. `l2v check` stands in for a server: it loads the model by the same settings.
+    """Run each line of a block. `l2v serve` is replaced by `l2v check`, which loads the model with the same settings.
 
     Args:
-        block: of shell. With `fails="…"`, every line must end so here.
-        folder: of `lay_out`.
-        address: of the service that lines without a server of their own talk to.
-        capsys: pytest's.
+        block: of shell. With `fails="…"`, every line must fail with this message.
+        folder: from `lay_out`.
+        address: of the service that the lines call.
+        capsys: pytest's fixture.
     """
     for line in block.shell:
         program = line.split()[0]
@@ -62,7 +62,7 @@ def run(block: Block, folder: Path, address: str, capsys: pytest.CaptureFixture[
             if "--device cuda" in line and not torch.cuda.is_available():
                 fails = "cuda"
         elif program == "make":
-            # What it does is run elsewhere: `make test` is what runs this.
+            # Not run for real: `make test` is what runs this test.
             line = line.replace("make", f"make -n -C {ROOT}")  # noqa: PLW2901
         elif program == "pip":
             here = line.replace("'.[", f"'{ROOT}[")
@@ -80,7 +80,7 @@ def run(block: Block, folder: Path, address: str, capsys: pytest.CaptureFixture[
 
 
 def command(line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> subprocess.CompletedProcess[str]:
-    """A line of shell, run to its end. Where it is one command of ours and no more, in this process: that is sooner."""
+    """Run a line of shell. A single `l2v` command runs in this process, which is faster."""
     if ours := re.fullmatch(r"((?:\w+=\S+ )*)l2v ([^|&;<>$`]+)", line):
         settings = dict(word.split("=", 1) for word in ours[1].split())
         with pytest.MonkeyPatch.context() as patch:

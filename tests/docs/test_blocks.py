@@ -1,4 +1,4 @@
-"""Each code block of README.md and docs/ is run, or checked as far as it can be, or says why it cannot be run here."""
+"""Every code block of README.md and docs/ is run, or checked as far as possible, or gives a reason to be skipped."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from l2v.app.http.telemetry import Metrics
+from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models.published import STACKS
 from l2v.models.settings import PREFIX
@@ -35,7 +35,7 @@ def of(*languages: str, skipped: bool = False) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def servers(demo: ServerProcess) -> Iterator[dict[tuple[str, ...], ServerProcess]]:
-    """The running servers by their flags: the plain one, and those that a page starts in another way."""
+    """Running servers by their flags: the default one, and others that a page needs."""
     with ExitStack() as stack:
         running = {(): demo}
 
@@ -49,7 +49,7 @@ def servers(demo: ServerProcess) -> Iterator[dict[tuple[str, ...], ServerProcess
         yield Started(running)
 
 
-# What runs
+# Blocks that run
 
 
 @pytest.mark.parametrize("block", of("console"), ids=str)
@@ -59,20 +59,20 @@ def test_a_console_block_shows_what_its_commands_print(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    here = f"localhost:{servers[flags_of(block)].port}"
+    address = f"localhost:{servers[flags_of(block)].port}"
     shell.lay_out(tmp_path)
-    assert block.commands, f"{block}: a console block shows commands behind `$ `"
+    assert block.commands, f"{block}: a console block must have a command after `$ `"
     steady = _without_numbers if block.options.get("varies") == "numbers" else str
     for line, expected in block.commands:
-        done = shell.command(line.replace(ADDRESS, here), tmp_path, capsys)
+        done = shell.command(line.replace(ADDRESS, address), tmp_path, capsys)
         printed = done.stdout + done.stderr * line.startswith("l2v")
-        # What a page shows to fail says so.
+        # A command may fail if the page shows its error.
         assert done.returncode == 0 or "l2v: " in expected, f"{block}: {line}\n{printed}"
         assert alike(steady(printed), steady(expected)), f"{block}: {line}\n{printed}"
 
 
 def _without_numbers(text: str) -> str:
-    """Nor with the lines about progress, of which a run may have any number."""
+    """Remove numbers, and the lines about progress, whose count varies."""
     lines = [line for line in text.splitlines() if not re.match(r"l2v: \d+ %", line)]
     return re.sub(r"[\d,]*\d", "0", "\n".join(lines))
 
@@ -84,14 +84,14 @@ def test_a_python_block_runs(block: Block, servers: dict[tuple[str, ...], Server
     assert done.returncode == 0, f"{block}\n{done.stderr[-3000:]}"
     expected = PRINTED.findall(block.body)
     printed = done.stdout.splitlines()
-    assert len(printed) == len(expected), f"{block}: each print says what it prints\n{done.stdout}"
+    assert len(printed) == len(expected), f"{block}: each print needs its output in a comment\n{done.stdout}"
     assert all(alike(got, wanted) for got, (_, wanted) in zip(printed, expected, strict=True)), (
         f"{block}\n{done.stdout}"
     )
 
 
 def alike(got: str, expected: str) -> bool:
-    """The same words; numbers to the rounding of another machine's dtype; `…` stands for anything."""
+    """Whether two outputs are equal, up to the rounding of numbers by another dtype. `…` matches anything."""
     number = r"-?\d+\.\d+(?:e-?\d+)?"
     pattern = (
         re.escape(" ".join(re.sub(number, "\0", expected).split())).replace("…", ".*").replace("\0", f"({number})")
@@ -103,7 +103,7 @@ def alike(got: str, expected: str) -> bool:
     )
 
 
-# What is checked
+# Blocks that are checked
 
 
 @cache
@@ -113,7 +113,7 @@ def help_of(subcommand: str) -> str:
 
 
 def check_l2v(words: list[str]) -> None:
-    """The flags are those of the subcommand, and `serve` would take their values."""
+    """Check that the subcommand has the flags, and that `serve` accepts their values."""
     subcommand, *rest = words
     if subcommand == "train":
         subcommand = f"train {rest.pop(0)}"
@@ -132,7 +132,7 @@ def check_l2v(words: list[str]) -> None:
 def check_settings(given: dict[str, str]) -> None:
     assert given.keys() <= Settings.model_fields.keys()
     model = given.get("model", "demo")
-    assert model in STACKS or "/" in model, f"{model} is no short name"
+    assert model in STACKS or "/" in model, f"{model} is not a short name"
     files = {name for name in given if Settings.model_fields[name].annotation in (Path | None, Path)}
     try:
         Settings(**{name: value for name, value in given.items() if name not in files})  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def check_settings(given: dict[str, str]) -> None:
 
 
 def check_words(words: list[str]) -> None:
-    """The flags and settings of a command for a container."""
+    """Check the flags and settings of a command, which may be one for a container."""
     settings = {}
     while words and re.fullmatch(r"[A-Z][A-Z0-9_]*=.*", words[0]):
         name, _, value = words.pop(0).partition("=")
@@ -149,7 +149,7 @@ def check_words(words: list[str]) -> None:
             settings[name.removeprefix(PREFIX).lower()] = value
     check_settings(settings)
     for program in ("serve", "train"):
-        if program in words[1:]:  # Ray has a command `serve`
+        if program in words[1:]:  # not words[0]: Ray has a command `serve`
             check_l2v(words[words.index(program) :])
 
 
@@ -161,7 +161,7 @@ def test_shell_that_cannot_run_names_flags_that_exist(block: Block) -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_settings_that_are_named_exist(block: Block) -> None:
-    # Compose has one of its own.
+    # L2V_PUBLISH belongs to the Compose file.
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}PUBLISH"}
     assert set(re.findall(rf"\b{PREFIX}[A-Z_]+", block.body)) <= known
 
@@ -192,13 +192,15 @@ def test_queries_name_metrics_that_exist(block: Block) -> None:
         assert re.sub(r"_(total|bucket|sum|count)$", "", name) in ours, name
 
 
-# What is left out
+# Blocks that are skipped
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.skip], ids=str)
 def test_a_block_that_is_not_run_says_why(block: Block) -> None:
-    assert block.skip in REASONS, f"{block}: {block.skip} is none of {sorted(REASONS)}"
-    assert re.search(REASONS[block.skip], block.body, re.IGNORECASE), f"{block}: it does not look as if it {block.skip}"
+    assert block.skip in REASONS, f"{block}: {block.skip} is not one of {sorted(REASONS)}"
+    assert re.search(REASONS[block.skip], block.body, re.IGNORECASE), (
+        f"{block}: nothing in it suggests that it {block.skip}"
+    )
     pytest.skip(f"{block} {block.skip}")
 
 
@@ -207,7 +209,7 @@ def test_blocks_are_of_known_languages() -> None:
 
 
 def test_most_blocks_run() -> None:
-    """A page that grows by blocks which nothing runs should be noticed."""
+    """Most blocks run: this fails if too many are skipped."""
     counts = Counter(block.skip for block in BLOCKS)
     print(*counts.most_common(), sep="\n")
     assert counts[None] > 3 * (counts.total() - counts[None])

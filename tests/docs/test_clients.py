@@ -1,4 +1,4 @@
-"""Clients of others, as docs/clients.md shows them, before a running server: each gets what the native API gives."""
+"""Third-party clients, as shown in docs/clients.md: each gets the vectors of the native API."""
 
 import json
 from dataclasses import replace
@@ -13,15 +13,15 @@ from tests.docs.running import run_python
 from tests.serving import ServerProcess
 
 CLIENTS, STORES = ([block for block in BLOCKS if block.options.get("with") == name] for name in ("texts", "corpus"))
-assert len(CLIENTS) >= 11, "docs/clients.md has lost some"
+assert len(CLIENTS) >= 11, "docs/clients.md has fewer clients than before"
 assert len(STORES) == 2
 TEXTS = ["the cat sits on the mat", "stocks fell sharply"]
 
 
 def result(name: str, block: Block, server: ServerProcess, folder: Path) -> Any:
-    """What the code leaves under a name."""
-    told = replace(block, body=f"{block.body}\nimport json\nprint(json.dumps({name}))")
-    done = run_python(told, f"localhost:{server.port}", folder)
+    """The value of a variable after the code has run."""
+    printing = replace(block, body=f"{block.body}\nimport json\nprint(json.dumps({name}))")
+    done = run_python(printing, f"localhost:{server.port}", folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -35,7 +35,7 @@ def test_a_client_gets_the_vectors_of_the_native_api(block: Block, demo: ServerP
         return
     got = np.array(result("vectors", block, demo, tmp_path))
     assert got.shape == expected.shape
-    got /= np.linalg.norm(got, axis=1, keepdims=True)  # Haystack asks for vectors as they are
+    got /= np.linalg.norm(got, axis=1, keepdims=True)  # Haystack does not normalise
     assert (got * expected).sum(1).min() > 0.9999
 
 

@@ -1,4 +1,4 @@
-"""The docs' nginx configuration before a real service: TLS, failing over, and what it keeps from the public."""
+"""The docs' nginx configuration in front of a real service: TLS, failover, and paths that are not public."""
 
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.serving import ServerProcess, free_port, wait_for
 
 @pytest.fixture
 def proxy(demo: ServerProcess, tmp_path: Path) -> Iterator[httpx.Client]:
-    """nginx with that configuration: its first server is the service, its second a port where nobody listens."""
+    """nginx with this configuration; its first server is the service, its second a port that refuses connections."""
     nginx, openssl = program("nginx", "nginx-light"), program("openssl", "openssl")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
@@ -66,6 +66,6 @@ def test_the_configuration_balances_fails_over_and_keeps_the_metrics(proxy: http
         response = proxy.post("/embed", json={"inputs": "the cat sits on the mat"})
         assert response.status_code == 200
         assert response.json()["tokens"] == expected["tokens"]
-        assert len(response.headers["X-Request-Id"]) == 32  # nginx's own, handed through
+        assert len(response.headers["X-Request-Id"]) == 32  # nginx's id, passed through
     assert proxy.get("/metrics").status_code == 403
     assert proxy.post("/embed", json={"inputs": "x" * 17_000_000}).status_code == 413

@@ -1,4 +1,4 @@
-"""The pages of docs/: what is generated is shown, and the site builds with every link good."""
+"""The pages of docs/: all generated parts are shown, and the site builds without broken links."""
 
 import re
 import shutil
@@ -30,7 +30,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_tables_are_whole() -> None:
-    """Each row of a table has as many cells as its head."""
+    """Each row of a table has as many cells as the header."""
     for page in PAGES:
         text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
         for table in re.findall(r"(?:^\|.*\|$\n)+", text, flags=re.MULTILINE):
@@ -40,7 +40,7 @@ def test_tables_are_whole() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built outside the checkout with strict links."""
+    """The site, built outside the checkout with strict link checking."""
     root = tmp_path_factory.mktemp("site")
     shutil.copy(CONFIG, root)
     shutil.copytree(DOCS, root / "docs", ignore=shutil.ignore_patterns("__pycache__"))
@@ -68,13 +68,13 @@ def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
     for path in site.rglob("*.html"):
         html = path.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:link|script|img|iframe|source)\b[^>]*\b(?:href|src)=\"(?:https?:)?//[^>]*>", html)
-        assert "```" not in html, f"{path}: a fence was not read as one"
+        assert "```" not in html, f"{path}: a fence was not parsed"
     for path in site.rglob("*.css"):
         assert not re.findall(r"url\(\"?(?:https?:)?//|@import", path.read_text(encoding="utf-8"))
 
 
 def test_a_broken_link_breaks_the_build(tmp_path: Path) -> None:
-    """Strict links are what they are called."""
+    """Strict link checking fails for a broken link."""
     (tmp_path / "docs").mkdir()
     text = CONFIG.read_text(encoding="utf-8")
     (tmp_path / "zensical.toml").write_text(re.sub(r"nav = \[.*?\n\]\n", "", text, flags=re.DOTALL))

@@ -1,6 +1,6 @@
-"""Each block of shell in README.md and docs/ is run, but for those that say why they cannot be.
+"""Every block of shell in README.md and docs/ runs, unless it gives a reason to be skipped.
 
-Once, where it stands on two pages; a server with a name runs with the blocks that go with it.
+A block that is on two pages runs once. A named block runs with the blocks that refer to it.
 """
 
 from pathlib import Path

@@ -24,17 +24,17 @@ def test_it_says_what_it_found_of_the_built_in_model(capsys: pytest.CaptureFixtu
     ended = call(capsys, "check", "--dtype", "float32")
     assert (ended.status, ended.err) == (0, "")
     found = dict(line.split(": ", 1) for line in ended.out.splitlines())
-    assert found.keys() == {"model", "files", "weights", "adapters", "attention", "recorded vector", "known text"}
+    assert found.keys() == {"model", "files", "weights", "adapters", "attention", "reference vector", "repeatability"}
     assert found["model"] == "demo of base, mntp, contrastive, float32 on cpu"
-    assert found["recorded vector"].startswith("the same, cosine 1.0000")
-    assert "256 finite dimensions" in found["known text"]
+    assert found["reference vector"].startswith("reproduced, cosine 1.0000")
+    assert "256 finite dimensions" in found["repeatability"]
 
 
 def test_an_export_is_checked_against_what_it_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "export", tmp_path / "merged").status == 0
     ended = call(capsys, "check", "--model", tmp_path / "merged")
     assert ended.status == 0, ended.err
-    assert "recorded vector: the same, cosine 1.0000" in ended.out
+    assert "reference vector: reproduced, cosine 1.0000" in ended.out
     assert str(tmp_path) not in ended.out
 
 
@@ -43,9 +43,9 @@ def test_a_model_without_record_is_said_to_have_none(
 ) -> None:
     ended = call(capsys, "check", "--model", base, "--adapters", adapter)
     assert ended.status == 0, ended.err
-    assert "files: no checksums are recorded of them" in ended.out
-    assert "recorded vector: none" in ended.out
-    assert "known text: 32 finite dimensions, of length 1, the same at the second time" in ended.out
+    assert "files: no checksums recorded" in ended.out
+    assert "reference vector: none recorded" in ended.out
+    assert "repeatability: the same 32 finite dimensions twice, of length 1" in ended.out
 
 
 def test_a_short_model_can_be_checked(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,10 +59,10 @@ def test_a_damaged_model_is_refused_by_both_with_the_same_reason(
     ended = call(capsys, "check", *flags)
     assert ended.status == 1
     assert ended.err.startswith("l2v: adapter_model.safetensors of ")
-    assert "not what was recorded of it" in ended.err
+    assert "does not match its checksum" in ended.err
     served = run("serve", "--port", 0, *flags)
     assert served.status == 1
-    assert served.err.splitlines()[-1] == ended.err
+    assert served.err.splitlines()[-1] == ended.err.strip()
     assert "Traceback" not in served.err
 
 

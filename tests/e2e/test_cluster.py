@@ -183,5 +183,5 @@ def test_a_model_that_cannot_be_loaded_fails_the_check_with_the_reason() -> None
         async with app.router.lifespan_context(app):
             await replica.check_health()
 
-    with pytest.raises(RuntimeError, match="nowhere is neither a folder"):
+    with pytest.raises(RuntimeError, match="nowhere is not a local folder"):
         asyncio.run(check())

@@ -116,7 +116,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_sentence(comman
     """Until then the threads of OpenMP do not spin, as it says itself when torch brings it in."""
     ended = run(*command, "--model", "./nowhere", OMP_DISPLAY_ENV="true")
     assert ended.status == 1
-    assert ended.err.splitlines()[-1].startswith("l2v: ./nowhere is neither a folder here nor a published short name")
+    assert ended.err.splitlines()[-1].startswith("l2v: ./nowhere is not a local folder, a published short name")
     assert "Traceback" not in ended.err
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in ended.err
 
@@ -228,7 +228,7 @@ def test_export_serves_with_the_same_embeddings(tmp_path: Path, capsys: pytest.C
     assert ended.status == 0, ended.err
     assert str(out) in ended.out
     again = call(capsys, "export", "--model", "./nowhere", out)  # before anything is loaded
-    assert (again.status, "exists already" in again.err) == (1, True)
+    assert (again.status, "already exists" in again.err) == (1, True)
     moved = shutil.move(out, tmp_path / "renamed")
     with ServerProcess("--dtype", "float32", "--model", str(moved)) as server:
         server.wait_ready()

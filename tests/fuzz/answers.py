@@ -6,11 +6,11 @@ from typing import Any
 import httpx
 import jsonschema_rs
 
-from l2v.app.http.errors import TABLE, EmptyError, ServiceError
+from l2v.app.http.errors import ERROR_CLASSES
 
 # Nobody else is there, the server is up and nothing is slow: these would be its own fault.
 _FAULTS = {429, 500, 503, 504}
-_ROWS: list[type[ServiceError]] = [*(row for status, row in TABLE.items() if status not in _FAULTS), EmptyError]
+_ROWS = [row for row in ERROR_CLASSES.values() if row.status not in _FAULTS]
 # Surface → (the statuses and types of its column, what its body holds).
 _NATIVE = {(row.status, row.type) for row in _ROWS}
 _OPENAI = {row.openai for row in _ROWS}

@@ -1,4 +1,4 @@
-"""Packed bidirectional attention against plain attention, and the architectures that can and cannot run it."""
+"""Packed bidirectional attention compared with plain attention, and the architectures that do and do not support it."""
 
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -10,10 +10,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import masking_utils
 
-from l2v.models import Encoder, Input, UnsupportedModelError, load, segments
+from l2v.models import Encoder, Input, UnsupportedModelError, load
+from l2v.models import bucketed_attention as buckets
 from l2v.models.attention import _has_kernel, attend, packed_attention, segment_attention
-from l2v.models.loading import computes_bfloat16
-from l2v.models.segments import attend_in_groups
+from l2v.models.bucketed_attention import bucketed_attention
+from l2v.models.devices import computes_bfloat16
 from tests import tiny
 from tests.dtypes import LEAST
 
@@ -39,21 +40,21 @@ def test_each_segment_attends_to_itself_alone_and_both_ways(key_heads: int) -> N
 
 @pytest.mark.parametrize("key_heads", [1, 4])
 @pytest.mark.parametrize("lengths", [(1, 40, 3, 300, 129, 33), (100,), (32, 64, 64, 32), (1, 1)], ids=str)
-def test_groups_attend_as_each_sequence_does_alone(lengths: tuple[int, ...], key_heads: int) -> None:
-    """In float32, which shows more than the bfloat16 that they are for."""
+def test_buckets_attend_as_each_sequence_does_alone(lengths: tuple[int, ...], key_heads: int) -> None:
+    """In float32, which shows smaller errors than bfloat16, for which buckets are used."""
     torch.manual_seed(0)
     total = sum(lengths)
     query, key, value = states(total, 4), states(total, key_heads), states(total, key_heads)
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    output = attend_in_groups(query, key, value, lengths, 0.3)
+    output = bucketed_attention(query, key, value, lengths, 0.3)
     torch.testing.assert_close(output, attend(query, key, value, bounds, 0.3))
 
 
-def test_a_group_of_many_scores_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "_SCORES", 4 * 32 * 32 * 2)
+def test_a_bucket_of_many_scores_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "_MAX_SCORES", 4 * 32 * 32 * 2)
     query, key, value = (states(7 * 20, 4) for _ in range(3))
     bounds = torch.arange(0, 141, 20, dtype=torch.int32)
-    output = attend_in_groups(query, key, value, (20,) * 7, 0.31)
+    output = bucketed_attention(query, key, value, (20,) * 7, 0.31)
     torch.testing.assert_close(output, attend(query, key, value, bounds, 0.31))
 
 
@@ -67,10 +68,10 @@ def test_the_operator_is_well_formed_for_compilation() -> None:
 
 
 def test_positions_are_not_looked_at_for_a_mask(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU the host would wait for them."""
+    """On a GPU the CPU would have to wait for them."""
 
     def looked(*_: object) -> None:
-        pytest.fail("transformers looks for packed sequences")
+        pytest.fail("transformers looked for packed sequences")
 
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", looked)
     encoder.encode([Input("a"), Input("b")])
@@ -100,8 +101,8 @@ def test_scaling_defaults_to_the_head_dimension() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"cu_seqlens": None}, "does not hand"),
-        ({"attention_mask": torch.zeros(1)}, "mask of its own"),
+        ({"cu_seqlens": None}, "does not pass"),
+        ({"attention_mask": torch.zeros(1)}, "its own attention mask"),
         ({"softcap": 50.0}, "soft-caps"),
         ({"s_aux": torch.zeros(1)}, "sinks"),
     ],
@@ -117,7 +118,7 @@ def test_what_would_change_the_scores_is_refused(arguments: dict[str, object], r
 def test_architecture_gives_the_same_vectors_packed_and_as_transformers_computes_them(
     model_type: str, tmp_path: Path
 ) -> None:
-    """transformers' own SDPA with `is_causal=False`, one text at a time, is an implementation not ours."""
+    """The expected vectors come from transformers' own attention with `is_causal=False`, one text at a time."""
     folder = tiny.make_base(tmp_path, model_type)
     encoder = load(str(folder), dtype="float32", skip_instruction=False)
     packed = encoder.encode([Input(text) for text in TEXTS])
@@ -145,7 +146,7 @@ def test_a_sliding_window_is_cleared(window: int, tmp_path: Path) -> None:
         ("gemma2", {}, "soft-caps"),
         ("gpt_oss", {"max_position_embeddings": 131072}, "sinks"),
         ("bloom", {}, "mixes the sequences|causally|packed"),
-        ("stablelm", {}, "does not hand"),
+        ("stablelm", {}, "does not pass"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

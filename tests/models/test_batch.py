@@ -1,4 +1,4 @@
-"""How many tokens a forward pass takes where nobody says it."""
+"""The default token budget of a forward pass."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ def test_a_slow_cpu_takes_fewer() -> None:
 
 @dataclass(frozen=True)
 class SlowEncoder(Encoder):
-    """The tiny encoder, at 256 tokens a second at most."""
+    """The tiny encoder, limited to 256 tokens per second."""
 
     def forward(self, encodings: list[Encoding]):  # type: ignore[no-untyped-def]
         time.sleep(sum(map(len, encodings)) / 256)

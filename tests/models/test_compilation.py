@@ -1,4 +1,4 @@
-"""Compiled layers give what eager ones give, and where none can be made nothing changes."""
+"""Compiled layers give the same vectors as eager ones; if compilation fails, nothing changes."""
 
 import os
 import subprocess
@@ -19,28 +19,28 @@ from tests.serving import ServerProcess, wait_for
 
 @pytest.fixture(autouse=True)
 def stance() -> Iterator[None]:
-    """As other tests expect it."""
+    """Restores the compiler's state for other tests."""
     yield
     torch.compiler.set_stance("default")
     torch.compiler.reset()
 
 
 def graphs() -> int:
-    """How many compilations there have been."""
+    """Number of compilations so far."""
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
 @pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999999), ("bfloat16", 0.9999)])
 def test_compiled_layers_give_the_same_vectors_alone_and_in_a_batch(adapter: Path, dtype: str, least: float) -> None:
     program("g++", "g++")
-    encoder = load(str(adapter), dtype=dtype, packed=False)  # type: ignore[arg-type]
+    encoder = load(str(adapter), dtype=dtype, prepack=False)  # type: ignore[arg-type]
     inputs = [Input(text * n, instruction) for text in TEXTS for n, instruction in ((1, ""), (7, "Find it:"))]
     before = encoder.encode(inputs)
-    made = graphs()
+    earlier = graphs()
     compile_layers(encoder)
     compiled = graphs()
-    assert compiled == made + 1, "one compilation is to do for all layers"
+    assert compiled == earlier + 1, "all layers must share one compilation"
     assert cosines(encoder.encode(inputs), before).min() >= least
     alone = np.concatenate([encoder.encode([input_]) for input_ in inputs])
     assert cosines(alone, before).min() >= least
@@ -51,7 +51,7 @@ def test_without_a_compiler_the_layers_stay_as_they_are(adapter: Path, tmp_path:
     script = f"""
 from l2v.models import Input, ModelError, load
 from l2v.models.compilation import compile_layers
-encoder = load({str(adapter)!r}, packed=False)
+encoder = load({str(adapter)!r}, prepack=False)
 before = encoder.encode([Input("a text")])
 try:
     compile_layers(encoder)

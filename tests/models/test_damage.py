@@ -1,4 +1,4 @@
-"""Damaged, swapped and tampered models: what is recorded of them tells, and what is not never ends in a traceback."""
+"""Damaged, swapped and tampered models: checksums and the reference vector reveal them; none ends in a traceback."""
 
 import json
 import random
@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from l2v.models import Encoder, Input, ModelError, SourceError, checksums, load
 from l2v.models.checksums import FILE as SUMS
 from l2v.models.export import export
-from l2v.models.known import FILE as KNOWN
-from l2v.models.known import Known
 from l2v.models.published import DEMO
+from l2v.models.reference_vector import FILE as REFERENCE
+from l2v.models.reference_vector import FORMER_FILE, ReferenceVector
 from tests import tiny
 
 
@@ -31,12 +31,12 @@ def exported(plain: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def merged(exported: Path, tmp_path: Path) -> Path:
-    """A copy of it, to damage."""
+    """A copy of the export, to damage."""
     return Path(shutil.copytree(exported, tmp_path / "merged"))
 
 
 def flip(path: Path, dice: random.Random) -> None:
-    """Turns one bit of a file over."""
+    """Flips one bit of a file."""
     content = bytearray(path.read_bytes())
     content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
     path.write_bytes(content)
@@ -49,11 +49,12 @@ def files(folder: Path) -> list[Path]:
 def test_one_bit_of_any_file_of_an_export_is_noticed_and_the_file_named(merged: Path) -> None:
     dice = random.Random(6)
     recorded = [path for path in files(merged) if path.name != SUMS]
-    assert {"model.safetensors", "config.json", "tokenizer.json", "l2v.json", KNOWN} <= {path.name for path in recorded}
+    names = {"model.safetensors", "config.json", "tokenizer.json", "l2v.json", REFERENCE}
+    assert names <= {path.name for path in recorded}
     for path in recorded * 5:
         whole = path.read_bytes()
         flip(path, dice)
-        with pytest.raises(SourceError, match=f"{path.relative_to(merged)} of .* not what was recorded"):
+        with pytest.raises(SourceError, match=f"{path.relative_to(merged)} of .* does not match its checksum"):
             load(str(merged), dtype="float32")
         path.write_bytes(whole)
     load(str(merged), dtype="float32")
@@ -76,17 +77,17 @@ def test_the_record_is_what_sha256sum_checks(exported: Path) -> None:
 def test_weights_of_another_model_of_the_same_shape_are_noticed_by_the_recorded_vector(
     merged: Path, tmp_path: Path
 ) -> None:
-    """Even where someone has put the checksums right."""
+    """Even if someone has updated the checksums."""
     tiny.make_base(tmp_path / "other", seed=9)
     weights = load_file(merged / "model.safetensors")
     other = {
         name.removeprefix("model."): value for name, value in load_file(tmp_path / "other/model.safetensors").items()
     }
     save_file({name: other[name] for name in weights}, merged / "model.safetensors", {"format": "pt"})
-    with pytest.raises(SourceError, match=r"model\.safetensors of .* not what was recorded"):
+    with pytest.raises(SourceError, match=r"model\.safetensors of .* does not match its checksum"):
         load(str(merged), dtype="float32")
     checksums.write(merged)
-    with pytest.raises(ModelError, match="gives another vector for a known text"):
+    with pytest.raises(ModelError, match="does not reproduce its reference vector"):
         load(str(merged), dtype="float32")
 
 
@@ -101,23 +102,23 @@ def test_a_tampered_config_is_noticed_by_the_recorded_vector(merged: Path) -> No
 
 
 def test_a_damaged_record_of_a_vector_is_refused(merged: Path) -> None:
-    path = merged / KNOWN
+    path = merged / REFERENCE
     content = json.loads(path.read_text())
     for change in (
         {"vector": "no base64!"},
         {"vector": None},
         {"vector": "AAA="},
         {"text": 5},
-        {"way": None},
+        {"settings": None},
     ):
         path.write_text(json.dumps(content | change))
         checksums.write(merged)
-        with pytest.raises(ModelError, match=r"known\.json|dimensions"):
+        with pytest.raises(ModelError, match=r"reference_vector\.json|dimensions"):
             load(str(merged), dtype="float32")
     del content["dtype"]
     path.write_text(json.dumps(content))
     checksums.write(merged)
-    with pytest.raises(SourceError, match=r"known\.json of .* is damaged"):
+    with pytest.raises(SourceError, match=r"reference_vector\.json of .* is damaged"):
         load(str(merged), dtype="float32")
 
 
@@ -125,15 +126,24 @@ def test_the_recorded_vector_is_compared_only_where_it_means_the_same(exported: 
     def outcome(*adapters: str, **settings: object) -> str:
         return load(str(exported), adapters, dtype="float32", **settings).evidence[-1]  # type: ignore[arg-type]
 
-    assert "the same, cosine 1.000000" in outcome()
+    assert "reproduced, cosine 1.000000" in outcome()
     assert "not compared" in outcome(pooling="last_token")
     assert "not compared" in outcome(max_length=16)
-    assert outcome(str(adapter)) == "recorded vector: none"
+    assert outcome(str(adapter)) == "reference vector: none recorded"
+
+
+def test_the_reference_vector_of_an_earlier_export_is_read(merged: Path) -> None:
+    content = json.loads((merged / REFERENCE).read_text())
+    (merged / REFERENCE).unlink()
+    content["way"] = content.pop("settings")
+    (merged / FORMER_FILE).write_text(json.dumps(content))
+    checksums.write(merged)
+    assert "reproduced, cosine 1.000000" in load(str(merged), dtype="float32").evidence[-1]
 
 
 @pytest.fixture
 def cached(base: Path, hub: Path) -> Iterator[Path]:
-    """The tiny base as the Hub's own client lays it out: blobs named by their content, and links to them."""
+    """The tiny base in the layout of the Hub's client: blobs named by their digest, and links to them."""
     repository = hub / "models--someone--damaged"
     commit = "d" * 40
     blobs, snapshot = repository / "blobs", repository / "snapshots" / commit
@@ -149,12 +159,12 @@ def cached(base: Path, hub: Path) -> Iterator[Path]:
 
 
 def test_one_bit_of_a_file_in_the_hub_cache_is_noticed(cached: Path) -> None:
-    assert load("someone/damaged").evidence[0] == f"files: {len(files(cached))} are what was recorded of them"
+    assert load("someone/damaged").evidence[0] == f"files: {len(files(cached))} match their checksums"
     dice = random.Random(7)
     for path in files(cached) * 3:
         whole = path.read_bytes()
         flip(path.resolve(), dice)
-        with pytest.raises(SourceError, match=f"{path.name} of someone/damaged .* not what was recorded"):
+        with pytest.raises(SourceError, match=f"{path.name} of someone/damaged .* does not match its checksum"):
             load("someone/damaged")
         path.resolve().write_bytes(whole)
 
@@ -169,14 +179,14 @@ def test_the_built_in_model_is_recorded_whole(tmp_path: Path) -> None:
         listed = {line.split("  ")[1] for line in (DEMO / part / SUMS).read_text().splitlines()}
         assert listed == {path.name for path in files(DEMO / part)} - {SUMS}
     evidence = load("demo", dtype="float32").evidence
-    assert "the same, cosine 1.00000" in evidence[-1]
+    assert "reproduced, cosine 1.00000" in evidence[-1]
     assert evidence[0].startswith("files: 12")
 
 
 def test_a_vector_that_was_recorded_is_the_encoders(encoder: Encoder, exported: Path) -> None:
-    content = json.loads((exported / KNOWN).read_text())
+    content = json.loads((exported / REFERENCE).read_text())
     expected = encoder.encode([Input(content["text"], content["instruction"])])[0]
-    np.testing.assert_array_equal(Known.of(encoder).vector, expected)
+    np.testing.assert_array_equal(ReferenceVector.of(encoder).vector, expected)
 
 
 def test_not_a_number_in_a_row_that_no_probe_reads_is_noticed(base: Path, tmp_path: Path) -> None:
@@ -191,7 +201,7 @@ def test_not_a_number_in_a_row_that_no_probe_reads_is_noticed(base: Path, tmp_pa
 
 @pytest.mark.filterwarnings("ignore")
 def test_bits_that_nothing_records_load_or_are_refused_in_a_sentence(base: Path, adapter: Path, tmp_path: Path) -> None:
-    """A plain checkpoint: half of the flips in the header, where they are noticed, half in the numbers, mostly not."""
+    """Half of the flips hit the header, where they are noticed, and half the numbers, where most are not."""
     dice = random.Random(8)
     refused = 0
     for source, name in ((base, "model.safetensors"), (adapter, "adapter_model.safetensors")):

@@ -1,4 +1,4 @@
-"""The merged export: same vectors, no peft, and as much of it as sentence-transformers can express."""
+"""The merged export: the same vectors, without peft, and as much as sentence-transformers can express."""
 
 import json
 import subprocess
@@ -15,13 +15,13 @@ from tests.conftest import PARITY
 from tests.rights import readable
 
 INPUTS = [Input("hello world"), Input("  a text with leading spaces", "an instruction:"), Input("word " * 600, "long:")]
-# A stack whose tokenizer transformers rebuilds, and one with a template that its name alone would no longer tell.
+# A stack whose tokenizer transformers rebuilds, and one whose template the name of the export would not reveal.
 MODELS = ["sheared-llama-1.3b-supervised", "mistral-7b-supervised"]
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def original(request: pytest.FixtureRequest) -> Encoder:
-    return load(request.param, dtype="float32", packed=False)
+    return load(request.param, dtype="float32", prepack=False)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_export_gives_the_same_vectors(original: Encoder, folder: Path) -> N
 
 
 def test_an_adapter_on_top_of_an_export_joins_its_record(base: Path, adapter: Path, tmp_path: Path) -> None:
-    export(load(str(base), dtype="float32", packed=False), tmp_path / "out")
+    export(load(str(base), dtype="float32", prepack=False), tmp_path / "out")
     both = load(str(tmp_path / "out"), [str(adapter)], dtype="float32")
     assert [source["name"] for source in both.provenance] == [base.name, adapter.name]
     np.testing.assert_array_equal(
@@ -47,10 +47,10 @@ def test_an_adapter_on_top_of_an_export_joins_its_record(base: Path, adapter: Pa
 
 
 def test_the_export_loads_without_peft(original: Encoder, folder: Path) -> None:
-    """`peft` hidden: the export needs none of it."""
+    """`peft` is hidden from the import system."""
     script = (
         "import sys; sys.modules['peft'] = None\n"
-        "from models import Input, load\n"
+        "from l2v.models import Input, load\n"
         f"print(load({str(folder)!r}, dtype='float32').encode([Input('hello world')])[0, :3].tolist())"
     )
     run = subprocess.run(
@@ -64,15 +64,15 @@ def test_the_export_says_what_sentence_transformers_cannot(folder: Path) -> None
     assert len(own["sources"]) == 3
     for limit in own["sentence_transformers_limits"]:
         assert limit in (folder / "README.md").read_text()
-    assert any("instruction is left out of pooling only" in limit for limit in own["sentence_transformers_limits"])
+    assert any("instruction is excluded from pooling only" in limit for limit in own["sentence_transformers_limits"])
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_sentence_transformers_loads_the_export(adapter: Path, tmp_path: Path) -> None:
-    """With a prompt its pooling equals ours; without one it pools the beginning token too."""
+    """With a prompt it pools as we do; without one it pools the beginning token too."""
     from sentence_transformers import SentenceTransformer
 
-    encoder = load(str(adapter), dtype="float32", packed=False)
+    encoder = load(str(adapter), dtype="float32", prepack=False)
     export(encoder, tmp_path / "out")
     theirs = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     texts = ["hello world", "another, longer text"]
@@ -83,14 +83,14 @@ def test_sentence_transformers_loads_the_export(adapter: Path, tmp_path: Path) -
 
 
 def test_a_container_can_read_the_export(folder: Path) -> None:
-    """It runs as another user."""
+    """A container runs as another user."""
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*.*")} == {readable(folder.parent)}
 
 
 def test_an_existing_folder_is_not_touched(plain: Encoder, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
-    with pytest.raises(ModelError, match="exists already"):
+    with pytest.raises(ModelError, match="already exists"):
         export(plain, tmp_path / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 

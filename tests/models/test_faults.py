@@ -1,4 +1,4 @@
-"""The errors of torch, most of them raised for real, and what they say about the device."""
+"""Classification of torch's errors, most of them raised for real."""
 
 import pytest
 import torch

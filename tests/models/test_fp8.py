@@ -1,4 +1,4 @@
-"""Linear layers of 8-bit floating point: what they compute, told on the CPU by torch's reference of their product."""
+"""Linear layers in fp8, tested on the CPU with torch's reference implementation of the product."""
 
 import subprocess
 import sys
@@ -8,26 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-from l2v.models import Encoder, Input, UnsupportedModelError, fp8, load
+from l2v.models import Encoder, Input, UnsupportedModelError, load
 from l2v.models.compilation import compile_layers
 from l2v.models.errors import ModelError
 from l2v.models.export import export
-from l2v.models.fp8 import Fp8Linear, rounded
-from l2v.models.rounding import Rounding
+from l2v.models.quantization import fp8
+from l2v.models.quantization.fp8 import Fp8Linear, quantize_rows
+from l2v.models.quantization.inputs import InputQuantizer
 from tests import tiny
 from tests.models.test_attention import cosines
-from tests.models.test_compilation import stance  # noqa: F401 - a fixture that is used by itself
+from tests.models.test_compilation import stance  # noqa: F401 - an autouse fixture
 from tests.programs import program
 
 INPUTS = [Input(f"text {i} " + "of some words " * (i * 5 % 30), "Find it:" * (i % 2)) for i in range(40)]
 
-# Least cosine, of a model 256 wide and texts of few tokens: wider ones average more roundings.
+# Least cosine of the built-in model, which is 256 wide, on short texts. Wider models average out more rounding errors.
 LEAST = 0.99
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes this CPU for a device that has such products."""
+    """Pretends that this CPU has fp8 products."""
     monkeypatch.setattr(fp8, "available", lambda device: True)
 
 
@@ -40,12 +41,12 @@ def demo(here: None) -> Encoder:
 def test_a_layer_gives_the_product_of_what_it_rounds(*, bias: bool) -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(256, 48, bias=bias, dtype=torch.bfloat16)
-    # Tokens of very different sizes; of one size throughout, where each number is the largest; and of nothing.
+    # Tokens of very different norms; one of equal magnitudes, each of which is the largest; and one of zeros.
     states = torch.randn(9, 256) * torch.logspace(-3, 3, 9)[:, None]
     states[7], states[8] = states[7].sign() * 1.73, 0
     states = states.to(torch.bfloat16)[None]
     with torch.inference_mode():
-        expected, given = linear(states).double(), Fp8Linear(linear, Rounding(rounded))(states)
+        expected, given = linear(states).double(), Fp8Linear(linear, InputQuantizer(quantize_rows))(states)
     assert given.dtype == torch.bfloat16
     assert given.shape == expected.shape
     error = (given.double() - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)
@@ -55,14 +56,14 @@ def test_a_layer_gives_the_product_of_what_it_rounds(*, bias: bool) -> None:
 def test_no_number_is_rounded_to_nan_and_none_of_nan_or_infinity_is_rounded_away() -> None:
     torch.manual_seed(0)
     states = torch.randn(4096, 32).to(torch.bfloat16) * torch.logspace(-20, 20, 4096)[:, None].to(torch.bfloat16)
-    numbers, step = rounded(states)
-    assert numbers.float().isfinite().all()
-    largest = (numbers.float() * step).abs().amax(-1) / states.float().abs().amax(-1)
+    values, scale = quantize_rows(states)
+    assert values.float().isfinite().all()
+    largest = (values.float() * scale).abs().amax(-1) / states.float().abs().amax(-1)
     assert (largest - 1).abs().max() < 0.04
     states[0, 2], states[1, 2] = torch.nan, torch.inf
     linear = torch.nn.Linear(32, 16, dtype=torch.bfloat16)
     with torch.inference_mode():
-        given = Fp8Linear(linear, Rounding(rounded))(states[:3])
+        given = Fp8Linear(linear, InputQuantizer(quantize_rows))(states[:3])
     assert given.isfinite().all(-1).tolist() == [False, False, True]
 
 
@@ -81,7 +82,7 @@ def test_vectors_are_close_to_those_of_float32_alone_and_in_a_batch(demo: Encode
     assert any(line.startswith("fp8: ") for line in demo.evidence)
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
 def test_compiled_layers_are_as_close(demo: Encoder, exact: Encoder) -> None:
     program("g++", "g++")
     compile_layers(demo)
@@ -95,7 +96,7 @@ def test_weights_of_eight_bits_are_not_exported(demo: Encoder, tmp_path: Path) -
 
 def test_a_layer_of_other_sides_is_named(here: None, tmp_path: Path) -> None:
     folder = tiny.make_base(tmp_path, intermediate_size=40)
-    with pytest.raises(UnsupportedModelError, match=r"multiples of 16, and .*gate_proj is of \[40, "):
+    with pytest.raises(UnsupportedModelError, match=r"multiples of 16, and .*gate_proj is \[40, "):
         load(str(folder), dtype="fp8", device="cpu")
 
 
@@ -103,4 +104,4 @@ def test_a_device_without_such_products_is_refused() -> None:
     command = [sys.executable, "-m", "l2v.app.cli", "check", "--dtype", "fp8", "--device", "cpu"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "dtype fp8 is for GPUs from Ada or Hopper on: use auto" in done.stderr
+    assert "dtype fp8 requires a GPU from Ada or Hopper on: use auto" in done.stderr

@@ -1,4 +1,4 @@
-"""Linear layers of 8-bit integers compute what the model's own do, within their tolerance, or are refused."""
+"""Linear layers in int8 compute the original ones' results within tolerance, or the model is refused."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from l2v.models import Input, UnsupportedModelError, load
 from l2v.models.compilation import compile_layers
 from l2v.models.errors import ModelError
 from l2v.models.export import export
-from l2v.models.int8 import Int8Linear, available, rounded
-from l2v.models.rounding import Rounding
+from l2v.models.quantization.inputs import InputQuantizer
+from l2v.models.quantization.int8 import Int8Linear, available, quantize_rows
 from tests import tiny
 from tests.models.test_attention import cosines
 
@@ -26,12 +26,12 @@ INPUTS = [Input(f"text {i} " + "of some words " * (i * 5 % 30), "Find it:" * (i 
 def test_a_layer_gives_the_product_of_what_it_rounds(inner: int, outer: int, dtype: torch.dtype, *, bias: bool) -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(inner, outer, bias=bias, dtype=dtype)
-    # Tokens of very different sizes; of one size throughout, where each number is the largest; and of nothing.
+    # Tokens of very different norms; one of equal magnitudes, each of which is the largest; and one of zeros.
     states = torch.randn(9, inner) * torch.logspace(-3, 3, 9)[:, None]
     states[7], states[8] = states[7].sign() * 1.73, 0
     states = states.to(dtype)[None]
     with torch.inference_mode():
-        expected, given = linear(states).double(), Int8Linear(linear, Rounding(rounded))(states)
+        expected, given = linear(states).double(), Int8Linear(linear, InputQuantizer(quantize_rows))(states)
     assert given.dtype == dtype
     assert given.shape == expected.shape
     error = (given.double() - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-9)
@@ -41,8 +41,8 @@ def test_a_layer_gives_the_product_of_what_it_rounds(inner: int, outer: int, dty
 def test_layers_share_what_they_round_only_where_their_input_is_the_same() -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(16, 16, bias=False)
-    rounding = Rounding(rounded)
-    first, second = Int8Linear(linear, rounding), Int8Linear(linear, rounding)
+    quantize_input = InputQuantizer(quantize_rows)
+    first, second = Int8Linear(linear, quantize_input), Int8Linear(linear, quantize_input)
     with torch.inference_mode():
         states, others = torch.randn(2, 4, 16)
         assert torch.equal(first(states), second(states))
@@ -54,7 +54,7 @@ def test_nan_and_infinity_are_not_rounded_away() -> None:
     states = torch.ones(3, 8)
     states[0, 2], states[1, 2] = torch.nan, torch.inf
     with torch.inference_mode():
-        given = Int8Linear(torch.nn.Linear(8, 8), Rounding(rounded))(states)
+        given = Int8Linear(torch.nn.Linear(8, 8), InputQuantizer(quantize_rows))(states)
     assert given.isfinite().all(-1).tolist() == [False, False, True]
 
 
@@ -63,13 +63,13 @@ def test_vectors_are_close_to_those_of_float32() -> None:
     assert cosines(given.encode(INPUTS), exact.encode(INPUTS)).min() >= 0.995
     assert given.dtype == "int8"
     assert given.describe() | {"dtype": "float32"} == exact.describe()
-    # The embeddings, which are half of it, stay as they are.
+    # The embeddings, half of the weights, are not quantized.
     assert given.weight_bytes < 0.4 * exact.weight_bytes
     assert any(line.startswith("int8: ") for line in given.evidence)
 
 
 def test_a_model_that_does_not_bear_it_is_refused(tmp_path: Path) -> None:
-    """Its norms make one number of each token so large that the others vanish, and its weights have no use for it."""
+    """Its norms make one value of each token so large that the others become 0, and its weights ignore that value."""
     from safetensors.torch import load_file, save_file
 
     folder = tiny.make_base(tmp_path)
@@ -86,7 +86,7 @@ def test_a_model_that_does_not_bear_it_is_refused(tmp_path: Path) -> None:
             weight.mul_(10)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     load(str(folder), dtype="float32")
-    with pytest.raises(UnsupportedModelError, match="int8 changes what"):
+    with pytest.raises(UnsupportedModelError, match="int8 changes the hidden states"):
         load(str(folder), dtype="int8")
 
 
@@ -95,6 +95,6 @@ def test_it_is_neither_exported_nor_compiled(adapter: Path, tmp_path: Path) -> N
     with pytest.raises(ModelError, match="another dtype"):
         export(encoder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UnsupportedModelError, match="not compiled"):
+    with pytest.raises(UnsupportedModelError, match="cannot be compiled"):
         compile_layers(encoder)
     assert np.isfinite(encoder.encode(INPUTS[:2])).all()

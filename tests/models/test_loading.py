@@ -1,4 +1,4 @@
-"""Sources of every kind, in order and pinned; and every way a source can be bad, each with its one sentence."""
+"""Sources of every kind, their order and revisions; and every way a source can be bad, with its error message."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def edit(path: Path, **changes: object) -> None:
 
 def test_merging_equals_the_adapters_change_of_the_weights(base: Path, adapter: Path) -> None:
     plain, merged = (
-        load(str(base), adapters, dtype="float32", packed=False).model for adapters in ([], [str(adapter)])
+        load(str(base), adapters, dtype="float32", prepack=False).model for adapters in ([], [str(adapter)])
     )
     weights = load_file(adapter / "adapter_model.safetensors")
     name = "layers.1.self_attn.q_proj"
@@ -84,7 +84,7 @@ def test_a_revision_can_be_pinned(hub: Path, base: Path, caplog: pytest.LogCaptu
     make_hub_cache(hub, {"someone/pinned": base})
     caplog.set_level("INFO")
     commit = resolve("someone/pinned").revision
-    assert caplog.messages == ["fetching someone/pinned, unless the Hub cache has it"]
+    assert caplog.messages == ["downloading someone/pinned, unless it is in the Hub cache"]
     assert resolve(f"someone/pinned@{commit}").revision == commit
     with pytest.raises(SourceError, match="someone/pinned@v2 is not in the local Hub cache"):
         resolve("someone/pinned@v2")
@@ -153,7 +153,7 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] =
     "no tokenizer": (
         lambda f: [p.unlink() for p in f.glob("token*")] and None,
         SourceError,
-        "no tokenizer that can be read",
+        "tokenizer of .* cannot be read",
     ),
     "tokenizer garbled": (lambda f: (f / "tokenizer.json").write_text("{}"), SourceError, "tokenizer"),
     "unknown architecture": (lambda f: edit(f / "config.json", model_type="martian"), UnsupportedModelError, "martian"),
@@ -163,7 +163,7 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] =
     "too few positions": (
         lambda f: edit(f / "config.json", max_position_embeddings=256),
         ModelError,
-        "beyond the 256 positions",
+        "exceeds the 256 positions",
     ),
 }
 
@@ -182,8 +182,8 @@ def test_a_bad_base_is_refused_with_its_name(fault: str, base: Path, tmp_path: P
 ADAPTER_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] = {
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), SourceError, "has no weights"),
     "truncated": (lambda f: truncate(f / "adapter_model.safetensors"), SourceError, "damaged"),
-    "no way in": (lambda f: scale(f / "adapter_model.safetensors", "lora_A", 0), AdapterError, "changes nothing"),
-    "no strength": (lambda f: edit(f / "adapter_config.json", lora_alpha=0), AdapterError, "changes nothing"),
+    "no way in": (lambda f: scale(f / "adapter_model.safetensors", "lora_A", 0), AdapterError, "has no effect"),
+    "no strength": (lambda f: edit(f / "adapter_config.json", lora_alpha=0), AdapterError, "has no effect"),
     "its own base": (
         lambda f: edit(f / "adapter_config.json", base_model_name_or_path=str(f)),
         SourceError,
@@ -199,14 +199,14 @@ ADAPTER_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]
         SourceError,
         "doc_max_length must be",
     ),
-    "untrained": (lambda f: scale(f / "adapter_model.safetensors", "lora_B", 0), AdapterError, "changes nothing"),
+    "untrained": (lambda f: scale(f / "adapter_model.safetensors", "lora_B", 0), AdapterError, "has no effect"),
     "NaN": (lambda f: scale(f / "adapter_model.safetensors", "lora_A", float("inf")), AdapterError, "NaN or infinity"),
     "a key too few": (
         lambda f: save_file(
             dict(list(load_file(f / "adapter_model.safetensors").items())[1:]), f / "adapter_model.safetensors"
         ),
         AdapterError,
-        "have no partner",
+        "do not match",
     ),
     "other modules": (
         lambda f: edit(f / "adapter_config.json", target_modules=["query_key_value"]),
@@ -217,7 +217,7 @@ ADAPTER_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]
     "no base named": (
         lambda f: edit(f / "adapter_config.json", base_model_name_or_path=None),
         SourceError,
-        "name that",
+        "does not name its base model",
     ),
     "base missing": (
         lambda f: edit(f / "adapter_config.json", base_model_name_or_path="no/where"),
@@ -246,8 +246,8 @@ def test_an_adapter_trained_for_a_task_is_as_good(base: Path, adapter: Path, tmp
 
 def test_a_device_that_is_not_there_is_named(base: Path) -> None:
     for device, reason in (
-        ("abacus", "torch does not know device abacus"),
-        ("cuda:7", "cannot be put on device cuda:7"),
+        ("abacus", "device abacus is unknown to torch"),
+        ("cuda:7", "cannot be moved to device cuda:7"),
     ):
         with pytest.raises(ModelError, match=reason):
             load(str(base), device=device)
@@ -278,9 +278,9 @@ def test_an_adapter_trained_on_the_causal_model_is_refused_with_a_hint(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("./nowhere", "neither a folder here nor a published short name nor a Hub id"),
-        ("mistral-70b", "neither a folder here nor a published short name nor a Hub id"),
-        ("a/b/c", "neither a folder here"),
+        ("./nowhere", "is not a local folder, a published short name or a Hub id"),
+        ("mistral-70b", "is not a local folder, a published short name or a Hub id"),
+        ("a/b/c", "is not a local folder"),
         ("someone/something", "not in the local Hub cache and the Hub cannot be reached"),
         ("someone/some thing", "not on the Hub"),
     ],
@@ -302,7 +302,7 @@ def test_beginning_token_pooling_needs_a_beginning_token() -> None:
 
 
 def test_the_causal_checkpoint_itself_would_not_pass_the_probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe on transformers' own causal attention: what a silent fall-back would look like."""
+    """The probe on transformers' own causal attention, to which a model could silently fall back."""
     from l2v.models import verify
 
     model = AutoModelForCausalLM.from_pretrained(base).model
@@ -314,10 +314,10 @@ def test_the_causal_checkpoint_itself_would_not_pass_the_probe(base: Path, monke
 
 
 def test_texts_turn_alike_whatever_stands_beside_them(tmp_path: Path) -> None:
-    """Longrope takes other frequencies for a whole batch once one text in it is long."""
+    """Longrope uses other frequencies for a whole batch as soon as one of its texts is long."""
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 10_000.0}
     rope["original_max_position_embeddings"] = 64
     base = tiny.make_base(tmp_path, "phi3", rope_parameters=rope, original_max_position_embeddings=64)
     assert load(str(base), dtype="float32", max_length=64, doc_max_length=64).max_length == 64
-    with pytest.raises(UnsupportedModelError, match=r"longrope.* must not be beyond 64"):
+    with pytest.raises(UnsupportedModelError, match=r"longrope.* must not exceed 64"):
         load(str(base), dtype="float32", max_length=65, doc_max_length=64)

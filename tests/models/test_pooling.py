@@ -1,4 +1,4 @@
-"""Pooling on packed states against the plain formula, sequence by sequence."""
+"""Pooling of packed states compared with the plain formula, sequence by sequence."""
 
 from array import array
 

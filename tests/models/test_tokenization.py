@@ -1,4 +1,4 @@
-"""Where we differ from the reference on purpose, and that huge texts cost little. Equality stands in tests/parity."""
+"""Intended differences from the reference, and the cost of huge texts. tests/parity tests equality."""
 
 import time
 from array import array
@@ -13,7 +13,7 @@ from l2v.models.tokenization import Tokenization
 
 @pytest.fixture
 def tokenization(encoder: Encoder) -> Tokenization:
-    """One token a byte behind <s> (256): lengths can be read off the text."""
+    """One token per byte after <s> (256), so the text shows the number of tokens."""
     return encoder.tokenization
 
 
@@ -88,11 +88,11 @@ def test_an_empty_text_is_refused_by_its_place(tokenization: Tokenization, text:
 
 
 def test_the_span_keeps_to_the_text_when_the_row_is_cut(tokenization: Tokenization) -> None:
-    """The reference pools the last N positions of the cut row, and so parts of the instruction."""
+    """The reference pools the last N positions of the cut row, which include part of the instruction."""
     (encoding,) = tokenization([Input("t" * 300, "i" * 399)])
     assert len(encoding) == 512
     assert encoding.truncated
-    assert encoding.pooled == 512 - 1 - 400  # beginning token, instruction and space stay, the text gives way
+    assert encoding.pooled == 512 - 1 - 400  # beginning token, instruction and space are kept, the text is cut
     assert text_of(tokenization, encoding.ids[-encoding.pooled :]) == "t" * encoding.pooled
 
 
@@ -135,7 +135,7 @@ def test_template_suffix_is_pooled_and_prefix_is_not(tokenization: Tokenization)
 
 
 def test_a_huge_text_costs_little(tokenization: Tokenization) -> None:
-    """The reference tokenises all of it about twenty times; cost is bounded by a leading piece here."""
+    """The reference tokenizes the whole text about twenty times; here only a piece of bounded length."""
     huge = [Input("word " * 200_000), Input("x" * 1_000_000)]
     started = time.process_time()
     encodings = tokenization(huge)

@@ -1,7 +1,7 @@
-"""Tiny random LLM2Vec checkpoint stacks in the layout in which McGill-NLP publishes the real ones.
+"""Tiny random LLM2Vec stacks, in the layout in which McGill-NLP publishes the real ones.
 
-A stack is three folders: `base` (an ordinary decoder checkpoint), `mntp` (an adapter, tokenizer files and a
-config.json that names remote code, but no weights of its own) and `contrastive` (the second adapter).
+A stack is three folders: `base` (an ordinary decoder checkpoint), `mntp` (an adapter, tokenizer files and a config.json
+that names remote code, but no base weights) and `contrastive` (the second adapter).
 """
 
 import json
@@ -23,7 +23,7 @@ from transformers import (
     Qwen2Config,
 )
 
-# In alphabetical order: peft writes a set, so no loader may rely on the order.
+# In alphabetical order, since peft writes a set: loaders must not rely on any order.
 PROJECTIONS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 
 SHAPE: Json = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "torch_dtype": "float32"}
@@ -31,7 +31,7 @@ SHAPE: Json = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 
 
 @dataclass(frozen=True)
 class Adapter:
-    """Rank and alpha of a LoRA adapter. The two stages differ in scale, so that mixing them up shows."""
+    """Rank and alpha of a LoRA adapter. They differ between the stages, so that tests notice swapped adapters."""
 
     r: int
     alpha: int
@@ -47,7 +47,7 @@ CONTRASTIVE = Adapter(r=2, alpha=3)
 
 @dataclass(frozen=True)
 class Stack:
-    """How to make one stack; `base_id` is the Hub id of its base, by which the template is chosen."""
+    """The definition of a stack; `base_id` is the Hub id of its base, which determines the template."""
 
     name: str
     base_id: str
@@ -85,7 +85,7 @@ STACKS = (
             "rope_theta": 1000000.0,
             "rms_norm_eps": 1e-5,
             "max_position_embeddings": 32768,
-            # The real v0.2 has none. Most cases are longer than this one, so a loader that honours it fails.
+            # The real v0.2 has none. Most cases are longer, so a loader that applies this window fails.
             "sliding_window": 64,
         },
         tokenizer=lambda: llama2(400, legacy=True, mask_token="_"),
@@ -148,17 +148,16 @@ def write_json(path: Path, value: Any) -> None:
 def write_tokenizer(folder: Path, files: TokenizerFiles, *, trained: bool) -> None:
     for name, value in files.as_files(trained=trained).items():
         if name == "tokenizer.json":
-            # One line: half the size of the published, indented form.
+            # On one line, which is half the size of the published, indented form.
             (folder / name).write_text(json.dumps(value, ensure_ascii=False) + "\n")
         else:
             write_json(folder / name, value)
 
 
 def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
-    """Give the model weights under which attention, norms and biases all matter.
+    """Set weights with which attention, norms and biases all affect the output.
 
-    The usual initialisation is so small that attention is uniform and a causal run is hard to tell from a
-    bidirectional one.
+    With the usual small initial weights, attention is uniform, and causal and bidirectional runs hardly differ.
     """
     width = model.config.hidden_size
     zero_centred_norm = model.config.model_type == "gemma"  # Gemma multiplies by 1 + weight
@@ -175,13 +174,13 @@ def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
 
 
 def write_base(folder: Path, stack: Stack, files: TokenizerFiles, generator: torch.Generator) -> PreTrainedModel:
-    """The decoder checkpoint, as its own makers publish it."""
+    """Write the decoder checkpoint, as its authors publish it."""
     tokens = {"bos_token_id": files.bos_id, "eos_token_id": files.eos_id, "pad_token_id": None}
     config = stack.config_class(**SHAPE, **stack.config, vocab_size=files.vocab_size, **tokens)
     model = AutoModelForCausalLM.from_config(config)
     randomise(model, generator)
     model.save_pretrained(folder)
-    # Sampling defaults: published bases have this file, no encoder reads it.
+    # Sampling defaults, which published bases have and no encoder reads.
     (folder / "generation_config.json").unlink(missing_ok=True)
     write_tokenizer(folder, files, trained=False)
     written = json.loads((folder / "config.json").read_text())
@@ -191,7 +190,7 @@ def write_base(folder: Path, stack: Stack, files: TokenizerFiles, generator: tor
 
 
 def adapter_tensors(model: PreTrainedModel, adapter: Adapter, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Random A and B for every projection, keyed as peft keys an adapter on the bare model."""
+    """Random A and B for every projection, with the keys that peft uses for an adapter on the bare model."""
     tensors = {}
     for name, module in model.model.named_modules():
         if name.rpartition(".")[2] in PROJECTIONS:
@@ -203,7 +202,7 @@ def adapter_tensors(model: PreTrainedModel, adapter: Adapter, generator: torch.G
 
 
 def adapter_config(stack: Stack, adapter: Adapter, model: PreTrainedModel) -> Json:
-    """As peft 0.10, with which the published adapters were made, writes it."""
+    """The config as written by peft 0.10, which made the published adapters."""
     encoder_class = type(model).__name__.replace("ForCausalLM", "BiModel")
     return {
         "alpha_pattern": {},
@@ -246,7 +245,7 @@ def write_adapter(
 
 
 def write_mntp_config(folder: Path, stack: Stack, base: Path) -> None:
-    """The base's config.json with its name, and the remote code that the published repositories carry."""
+    """Write the base's config.json with its name and a reference to remote code, as published repositories have it."""
     config = json.loads((base / "config.json").read_text())
     kind = config["model_type"]
     encoder = config["architectures"][0].replace("ForCausalLM", "EncoderModel")
@@ -259,7 +258,7 @@ def write_mntp_config(folder: Path, stack: Stack, base: Path) -> None:
 
 
 def write_stack(root: Path, stack: Stack) -> None:
-    """Write base, mntp and contrastive below `root`."""
+    """Write `base`, `mntp` and `contrastive` to `root`."""
     generator = torch.Generator().manual_seed(stack.seed)
     files = stack.tokenizer()
     base, mntp, contrastive = (root / part for part in ("base", "mntp", "contrastive"))
@@ -272,4 +271,4 @@ def write_stack(root: Path, stack: Stack) -> None:
         settings = {"pooling_mode": "mean", "max_length": 512, "doc_max_length": 400, "skip_instruction": True}
         write_json(contrastive / "llm2vec_config.json", settings)
     for path in root.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes them for their owner alone
+        path.chmod(0o644)  # safetensors makes them readable for the owner only

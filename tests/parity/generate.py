@@ -1,13 +1,13 @@
-"""Make the parity fixtures: tiny LLM2Vec checkpoint stacks, and the vectors that the real reference gives for them.
+"""Generates the parity fixtures: tiny LLM2Vec stacks, and the vectors that the real reference computes with them.
 
     make goldens
 
 It takes half a minute on a CPU, needs no network, and rewrites `stacks/` and `goldens/` next to this file from
-`cases.json` and fixed seeds. `--goldens-only` keeps the stacks that are there.
+`cases.json` and fixed seeds. `--goldens-only` keeps the existing stacks.
 
-`goldens/<stack>.safetensors` holds float32 [cases, hidden] tensors, in the order of `cases.json`: `<pooling>` pools as
-the reference does by default, `<pooling>.all` with skip_instruction=False. `goldens/<stack>.json` holds, for `mean` and
-for `eos_token` (which adds a suffix), the token `ids` of each row, and how many of its last positions are `pooled`.
+`goldens/<stack>.safetensors` holds float32 [cases, hidden] tensors, in the order of `cases.json`: `<pooling>` with the
+reference's defaults, `<pooling>.all` with skip_instruction=False. `goldens/<stack>.json` holds, for `mean` and for
+`eos_token` (which adds a suffix), the token `ids` of each row and the number of last positions that are `pooled`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from hub import make_hub_cache
 
 HERE = Path(__file__).parent
 CACHE = Path(tempfile.mkdtemp(prefix="l2v-parity-"))
-# Set here because transformers reads them when it is imported.
+# transformers reads these when it is imported.
 os.environ["HF_HUB_CACHE"] = str(CACHE)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -37,42 +37,42 @@ Case = dict[str, str]
 POOLINGS = ("mean", "weighted_mean", "eos_token", "last_token", "bos_token")
 WITH_INSTRUCTION = ("mean", "weighted_mean")  # the poolings that skip_instruction=False changes
 
-# What a fired template leaves at the start of a decoded row.
+# What each template adds at the start of a decoded row.
 TEMPLATE_MARKS = {
     "llama3-instruct": "<|start_header_id|>user<|end_header_id|>",
     "mistral-instruct": "[INST]",
     "qwen2-instruct": "<|im_start|>user",
 }
-# What eos_token pooling must put last. Llama 3's instruct template gets nothing.
+# What eos_token pooling appends. Llama 3's instruct template gets nothing.
 SUFFIXES = {"mistral-instruct": "</s>", "sheared-llama": "</s>", "gemma": "<eos>", "qwen2-instruct": "<|endoftext|>"}
 
 
 def make_qwen2_bidirectional() -> None:
-    """Give Qwen2BiModel the mask that LlamaBiModel has; without it the reference's Qwen2 runs causally.
+    """Give Qwen2BiModel the mask of LlamaBiModel, without which the reference's Qwen2 runs causally.
 
     llm2vec 0.2.3 overrides `_update_causal_mask` for Llama, Mistral and Gemma only. Its Qwen2 clears `is_causal`, which
-    flash attention alone looks at: SDPA and eager both get transformers' causal mask. The two methods have the same
-    signature, and Llama's mask only hides padding, so this is what the reference means Qwen2 to be.
+    only flash attention reads: SDPA and eager attention both get transformers' causal mask. The two methods have the
+    same signature, and Llama's mask only hides padding, so this is how the reference intends Qwen2 to run.
     """
     Qwen2BiModel._update_causal_mask = LlamaBiModel._update_causal_mask
 
 
 def load_reference(stack: Stack, *, contrastive: bool = True) -> LLM2Vec:
-    """The reference's own way to load a published stack; the base is found in the Hub cache by its id."""
+    """Load a stack as the reference loads published ones; it finds the base in the Hub cache by its id."""
     root = HERE / "stacks" / stack.name
     peft = str(root / "contrastive") if contrastive else None
     l2v = LLM2Vec.from_pretrained(
         str(root / "mntp"), peft_model_name_or_path=peft, torch_dtype=torch.float32, attn_implementation="sdpa"
     )
     l2v.eval()
-    # The template and the suffix hang on this name.
+    # This name determines the template and the suffix.
     assert l2v.model.config._name_or_path == stack.base_id, l2v.model.config._name_or_path
     assert (l2v.max_length, l2v.doc_max_length, l2v.skip_instruction) == (512, 400, True)
     return l2v
 
 
 def load_bare(stack: Stack) -> LLM2Vec:
-    """The bidirectional base without any adapter, under the same template."""
+    """Load the bidirectional base without adapters, with the same template."""
     l2v = LLM2Vec.from_pretrained(stack.base_id, torch_dtype=torch.float32, attn_implementation="sdpa")
     l2v.model.config._name_or_path = stack.base_id
     return l2v.eval()
@@ -84,14 +84,14 @@ def encode(l2v: LLM2Vec, cases: list[Case], batch_size: int = 1) -> torch.Tensor
 
 
 def row(l2v: LLM2Vec, case: Case) -> tuple[list[int], int]:
-    """The token ids that the model sees for a case, and N: how many of the last positions are pooled."""
+    """The token ids of a case, and the number of last positions that are pooled."""
     text = l2v.prepare_for_tokenization(l2v._convert_to_str(case["instruction"], case["text"]))
     features = l2v.tokenize([text])
     ids, mask = features["input_ids"][0].tolist(), features["embed_mask"][0]
     pooled = int(mask.sum())
     assert features["attention_mask"].all()
     assert mask[-pooled:].all()
-    # Where the row or the text is cut the reference pools the wrong positions: such a case is no golden.
+    # The reference pools the wrong positions if it truncates a row or a text, so such a case cannot be a golden.
     whole = l2v.tokenizer(text.replace("!@#$%^&*()", ""))["input_ids"]
     assert 0 < pooled <= len(ids) == len(whole) <= l2v.max_length, (case["name"], pooled, len(ids), len(whole))
     return ids, pooled
@@ -104,10 +104,10 @@ def lora_delta(folder: Path, layer: str, adapter: Adapter) -> torch.Tensor:
 
 
 def check_adapters_are_applied_once(l2v: LLM2Vec, stack: Stack) -> None:
-    """Every projection must be base + MNTP delta (merged) with the contrastive delta on top.
+    """Check that every projection is base + MNTP delta (merged), with the contrastive delta on top.
 
-    Worth checking, since the reference loads the MNTP adapter twice: transformers does when it loads the folder, then
-    LLM2Vec wraps the model in peft again. The second load replaces the first, under the same adapter name.
+    The reference loads the MNTP adapter twice: transformers does when it loads the folder, and LLM2Vec wraps the model
+    in peft again. The second load replaces the first, under the same adapter name.
     """
     root = HERE / "stacks" / stack.name
     base = load_file(root / "base" / "model.safetensors")
@@ -123,7 +123,7 @@ def check_adapters_are_applied_once(l2v: LLM2Vec, stack: Stack) -> None:
 
 @torch.no_grad()
 def check_bidirectional(l2v: LLM2Vec, ids: list[int]) -> None:
-    """Changing the last token must move the first position's hidden state."""
+    """Check that changing the last token moves the hidden state of the first position."""
     rows = torch.tensor([ids, [*ids[:-1], ids[-1] - 1]])
     first = [l2v.model(input_ids=row[None], attention_mask=torch.ones_like(row)[None])[0][0, 0] for row in rows]
     moved = (first[0] - first[1]).abs().max().item()
@@ -131,17 +131,17 @@ def check_bidirectional(l2v: LLM2Vec, ids: list[int]) -> None:
 
 
 def check_adapters_show(stack: Stack, cases: list[Case], vectors: torch.Tensor) -> None:
-    """Leaving an adapter out must change every vector, or the goldens could not tell."""
+    """Check that each adapter changes every vector, so that the goldens detect a missing one."""
     mntp_only = encode(load_reference(stack, contrastive=False), cases)
     bare = encode(load_bare(stack), cases)
     for name, one, other in (("contrastive", vectors, mntp_only), ("mntp", mntp_only, bare)):
         least = (one - other).abs().amax(dim=1).min().item()
-        assert least > 1e-2, f"{name} hardly shows: {least}"
+        assert least > 1e-2, f"{name} hardly changes the vectors: {least}"
         print(f"  {name} adapter moves every vector by at least {least:.3f}")
 
 
 def check_trimming(l2v: LLM2Vec, cases: list[Case]) -> None:
-    """Some texts must be trimmed, and one so long that the reference has to trim it again and again."""
+    """Check that some texts are trimmed, one of them in several rounds."""
     counts = [len(l2v.tokenizer(case["text"], add_special_tokens=False)["input_ids"]) for case in cases]
     long = [case["name"].startswith(("long", "thousands")) for case in cases]
     assert [count > l2v.doc_max_length for count in counts] == long, dict(zip(long, counts, strict=True))
@@ -149,14 +149,14 @@ def check_trimming(l2v: LLM2Vec, cases: list[Case]) -> None:
 
 
 def golden_vectors(l2v: LLM2Vec, cases: list[Case]) -> dict[str, torch.Tensor]:
-    """Vectors by pooling, from batches of one, so that no row is padded.
+    """Compute vectors by pooling mode, in batches of one, so that no row is padded.
 
-    Padding does not disturb the reference beyond rounding (left padding is masked, and shifts the rotary positions of a
-    row, which changes nothing else); this asserts it.
+    Also checks that padding changes the reference's vectors by rounding only: left padding is masked, and shifts the
+    rotary positions of a row.
     """
     vectors = {}
     for pooling in POOLINGS:
-        # The reference finds BOS by its id: without one it returns no vectors.
+        # The reference finds BOS by its id, and returns no vectors without one.
         if pooling == "bos_token" and l2v.tokenizer.bos_token_id is None:
             continue
         for skip in (True, False) if pooling in WITH_INSTRUCTION else (True,):
@@ -166,7 +166,7 @@ def golden_vectors(l2v: LLM2Vec, cases: list[Case]) -> dict[str, torch.Tensor]:
             assert vectors[key].shape[0] == len(cases)
             assert vectors[key].isfinite().all()
             gap = (vectors[key] - encode(l2v, cases, batch_size=8)).abs().max().item()
-            assert gap < 1e-4, f"{key}: padding disturbs by {gap}"
+            assert gap < 1e-4, f"{key}: padding changes vectors by {gap}"
     l2v.pooling_mode, l2v.skip_instruction = "mean", True
     return vectors
 
@@ -203,15 +203,15 @@ def write_goldens(stack: Stack, cases: list[Case]) -> None:
     goldens.mkdir(exist_ok=True)
     vectors_file = goldens / f"{stack.name}.safetensors"
     save_file(vectors, vectors_file)
-    vectors_file.chmod(0o644)  # safetensors writes it for its owner alone
+    vectors_file.chmod(0o644)  # safetensors makes it readable for the owner only
     (goldens / f"{stack.name}.json").write_text(json.dumps(rows, separators=(",", ":")) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--goldens-only", action="store_true", help="keep the stacks that are there")
+    parser.add_argument("--goldens-only", action="store_true", help="keep the existing stacks")
     only_goldens = parser.parse_args().goldens_only
-    # Threads only wait for each other on models this small, and one alone always adds up in the same order.
+    # Models this small gain nothing from threads, and a single one always sums in the same order.
     torch.set_num_threads(1)
     make_qwen2_bidirectional()
     cases = json.loads((HERE / "cases.json").read_text())

@@ -1,6 +1,6 @@
-"""Lay folders out as a Hugging Face Hub cache, so that Hub ids resolve without a network.
+"""Lays folders out as a Hugging Face Hub cache, so that Hub ids resolve without a network.
 
-Standard library only, and free of this project's imports: the golden generator and the tests both use it.
+Uses the standard library only, since the generator of the goldens runs in another environment than the tests.
 """
 
 import hashlib
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 def make_hub_cache(cache: Path, repos: dict[str, Path]) -> None:
-    """Make `cache` a Hub cache (what HF_HUB_CACHE points at) in which each `id` or `id@revision` is its folder.
+    """Make `cache` a Hub cache (for HF_HUB_CACHE) in which each `id` or `id@revision` resolves to a folder.
 
-    The files are symlinks to the folder's own. Calling it again replaces the links, so it may add to a cache.
+    The files are symlinks. Further calls add to the cache and replace existing links.
     """
     for name, folder in repos.items():
         repo_id, _, revision = name.partition("@")
         if not folder.is_dir():
             raise NotADirectoryError(f"{repo_id}: {folder}")
         repo = cache / ("models--" + repo_id.replace("/", "--"))
-        # The Hub names a snapshot by its commit: any stable 40 hex digits do.
+        # The name of a snapshot is a commit: any fixed 40 hex digits.
         commit = hashlib.sha256(repo_id.encode()).hexdigest()[:40]
         snapshot = repo / "snapshots" / commit
         snapshot.mkdir(parents=True, exist_ok=True)

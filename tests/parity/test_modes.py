@@ -1,4 +1,4 @@
-"""The same vectors of the real `llm2vec` in the modes that compute otherwise than float32, layer by layer."""
+"""Lower precisions and compiled layers against the vectors of the real `llm2vec`."""
 
 import json
 
@@ -10,23 +10,23 @@ from safetensors.numpy import load_file
 
 from l2v.models import Encoder, Input, load
 from l2v.models.compilation import compile_layers
-from l2v.models.int8 import available
+from l2v.models.quantization.int8 import available
 from tests.conftest import PARITY, STACKS
 from tests.models.test_attention import cosines
-from tests.models.test_compilation import stance  # noqa: F401 - a fixture that is used by itself
+from tests.models.test_compilation import stance  # noqa: F401 - an autouse fixture
 from tests.programs import program
 
 INPUTS = [
     Input(case["text"], case["instruction"] or "")
     for case in json.loads((PARITY / "cases.json").read_text(encoding="utf-8"))
 ]
-# Least cosine to the reference in float32, of models 48 wide: wider ones average more roundings.
+# Minimum cosine to the reference in float32. These models are 48 wide; rounding errors average out more in wider ones.
 LEAST = {"bfloat16": 0.999, "float16": 0.9999, "int8": 0.995}
 
 
-def served(stack: str, **told: object) -> Encoder:
+def served(stack: str, **settings: object) -> Encoder:
     mntp = f"McGill-NLP/LLM2Vec-{STACKS[stack][1]}-mntp"
-    return load(mntp, [f"{mntp}-supervised"], **told)  # type: ignore[arg-type]
+    return load(mntp, [f"{mntp}-supervised"], **settings)  # type: ignore[arg-type]
 
 
 def reference(stack: str) -> NDArray[np.float32]:
@@ -41,10 +41,10 @@ def test_vectors_in_fewer_bits_are_close_to_the_reference(stack: str, dtype: str
     assert cosines(served(stack, dtype=dtype).encode(INPUTS), reference(stack)).min() >= LEAST[dtype]
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.filterwarnings("ignore")  # from the compiler
 @pytest.mark.parametrize("stack", ["gemma", "mistral-instruct"])
 def test_compiled_layers_equal_the_reference(stack: str) -> None:
     program("g++", "g++")
-    encoder = served(stack, dtype="float32", packed=False)
+    encoder = served(stack, dtype="float32", prepack=False)
     compile_layers(encoder)
     assert np.abs(encoder.encode(INPUTS) - reference(stack)).max() <= 1e-4

@@ -1,4 +1,4 @@
-"""The service against vectors of the real `llm2vec` 0.2.3, each stack's mean through HTTP (see generate.py)."""
+"""Vectors, rows and pooled spans against the real `llm2vec` 0.2.3 (see generate.py); mean pooling through HTTP."""
 
 import json
 

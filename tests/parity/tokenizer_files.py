@@ -1,8 +1,8 @@
-"""Tiny tokenizers whose files have the shape of the published ones, down to the normalizer and the post-processor.
+"""Tiny tokenizers whose files have the structure of the published ones, down to normalizer and post-processor.
 
-What matters for parity is the pipeline (where a space becomes "▁", who adds BOS, which strings are special), so each
-builder writes the real model's pipeline around a vocabulary of a few hundred tokens learnt from the standard library's
-docstrings. The vocabulary may differ between Python versions; the committed files are what counts.
+Parity depends on the pipeline: where a space becomes "▁", what adds BOS, which strings are special. So each builder
+writes the real model's pipeline, with a vocabulary of a few hundred tokens trained on the standard library's
+docstrings. The vocabulary depends on the Python version; the committed files are authoritative.
 """
 
 import importlib
@@ -22,7 +22,7 @@ CORPUS_MODULES = """
     tarfile tempfile textwrap threading unittest urllib.parse zipfile
 """
 
-# A little of other scripts, so that not every non-ASCII character falls back to bytes.
+# Some text in other scripts, so that not every non-ASCII character falls back to bytes.
 OTHER_SCRIPTS = [
     "El niño comió jalapeños en la cafetería mañana por la mañana.",
     "Größe und Straße, über Äpfel, Öl und Übermut.",
@@ -38,13 +38,13 @@ LLAMA3_SPLIT = (
 )
 QWEN2_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 
-# A Llama tokenizer keeps runs of spaces as tokens and merges them before anything else.
+# Llama tokenizers have tokens for runs of spaces, and merge these first.
 SPACE_RUNS = ["▁▁", "▁▁▁▁", "▁▁▁▁▁▁▁▁"]
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """The three JSON files of a tokenizer, and what a model config needs to know about it."""
+    """The three JSON files of a tokenizer, and the values that a model config needs."""
 
     tokenizer: Json
     config: Json
@@ -54,10 +54,10 @@ class TokenizerFiles:
     mask_token: str | None = None
 
     def as_files(self, *, trained: bool) -> dict[str, Json]:
-        """File name → content. `trained`: as the MNTP training script leaves it, with a pad and a mask token set.
+        """File name → content. `trained`: as saved by the MNTP training script, with a pad and a mask token.
 
-        That script masks with "_" and saves the tokenizer, so the published configs name "_" a special token although
-        tokenizer.json does not. transformers then adds it on loading, and splits every text at its underscores.
+        The script uses "_" as mask token, so the published configs list "_" as a special token, although tokenizer.json
+        does not. transformers then adds it on loading, and splits every text at underscores.
         """
         named = {key: self.config[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         config = dict(self.config)
@@ -71,7 +71,7 @@ class TokenizerFiles:
 
 
 def corpus() -> list[str]:
-    """Docstrings of the standard library, line by line, in a fixed order."""
+    """The lines of the standard library's docstrings, in a fixed order."""
     lines = []
     for name in CORPUS_MODULES.split():
         module = importlib.import_module(name)
@@ -82,7 +82,7 @@ def corpus() -> list[str]:
 
 
 def learn_bpe(size: int, *, byte_level: bool) -> tuple[list[str], list[str]]:
-    """Pieces (in id order) and merges of a BPE over the corpus."""
+    """Train a BPE on the corpus; returns its pieces, in the order of ids, and its merges."""
     lines = corpus()
     tokenizer = Tokenizer(models.BPE())
     if byte_level:
@@ -91,7 +91,7 @@ def learn_bpe(size: int, *, byte_level: bool) -> tuple[list[str], list[str]]:
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
         counts = Counter("▁".join(lines))
-        # Chosen here, since the trainer breaks ties between rare characters at random.
+        # Chosen explicitly, since the trainer breaks ties between rare characters at random.
         alphabet = sorted(counts, key=lambda character: (-counts[character], character))[:150]
     trainer = trainers.BpeTrainer(
         vocab_size=size, initial_alphabet=alphabet, limit_alphabet=len(alphabet), show_progress=False
@@ -108,7 +108,7 @@ def added_token(token_id: int, content: str) -> Json:
 
 
 def bos_template(bos: str, bos_id: int) -> Json:
-    """The post-processor that puts BOS before a sequence."""
+    """The post-processor that adds BOS at the start."""
     token = {"SpecialToken": {"id": bos, "type_id": 0}}
     return {
         "type": "TemplateProcessing",
@@ -159,7 +159,7 @@ BYTE_LEVEL_POST: Json = {"type": "ByteLevel", "add_prefix_space": True, "trim_of
 
 
 def llama3(size: int) -> TokenizerFiles:
-    """Llama 3: byte-level BPE, its specials after the vocabulary, BOS from the post-processor."""
+    """Llama 3: byte-level BPE, special tokens after the vocabulary, BOS from the post-processor."""
     pieces, merges = learn_bpe(size, byte_level=True)
     specials = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     added = [added_token(len(pieces) + i, token) for i, token in enumerate(specials)]
@@ -184,7 +184,7 @@ def llama3(size: int) -> TokenizerFiles:
 
 
 def qwen2(size: int) -> TokenizerFiles:
-    """Qwen2: byte-level BPE after NFC, no BOS; <|endoftext|> pads."""
+    """Qwen2: byte-level BPE after NFC, no BOS, padded with <|endoftext|>."""
     pieces, merges = learn_bpe(size, byte_level=True)
     added = [added_token(len(pieces) + i, t) for i, t in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])]
     tokenizer = tokenizer_json(
@@ -211,7 +211,7 @@ def qwen2(size: int) -> TokenizerFiles:
 
 
 def sentencepiece_model(specials: list[str], size: int) -> Json:
-    """A SentencePiece BPE as transformers converts it: specials, 256 byte tokens, runs of spaces, learnt pieces."""
+    """A SentencePiece BPE, as converted by transformers: special tokens, 256 bytes, runs of spaces, learnt pieces."""
     learnt, merges = learn_bpe(size, byte_level=False)
     vocab = specials + [f"<0x{byte:02X}>" for byte in range(256)] + SPACE_RUNS
     run_merges = [f"{run[: len(run) // 2]} {run[: len(run) // 2]}" for run in SPACE_RUNS]
@@ -256,7 +256,7 @@ def llama2(size: int, *, legacy: bool, mask_token: str | None) -> TokenizerFiles
 
 
 def gemma(size: int) -> TokenizerFiles:
-    """Gemma: "▁" for every space but none before the text, BOS from the post-processor."""
+    """Gemma: "▁" for every space, none before the text, BOS from the post-processor."""
     specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
     added = [added_token(i, token) for i, token in enumerate(specials)]
     model = sentencepiece_model(specials, size)

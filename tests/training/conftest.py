@@ -1,4 +1,4 @@
-"""Small data for the recipe's tests."""
+"""Small training data and models for the tests of the recipe."""
 
 import json
 import random
@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from l2v.training.recipes import CONFIGS
+from l2v.training.config_file import CONFIGS
 from tests import tiny
 
 NOUNS = ["cat", "dog", "bird", "fish", "horse", "mouse", "cow", "sheep", "goat", "duck"]
 VERBS = ["sees", "likes", "hears", "finds", "draws"]
-# Two processes; the last one shares out the weights too.
+# Two processes, without and with FSDP.
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
 SHARDED = [*LAUNCH, "--config_file", str(CONFIGS / "fsdp.yaml"), "-m", "tests.training.sharded"]
 
 
 def check_only_the_adapter_learns(model: torch.nn.Module) -> None:
-    """By the gradients of one step, in which the first halves of the adapter have none yet."""
+    """Check the gradients of the first step, in which those of lora_A are still zero."""
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             assert parameter.grad is not None, name
@@ -44,7 +44,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of a sentence a line."""
+    """A file with a sentence per line."""
     path = tmp_path_factory.mktemp("lines") / "lines.txt"
     path.write_text("\n".join(sentences(200)))
     return path
@@ -52,7 +52,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs with a negative and an instruction."""
+    """A file of pairs with one negative and an instruction each."""
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     rows = [
         {"query": f"{i} {text}", "positive": f"{text} {i}", "negatives": [f"{i + 1} no {text}"], "instruction": "Find:"}
@@ -64,5 +64,5 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny decoder that starts as decoders do, with small weights."""
+    """A tiny decoder with small initial weights, as decoders usually have them."""
     return tiny.make_base(tmp_path_factory.mktemp("small"), initializer_range=0.02, hidden_size=64, head_dim=16)

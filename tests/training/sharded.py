@@ -1,4 +1,7 @@
-"""Runs `l2v` under accelerate's FSDP on the CPU, which accelerate itself keeps for GPUs; if told, one saves late."""
+"""Runs `l2v` with FSDP on the CPU, which accelerate allows on GPUs only.
+
+With SAVE_LATE set, all processes but the first write their part of a checkpoint late.
+"""
 
 import os
 import time
@@ -9,13 +12,13 @@ from transformers import Trainer
 
 from l2v.app.cli import main
 
-# Where accelerate asks whether to shard, processes of CPUs pass for a kind of GPU.
+# Where accelerate decides whether to shard, CPU processes count as a kind of accelerator.
 kinds = {kind.name: kind for kind in state.DistributedType}
 state.DistributedType = SimpleNamespace(**kinds | {"MULTI_NEURON": kinds["MULTI_CPU"]})
 
 
 def save_late(trainer: Trainer, folder: str) -> None:
-    """As a slower disk would: what is killed meanwhile must not pass for whole."""
+    """Save like a slow disk: a checkpoint that is interrupted meanwhile must not count as complete."""
     time.sleep(0.5)
     save(trainer, folder)
 

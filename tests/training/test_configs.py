@@ -1,4 +1,4 @@
-"""Each ready config is read, and those that differ build a trainer, on a tiny model in place of the one they name."""
+"""Every ready-made config can be read, and one of each kind builds a trainer, on a tiny model instead of its own."""
 
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +9,9 @@ from transformers import TrainingArguments
 
 from l2v.models.published import STACKS
 from l2v.training import contrastive, mntp
-from l2v.training.recipes import CONFIGS, Mntp, Recipe, Simcse, Supervised
-from l2v.training.running import arguments
+from l2v.training.arguments import arguments
+from l2v.training.config_file import CONFIGS
+from l2v.training.recipes import Mntp, Recipe, Simcse, Supervised
 
 READY = sorted(CONFIGS.glob("*/*.yaml"))
 STAGES: dict[str, type[Recipe]] = {"mntp": Mntp, "simcse": Simcse, "supervised": Supervised}
@@ -22,14 +23,14 @@ def test_there_is_one_of_each_stage_for_each_model() -> None:
 
 
 def test_auto_is_said_of_the_device_that_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given = Mntp(out=tmp_path, data=("texts",))
+    recipe = Mntp(out=tmp_path, data=("texts",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     for ampere, dtype in ((True, "bfloat16"), (False, "auto")):
-        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *, including_emulation, is_so=ampere: is_so)
-        assert given.base_dtype == dtype
-    assert given.model_copy(update={"device": "cpu"}).base_dtype == "auto"
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *, including_emulation, answer=ampere: answer)
+        assert recipe.base_dtype == dtype
+    assert recipe.model_copy(update={"device": "cpu"}).base_dtype == "auto"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert given.base_dtype == "auto"
+    assert recipe.base_dtype == "auto"
 
 
 def read(config: Path, out: Path) -> Recipe:
@@ -40,21 +41,21 @@ def read(config: Path, out: Path) -> Recipe:
 
 @pytest.mark.parametrize("config", READY, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_config_is_that_of_the_paper(config: Path, tmp_path: Path) -> None:
-    stage, given = config.parent.name, read(config, tmp_path)
+    stage, recipe = config.parent.name, read(config, tmp_path)
     published = STACKS[f"{config.stem}-mntp"]
-    assert given.adapters == (() if stage == "mntp" else (published.model,))
-    assert (given.lora_r, given.lora_alpha, given.lora_dropout, len(given.lora_targets)) == (16, 32, 0.05, 7)
-    assert given.steps == 1000
+    assert recipe.adapters == (() if stage == "mntp" else (published.model,))
+    assert (recipe.lora_r, recipe.lora_alpha, recipe.lora_dropout, len(recipe.lora_targets)) == (16, 32, 0.05, 7)
+    assert recipe.steps == 1000
     mistral = config.stem == "mistral-7b"
-    if isinstance(given, Mntp):
-        assert (given.batch_size, given.max_length, given.learning_rate) == (32, 512, 5e-5)
-        assert (given.masking, given.collator) == ((0.8, "all_mask") if mistral else (0.2, "default"))
-    elif isinstance(given, Simcse):
-        assert (given.batch_size, given.max_length, given.learning_rate) == (128, 128, 3e-5)
-        assert (given.scale, given.dropout) == (20, 0.3)
-    elif isinstance(given, Supervised):
-        assert (given.batch_size, given.max_length, given.learning_rate) == (512, 512, 2e-4)
-        assert (given.scale, given.warmup_steps, given.hard_negatives) == (50, 300, 1)
+    if isinstance(recipe, Mntp):
+        assert (recipe.batch_size, recipe.max_length, recipe.learning_rate) == (32, 512, 5e-5)
+        assert (recipe.masking, recipe.collator) == ((0.8, "all_mask") if mistral else (0.2, "default"))
+    elif isinstance(recipe, Simcse):
+        assert (recipe.batch_size, recipe.max_length, recipe.learning_rate) == (128, 128, 3e-5)
+        assert (recipe.scale, recipe.dropout) == (20, 0.3)
+    elif isinstance(recipe, Supervised):
+        assert (recipe.batch_size, recipe.max_length, recipe.learning_rate) == (512, 512, 2e-4)
+        assert (recipe.scale, recipe.warmup_steps, recipe.hard_negatives) == (50, 300, 1)
 
 
 @pytest.mark.parametrize("name", ["mntp/mistral-7b", "mntp/llama-2-7b", "simcse/mistral-7b", "supervised/mistral-7b"])
@@ -62,17 +63,17 @@ def test_a_config_builds_its_trainer(
     name: str, base: Path, texts: Path, lines: Path, pairs: Path, tmp_path: Path
 ) -> None:
     config = CONFIGS / f"{name}.yaml"
-    stage, given = config.parent.name, read(config, tmp_path)
+    stage, recipe = config.parent.name, read(config, tmp_path)
     data = {"mntp": texts, "simcse": lines, "supervised": pairs}[stage]
     change = {"model": str(base), "adapters": (), "data": (str(data),), "out": tmp_path / "out", "batch_size": 8}
-    tiny = given.model_copy(update=change | {"device": "cpu", "max_length": 64, "config": None})
+    tiny = recipe.model_copy(update=change | {"device": "cpu", "max_length": 64, "config": None})
     trainer = (mntp if stage == "mntp" else contrastive).build(tiny)  # type: ignore[arg-type]
     assert trainer.args.max_steps == 1000
-    assert trainer.args.learning_rate == given.learning_rate
+    assert trainer.args.learning_rate == recipe.learning_rate
 
 
 class OnFourGpus(TrainingArguments):
-    """As a machine of four has them when one process is started."""
+    """The arguments of a single process on a machine with four GPUs."""
 
     @cached_property
     def _setup_devices(self) -> torch.device:
@@ -82,21 +83,25 @@ class OnFourGpus(TrainingArguments):
 
 
 def test_one_process_drives_one_gpu(tmp_path: Path) -> None:
-    """More would be nn.DataParallel, which cuts packed rows anywhere."""
+    """With more GPUs per process, the trainer would use nn.DataParallel, which splits packed rows at any token."""
     args = arguments(Mntp(out=tmp_path, data=("texts",), device="cpu"), OnFourGpus)
     assert (args.n_gpu, args.train_batch_size) == (1, 32)
 
 
 def test_a_file_that_is_no_settings_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    for content, reason in (("a: [1", "is not valid YAML"), ("- 1", "must hold settings"), ("nope: 3", "sets nope")):
+    for content, reason in (
+        ("a: [1", "is not valid YAML"),
+        ("- 1", "must be a UTF-8 file of settings"),
+        ("nope: 3", "sets nope"),
+    ):
         file.write_text(content)
         with pytest.raises(ValueError, match=reason):
             Mntp(out=tmp_path, config=file, data=("texts",))
 
 
 def test_the_loss_is_logged_and_saved_in_step(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="choose GPUs by CUDA_VISIBLE_DEVICES"):
+    with pytest.raises(ValueError, match="select GPUs with CUDA_VISIBLE_DEVICES"):
         Mntp(out=tmp_path, data=("texts",), device="cuda:1")
     with pytest.raises(ValueError, match="save_steps 25 must be a multiple of log_steps 10"):
         Mntp(out=tmp_path, data=("texts",), save_steps=25)
@@ -107,14 +112,14 @@ def test_the_loss_is_logged_and_saved_in_step(tmp_path: Path) -> None:
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("steps: 7\nlearning_rate: 0.5\ndata: a.txt\n")
-    told = Simcse(out=tmp_path, config=file, steps=8)
-    assert (told.steps, told.learning_rate, told.data) == (8, 0.5, ("a.txt",))
+    recipe = Simcse(out=tmp_path, config=file, steps=8)
+    assert (recipe.steps, recipe.learning_rate, recipe.data) == (8, 0.5, ("a.txt",))
 
 
 def test_what_a_config_cannot_say_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("stpes: 7\ndata: a.txt\n")
-    with pytest.raises(ValueError, match="sets stpes, which Simcse does not have"):
+    with pytest.raises(ValueError, match="sets stpes, which is not a setting of Simcse"):
         Simcse(out=tmp_path, config=file)
-    with pytest.raises(ValueError, match="neither a file nor a ready config"):
+    with pytest.raises(ValueError, match="neither a file nor a ready-made config"):
         Simcse(out=tmp_path, config=Path("mntp/gpt-9"))

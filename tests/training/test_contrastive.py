@@ -1,4 +1,4 @@
-"""The contrastive stages against an independent computation, and what they teach."""
+"""The contrastive stages: their losses against an independent computation, and what models learn from them."""
 
 import json
 import os
@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def supervised(base: Path, pairs: Sequence[Path], out: Path, **more: object) -> Supervised:
-    told = {"model": str(base), "data": tuple(map(str, pairs)), "out": out, "dtype": "float32", "device": "cpu"}
-    told |= {"batch_size": 16, "steps": 2, "warmup_steps": 0, "lora_dropout": 0.0, "save_steps": 1000, "log_steps": 1}
-    return Supervised(**(told | more))
+    settings = {"model": str(base), "data": tuple(map(str, pairs)), "out": out, "dtype": "float32", "device": "cpu"}
+    settings |= {"batch_size": 16, "steps": 2, "warmup_steps": 0, "lora_dropout": 0.0}
+    return Supervised(**(settings | {"save_steps": 1000, "log_steps": 1} | more))
 
 
 def simcse(base: Path, lines: Path, out: Path, **more: object) -> Simcse:
-    told = {"model": str(base), "data": (str(lines),), "out": out, "dtype": "float32", "device": "cpu"}
-    return Simcse(**(told | {"batch_size": 16, "steps": 2, "save_steps": 1000} | more))
+    settings = {"model": str(base), "data": (str(lines),), "out": out, "dtype": "float32", "device": "cpu"}
+    return Simcse(**(settings | {"batch_size": 16, "steps": 2, "save_steps": 1000} | more))
 
 
 def batch_of(trainer: contrastive.ContrastiveTrainer) -> dict[str, torch.Tensor]:
@@ -42,7 +42,7 @@ def unit(encoder: Encoder, inputs: Sequence[Input]) -> np.ndarray:
 
 
 def info_nce(queries: np.ndarray, documents: np.ndarray, scale: float) -> float:
-    """The loss in NumPy: the i-th document is the i-th query's, all the rest are not."""
+    """The loss in NumPy: document i is the positive of query i, all others are negatives."""
     scores = scale * queries @ documents.T
     rows = np.arange(len(queries))
     return float((np.log(np.exp(scores).sum(1)) - scores[rows, rows]).mean())
@@ -53,7 +53,7 @@ def test_the_loss_is_info_nce_of_the_served_encoders_vectors(base: Path, pairs: 
     rows = [trainer.train_dataset[i] for i in range(16)]
     served = load(str(base), dtype="float32")
     queries = unit(served, [Input(row["query"], "Find:") for row in rows])
-    # The instruction stands before queries only: the task is not symmetric.
+    # The task is not symmetric: only queries have the instruction.
     documents = [[Input(row["positive"]) for row in rows], [Input(row["negatives"][0]) for row in rows]]
     expected = info_nce(queries, np.concatenate([unit(served, column) for column in documents]), 20.0)
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
@@ -87,8 +87,8 @@ def test_an_instruction_that_leaves_no_room_is_named(base: Path, tmp_path: Path)
 
 def test_a_symmetric_task_has_its_instruction_on_both_sides() -> None:
     row = {"query": "q", "positive": "p", "negatives": ["n", "m"], "instruction": "Same?", "symmetric": True}
-    assert data.sides(row, 1) == [Input("q", "Same?"), Input("p", "Same?"), Input("n", "Same?")]
-    assert data.sides(row | {"symmetric": False}, 0) == [Input("q", "Same?"), Input("p")]
+    assert data.pair_inputs(row, 1) == [Input("q", "Same?"), Input("p", "Same?"), Input("n", "Same?")]
+    assert data.pair_inputs(row | {"symmetric": False}, 0) == [Input("q", "Same?"), Input("p")]
 
 
 def test_a_batch_is_of_one_dataset(base: Path, pairs: Path, tmp_path: Path) -> None:
@@ -96,12 +96,11 @@ def test_a_batch_is_of_one_dataset(base: Path, pairs: Path, tmp_path: Path) -> N
     rows = [{"query": f"zz {i}", "positive": f"zz yes {i}", "negatives": [f"zz no {i}"]} for i in range(48)]
     other.write_text("\n".join(map(json.dumps, rows)))
     trainer = contrastive.build(supervised(base, [pairs, other], tmp_path / "out", steps=20))
-    z = ord("z") - ord("!")  # byte-level: a token a byte
     kinds = set()
     for batch in trainer.get_train_dataloader():
         first = trainer.student.encoder.tokenization.tokenizer.decode_batch(batch["0_input_ids"].tolist())
         kinds.add(frozenset("zz" in text for text in first))
-    assert kinds == {frozenset({True}), frozenset({False})}, z
+    assert kinds == {frozenset({True}), frozenset({False})}
 
 
 def test_the_distance_to_a_teacher_joins_the_loss(base: Path, tmp_path: Path) -> None:
@@ -111,7 +110,7 @@ def test_the_distance_to_a_teacher_joins_the_loss(base: Path, tmp_path: Path) ->
     path.write_text("\n".join(map(json.dumps, rows)))
     trainer = contrastive.build(supervised(base, [path], tmp_path / "out", hard_negatives=0, distillation=1.0))
     served = load(str(base), dtype="float32")
-    vectors = np.stack([unit(served, [Input(row[side]) for row in rows[:16]]) for side in ("query", "positive")], 1)
+    vectors = np.stack([unit(served, [Input(row[name]) for row in rows[:16]]) for name in ("query", "positive")], 1)
     teacher = np.array([row["vectors"] for row in rows[:16]])
     cosines = (vectors * teacher).sum(-1) / np.linalg.norm(teacher, axis=-1)
     loss = trainer.compute_loss(trainer.model, trainer.data_collator([trainer.train_dataset[i] for i in range(16)]))
@@ -120,7 +119,7 @@ def test_the_distance_to_a_teacher_joins_the_loss(base: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def graded(tmp_path: Path) -> Path:
-    """Pairs with a score of 0 to 1, many of them the same."""
+    """A file of pairs with a score from 0 to 1; many texts repeat."""
     path = tmp_path / "graded.jsonl"
     rows = [{"query": f"some words {i}", "positive": f"words {i * 7 % 32}", "score": i % 6 / 5} for i in range(32)]
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -131,20 +130,20 @@ def test_pairs_that_people_graded_are_to_have_that_cosine(base: Path, graded: Pa
     trainer = contrastive.build(supervised(base, [graded], tmp_path / "out"))
     rows = [trainer.train_dataset[i] for i in range(16)]
     served = load(str(base), dtype="float32")
-    queries, others = (unit(served, [Input(row[side]) for row in rows]) for side in ("query", "positive"))
+    queries, others = (unit(served, [Input(row[name]) for row in rows]) for name in ("query", "positive"))
     expected = ((queries * others).sum(1) - np.array([row["score"] for row in rows])) ** 2
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
     assert abs(loss.item() - expected.mean()) < 1e-5
 
 
 def test_graded_pairs_stand_beside_others(base: Path, pairs: Path, graded: Path, tmp_path: Path) -> None:
-    """Each dataset has the loss of its rows; and they learn."""
+    """Each dataset has its own loss, and the model learns the scores."""
     out = tmp_path / "out"
-    contrastive.train(supervised(base, [pairs, graded], out, steps=30, learning_rate=1e-2))
+    contrastive.build(supervised(base, [pairs, graded], out, steps=30, learning_rate=1e-2)).run()
     rows = [json.loads(line) for line in graded.read_text().splitlines()]
 
     def order(encoder: Encoder) -> float:
-        queries, others = (unit(encoder, [Input(row[side]) for row in rows]) for side in ("query", "positive"))
+        queries, others = (unit(encoder, [Input(row[name]) for row in rows]) for name in ("query", "positive"))
         return float(np.corrcoef((queries * others).sum(1), [row["score"] for row in rows])[0, 1])
 
     before, after = (order(load(str(base), adapters, dtype="float32")) for adapters in ([], [str(out)]))
@@ -157,8 +156,8 @@ def test_graded_pairs_stand_beside_others(base: Path, pairs: Path, graded: Path,
         ({"score": "high"}, {}, "line 33: score must be a number"),
         ({"score": 3}, {}, "line 33: score must be a number from -1 to 1"),
         ({"score": True}, {}, "line 33: score must be a number"),
-        ({}, {}, "line 33: all rows of a dataset have a field score, or none has"),
-        ({"score": 0.5}, {"micro_batch": 4}, "--micro-batch goes without scores"),
+        ({}, {}, "line 33: either all rows of a dataset have the field score, or none"),
+        ({"score": 0.5}, {"micro_batch": 4}, "--micro-batch cannot be used with scores"),
     ],
 )
 def test_scores_that_cannot_be_used_are_named(
@@ -171,20 +170,20 @@ def test_scores_that_cannot_be_used_are_named(
 
 
 def uniformity(vectors: np.ndarray) -> float:
-    """log of the mean Gaussian potential over pairs: the lower, the more evenly spread (Wang and Isola, 2020)."""
+    """The log of the mean Gaussian potential over pairs: lower means more evenly spread (Wang and Isola, 2020)."""
     squared = 2 - 2 * vectors @ vectors.T
     return float(np.log(np.exp(-2 * squared[np.triu_indices(len(vectors), 1)]).mean()))
 
 
 def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_path: Path) -> None:
-    """On the built-in model's MNTP stage, which has not seen a contrastive loss."""
+    """Train on top of the built-in model's MNTP stage, which has not seen a contrastive loss."""
     demo = ROOT / "models/demo"
     out = tmp_path / "out"
-    told = simcse(
+    recipe = simcse(
         demo / "base", lines, out, adapters=(str(demo / "mntp"),), steps=40, batch_size=32, learning_rate=1e-3,
         lora_dropout=0.05,
     )  # fmt: skip
-    contrastive.train(told)
+    contrastive.build(recipe).run()
     texts = [Input(text) for text in sentences(60, seed=9)]
     like = [Input(f"{text.text} .") for text in texts]
     before = load(str(demo / "base"), [str(demo / "mntp")], dtype="float32")
@@ -192,7 +191,7 @@ def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_p
     spread = [uniformity(unit(encoder, texts)) for encoder in (before, after)]
     close = [float((unit(encoder, texts) * unit(encoder, like)).sum(1).mean()) for encoder in (before, after)]
     print(spread, close)
-    # Trained on rows of 128 tokens, which is no reason to cut the texts that are served.
+    # The rows of 128 tokens in training do not limit the texts that are served.
     assert after.max_length == before.max_length == 512
     assert spread[1] < spread[0] - 0.1
     assert close[1] > 0.8
@@ -201,27 +200,16 @@ def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_p
 def test_two_processes_learn_what_one_does(
     base: Path, pairs: Path, graded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Vectors are gathered with their gradients, without which the adapters would part. Also sharded.
+    """Vectors are gathered with their gradients, without which the adapters would differ. With DDP and with FSDP.
 
-    Both have rows of the same dataset in each step: one dataset gathers, the other does not.
+    The loss of one dataset gathers vectors, that of the other does not, so both processes need the same dataset in each
+    step.
     """
     data_file = tmp_path / "pairs.jsonl"
     data_file.write_text("\n".join(pairs.read_text().splitlines()[:40]))
     flags = ["--model", base, "--data", f"{data_file},{graded}", "--dtype", "float32", "--device", "cpu"]
-    flags += [
-        "--batch-size",
-        16,
-        "--steps",
-        6,
-        "--warmup-steps",
-        0,
-        "--lora-dropout",
-        0,
-        "--learning-rate",
-        "1e-2",
-        "--log-steps",
-        1,
-    ]
+    flags += ["--batch-size", 16, "--steps", 6, "--warmup-steps", 0, "--log-steps", 1]
+    flags += ["--lora-dropout", 0, "--learning-rate", "1e-2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     assert call(capsys, "train", "supervised", tmp_path / "one", *flags).status == 0
     runs = {"one": load(str(base), [str(tmp_path / "one")], dtype="float32")}
@@ -248,15 +236,15 @@ def test_two_processes_learn_what_one_does(
 
 
 def test_rows_that_repeat_themselves_cost_no_step(base: Path, tmp_path: Path) -> None:
-    """An epoch without duplicates is shorter than its rows say, and the run is as long as it was told."""
+    """An epoch without duplicates has fewer batches than its rows suggest, but the run has all its steps."""
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(f"text {i}" for i in [*range(20), *[0] * 60]))
-    told = simcse(base, path, tmp_path / "out", batch_size=16, steps=7, log_steps=1)
-    contrastive.train(told)
-    assert len(json.loads((told.out / "run.json").read_text())["losses"]) == 7
+    recipe = simcse(base, path, tmp_path / "out", batch_size=16, steps=7, log_steps=1)
+    contrastive.build(recipe).run()
+    assert len(json.loads((recipe.out / "run.json").read_text())["losses"]) == 7
     path.write_text("\n".join(f"text {i % 10}" for i in range(80)))
     with pytest.raises(TrainingError, match="no batch of 16 rows can be drawn without duplicates"):
-        contrastive.train(told.model_copy(update={"out": tmp_path / "none"}))
+        contrastive.build(recipe.model_copy(update={"out": tmp_path / "none"})).run()
 
 
 def test_a_row_without_negatives_is_named(base: Path, pairs: Path, tmp_path: Path) -> None:
@@ -274,7 +262,7 @@ def test_a_row_without_negatives_is_named(base: Path, pairs: Path, tmp_path: Pat
     ("more", "reason"),
     [
         ({"hard_negatives": 0, "batch_size": 97}, "fewer than the 97"),
-        ({"distillation": 0.5}, "no vectors of a teacher"),
+        ({"distillation": 0.5}, "no teacher's vectors"),
         ({"lora_targets": ("query_proj",)}, "no module query_proj"),
         ({"batch_size": 10_000_000, "micro_batch": 0}, "GiB of memory"),
     ],

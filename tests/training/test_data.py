@@ -1,4 +1,4 @@
-"""What cannot be learnt from is named by its file and line."""
+"""Training data: how it is read, and errors that name the file and line."""
 
 import json
 from hashlib import sha256
@@ -7,27 +7,27 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from l2v.training import data, sources
+from l2v.training import data, data_sources
 from l2v.training.errors import TrainingError
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"query": "a"}', "line 2: no field positive"),
-        ('{"query": "a", "positive": 7}', "line 2: positive must be a text"),
-        ('{"query": " ", "positive": "b"}', "line 2: query must be a text that is not blank"),
+        ('{"query": "a"}', "line 2: field positive is missing"),
+        ('{"query": "a", "positive": 7}', "line 2: positive must be a non-blank string"),
+        ('{"query": " ", "positive": "b"}', "line 2: query must be a non-blank string"),
         ('{"query": "a", "positive": "b", "negatives": "c"}', "line 2: negatives must be a list"),
         ('{"query": "a", "positive": "b", "negatives": ["c", ""]}', "line 2: negatives must be a list"),
-        ('{"query": "a", "positive": "b", "instruction": 3}', "line 2: instruction must be a text"),
+        ('{"query": "a", "positive": "b", "instruction": 3}', "line 2: instruction must be a string"),
         ('{"query": "a", "positive": "b", "symmetric": "yes"}', "line 2: symmetric must be"),
         ('{"query": "a", "positive": "b", "vectors": [[1.0], [1.0, 2.0]]}', "line 2: vectors must be two"),
         ('{"query": "a", "positive": "b", "vectors": 5}', "line 2: vectors must be two"),
         ('{"query": "a", "positive": "b", "vectors": [1, 2]}', "line 2: vectors must be two"),
         ('{"query": "a", "positive": "b", "vectors": [["x"], ["y"]]}', "line 2: vectors must be two"),
-        ('{"query": "a", "positive": "b", "vectors": [[NaN], [1.0]]}', "line 2: vectors must be of finite"),
-        ('{"query": "\\ud800", "positive": "b"}', "line 2: query holds half a character"),
-        ('{"query": "a", "positive": "b", "negatives": ["\\udfff"]}', "line 2: negatives holds half a character"),
+        ('{"query": "a", "positive": "b", "vectors": [[NaN], [1.0]]}', "line 2: vectors must be finite"),
+        ('{"query": "\\ud800", "positive": "b"}', "line 2: query contains a lone surrogate"),
+        ('{"query": "a", "positive": "b", "negatives": ["\\udfff"]}', "line 2: negatives contains a lone surrogate"),
         ('{"query": "a", "pos', "line 2: not valid JSON"),
         ("[" * 100_000, "line 2: not valid JSON"),
         ('["a", "b"]', "line 2: not a JSON object"),
@@ -44,12 +44,12 @@ def test_vectors_are_of_one_length(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     rows = [{"query": "a", "positive": "b", "vectors": [[0.5] * n] * 2} for n in (3, 3, 2)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(TrainingError, match="line 3: vectors have 2 numbers, those above 3"):
+    with pytest.raises(TrainingError, match="line 3: vectors have 2 dimensions, those before 3"):
         data.pairs(str(path))
 
 
 def test_columns_are_what_they_are_whatever_the_first_rows_hold(tmp_path: Path) -> None:
-    """Many without negatives, from which alone nobody can tell what those are made of; and a byte-order mark."""
+    """The first rows have no negatives, so the type of that column cannot be inferred; the file starts with a BOM."""
     path = tmp_path / "pairs.jsonl"
     rows = [{"query": "a", "positive": "b"}] * 1100 + [{"query": "a", "positive": "b", "negatives": ["c"]}]
     path.write_text("\ufeff" + "\n".join(map(json.dumps, rows)))
@@ -59,20 +59,20 @@ def test_columns_are_what_they_are_whatever_the_first_rows_hold(tmp_path: Path) 
 def test_a_hash_is_that_of_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one")
-    assert sources.digest(str(path)) == sha256(sha256(b"one").digest()).hexdigest()
-    before = sources.digest(str(tmp_path))
+    assert data_sources.digest(str(path)) == sha256(sha256(b"one").digest()).hexdigest()
+    before = data_sources.digest(str(tmp_path))
     path.rename(tmp_path / "b.txt")
-    assert sources.digest(str(tmp_path)) != before
-    # As a dataset of the Hub lies in the cache once it is fetched.
+    assert data_sources.digest(str(tmp_path)) != before
+    # Stands for a Hub dataset that has been downloaded to the cache.
     tables = [data.texts([str(tmp_path)], lines=True), data.texts([str(tmp_path / "b.txt")], lines=True)]
     hashes = []
     for table in (tables[0], tables[0], tables[1]):
-        monkeypatch.setattr(sources, "load_dataset", lambda *args, table=table: DatasetDict(train=table))
+        monkeypatch.setattr(data_sources, "load_dataset", lambda *args, table=table: DatasetDict(train=table))
         assert data.texts(["owner/name"], lines=True)["text"][:] == ["one"]
-        hashes.append(sources.digest("owner/name"))
+        hashes.append(data_sources.digest("owner/name"))
     assert hashes[0] == hashes[1]
-    monkeypatch.setattr(sources, "load_dataset", lambda *args: DatasetDict(test=tables[0]))
-    with pytest.raises(TrainingError, match="owner/name: has no split train, but test"):
+    monkeypatch.setattr(data_sources, "load_dataset", lambda *args: DatasetDict(test=tables[0]))
+    with pytest.raises(TrainingError, match="owner/name has no split train, only test"):
         data.texts(["owner/name"], lines=True)
 
 
@@ -82,10 +82,10 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     binary.write_bytes(b"caf\xe9")
     folder.mkdir()
     for source, reason in (
-        (empty, "holds nothing to learn from"),
+        (empty, "no training data found"),
         (binary, "is not UTF-8"),
-        (folder, "no file of it ends in"),
-        (tmp_path / "missing.txt", "neither a file or folder here nor a Hub dataset"),
+        (folder, "has no file that ends in"),
+        (tmp_path / "missing.txt", "neither a local file or folder nor a Hub dataset"),
         ("nobody/nothing", "cannot be fetched"),
     ):
         with pytest.raises(TrainingError, match=f"{source}.*{reason}"):
@@ -109,7 +109,9 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
 
 def test_a_hub_dataset_that_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = tmp_path / "newest"
-    monkeypatch.setattr(sources, "load_dataset", lambda *args: DatasetDict(train=Dataset.from_file(newest.read_text())))
+    monkeypatch.setattr(
+        data_sources, "load_dataset", lambda *args: DatasetDict(train=Dataset.from_file(newest.read_text()))
+    )
     for text in ("one", "another"):
         path = tmp_path / f"{text}.txt"
         path.write_text(f"same\n{text}")

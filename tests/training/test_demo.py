@@ -1,4 +1,4 @@
-"""The built-in model's making, in small."""
+"""The training of the built-in model, on little data."""
 
 import gzip
 import json
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from examples.demo_model import teacher
 from examples.demo_model.base import CONFIG
-from examples.demo_model.compose import Nouns, exchanged, framed
 from examples.demo_model.scores import bm25, of_vectors, tfidf
+from examples.demo_model.sentences import Nouns, compose_pairs, replace_nouns
 from examples.demo_model.stages import Steps, make, publish
 from examples.demo_model.text import held_out, manual_pages, python_docs
 from l2v.models import Input, load
@@ -41,7 +41,7 @@ KINDS = {"cat": "animal", "mat": "artifact", "stock": "person", "markets": "food
 
 
 def synset(word: str, kind: str) -> dict[str, object]:
-    # One that is not kept for the evaluation.
+    # A definition that is not held out for evaluation.
     definition = next(text for i in range(9) if not held_out(text := f"what people call {word} {i}"))
     examples = [f"the {word} is on the mat"]
     return {"id": word, "words": [word], "pos": "noun", "topic": kind, "definition": definition,
@@ -50,7 +50,7 @@ def synset(word: str, kind: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that docs/DEMO_MODEL.md tells of, with little in it."""
+    """The data folder described in docs/DEMO_MODEL.md, with little in it."""
     folder = tmp_path_factory.mktemp("data")
     rng = random.Random(0)
 
@@ -86,15 +86,15 @@ def test_a_manual_page_is_read_without_its_markup(tmp_path: Path) -> None:
 def test_nouns_are_exchanged_for_others_of_their_kind() -> None:
     nouns = Nouns([synset(word, "animal") for word in ANIMALS], Counter(dict.fromkeys(ANIMALS, 99)))
     rng = random.Random(0)
-    other = exchanged("the cats chase a dog.", nouns, rng, most=2)
+    other = replace_nouns("the cats chase a dog.", nouns, rng, most=2)
     assert other is not None
     assert other != "the cats chase a dog."
     assert other.startswith("the ")
     assert other.endswith(".")
-    assert exchanged("nothing of the kind", nouns, rng, most=2) is None
+    assert replace_nouns("nothing of the kind", nouns, rng, most=2) is None
     for kind in ("person", "artifact", "object", "location", "plant", "food"):
         nouns.words[kind] = nouns.words["animal"]
-    one, related = next(framed(nouns, rng))
+    one, related = next(compose_pairs(nouns, rng))
     assert one
     assert related
 
@@ -103,13 +103,11 @@ def test_the_teacher_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     texts = ["a cat on a mat", "a kitten lies on a rug", "stocks fell"]
     whole = teacher.embed(texts, tmp_path / "whole")
     assert whole[0] @ whole[1] > whole[0] @ whole[2] + 0.3
-    # One row, and half of the next.
+    # One and a half rows.
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[: 384 * 3])
     np.testing.assert_allclose(teacher.embed(texts, tmp_path / "cut"), whole, atol=2e-2)
-    directions = teacher.basis(whole, 3)
-    np.testing.assert_allclose(
-        teacher.reduced(whole, directions) @ teacher.reduced(whole, directions).T, whole @ whole.T, atol=1e-2
-    )
+    reduced = teacher.reduce(whole, teacher.principal_directions(whole, 3))
+    np.testing.assert_allclose(reduced @ reduced.T, whole @ whole.T, atol=1e-2)
 
 
 def test_word_matching_finds_words() -> None:
@@ -122,7 +120,7 @@ def test_word_matching_finds_words() -> None:
 
 
 def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # All docstrings and manual pages of the machine take longer to read than all stages to learn.
+    # Reading all docstrings and manual pages of the machine would take longer than training.
     (tmp_path / "man1").mkdir()
     (tmp_path / "man1/ls.1.gz").write_bytes(gzip.compress(ROFF.encode()))
     pages = manual_pages(tmp_path)
@@ -140,10 +138,10 @@ def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path, monke
     plain = load(str(out / "base"), dtype="float32")
     texts = [Input("the cat sits on the mat")]
     assert encoder.encode(texts).shape == (1, 256)
-    # A container, which runs as another user, reads them too.
+    # A container runs as another user and must be able to read them.
     assert {path.stat().st_mode & 0o777 for path in out.rglob("*.*")} == {readable(tmp_path)}
     assert (work / "graded" / "adapter_model.safetensors").stat().st_mode & 0o777 == readable(tmp_path)
-    # The last adapter is the last two stages in one, rounded to bfloat16.
+    # The second adapter combines the last two stages, rounded to bfloat16.
     stages = load(
         str(work / "base"), [str(work / stage) for stage in ("mntp", "supervised", "graded")], dtype="float32"
     )

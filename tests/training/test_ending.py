@@ -1,4 +1,4 @@
-"""How a run ends before its time: in a sentence, with what to do."""
+"""A run that ends early prints one sentence that says what to do."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from tests.bulk.shell import call
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said"),
+    ("error", "status", "message"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last checkpoint in {}"),
-        (torch.OutOfMemoryError("CUDA out of memory"), 1, "needs more memory than is free: lower --micro-batch"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command to resume from the last checkpoint in {}"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "training ran out of memory: lower --micro-batch"),
     ],
 )
 def test_a_run_that_is_ended_says_how_to_go_on(
@@ -23,11 +23,11 @@ def test_a_run_that_is_ended_says_how_to_go_on(
     tmp_path: Path,
     error: BaseException,
     status: int,
-    said: str,
+    message: str,
 ) -> None:
-    def train(recipe: Mntp) -> None:
+    def build(recipe: Mntp) -> None:
         raise error
 
-    monkeypatch.setattr(mntp, "train", train)
+    monkeypatch.setattr(mntp, "build", build)
     ended = call(capsys, "train", "mntp", tmp_path / "out", "--data", "texts")
-    assert (ended.status, said.format(tmp_path / "out") in ended.err) == (status, True)
+    assert (ended.status, message.format(tmp_path / "out") in ended.err) == (status, True)

@@ -1,7 +1,7 @@
-"""`l2v evaluate` on a task of its own, since mteb's data are on the Hub."""
+"""`l2v evaluate`, on a local task, since MTEB's data are on the Hub."""
 
 import json
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +15,12 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 from scipy.stats import spearmanr
 
-from l2v.app.bulk.errors import BulkError
-from l2v.app.commands.evaluate import Evaluate
+from l2v.app.bulk.errors import CommandError
+from l2v.app.bulk.options import EmbedOptions
+from l2v.app.commands.evaluate import Evaluate, encode
 from l2v.models import Encoder, Encoding, Input, load
 from l2v.training.errors import TrainingError
-from l2v.training.evaluation import Evaluated, evaluate, read_instructions, tasks_named
+from l2v.training.evaluation import MtebEncoder, evaluate, find_tasks, read_instructions
 from tests.bulk.shell import call
 from tests.serving import ServerProcess
 
@@ -34,7 +35,7 @@ ROWS = [
 
 
 class Small(AbsTaskSTS):
-    """Six pairs."""
+    """A task of six pairs."""
 
     metadata = TaskMetadata(
         name="SmallSTS", description="Six pairs.", dataset={"path": "nobody/none", "revision": "none"}, type="STS",
@@ -50,7 +51,7 @@ class Small(AbsTaskSTS):
 
 
 def expected(encoder: Encoder, instruction: str) -> float:
-    a, b = (encoder.encode([Input(row[side], instruction) for row in ROWS]).astype(np.float64) for side in (0, 1))
+    a, b = (encoder.encode([Input(row[column], instruction) for row in ROWS]).astype(np.float64) for column in (0, 1))
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return float(spearmanr(cosines, [row[2] for row in ROWS])[0])
 
@@ -61,39 +62,40 @@ def built_in() -> Encoder:
 
 
 def test_the_score_is_that_of_the_encoders_vectors(built_in: Encoder, tmp_path: Path) -> None:
-    """Both sides under the instruction: the task is symmetric."""
+    """The task is symmetric, so both texts of a pair have the instruction."""
     instruction = "Retrieve semantically similar text."
-    model = Evaluated("demo", built_in.encode, {"SmallSTS": instruction}, {})
+    model = MtebEncoder("demo", built_in.encode, {"SmallSTS": instruction}, {})
     (score,) = evaluate(model, [Small()], tmp_path)
     assert score.score == pytest.approx(expected(built_in, instruction), abs=1e-5)
     assert (score.metric, score.instruction) == ("cosine_spearman", instruction)
 
 
 def test_what_an_encoder_cannot_take_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    sizes = []
 
     def forward(encoder: Encoder, batch: list[Encoding]) -> Any:
-        asked.append(sum(map(len, batch)))
+        sizes.append(sum(map(len, batch)))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    _, encode, _ = Evaluate(tasks=("STSBenchmark",), max_batch_tokens=8)._here()
-    with pytest.raises(BulkError, match="a text of the task cannot be encoded: instruction leaves no room"):
-        encode([Input("a text", "long " * 600)])
-    monkeypatch.setattr(Encoder, "forward", forward)
-    with pytest.raises(BulkError, match="does not fit into memory: lower --max-batch-tokens"):
-        encode([Input("the cat")] * 9)
-    assert max(asked) <= 8
+    command = Evaluate(tasks=("STSBenchmark",), max_batch_tokens=8)
+    with command.open_embedder(EmbedOptions(normalize=False)) as embedder:
+        with pytest.raises(CommandError, match="a text of the task cannot be embedded: instruction leaves no room"):
+            encode(embedder, [Input("a text", "long " * 600)])
+        monkeypatch.setattr(Encoder, "forward", forward)
+        with pytest.raises(CommandError, match="does not fit into memory: lower --max-batch-tokens"):
+            encode(embedder, [Input("the cat")] * 9)
+    assert max(sizes) <= 8
 
 
 def test_a_service_scores_as_its_encoder(demo: ServerProcess, tmp_path: Path) -> None:
     command = Evaluate(tasks=("STSBenchmark",), url=f"http://localhost:{demo.port}")
-    with ExitStack() as stack:
-        name, encode, info = command._there(stack)
-        assert info["max_length"] == 512
-        assert name == "demo"
-        (there,) = evaluate(Evaluated(name, encode, {}, {}), [Small()], tmp_path / "there")
-    (here,) = evaluate(Evaluated("here", load("demo").encode, {}, {}), [Small()], tmp_path / "here")
-    assert there.score == pytest.approx(here.score, abs=1e-6)
+    with command.open_embedder(EmbedOptions(normalize=False)) as embedder:
+        assert embedder.info["max_length"] == 512
+        assert embedder.info["model"] == "demo"
+        model = MtebEncoder("demo", partial(encode, embedder), {}, {})
+        (remote,) = evaluate(model, [Small()], tmp_path / "remote")
+    (local,) = evaluate(MtebEncoder("local", load("demo").encode, {}, {}), [Small()], tmp_path / "local")
+    assert remote.score == pytest.approx(local.score, abs=1e-6)
 
 
 def test_a_task_with_a_result_is_not_run_again(built_in: Encoder, tmp_path: Path) -> None:
@@ -103,14 +105,14 @@ def test_a_task_with_a_result_is_not_run_again(built_in: Encoder, tmp_path: Path
         runs.append(len(inputs))
         return built_in.encode(inputs)
 
-    model = Evaluated("demo", encode, {}, {})
+    model = MtebEncoder("demo", encode, {}, {})
     first = evaluate(model, [Small()], tmp_path)
     before = len(runs)
     assert evaluate(model, [Small()], tmp_path) == first
     assert len(runs) == before > 0
-    # Other instructions or other lengths give other vectors.
-    others = [Evaluated("demo", encode, {"SmallSTS": "Same?"}, {}), Evaluated("demo", encode, {}, {"max_length": 8})]
-    for other in others:
+    # Vectors depend on the instruction and on the lengths.
+    for instructions, settings in (({"SmallSTS": "Same?"}, {}), ({}, {"max_length": 8})):
+        other = MtebEncoder("demo", encode, instructions, settings)
         before = len(runs)
         (score,) = evaluate(other, [Small()], tmp_path)
         assert len(runs) > before
@@ -118,7 +120,7 @@ def test_a_task_with_a_result_is_not_run_again(built_in: Encoder, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("given", "side", "instruction"),
+    ("given", "prompt_type", "instruction"),
     [
         ("Find:", PromptType.query, "Find:"),
         ("Find:", PromptType.document, ""),
@@ -127,22 +129,24 @@ def test_a_task_with_a_result_is_not_run_again(built_in: Encoder, tmp_path: Path
         ({"query": "Ask:"}, PromptType.document, ""),
     ],
 )
-def test_documents_go_without_the_queries_instruction(given: Any, side: PromptType | None, instruction: str) -> None:
-    model = Evaluated("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {"T": given}, {})
-    assert model.instruction(SimpleNamespace(name="T", prompt=None), side) == instruction  # type: ignore[arg-type]
+def test_documents_go_without_the_queries_instruction(
+    given: Any, prompt_type: PromptType | None, instruction: str
+) -> None:
+    model = MtebEncoder("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {"T": given}, {})
+    assert model.instruction(SimpleNamespace(name="T", prompt=None), prompt_type) == instruction  # type: ignore[arg-type]
 
 
 def test_mteb_says_what_to_ask_where_nobody_else_does() -> None:
-    model = Evaluated("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {}, {})
-    (task,) = tasks_named(["SciFact"])
-    asked = model.instruction(task.metadata, PromptType.query)
-    assert asked == "Given a scientific claim, retrieve documents that support or refute the claim:"
+    model = MtebEncoder("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {}, {})
+    (task,) = find_tasks(["SciFact"])
+    instruction = model.instruction(task.metadata, PromptType.query)
+    assert instruction == "Given a scientific claim, retrieve documents that support or refute the claim:"
     assert model.instruction(task.metadata, PromptType.document) == ""
 
 
 def test_what_cannot_be_evaluated_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="mteb has no such task"):
-        tasks_named(["NoSuchTask"])
+    with pytest.raises(TrainingError, match="MTEB has no such task"):
+        find_tasks(["NoSuchTask"])
     for content in ("[]", '{"T": 3}', '{"T": {"passage": "x"}}', "{"):
         file = tmp_path / "instructions.json"
         file.write_text(content)
@@ -153,6 +157,6 @@ def test_what_cannot_be_evaluated_is_named(capsys: pytest.CaptureFixture[str], t
 
 
 def test_results_stay_as_json(built_in: Encoder, tmp_path: Path) -> None:
-    evaluate(Evaluated("demo", built_in.encode, {}, {}), [Small()], tmp_path)
+    evaluate(MtebEncoder("demo", built_in.encode, {}, {}), [Small()], tmp_path)
     (file,) = tmp_path.rglob("SmallSTS.json")
     assert json.loads(file.read_text())["task_name"] == "SmallSTS"

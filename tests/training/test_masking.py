@@ -1,30 +1,32 @@
-"""Which tokens are hidden, and where each is predicted."""
+"""The masking of MNTP: which tokens are masked, and where each is predicted."""
 
 import torch
 
-from l2v.training.masking import mask
+from l2v.training.masking import MaskedTokens, mask
 
 
-def hidden(all_mask: bool, share: float = 0.2, maskable: torch.Tensor | None = None) -> tuple[torch.Tensor, object]:
+def masked_ids(
+    all_mask: bool, probability: float = 0.2, maskable: torch.Tensor | None = None
+) -> tuple[torch.Tensor, MaskedTokens]:
     torch.manual_seed(0)
     ids = torch.randint(10, 100, (100_000,))
-    where = torch.ones_like(ids, dtype=torch.bool) if maskable is None else maskable
-    where[0] = False
-    return ids, mask(ids, where, share=share, mask_id=5, vocabulary=100, all_mask=all_mask)
+    maskable = torch.ones_like(ids, dtype=torch.bool) if maskable is None else maskable
+    maskable[0] = False
+    return ids, mask(ids, maskable, probability=probability, mask_id=5, vocabulary=100, all_mask=all_mask)
 
 
 def test_a_token_is_predicted_at_the_position_before_it() -> None:
-    ids, masked = hidden(all_mask=True)
+    ids, masked = masked_ids(all_mask=True)
     assert torch.equal(masked.labels, ids[masked.positions + 1])
     assert torch.equal((masked.input_ids == 5).nonzero()[:, 0], masked.positions + 1)
 
 
 def test_the_shares_are_those_asked_for() -> None:
-    ids, masked = hidden(all_mask=False)
+    ids, masked = masked_ids(all_mask=False)
     assert abs(len(masked.labels) / len(ids) - 0.2) < 0.005
     seen = masked.input_ids[masked.positions + 1]
     assert abs((seen == 5).float().mean() - 0.8) < 0.01
-    # One in ninety of the other tokens is by chance the same.
+    # One random replacement in ninety happens to be the original token.
     assert abs((seen == masked.labels).float().mean() - 0.1) < 0.01
     untouched = torch.ones_like(ids, dtype=torch.bool)
     untouched[masked.positions + 1] = False
@@ -34,7 +36,7 @@ def test_the_shares_are_those_asked_for() -> None:
 def test_only_what_may_be_hidden_is() -> None:
     maskable = torch.zeros(100_000, dtype=torch.bool)
     maskable[5::7] = True
-    _, masked = hidden(all_mask=True, share=0.5, maskable=maskable)
+    _, masked = masked_ids(all_mask=True, probability=0.5, maskable=maskable)
     assert maskable[masked.positions + 1].all()
 
 
@@ -42,5 +44,5 @@ def test_a_short_row_hides_one_token_at_least() -> None:
     ids, maskable = torch.tensor([1, 7, 8]), torch.tensor([False, True, True])
     for seed in range(20):
         torch.manual_seed(seed)
-        masked = mask(ids, maskable, share=1e-9, mask_id=5, vocabulary=9, all_mask=True)
+        masked = mask(ids, maskable, probability=1e-9, mask_id=5, vocabulary=9, all_mask=True)
         assert len(masked.labels) == 1

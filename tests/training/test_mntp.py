@@ -1,4 +1,4 @@
-"""MNTP against an independent computation, and what it teaches."""
+"""MNTP: its loss against an independent computation, and what models learn from it."""
 
 import random
 import shutil
@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def recipe(small: Path, texts: Path, out: Path, **more: object) -> Mntp:
-    told = {"model": str(small), "data": (str(texts),), "out": out, "dtype": "float32", "device": "cpu"}
-    told |= {"max_length": 64, "batch_size": 8, "steps": 2, "lora_dropout": 0.0, "save_steps": 1000}
-    return Mntp(**(told | more))
+    settings = {"model": str(small), "data": (str(texts),), "out": out, "dtype": "float32", "device": "cpu"}
+    settings |= {"max_length": 64, "batch_size": 8, "steps": 2, "lora_dropout": 0.0, "save_steps": 1000}
+    return Mntp(**(settings | more))
 
 
 def first_batch(trainer: mntp.MntpTrainer) -> mntp.MaskedBatch:
@@ -35,7 +35,7 @@ def first_batch(trainer: mntp.MntpTrainer) -> mntp.MaskedBatch:
 
 
 def test_the_loss_is_that_of_the_plain_decoder_under_a_full_mask(small: Path, texts: Path, tmp_path: Path) -> None:
-    """transformers' own eager attention, one sequence at a time, logits at i - 1."""
+    """The reference is transformers' eager attention on one sequence at a time, with the logits at i - 1."""
     trainer = mntp.build(recipe(small, texts, tmp_path / "out"))
     masked = first_batch(trainer)
     reference = AutoModelForCausalLM.from_pretrained(small, attn_implementation="eager").eval()
@@ -65,7 +65,7 @@ def test_gradients_reach_the_adapter_alone(small: Path, texts: Path, tmp_path: P
 
 
 def test_accumulated_micro_batches_give_the_mean(small: Path, texts: Path, tmp_path: Path) -> None:
-    """A trainer that took the model's `**kwargs` for a loss of its own would not divide by their number."""
+    """The trainer must divide by the number of micro batches, though the model's forward accepts `**kwargs`."""
     whole, parts = (
         mntp.build(recipe(small, texts, tmp_path / f"{n}", micro_batch=n, batch_size=8, steps=1, log_steps=1))
         for n in (8, 2)
@@ -78,7 +78,7 @@ def test_accumulated_micro_batches_give_the_mean(small: Path, texts: Path, tmp_p
 
 
 def test_the_rate_falls_as_if_the_run_were_longer(small: Path, texts: Path, tmp_path: Path) -> None:
-    """As the reference's, which plans three epochs and stops after a thousand steps."""
+    """The reference schedules three epochs too, and stops after a thousand steps."""
     trainer = mntp.build(recipe(small, texts, tmp_path / "out", steps=2, schedule_steps=8, log_steps=1))
     trainer.run()
     assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(trainer.args.learning_rate * 6 / 8)
@@ -87,16 +87,16 @@ def test_the_rate_falls_as_if_the_run_were_longer(small: Path, texts: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("steps", "rate", "reason"), [(4, 1e30, "the loss is nan by step 2"), (1, 1e39, "weights have become NaN or inf")]
+    ("steps", "rate", "reason"), [(4, 1e30, "the loss is nan at step 2"), (1, 1e39, "weights have become NaN or inf")]
 )
 def test_a_run_that_diverges_leaves_no_adapter(
     small: Path, texts: Path, tmp_path: Path, steps: int, rate: float, reason: str
 ) -> None:
-    told = recipe(small, texts, tmp_path / "out", steps=steps, learning_rate=rate, log_steps=1, save_steps=1)
-    with pytest.raises(TrainingError, match=f"{reason}.*: begin anew in another folder"):
-        mntp.train(told)
-    assert not (told.out / ADAPTER).exists()
-    assert not (told.out / "checkpoints" / "checkpoint-2").exists()
+    diverging = recipe(small, texts, tmp_path / "out", steps=steps, learning_rate=rate, log_steps=1, save_steps=1)
+    with pytest.raises(TrainingError, match=f"{reason}.*: start over in another folder"):
+        mntp.build(diverging).run()
+    assert not (diverging.out / ADAPTER).exists()
+    assert not (diverging.out / "checkpoints" / "checkpoint-2").exists()
 
 
 def test_what_cannot_be_trained_rightly_is_refused(small: Path, texts: Path, tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_what_cannot_be_trained_rightly_is_refused(small: Path, texts: Path, tmp
         recipe(small, texts, tmp_path / "out", dtype="float16")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_not_replaced(small: Path, texts: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="--device cuda: torch finds no GPU here"):
+    with pytest.raises(TrainingError, match="--device cuda: torch finds no GPU"):
         mntp.build(recipe(small, texts, tmp_path / "out", device="cuda"))
 
 
 def accuracy(trainer: mntp.MntpTrainer) -> float:
-    """The share of hidden tokens that are guessed, each hidden as at training."""
+    """The fraction of masked tokens that are predicted, with the masks of training."""
     torch.manual_seed(7)
     right = total = 0
     trainer.model.eval()
@@ -128,61 +128,53 @@ def accuracy(trainer: mntp.MntpTrainer) -> float:
 
 
 def unigram(trainer: mntp.MntpTrainer) -> float:
-    """What always guessing the commonest token would get."""
+    """The accuracy of always predicting the most common token."""
     counts = Counter(i for row in trainer.train_dataset["input_ids"] for i in row)
     return counts.most_common(1)[0][1] / counts.total()
 
 
 def test_a_real_decoder_learns_to_fill_in_and_one_that_stays_causal_does_worse(tmp_path: Path) -> None:
-    """The built-in model's base, which has learnt English causally.
+    """Train the built-in model's base, which has learnt English causally, on pairs of words in random order.
 
-    On pairs of words in any order: the second follows from the first, and both ways the first from the second.
+    The first word predicts the second; only bidirectional attention can predict the first from the second.
     """
-    pairs = [
-        "cat dog",
-        "sun moon",
-        "red blue",
-        "king queen",
-        "hot cold",
-        "day night",
-        "old new",
-        "land sea",
-        "war peace",
-    ]
-    texts, found = tmp_path / "texts", []
+    pairs = ["cat dog", "sun moon", "red blue", "king queen", "hot cold", "day night", "old new", "land sea"]
+    pairs.append("war peace")
+    texts, accuracies = tmp_path / "texts", []
     texts.mkdir()
     rng = random.Random(0)
     for number in range(40):
         (texts / f"{number}.txt").write_text(" ".join(rng.choices(pairs, k=120)))
-    for both_ways in (True, False):
-        told = recipe(
-            ROOT / "models/demo/base", texts, tmp_path / str(both_ways), steps=40, learning_rate=4e-3, lora_r=32,
-            batch_size=8, warmup_steps=5, bidirectional=both_ways,
+    for bidirectional in (True, False):
+        trainer = mntp.build(
+            recipe(
+                ROOT / "models/demo/base", texts, tmp_path / str(bidirectional), steps=40, learning_rate=4e-3,
+                lora_r=32, batch_size=8, warmup_steps=5, bidirectional=bidirectional,
+            )
         )  # fmt: skip
-        trainer = mntp.build(told)
-        if both_ways:
-            found += [accuracy(trainer), unigram(trainer)]
+        if bidirectional:
+            accuracies += [accuracy(trainer), unigram(trainer)]
         trainer.run()
-        found.append(accuracy(trainer))
-    before, commonest, after, causal = found
-    assert after > max(before, commonest, causal) + 0.2
+        accuracies.append(accuracy(trainer))
+    before, most_common, after, causal = accuracies
+    assert after > max(before, most_common, causal) + 0.2
 
 
 def test_the_head_is_found_in_pytorchs_own_files(small: Path, texts: Path, tmp_path: Path) -> None:
-    """Of many published bases there is nothing else."""
+    """Many published bases have no safetensors."""
     old = tmp_path / "old"
     shutil.copytree(small, old)
     weights = load_file(old / "model.safetensors")
     torch.save(weights, old / "pytorch_model.bin")
     (old / "model.safetensors").unlink()
-    told = [recipe(base, texts, tmp_path / f"out{base.name}") for base in (small, old)]
-    assert estimate(told[0], small, 1, False) == estimate(told[1], old, 1, False)
-    heads = [mntp.build(given).student.head() for given in told]
+    recipes = [recipe(base, texts, tmp_path / f"out{base.name}") for base in (small, old)]
+    assert estimate(recipes[0], small, 1, False) == estimate(recipes[1], old, 1, False)
+    heads = [mntp.build(each).student.head() for each in recipes]
     torch.testing.assert_close(*heads)
 
 
 def test_the_ablation_sees_nothing_ahead(small: Path, texts: Path, tmp_path: Path) -> None:
-    """`--no-bidirectional`: the plain decoder's own causal attention."""
+    """With `--no-bidirectional`, the loss is that of the plain decoder's causal attention."""
     trainer = mntp.build(recipe(small, texts, tmp_path / "out", bidirectional=False))
     masked = first_batch(trainer)
     reference = AutoModelForCausalLM.from_pretrained(small, attn_implementation="eager").eval()

@@ -1,4 +1,4 @@
-"""A run that is killed goes on, and ends where it would have ended."""
+"""A killed run resumes and ends with the losses of an uninterrupted one."""
 
 import fcntl
 import json
@@ -28,27 +28,27 @@ STEPS = 60
 
 
 def command(stage: str, out: Path, base: Path, data: Path, *flags: object) -> list[str]:
-    told = ["train", stage, out, "--model", base, "--data", data, "--dtype", "float32", "--device", "cpu"]
-    told += ["--steps", STEPS, "--save-steps", 3, "--log-steps", 1, "--batch-size", 8, "--learning-rate", "1e-2"]
-    return list(map(str, [*told, *flags]))
+    words = ["train", stage, out, "--model", base, "--data", data, "--dtype", "float32", "--device", "cpu"]
+    words += ["--steps", STEPS, "--save-steps", 3, "--log-steps", 1, "--batch-size", 8, "--learning-rate", "1e-2"]
+    return list(map(str, [*words, *flags]))
 
 
 def losses(out: Path) -> dict[int, float]:
     return dict(json.loads((out / "run.json").read_text())["losses"])
 
 
-def start_and_kill_after_checkpoint(told: Sequence[object], out: Path, **environment: str) -> None:
-    """kill -9 once a checkpoint is whole: its last file is there to the last line."""
+def start_and_kill_after_checkpoint(words: Sequence[object], out: Path, **environment: str) -> None:
+    """Send SIGKILL once a checkpoint is complete, that is, its last file has its last line."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run = subprocess.Popen(list(map(str, told)), env=os.environ | environment, cwd=ROOT, **quiet)
+    run = subprocess.Popen(list(map(str, words)), env=os.environ | environment, cwd=ROOT, **quiet)
 
-    def whole(state: Path) -> bool:
-        with suppress(FileNotFoundError):  # an old one is removed
+    def is_complete(state: Path) -> bool:
+        with suppress(FileNotFoundError):  # the run deletes old checkpoints
             return state.read_text().endswith("}\n")
         return False
 
     deadline = time.monotonic() + 240
-    while not any(map(whole, out.glob("checkpoints/checkpoint-*/trainer_state.json"))):
+    while not any(map(is_complete, out.glob("checkpoints/checkpoint-*/trainer_state.json"))):
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -56,18 +56,18 @@ def start_and_kill_after_checkpoint(told: Sequence[object], out: Path, **environ
     run.kill()
     run.wait()
     try:
-        # The processes of a launcher that is killed alone go on.
-        assert not others or is_taken(out)
+        # The processes of a killed launcher continue.
+        assert not others or is_locked(out)
     finally:
         for process in others:
-            with suppress(psutil.NoSuchProcess):  # of the others' death
+            with suppress(psutil.NoSuchProcess):  # it ended with another one
                 process.kill()
         psutil.wait_procs(others)
-    assert not (out / "adapter_model.safetensors").exists(), "the run was over before it was killed"
+    assert not (out / "adapter_model.safetensors").exists(), "the run ended before it was killed"
 
 
-def is_taken(out: Path) -> bool:
-    """Whether a run has the folder."""
+def is_locked(out: Path) -> bool:
+    """Whether a run has locked the folder."""
     descriptor = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,14 +102,14 @@ def test_a_killed_run_ends_with_the_same_loss(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """At whatever step of an epoch the kill finds it; masks, dropout and the order go on as before."""
+    """Masks, dropout and data order continue from any step of an epoch."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     source = request.getfixturevalue(data)
     assert call(capsys, *command(stage, whole, base, source, *flags)).status == 0
-    told = command(stage, cut, base, source, *flags)
-    start_and_kill_after_checkpoint([L2V, *told], cut)
-    assert call(capsys, *told).status == 0
-    assert "going on from checkpoint-" in caplog.text
+    words = command(stage, cut, base, source, *flags)
+    start_and_kill_after_checkpoint([L2V, *words], cut)
+    assert call(capsys, *words).status == 0
+    assert "resuming from checkpoint-" in caplog.text
     check_alike(cut, whole, base)
 
 
@@ -117,102 +117,102 @@ def test_a_killed_run_of_two_processes_ends_with_the_same_loss(base: Path, pairs
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
-    def told(out: Path) -> list[str]:
+    def words(out: Path) -> list[str]:
         flags = ("--batch-size", 40, "--warmup-steps", 2, "--save-steps", 10)
         return [*SHARDED, *command("supervised", out, base, pairs, *flags)]
 
     def train(out: Path) -> str:
         return subprocess.run(
-            told(out), check=True, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True
+            words(out), check=True, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True
         ).stderr
 
     train(whole)
-    start_and_kill_after_checkpoint(told(cut), cut, SAVE_LATE="yes", **environment)
-    assert "going on from checkpoint-" in train(cut)
+    start_and_kill_after_checkpoint(words(cut), cut, SAVE_LATE="yes", **environment)
+    assert "resuming from checkpoint-" in train(cut)
     check_alike(cut, whole, base)
 
 
 def test_a_folder_belongs_to_one_run_at_a_time(base: Path, lines: Path, tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(TrainingError, match=f"another run is at work in {tmp_path}"):
-        contrastive.train(simcse(base, lines, tmp_path))
+    with pytest.raises(TrainingError, match=f"another run is using {tmp_path}"):
+        contrastive.build(simcse(base, lines, tmp_path)).run()
     os.close(descriptor)
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(
     base: Path, lines: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a full disk or a kill in the middle of saving leaves it."""
-    begun = interrupted(base, lines, tmp_path / "out")
-    newest = begun.out / "checkpoints/checkpoint-2"
-    (newest / "trainer_state.json").unlink()
-    (newest / "adapter_model.safetensors").write_bytes(b"half")
+    """A full disk or a kill while saving leaves an incomplete checkpoint."""
+    recipe = interrupted(base, lines, tmp_path / "out")
+    latest = recipe.out / "checkpoints/checkpoint-2"
+    (latest / "trainer_state.json").unlink()
+    (latest / "adapter_model.safetensors").write_bytes(b"half")
     with caplog.at_level("INFO", "l2v.training"):
-        contrastive.train(begun)
-    assert "checkpoint-2 was cut off" in caplog.text
-    assert "going on from checkpoint-1" in caplog.text
+        contrastive.build(recipe).run()
+    assert "deleting checkpoint-2, which is incomplete" in caplog.text
+    assert "resuming from checkpoint-1" in caplog.text
 
 
 def test_a_folder_of_another_run_is_left_alone(base: Path, lines: Path, tmp_path: Path) -> None:
-    begun = interrupted(base, lines, tmp_path / "out")
+    recipe = interrupted(base, lines, tmp_path / "out")
     with pytest.raises(TrainingError, match="holds a run with steps 2, not 9"):
-        contrastive.build(begun.model_copy(update={"steps": 9}))
+        contrastive.build(recipe.model_copy(update={"steps": 9}))
     for name, reason in (
-        ("thesis.txt", "holds no run of ours"),
-        ("checkpoints/thesis.txt", "holds no run of ours"),
-        ("recipe.json", "delete .* to begin anew"),
+        ("thesis.txt", "does not hold a training run"),
+        ("checkpoints/thesis.txt", "does not hold a training run"),
+        ("recipe.json", "delete .* to start over"),
     ):
         other = tmp_path / name.replace("/", "-")
-        shutil.copytree(begun.out, other)
+        shutil.copytree(recipe.out, other)
         (other / "recipe.json").unlink()
         (other / name).write_text("mine")
         with pytest.raises(TrainingError, match=reason):
-            contrastive.build(begun.model_copy(update={"out": other}))
+            contrastive.build(recipe.model_copy(update={"out": other}))
     (tmp_path / "file").write_text("mine")
     with pytest.raises(TrainingError, match="file cannot be written"):
-        contrastive.build(begun.model_copy(update={"out": tmp_path / "file"}))
-    contrastive.train(begun)
-    with pytest.raises(TrainingError, match="holds an adapter already"):
-        contrastive.build(begun)
+        contrastive.build(recipe.model_copy(update={"out": tmp_path / "file"}))
+    contrastive.build(recipe).run()
+    with pytest.raises(TrainingError, match="already holds an adapter"):
+        contrastive.build(recipe)
 
 
 def test_a_run_goes_on_with_what_it_began_with(base: Path, lines: Path, tmp_path: Path) -> None:
     source = tmp_path / "lines.txt"
     source.write_bytes(lines.read_bytes())
-    begun = interrupted(base, source, tmp_path / "out")
+    recipe = interrupted(base, source, tmp_path / "out")
     with source.open("a") as file:
         file.write("\none more")
-    with pytest.raises(TrainingError, match=r"lines.txt is not what the run in .*out began with"):
-        contrastive.train(begun)
+    with pytest.raises(TrainingError, match=r"lines.txt has changed since the run in .*out started"):
+        contrastive.build(recipe).run()
 
 
 def test_what_fails_at_the_very_end_is_done_again(base: Path, lines: Path, tmp_path: Path) -> None:
-    """The adapter is there when all that belongs to it is; and nothing is learnt again."""
-    begun = interrupted(base, lines, tmp_path / "out")
-    assert not list(begun.out.glob("adapter*"))
-    state = json.loads((begun.out / "checkpoints/checkpoint-2/trainer_state.json").read_text())
+    """The adapter appears only when all its files are complete, and no step is trained again."""
+    recipe = interrupted(base, lines, tmp_path / "out")
+    assert not list(recipe.out.glob("adapter*"))
+    state = json.loads((recipe.out / "checkpoints/checkpoint-2/trainer_state.json").read_text())
     trained = [[entry["step"], entry["loss"]] for entry in state["log_history"] if "loss" in entry]
-    (begun.out / "checkpoints/checkpoint-1/trainer_state.json").unlink()
-    contrastive.train(begun)
-    assert json.loads((begun.out / "run.json").read_text())["losses"] == trained
-    contrastive.train(whole := begun.model_copy(update={"out": tmp_path / "whole"}))
-    assert losses(begun.out) == losses(whole.out)
-    assert {path.name for path in begun.out.iterdir()} == {path.name for path in whole.out.iterdir()}
+    (recipe.out / "checkpoints/checkpoint-1/trainer_state.json").unlink()
+    contrastive.build(recipe).run()
+    assert json.loads((recipe.out / "run.json").read_text())["losses"] == trained
+    contrastive.build(whole := recipe.model_copy(update={"out": tmp_path / "whole"})).run()
+    assert losses(recipe.out) == losses(whole.out)
+    assert {path.name for path in recipe.out.iterdir()} == {path.name for path in whole.out.iterdir()}
 
 
 def interrupted(base: Path, lines: Path, out: Path) -> Simcse:
-    """Of two steps, when nothing is left to do but to write the card."""
+    """The recipe of a run that fails after its two steps, while writing the model card."""
     recipe = simcse(base, lines, out, save_steps=1, log_steps=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(card, "plot", lambda *args: Path("/dev/full").write_text("x"))
         with pytest.raises(TrainingError, match="No space left on device"):
-            contrastive.train(recipe)
+            contrastive.build(recipe).run()
     return recipe
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(base: Path, lines: Path, tmp_path: Path) -> None:
-    """Files may grow to 100 kB only, which the optimizer's state is beyond and the adapter is not."""
+    """Files are limited to 100 kB: the adapter fits, the optimizer's state does not."""
     out = tmp_path / "out"
     script = f"ulimit -f 100; exec {L2V} {' '.join(command('simcse', out, base, lines, '--lora-r', 16))}"
     done = subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True)

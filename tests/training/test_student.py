@@ -1,4 +1,4 @@
-"""An adapter that was trained here is served as it was trained, wherever it is taken."""
+"""A trained adapter is served the way it was trained, also after it was moved."""
 
 import json
 import shutil
@@ -17,12 +17,12 @@ from tests.conftest import PARITY
 def test_an_adapter_brings_what_it_was_trained_with(
     lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its tokenizer, which transformers rebuilds with other rules, its template, and the way to its base."""
+    """The adapter keeps its tokenizer, which transformers would rebuild with other rules, its template and its base."""
     home = tmp_path / "home"
     shutil.copytree(PARITY / "stacks/sheared-llama/base", home / "base")
     monkeypatch.chdir(home)
-    told = {"model": "base", "out": "made/mine", "data": (str(lines),), "template": "inst", "device": "cpu"}
-    contrastive.train(Simcse(**told, dtype="float32", batch_size=4, steps=1, learning_rate=1e-2))
+    settings = {"model": "base", "out": "made/mine", "data": (str(lines),), "template": "inst", "device": "cpu"}
+    contrastive.build(Simcse(**settings, dtype="float32", batch_size=4, steps=1, learning_rate=1e-2)).run()
 
     sources = [resolve(name) for name in ("base", "made/mine")]
     base, mine = (read_backend(source, read_tokenizer(source)) for source in sources)
@@ -37,26 +37,28 @@ def test_an_adapter_brings_what_it_was_trained_with(
     text = [Input("a </s> b", "Find:")]
     assert (alone.encode(text) == with_base.encode(text)).all()
 
-    # The reference takes the first two alone.
-    settings = json.loads(Path("moved/made/mine/llm2vec_config.json").read_text())
-    assert settings == {"pooling_mode": "mean", "skip_instruction": True, "template": "inst"}
+    # The reference knows the first two only.
+    saved = json.loads(Path("moved/made/mine/llm2vec_config.json").read_text())
+    assert saved == {"pooling_mode": "mean", "skip_instruction": True, "template": "inst"}
 
     shutil.rmtree("moved/base")
-    with pytest.raises(SourceError, match=r"adapter moved/made/mine names cannot be had: \.\./\.\./base is neither"):
+    with pytest.raises(
+        SourceError, match=r"the base of adapter moved/made/mine cannot be loaded: \.\./\.\./base is not"
+    ):
         load("moved/made/mine")
 
 
 def test_an_adapter_keeps_the_template_of_a_base_that_it_does_not_name(
     lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The template goes by the base's name, and a folder of that name is recorded by where it is."""
+    """The base's name determines the template, but a base in a folder of that name is recorded as a path."""
     named = Path("meta-llama/Meta-Llama-3-8B-Instruct")
     shutil.copytree(PARITY / "stacks/llama3-instruct/base", tmp_path / named)
     config = tmp_path / named / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_name_or_path": ""}))
     monkeypatch.chdir(tmp_path)
-    told = {"model": str(named), "out": "mine", "data": (str(lines),), "device": "cpu"}
-    contrastive.train(Simcse(**told, dtype="float32", batch_size=4, steps=1))
+    settings = {"model": str(named), "out": "mine", "data": (str(lines),), "device": "cpu"}
+    contrastive.build(Simcse(**settings, dtype="float32", batch_size=4, steps=1)).run()
     assert load(str(named), dtype="float32").template == "llama-3-instruct"
     mine = load(str(tmp_path / "mine"), dtype="float32")
     assert (mine.template, mine.base) == ("llama-3-instruct", "Meta-Llama-3-8B-Instruct")

@@ -1,1 +1,1 @@
-"""One API surface a file, no logic."""
+"""The endpoints, one API surface per file."""

@@ -1,14 +1,14 @@
-"""What handlers are given."""
+"""The arguments of handlers."""
 
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from l2v.app.engine.service import Service
-from l2v.app.http.telemetry import Timings
+from l2v.app.engine.timings import Timings
 
 
-# Coroutines, as FastAPI runs what is none in another thread.
+# Coroutines, since FastAPI would run plain functions in a thread.
 async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
@@ -18,7 +18,7 @@ async def _timings(request: Request) -> Timings:
 
 
 async def exposition(request: Request) -> bytes:
-    """The metrics in Prometheus' text format. A cluster has others in its place (`app/cluster.py`)."""
+    """The metrics in Prometheus' text format. A Ray cluster overrides this (`l2v.app.cluster`)."""
     return (await _service(request)).metrics.render()
 
 

@@ -1,38 +1,42 @@
-"""The OpenAI surface: /v1/embeddings and /v1/models, over the same service."""
+"""The OpenAI surface: /v1/embeddings and /v1/models."""
 
-from fastapi import APIRouter, Response
+from typing import Any
 
-from l2v.app.engine import vectors
-from l2v.app.http.errors import NotFoundError, responses
-from l2v.app.http.offload import offload
-from l2v.app.http.responses import Long, to_json
+from fastapi import Response
+
+from l2v.app.engine.errors import NotFoundError
+from l2v.app.http.errors import responses
+from l2v.app.http.responses import ChunkedList, encoded, json_response
 from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
-from l2v.app.http.routes.texts import side_of
+from l2v.app.http.routes.texts import text_group
 from l2v.app.http.schemas.openai import EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
+from l2v.app.http.surfaces import OPENAI, SurfaceRouter
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = SurfaceRouter(OPENAI, tags=["OpenAI"])
 
 
 @router.post(
     "/embeddings", response_model=EmbeddingsResponse, responses=responses(400, 401, 413, 415, 429, 500, 503, 504)
 )
 async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: TimingsDep) -> Response:
-    """Embeds as the OpenAI API does. `instruction`, `prompt_name` and `truncate` are extensions for `extra_body`."""
-    service.check_dimensions(request.dimensions)
-    shared = service.prompts.instruction(request.instruction, request.prompt_name)
-    side = await side_of(service, request.input, "input", shared)
-    (embedded,) = await service.embed([side], request.truncate, timings)
+    """Embeds texts as the OpenAI API does. `instruction`, `prompt_name` and `truncate` are extensions."""
+    instruction = service.prompts.select(request.instruction, request.prompt_name)
+    group = await text_group(service, "input", request.input, instruction)
+    vectors, embedded = await service.embed(
+        group, timings, truncate=request.truncate, dimensions=request.dimensions, normalize=True
+    )
     with timings.stage("finish"):
-        rows = await offload(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, True)
-        shown = await offload(rows.size, vectors.encode_base64, rows) if request.encoding_format == "base64" else rows
+        rows = encoded(vectors, request.encoding_format)
+
+        def objects(start: int, stop: int) -> list[dict[str, Any]]:
+            items = enumerate(rows.items(start, stop), start)
+            return [{"object": "embedding", "index": index, "embedding": vector} for index, vector in items]
+
         tokens = sum(embedded.tokens)
-        return await to_json(
+        return await json_response(
             {
                 "object": "list",
-                "data": Long(
-                    [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(shown)],
-                    rows.shape[1],
-                ),
+                "data": ChunkedList(rows.length, rows.width, objects),
                 "model": service.model,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }
@@ -41,15 +45,15 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: T
 
 @router.get("/models", responses=responses(401))
 async def models(service: ServiceDep) -> ModelsResponse:
-    """The one model that is served."""
+    """The served model."""
     return ModelsResponse(data=[_model(service)])
 
 
 @router.get("/models/{name:path}", responses=responses(401, 404))
 async def model(name: str, service: ServiceDep) -> Model:
-    """The served model, if it is called so."""
+    """The served model, if it has this name."""
     if name != service.model:
-        raise NotFoundError(f"the model served is {service.model}", "model")
+        raise NotFoundError(f"the served model is {service.model}", "model")
     return _model(service)
 
 

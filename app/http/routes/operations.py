@@ -1,39 +1,43 @@
-"""What operators and probes ask."""
+"""Endpoints for operators and probes."""
 
 from typing import Any
 
 import prometheus_client
-from fastapi import APIRouter, Response
+from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from l2v.app.engine.service import Service, State
 from l2v.app.http.errors import responses
 from l2v.app.http.routes.dependencies import ExpositionDep, ServiceDep
+from l2v.app.http.surfaces import NATIVE, Access, SurfaceRouter, access
 
-router = APIRouter(tags=["operations"])
+router = SurfaceRouter(NATIVE, tags=["operations"])
 
 
 @router.get("/info", responses=responses(401, 503))
 async def info(service: ServiceDep) -> dict[str, Any]:
-    """The model, how it pools, where it came from, and the limits of a request."""
+    """The model, its pooling and sources, and the limits of a request."""
     return service.info()
 
 
 @router.head("/health", include_in_schema=False)
 @router.get("/health", responses={503: {"description": "The engine is dead or hangs: restart the service."}})
+@access(Access.PROBE)
 async def health(service: ServiceDep) -> JSONResponse:
-    """Whether the process is worth keeping, from the engine thread's own heartbeat."""
+    """Liveness: whether the engine works, by its heartbeat."""
     return _state(service, service.state is not State.DOWN)
 
 
 @router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"description": "Loading, draining or down: send no requests."}})
+@access(Access.PROBE)
 async def ready(service: ServiceDep) -> JSONResponse:
-    """Whether requests are taken."""
+    """Readiness: whether the service accepts requests."""
     return _state(service, service.state is State.READY)
 
 
 @router.get("/metrics", response_class=PlainTextResponse, responses=responses(401))
+@access(Access.METRICS)
 async def metrics(exposition: ExpositionDep) -> Response:
     """Prometheus metrics."""
     return Response(exposition, media_type=prometheus_client.CONTENT_TYPE_LATEST)

@@ -1,21 +1,18 @@
-"""The surface of text-embeddings-inference under /tei, over the same service."""
+"""The surface of text-embeddings-inference (TEI), under /tei."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Response
+from fastapi import Response
 from fastapi.responses import PlainTextResponse
 
 from l2v.app import __version__
-from l2v.app.engine import vectors
-from l2v.app.engine.inputs import Side, about_tokens
-from l2v.app.http.errors import TABLE, TooLargeError
-from l2v.app.http.offload import offload
-from l2v.app.http.responses import Long, to_json
+from l2v.app.engine.inputs import InputGroup
+from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
+from l2v.app.http.responses import ChunkedList, json_response
 from l2v.app.http.routes import openai, operations
 from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
-from l2v.app.http.routes.texts import side_of, texts_of
+from l2v.app.http.routes.texts import read_texts, text_group
 from l2v.app.http.schemas.openai import EmbeddingsResponse
 from l2v.app.http.schemas.tei import (
     DecodeRequest,
@@ -29,107 +26,91 @@ from l2v.app.http.schemas.tei import (
     Token,
     TokenizeRequest,
 )
-from l2v.models import Input
+from l2v.app.http.surfaces import TEI, TEI_OPENAI, Access, SurfaceRouter, access
 
-# Numbers of a text's tokens, at most: each text is a piece of its own.
-_ROW = 65_536
+# The assumed size of one text's tokens, so that each text is written as a chunk of its own.
+_WIDTH = 65_536
 
-router = APIRouter(prefix="/tei", tags=["TEI"])
-_refusals: dict[int | str, dict[str, Any]] = {
+router = SurfaceRouter(TEI, tags=["TEI"])
+openai_router = SurfaceRouter(TEI_OPENAI, tags=["TEI"])
+_rejections: dict[int | str, dict[str, Any]] = {
     status: {
         "model": TeiErrorBody,
-        "description": " ".join(row.meaning for row in TABLE.values() if row.tei[0] == status),
+        "description": " ".join(row.meaning for row in BY_STATUS.values() if row.tei[0] == status),
     }
-    for status in sorted({row.tei[0] for row in TABLE.values()} - {404, 405})
+    for status in sorted({row.tei[0] for row in ERROR_CLASSES.values()} - {404, 405})
 }
 
 
 def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: _refusals[status] for status in statuses}
+    return {status: _rejections[status] for status in statuses}
 
 
-async def _side(service: ServiceDep, inputs: Any, options: Options, name: str = "inputs") -> Side:
-    shared = service.prompts.instruction(None, options.prompt_name)
-    return await side_of(service, inputs, name, shared, keep_end=options.truncation_direction.lower() == "left")
+async def _group(service: ServiceDep, inputs: Any, options: Options, name: str = "inputs") -> InputGroup:
+    instruction = service.prompts.select(None, options.prompt_name)
+    return await text_group(service, name, inputs, instruction, keep_end=options.keep_end)
 
 
-def _truncate(options: Options) -> bool:
-    return options.truncate is not False
-
-
-@router.post("", response_model=list[list[float]], responses=_refusals, include_in_schema=False)
-@router.post("/", response_model=list[list[float]], responses=_refusals, include_in_schema=False)
-@router.post("/embed", response_model=list[list[float]], responses=_refusals)
+@router.post("", response_model=list[list[float]], responses=_rejections, include_in_schema=False)
+@router.post("/", response_model=list[list[float]], responses=_rejections, include_in_schema=False)
+@router.post("/embed", response_model=list[list[float]], responses=_rejections)
 async def embed(request: TeiEmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
-    """One vector for each input."""
-    service.check_dimensions(request.dimensions)
-    side = await _side(service, request.inputs, request)
-    (embedded,) = await service.embed([side], _truncate(request), timings)
+    """One embedding per input."""
+    vectors, _ = await service.embed(
+        await _group(service, request.inputs, request),
+        timings,
+        truncate=request.truncate is not False,
+        dimensions=request.dimensions,
+        normalize=request.normalize,
+    )
     with timings.stage("finish"):
-        rows = await offload(embedded.numbers, vectors.finish, embedded.rows, request.dimensions, request.normalize)
-        return await to_json(Long(rows, rows.shape[1]))
+        return await json_response(ChunkedList.of(vectors, vectors.shape[1]))
 
 
-@router.post("/embed_all", response_model=list[list[list[float]]], responses=_refusals)
+@router.post("/embed_all", response_model=list[list[list[float]]], responses=_rejections)
 async def embed_all(request: EmbedAllRequest, service: ServiceDep, timings: TimingsDep) -> Response:
-    """The state of every token of each input, special tokens and instruction among them."""
-    side = await _side(service, request.inputs, request)
-    (embedded,) = await service.embed([side], _truncate(request), timings, pooled=False)
+    """The hidden state of every token of each input, including special tokens and the instruction."""
+    group = await _group(service, request.inputs, request)
+    states = await service.token_states(group, timings, truncate=request.truncate is not False)
     with timings.stage("finish"):
-        return await to_json([Long(row, row.shape[1]) for row in embedded.rows])
+        return await json_response([ChunkedList.of(row, row.shape[1]) for row in states])
 
 
-@router.post("/similarity", response_model=list[float], responses=_refusals)
+@router.post("/similarity", response_model=list[float], responses=_rejections)
 async def similarity(request: TeiSimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
-    """The cosine of the source sentence with each other one; a named prompt goes before all."""
+    """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all."""
     options, inputs = request.parameters or Options(), request.inputs
-    sides = [
-        await _side(service, inputs.source_sentence, options, "inputs.source_sentence"),
-        await _side(service, inputs.sentences, options, "inputs.sentences"),
+    groups = [
+        await _group(service, inputs.source_sentence, options, "inputs.source_sentence"),
+        await _group(service, inputs.sentences, options, "inputs.sentences"),
     ]
-    source, sentences = await service.embed(sides, _truncate(options), timings)
+    matrix, _ = await service.similarity(groups, timings, truncate=options.truncate is not False)
     with timings.stage("finish"):
-        numbers = source.numbers + sentences.numbers
-        matrix = await offload(numbers, vectors.scores, source.rows, sentences.rows, "cosine")
-        return await to_json(matrix[0])
+        return await json_response(matrix[0])
 
 
-@router.post("/tokenize", response_model=list[list[Token]], responses=_refusals)
+@router.post("/tokenize", response_model=list[list[Token]], responses=_rejections)
 async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
-    """Texts as tokens, without template, instruction before them where a prompt is named."""
-    side = await side_of(service, request.inputs, "inputs", service.prompts.instruction(None, request.prompt_name))
-    service.check_sizes([side])
-    # Nothing is cut here, and an answer has a hundred bytes for each token.
-    if (about := about_tokens([side])) > (most := service.settings.max_queue_tokens):
-        raise TooLargeError(f"about {about} tokens, at most {most} (max_queue_tokens)", "inputs")
-    tokens = 0
+    """The tokens of texts, without template; the instruction comes first if a prompt is named."""
+    group = await text_group(service, "inputs", request.inputs, service.prompts.select(None, request.prompt_name))
 
-    def show(inputs: Sequence[Input]) -> list[orjson.Fragment]:
-        """Text by text, as objects take five times the room of their JSON, and the tokens above are a guess."""
-        nonlocal tokens
-        shown = []
-        for input_ in inputs:
-            row = service.encoder.tokenization.show(input_, special=request.add_special_tokens)
-            if (tokens := tokens + len(row)) > most:
-                raise TooLargeError(f"more than {most} tokens (max_queue_tokens)", "inputs")
-            shown.append(
-                orjson.Fragment(orjson.dumps([dict(zip(Token.model_fields, token, strict=True)) for token in row]))
-            )
-        return shown
+    def render(tokens: Any) -> orjson.Fragment:  # JSON takes a fifth of the memory of the objects
+        return orjson.Fragment(orjson.dumps([dict(zip(Token.model_fields, token, strict=True)) for token in tokens]))
 
-    return await to_json(Long(await service.tokenizers.run(show, side.inputs), _ROW))
+    shown = await service.tokenizers.show(service.encoder, group, render, special=request.add_special_tokens)
+    return await json_response(ChunkedList.of(shown, _WIDTH))
 
 
-@router.post("/decode", response_model=list[str], responses=_refusals)
+@router.post("/decode", response_model=list[str], responses=_rejections)
 async def decode(request: DecodeRequest, service: ServiceDep) -> Response:
-    """Token ids as texts."""
-    texts = await texts_of(service, request.ids, "ids", skip_special_tokens=request.skip_special_tokens)
-    return await to_json(Long(texts, _ROW))
+    """The texts of token ids."""
+    texts = await read_texts(service, "ids", request.ids, skip_special=request.skip_special_tokens)
+    return await json_response(ChunkedList.of(texts, _WIDTH))
 
 
 @router.get("/info", responses=_pick(401, 503))
 async def info(service: ServiceDep) -> dict[str, Any]:
-    """What is served, in TEI's words."""
+    """The served model, in TEI's terms."""
     own, settings = service.info(), service.settings
     return {
         "model_id": service.model,
@@ -154,8 +135,9 @@ async def info(service: ServiceDep) -> dict[str, Any]:
 @router.get("/ping", response_class=PlainTextResponse, responses=_pick(503), include_in_schema=False)
 @router.head("/health", include_in_schema=False)
 @router.get("/health", response_class=PlainTextResponse, responses=_pick(503))
+@access(Access.PROBE)
 async def health(service: ServiceDep) -> Response:
-    """200 while requests are taken, as TEI's: it is asked before sending some."""
+    """200 while the service accepts requests, as TEI answers it."""
     service.check_open()
     return PlainTextResponse("")
 
@@ -163,12 +145,12 @@ async def health(service: ServiceDep) -> Response:
 router.add_api_route("/metrics", operations.metrics, response_class=PlainTextResponse, responses=_pick(401))
 
 
-@router.post("/embeddings", response_model=EmbeddingsResponse, responses=_refusals, include_in_schema=False)
-@router.post(
+@openai_router.post("/embeddings", response_model=EmbeddingsResponse, responses=_rejections, include_in_schema=False)
+@openai_router.post(
     "/v1/embeddings",
     response_model=EmbeddingsResponse,
-    responses={status: refusal | {"model": TeiOpenaiErrorBody} for status, refusal in _refusals.items()},
+    responses={status: rejection | {"model": TeiOpenaiErrorBody} for status, rejection in _rejections.items()},
 )
 async def embeddings(request: OpenaiRequest, service: ServiceDep, timings: TimingsDep) -> Response:
-    """Embeds as the OpenAI API does, and shortens what is too long."""
+    """Embeds texts as the OpenAI API does, and truncates texts that are too long."""
     return await openai.embeddings(request, service, timings)

@@ -1,4 +1,4 @@
-"""What requests bring: texts, instructions, token ids, in every form that the surfaces take."""
+"""The inputs of requests (texts, instructions, token ids) in every form that the surfaces accept."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -16,131 +16,128 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from l2v.models.types import Input, is_unicode
+from l2v.app.settings import MAX_INPUTS, MAX_PROMPT_NAME
+from l2v.models.types import Input, text_fault
 
 T = TypeVar("T")
 
-# Tags of the unions below stand in pydantic's error locations; the colon keeps them apart from field names.
+# The tags of the unions below appear in pydantic's error locations; the colon tells them from field names.
 _TEXT, _PAIR, _OBJECT, _IDS, _ONE, _MANY = ":text", ":pair", ":object", ":ids", ":one", ":many"
 
 
-def _clean(text: str) -> str:
-    if "\0" in text:
-        raise PydanticCustomError("nul", "must not contain a NUL character")
-    if not is_unicode(text):
-        raise PydanticCustomError("surrogate", "must be Unicode text, without lone surrogates")
+def _check_text(text: str) -> str:
+    if fault := text_fault(text):
+        raise PydanticCustomError("text", "{fault}", {"fault": fault})
     return text
 
 
-def _filled(text: str) -> str:
+def _check_not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "must not be empty or blank")
     return text
 
 
-def _pattern(pattern: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern})
-
-
-# The patterns say to readers of the OpenAPI document what the validators find out.
-Instruction = Annotated[StrictStr, AfterValidator(_clean), _pattern(r"^[^\u0000]*$")]
-Text = Annotated[
-    StrictStr, AfterValidator(_clean), AfterValidator(_filled), _pattern(r"^[^\u0000]*[^\s\u0000][^\u0000]*$")
-]
-# The most that `max_inputs` can be.
-MAX_INPUTS = 65_536
-
-
-def _not_too_many(value: Any) -> Any:
+def _check_count(value: Any) -> Any:
     if isinstance(value, list) and len(value) > MAX_INPUTS:
-        counts = {"count": len(value), "most": MAX_INPUTS}
-        raise PydanticCustomError("too_many", "{count} inputs, at most {most} (max_inputs)", counts)
+        counts = {"count": len(value), "limit": MAX_INPUTS}
+        raise PydanticCustomError("too_many", "{count} inputs, at most {limit} (max_inputs)", counts)
     return value
 
 
-# Beyond its limit, and behind its first error, a list is not looked at.
-Listed = Annotated[list[T], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), BeforeValidator(_not_too_many)]
-PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
+def _pattern(pattern: str) -> WithJsonSchema:
+    """Tells readers of the OpenAPI document what the validators check."""
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+Instruction = Annotated[StrictStr, AfterValidator(_check_text), _pattern(r"^[^\u0000]*$")]
+Text = Annotated[
+    StrictStr,
+    AfterValidator(_check_text),
+    AfterValidator(_check_not_blank),
+    _pattern(r"^[^\u0000]*[^\s\u0000][^\u0000]*$"),
+]
+# Validation stops at the limit, and at the first error.
+Listed = Annotated[list[T], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), BeforeValidator(_check_count)]
+PromptName = Annotated[StrictStr, Field(min_length=1, max_length=MAX_PROMPT_NAME)]
+Dimensions = Annotated[StrictInt, Field(ge=1)]
+Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+Texts = Listed[Text]
 
 
 class Request(BaseModel):
-    """What all requests share: unknown fields are refused by name."""
+    """The base of all requests: unknown fields are rejected by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TextInput(Request):
-    """A text and the instruction it goes under."""
+    """A text and its instruction."""
 
     text: Text
     instruction: Instruction | None = None
 
 
-def _kind(value: Any) -> str | None:
-    kinds: dict[type, str] = {str: _TEXT, list: _PAIR, tuple: _PAIR, dict: _OBJECT, TextInput: _OBJECT}
-    return kinds.get(type(value))
+def _by_type(message: str, **tags: type) -> Discriminator:
+    """Chooses the member of a union by the type of the value."""
+
+    def tag(value: Any) -> str | None:
+        return next((f":{name}" for name, kind in tags.items() if isinstance(value, kind)), None)
+
+    return Discriminator(tag, custom_error_type="input_type", custom_error_message=message)
 
 
-def _number(value: Any) -> str:
-    return _MANY if isinstance(value, list) else _ONE
+def _one_or_many(is_many: Any) -> Discriminator:
+    return Discriminator(lambda value: _MANY if is_many(value) else _ONE)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_list_of_lists(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], list)
+
+
+def _is_list_of_items(value: Any) -> bool:
+    """A list of integers is one row of ids."""
+    return isinstance(value, list) and not (value and isinstance(value[0], int))
 
 
 _Plain = Annotated[Text, Tag(_TEXT)]
 _Pair = Annotated[tuple[Instruction, Text], Tag(_PAIR)]
 _Object = Annotated[TextInput, Tag(_OBJECT)]
-
-
-def _of_kind(message: str) -> Discriminator:
-    return Discriminator(_kind, custom_error_type="input_type", custom_error_message=message)
-
-
 _Item = Annotated[
-    _Plain | _Pair | _Object, _of_kind('must be a text, ["instruction", "text"] or {"text", "instruction"}')
-]
-# No pair: a list of two texts is two inputs.
-_Single = Annotated[_Plain | _Object, _of_kind('must be a text, {"text", "instruction"}, or a list of inputs')]
-Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
-Texts = Listed[Text]
-Inputs = Annotated[Annotated[_Single, Tag(_ONE)] | Annotated[Listed[_Item], Tag(_MANY)], Discriminator(_number)]
-
-
-def _text_or_ids(value: Any) -> str | None:
-    kinds: dict[type, str] = {str: _TEXT, list: _IDS}
-    return kinds.get(type(value))
-
-
-def _number_of_texts(value: Any) -> str:
-    single_ids = isinstance(value, list) and value and isinstance(value[0], int)
-    return _ONE if single_ids or not isinstance(value, list) else _MANY
-
-
-def _number_of_rows(value: Any) -> str:
-    return _MANY if isinstance(value, list) and value and isinstance(value[0], list) else _ONE
-
-
-TextOrTexts = Annotated[Annotated[Text, Tag(_ONE)] | Annotated[Texts, Tag(_MANY)], Discriminator(_number)]
-IdRows = Annotated[Annotated[Ids, Tag(_ONE)] | Annotated[Listed[Ids], Tag(_MANY)], Discriminator(_number_of_rows)]
-
-# What OpenAI's clients and those of text-embeddings-inference send: token ids stand where a text may.
-_TextOrIds = Annotated[
-    Annotated[Text, Tag(_TEXT)] | Annotated[Ids, Tag(_IDS)],
-    Discriminator(
-        _text_or_ids, custom_error_type="input_type", custom_error_message="must be a text or a list of token ids"
+    _Plain | _Pair | _Object,
+    _by_type(
+        'must be a text, ["instruction", "text"] or {"text", "instruction"}',
+        text=str,
+        pair=list | tuple,
+        object=dict | TextInput,
     ),
 ]
+# Without pairs: a list of two texts is two inputs.
+_Single = Annotated[
+    _Plain | _Object,
+    _by_type('must be a text, {"text", "instruction"}, or a list of inputs', text=str, object=dict | TextInput),
+]
+Inputs = Annotated[Annotated[_Single, Tag(_ONE)] | Annotated[Listed[_Item], Tag(_MANY)], _one_or_many(_is_list)]
+TextOrTexts = Annotated[Annotated[Text, Tag(_ONE)] | Annotated[Texts, Tag(_MANY)], _one_or_many(_is_list)]
+IdRows = Annotated[Annotated[Ids, Tag(_ONE)] | Annotated[Listed[Ids], Tag(_MANY)], _one_or_many(_is_list_of_lists)]
+# Clients of OpenAI and of text-embeddings-inference may send token ids in place of a text.
+_TextOrIds = Annotated[
+    _Plain | Annotated[Ids, Tag(_IDS)], _by_type("must be a text or a list of token ids", text=str, ids=list)
+]
 TextsOrIds = Annotated[
-    Annotated[_TextOrIds, Tag(_ONE)] | Annotated[Listed[_TextOrIds], Tag(_MANY)],
-    Discriminator(_number_of_texts),
+    Annotated[_TextOrIds, Tag(_ONE)] | Annotated[Listed[_TextOrIds], Tag(_MANY)], _one_or_many(_is_list_of_items)
 ]
 
 
-def read(inputs: Any, instruction: str) -> list[Input]:
-    """The inputs of a request as a list; `instruction` is for those that bring none of their own."""
-    many = inputs if isinstance(inputs, list) else [inputs]
-    return [_read_one(item, instruction) for item in many]
+def read_inputs(inputs: Any, instruction: str) -> list[Input]:
+    """The inputs of a request as a list; those without an instruction get the given one."""
+    return [_read_input(item, instruction) for item in (inputs if isinstance(inputs, list) else [inputs])]
 
 
-def _read_one(item: str | tuple[str, str] | TextInput, default: str) -> Input:
+def _read_input(item: str | tuple[str, str] | TextInput, default: str) -> Input:
     if isinstance(item, str):
         return Input(item, default)
     if isinstance(item, TextInput):
@@ -149,17 +146,17 @@ def _read_one(item: str | tuple[str, str] | TextInput, default: str) -> Input:
 
 
 def param_of(location: tuple[int | str, ...]) -> str | None:
-    """A pydantic error location as the caller would write it: `inputs[3].text`."""
+    """Converts a pydantic error location to the caller's terms, like `inputs[3].text`."""
     path = ""
-    pair = False
+    in_pair = False
     for part in location[1:]:
         if part == _TEXT:
             path += ".text" if path.endswith("]") else ""
-        elif pair and isinstance(part, int):
+        elif in_pair and isinstance(part, int):
             path += (".instruction", ".text")[part] if part < 2 else ""
         elif isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith(":"):
             path += f".{part}" if path else part
-        pair = part == _PAIR
+        in_pair = part == _PAIR
     return path or None

@@ -1,10 +1,10 @@
-"""Requests and responses of the native API: shapes, types, and the limits that need no settings."""
+"""Requests and responses of the native API."""
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from l2v.app.http.schemas.inputs import Inputs, Instruction, PromptName, Request
+from l2v.app.http.schemas.inputs import Dimensions, Inputs, Instruction, PromptName, Request
 
 T = TypeVar("T")
 
@@ -18,31 +18,23 @@ class EmbedRequest(Request):
         }
     )
 
-    inputs: Inputs = Field(
-        description='"text" or {"text", "instruction"}, or a list of those and of ["instruction", "text"]'
-    )
-    instruction: Instruction | None = Field(None, description="For the inputs that bring none of their own")
-    prompt_name: PromptName | None = Field(None, description="A named prompt, in place of the instruction")
-    normalize: StrictBool = Field(
-        True, description="Scale each vector to length 1; false gives the reference's vectors"
-    )
-    dimensions: Annotated[StrictInt, Field(ge=1)] | None = Field(
-        None, description="Keep the first so many dimensions, before normalising"
-    )
-    truncate: StrictBool = Field(True, description="Shorten texts that are too long, rather than refusing them")
-    encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: each vector as little-endian float32"
-    )
+    inputs: Inputs = Field(description='"text", {"text", "instruction"}, or a list of these or ["instruction", "text"]')
+    instruction: Instruction | None = Field(None, description="Instruction for the inputs that have none of their own")
+    prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
+    normalize: StrictBool = Field(True, description="Scale each vector to length 1; the reference does not")
+    dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
+    truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64: of little-endian float32")
 
 
 class EmbedResponse(BaseModel):
-    """One vector for each input, in order."""
+    """One vector per input, in order."""
 
     model: str
     dimensions: int
     embeddings: list[list[float]] | list[str]
-    tokens: list[int] = Field(description="Tokens of each input, with template and special tokens")
-    truncated: list[int] = Field(description="Positions of the inputs that were shortened")
+    tokens: list[int] = Field(description="Number of tokens of each input, including template and special tokens")
+    truncated: list[int] = Field(description="Positions of the inputs that were truncated")
 
 
 class SimilarityRequest(Request):
@@ -60,48 +52,42 @@ class SimilarityRequest(Request):
         }
     )
 
-    queries: Inputs = Field(description="As `inputs` of /embed")
-    documents: Inputs | None = Field(
-        None, description="As `queries`; where absent, the queries are compared with each other"
-    )
-    query_instruction: Instruction | None = Field(None, description="For the queries that bring none of their own")
-    document_instruction: Instruction | None = Field(None, description="For the documents that bring none of their own")
-    query_prompt_name: PromptName | None = Field(None, description="A named prompt, in place of query_instruction")
-    document_prompt_name: PromptName | None = Field(
-        None, description="A named prompt, in place of document_instruction"
-    )
-    metric: Literal["cosine", "dot"] = Field("cosine", description="dot: of the vectors as they are, not normalised")
-    top_k: Annotated[StrictInt, Field(ge=1)] | None = Field(
-        None, description="Give only the best so many documents of each query, best first"
-    )
-    truncate: StrictBool = Field(True, description="Shorten texts that are too long, rather than refusing them")
+    queries: Inputs = Field(description="Same form as `inputs` of /embed")
+    documents: Inputs | None = Field(None, description="Same form as `queries`; default: the queries themselves")
+    query_instruction: Instruction | None = Field(None, description="For the queries that have none of their own")
+    document_instruction: Instruction | None = Field(None, description="For the documents that have none of their own")
+    query_prompt_name: PromptName | None = Field(None, description="Named prompt to use as query_instruction")
+    document_prompt_name: PromptName | None = Field(None, description="Named prompt to use as document_instruction")
+    metric: Literal["cosine", "dot"] = Field("cosine", description="dot: the product of the vectors, not normalized")
+    top_k: Dimensions | None = Field(None, description="Return only this many best documents of each query, best first")
+    truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
 
 
-class Sides(BaseModel, Generic[T]):
-    """One value for each side; no documents where the queries were compared with each other."""
+class PerGroup(BaseModel, Generic[T]):
+    """One value for the queries and one for the documents, if there are documents."""
 
     queries: T
     documents: T | None = None
 
 
 class Match(BaseModel):
-    """A document by its position, and its score."""
+    """The position of a document, and its score."""
 
     index: int
     score: float
 
 
 class SimilarityResponse(BaseModel):
-    """A row for each query: all scores, or with `top_k` the best matches."""
+    """One row per query: the scores of all documents, or the best matches if `top_k` is set."""
 
     model: str
     scores: list[list[float]] | None = None
     results: list[list[Match]] | None = None
-    tokens: Sides[list[int]]
-    truncated: Sides[list[int]]
+    tokens: PerGroup[list[int]]
+    truncated: PerGroup[list[int]]
 
 
 class PromptsResponse(BaseModel):
-    """Name → instruction."""
+    """The named prompts: name → instruction."""
 
     prompts: dict[str, str]

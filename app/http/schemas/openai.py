@@ -1,25 +1,23 @@
-"""Requests and responses of the OpenAI surface, as the OpenAI API has them, with our extensions."""
+"""Requests and responses of the OpenAI surface, with our extensions."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, Field, StrictBool, StrictStr
 
-from l2v.app.http.schemas.inputs import Instruction, PromptName, Request, TextsOrIds
+from l2v.app.http.schemas.inputs import Dimensions, Instruction, PromptName, Request, TextsOrIds
 
 
 class EmbeddingsRequest(Request):
-    """`POST /v1/embeddings`; the last three fields are ours, for `extra_body`."""
+    """`POST /v1/embeddings`. The last three fields are extensions; the OpenAI client sends them as `extra_body`."""
 
     input: TextsOrIds
-    model: StrictStr | None = Field(None, description="Ignored: one model is served")
-    dimensions: Annotated[StrictInt, Field(ge=1)] | None = None
-    encoding_format: Literal["float", "base64"] | None = Field(
-        "float", description="null: `float`, as some clients say"
-    )
+    model: StrictStr | None = Field(None, description="Ignored: the service serves one model")
+    dimensions: Dimensions | None = None
+    encoding_format: Literal["float", "base64"] | None = Field("float", description="null means `float`")
     user: StrictStr | None = Field(None, description="Ignored")
     instruction: Instruction | None = None
     prompt_name: PromptName | None = None
-    truncate: StrictBool = Field(False, description="Shorten what is too long, rather than refusing it as OpenAI does")
+    truncate: StrictBool = Field(False, description="Truncate texts that are too long; OpenAI rejects them")
 
 
 class Embedding(BaseModel):
@@ -31,14 +29,14 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens of the request."""
+    """The tokens of the request."""
 
     prompt_tokens: int
     total_tokens: int
 
 
 class EmbeddingsResponse(BaseModel):
-    """One vector for each input, in order."""
+    """One vector per input, in order."""
 
     object: Literal["list"] = "list"
     data: list[Embedding]
@@ -56,7 +54,7 @@ class Model(BaseModel):
 
 
 class ModelsResponse(BaseModel):
-    """All served models, which is one."""
+    """The list of served models."""
 
     object: Literal["list"] = "list"
     data: list[Model]

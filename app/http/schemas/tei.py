@@ -1,29 +1,33 @@
-"""Requests and responses of the TEI surface, as text-embeddings-inference has them."""
+"""Requests and responses of the TEI surface."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from l2v.app.http.schemas.inputs import IdRows, PromptName, Text, TextOrTexts, Texts, TextsOrIds
+from l2v.app.http.schemas.inputs import Dimensions, IdRows, PromptName, Text, TextOrTexts, Texts, TextsOrIds
 from l2v.app.http.schemas.openai import EmbeddingsRequest
 
 
 class TeiRequest(BaseModel):
-    """Unknown fields are ignored here, as TEI does, and clients send some."""
+    """The base of TEI's requests. Unknown fields are ignored as in TEI, since some clients send them."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class Options(TeiRequest):
-    """How texts are shortened, and which named prompt goes before them."""
+    """How to truncate texts, and which named prompt to use."""
 
-    truncate: StrictBool | None = Field(None, description="Where unset, true")
+    truncate: StrictBool | None = Field(None, description="Default: true")
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
     prompt_name: PromptName | None = None
 
+    @property
+    def keep_end(self) -> bool:
+        return self.truncation_direction.lower() == "left"
+
 
 class OpenaiRequest(EmbeddingsRequest):
-    """OpenAI's request as TEI takes it: it shortens what is too long."""
+    """An OpenAI request as TEI handles it: texts that are too long are truncated."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -31,7 +35,7 @@ class OpenaiRequest(EmbeddingsRequest):
 
 
 class EmbedAllRequest(Options):
-    """Texts whose every token is wanted."""
+    """Texts whose token states are requested."""
 
     inputs: TextsOrIds
 
@@ -40,25 +44,25 @@ class TeiEmbedRequest(EmbedAllRequest):
     """Texts to embed."""
 
     normalize: StrictBool = True
-    dimensions: Annotated[StrictInt, Field(ge=1)] | None = None
+    dimensions: Dimensions | None = None
 
 
 class Sentences(TeiRequest):
-    """One sentence and those to compare it with."""
+    """A sentence, and the sentences to compare it with."""
 
     source_sentence: Text
     sentences: Texts
 
 
 class TeiSimilarityRequest(TeiRequest):
-    """A comparison."""
+    """A comparison of sentences."""
 
     inputs: Sentences
     parameters: Options | None = None
 
 
 class TokenizeRequest(TeiRequest):
-    """Texts to see as tokens."""
+    """Texts to tokenize."""
 
     inputs: TextOrTexts
     add_special_tokens: StrictBool = True
@@ -66,14 +70,14 @@ class TokenizeRequest(TeiRequest):
 
 
 class DecodeRequest(TeiRequest):
-    """Token ids to see as texts."""
+    """Token ids to decode."""
 
     ids: IdRows
     skip_special_tokens: StrictBool = True
 
 
 class Token(BaseModel):
-    """A token and where in the text it stands, in characters."""
+    """A token and its position in the text, in characters."""
 
     id: int
     text: str

@@ -1,0 +1,73 @@
+"""Settings of a run: each field is a flag of `l2v embed`."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_settings import CliPositionalArg
+
+from l2v.app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
+from l2v.app.bulk.options import Columns, EmbedOptions
+from l2v.models.settings import Names
+
+# The settings that a resumed run must repeat; the others don't change the output.
+_IDENTITY = {"column", "instruction", "instruction_column", "prompt_name", "keep", "dimensions", "normalize"}
+
+
+class RunSettings(BaseModel):
+    """What to read, how to embed it, and where to write it."""
+
+    input: CliPositionalArg[str] = Field(description="File to read (.txt, .csv, .jsonl, .parquet), or `-`")
+    output: CliPositionalArg[str] = Field(description="File to write (.parquet, .jsonl, .npy), or `-`")
+    format: InputFormat | None = Field(None, description="Input format; default: by the extension")
+    output_format: OutputFormat | None = Field(None, description="Output format; default: by the extension")
+    column: str = Field("text", description="Column or JSON field with the text")
+    instruction: str | None = Field(None, description="Instruction for rows without their own")
+    instruction_column: str | None = Field(None, description="Column or JSON field with each row's instruction")
+    prompt_name: str | None = Field(None, description="Named prompt of the service, instead of --instruction")
+    keep: Names = Field((), description="Columns to copy to the output (Parquet or JSONL), comma-separated")
+    dimensions: int | None = Field(None, ge=1, description="Keep this many leading dimensions, before normalizing")
+    normalize: bool = Field(True, description="Scale each vector to length 1")
+    batch_size: int = Field(256, ge=1, description="Rows per batch, or per request to the service")
+    skip_bad: Path | None = Field(None, description="Write bad rows to this JSONL file and continue")
+    overwrite: bool = Field(False, description="Replace an existing OUTPUT")
+
+    @model_validator(mode="after")
+    def _flags_fit_together(self) -> Self:
+        files = [Path(path).resolve() for path in (self.input, self.output, self.skip_bad) if path and path != "-"]
+        from_text, to_npy = self.source_format == "text", self.sink_format == "npy"
+        conflicts = {
+            "standard input cannot be Parquet: name the file": self.input == "-" and self.source_format == "parquet",
+            "--keep: a text file has no columns": from_text and self.keep,
+            "--instruction-column: a text file has no columns": from_text and self.instruction_column,
+            "--keep: .npy files hold only vectors": to_npy and self.keep,
+            "--keep: names a column twice": len(set(self.keep)) < len(self.keep),
+            "--keep: the output has its own column `embedding`": "embedding" in self.keep,
+            "--prompt-name and --instruction exclude each other": self.prompt_name and self.instruction,
+            "INPUT, OUTPUT and --skip-bad must be different files": len(set(files)) < len(files),
+        }
+        if found := next((message for message, present in conflicts.items() if present), None):
+            raise ValueError(found)
+        return self
+
+    @property
+    def source_format(self) -> InputFormat:
+        return input_format(self.input, self.format)
+
+    @property
+    def sink_format(self) -> OutputFormat:
+        return output_format(self.output, self.output_format)
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(self.column, self.instruction_column, self.keep)
+
+    @property
+    def embed_options(self) -> EmbedOptions:
+        return EmbedOptions(self.instruction, self.prompt_name, self.dimensions, self.normalize)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The options that a resumed run must repeat."""
+        options = self.model_dump(mode="json", include=_IDENTITY)
+        return options | {"format": self.source_format, "output_format": self.sink_format}

@@ -1,0 +1,22 @@
+"""Replacing a model's linear layers by others for inference: quantized or prepacked ones."""
+
+from collections.abc import Callable
+
+import torch
+from transformers import PreTrainedModel
+
+from l2v.models.allocator import unmap_weights
+
+
+def replace_linears(model: PreTrainedModel, build: Callable[[torch.nn.Linear], torch.nn.Module]) -> None:
+    """Replaces each linear layer by `build(layer)`, and frees each layer's weights before the next is built."""
+    # A list of the layers themselves would keep their weights alive.
+    slots = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if type(child) is torch.nn.Linear
+    ]
+    for parent, name in slots:
+        setattr(parent, name, build(getattr(parent, name)))
+    unmap_weights(model)

@@ -1,0 +1,74 @@
+"""Long answers are written in pieces, and read as if they were not."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from starlette.types import Message
+
+from l2v.app.http.responses import ChunkedList, json_response
+
+
+def sent(content: object) -> tuple[dict[str, str], list[bytes]]:
+    """(headers, pieces) of a response."""
+    messages: list[Message] = []
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    async def serve() -> None:
+        await (await json_response(content))({"type": "http"}, None, send)  # type: ignore[arg-type]
+
+    asyncio.run(serve())
+    headers = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+    return headers, [message["body"] for message in messages[1:]]
+
+
+ROWS = np.arange(600 * 512, dtype=np.float32).reshape(600, 512)
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [
+        (
+            {"model": "m", "embeddings": ChunkedList.of(ROWS, 512), "tokens": [1]},
+            {"model": "m", "embeddings": ROWS, "tokens": [1]},
+        ),
+        (ChunkedList.of(ROWS, 512), ROWS),
+        ([ChunkedList.of(ROWS[:3], 512), ChunkedList.of(ROWS[3:], 512)], [ROWS[:3], ROWS[3:]]),
+        (
+            {"data": ChunkedList.of([{"index": i, "embedding": row} for i, row in enumerate(ROWS)], 512)},
+            {"data": [{"index": i, "embedding": row} for i, row in enumerate(ROWS)]},
+        ),
+        (ChunkedList.of(["a", "é"], 1), ["a", "é"]),
+        (ChunkedList.of(ROWS[:0], 512), []),
+        ({}, {}),
+        ([], []),
+    ],
+)
+def test_it_reads_as_one_document(content: object, read: object) -> None:
+    headers, pieces = sent(content)
+    body = b"".join(pieces)
+    assert json.loads(body) == json.loads(json.dumps(read, default=np.ndarray.tolist))
+    assert headers["content-type"] == "application/json"
+    assert int(headers["content-length"]) == len(body)
+
+
+def test_others_have_their_turn_between_the_pieces() -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def both() -> None:
+        beside = asyncio.create_task(others())
+        await json_response({"embeddings": ChunkedList.of(ROWS, 512)})
+        beside.cancel()
+
+    asyncio.run(both())
+    assert turns >= 4
+    assert max(map(len, sent(ChunkedList.of(ROWS, 512))[1])) < 2_000_000

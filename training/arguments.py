@@ -1,0 +1,59 @@
+"""The arguments of transformers' Trainer, from a recipe."""
+
+from typing import Any, TypeVar
+
+from transformers import TrainingArguments
+
+from l2v.training import folder
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Contrastive, Recipe
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+
+def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
+    """Build the trainer's arguments.
+
+    Raises:
+        TrainingError: if the devices cannot share the batch evenly.
+    """
+    cpu = not recipe.on_cuda
+    # A contrastive batch must stay whole: the gradient cache splits it, not gradient accumulation.
+    whole = isinstance(recipe, Contrastive)
+    common = {
+        "output_dir": str(folder.checkpoints(recipe)),
+        "max_steps": recipe.steps,
+        "learning_rate": recipe.learning_rate,
+        "warmup_steps": recipe.warmup_steps,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "lr_scheduler_type": "linear",
+        "logging_steps": recipe.log_steps,
+        "logging_nan_inf_filter": False,
+        "save_steps": recipe.save_steps,
+        "save_total_limit": 2,
+        "seed": recipe.seed,
+        "bf16": recipe.base_dtype == "bfloat16",
+        "use_cpu": cpu,
+        "ddp_find_unused_parameters": False,
+        "remove_unused_columns": False,
+        "dataloader_drop_last": whole,
+        "dataloader_pin_memory": not cpu,
+        "average_tokens_across_devices": False,
+        "report_to": "none",
+        # Draw a whole batch and split it across devices, so that all devices have rows of the same dataset.
+        "accelerator_config": {"split_batches": True},
+    }
+    args: Arguments = kind(**common, **extra)
+    # One process drives one GPU: with more, the trainer would use nn.DataParallel, which cannot split packed rows.
+    args._n_gpu = min(1, args.n_gpu)  # noqa: SLF001
+    share, rest = divmod(recipe.batch_size, args.world_size)
+    rows = share if whole or not recipe.micro_batch else recipe.micro_batch
+    if rest or not share or share % rows:
+        raise TrainingError(
+            f"--batch-size {recipe.batch_size} cannot be split evenly across {args.world_size} devices"
+            + (f" with --micro-batch {rows}" if rows != share else "")
+        )
+    # With split_batches, the trainer's batch size is that of all devices together.
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = rows * args.world_size, share // rows
+    return args

@@ -1,0 +1,44 @@
+"""`l2v train`: runs a recipe and reports the outcome on the terminal."""
+
+import logging
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+from l2v.training import processes
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Recipe
+
+
+def run(recipe: Recipe) -> None:
+    """Train, then print how to serve the result.
+
+    Raises:
+        ModelError: if the model cannot be loaded.
+        TrainingError: if the packages of the extra `train` are missing, or the run fails for another known reason.
+    """
+    # These packages are not needed for serving, and importing them takes seconds.
+    if any(find_spec(name) is None for name in ("accelerate", "datasets", "matplotlib", "sentence_transformers")):
+        raise TrainingError("training needs the extra `train`: pip install 'l2v[train]'")
+    from l2v.models.faults import Fault
+    from l2v.training.memory import ADVICE
+
+    logging.basicConfig(format="%(message)s")
+    # With `accelerate launch`, only the main process reports.
+    reports = processes.is_main()
+    logging.getLogger("l2v.training").setLevel("INFO" if reports else "WARNING")
+    try:
+        import_module(f"l2v.training.{recipe.module}").build(recipe).run()
+    except KeyboardInterrupt:
+        if reports:
+            print(
+                f"l2v: interrupted; run the same command to resume from the last checkpoint in {recipe.out}",
+                file=sys.stderr,
+            )
+        raise
+    except RuntimeError as error:
+        if Fault.of(error) is not Fault.OUT_OF_MEMORY:
+            raise
+        raise TrainingError(f"training ran out of memory: {ADVICE}") from error
+    if reports:
+        print(f"wrote {recipe.out}: serve it with `{recipe.serve_command}`")

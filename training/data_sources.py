@@ -1,0 +1,158 @@
+"""Sources of training data: local files, folders and Hub datasets, read as examples."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from l2v.models.errors import first_line
+from l2v.training.errors import TrainingError
+
+Example = dict[str, Any]
+# An example with its location, for error messages: file and line, or dataset and row.
+Located = tuple[str, Example]
+Read = Callable[[Path], Iterator[Located]]
+_TEXT = {".txt", ".md", ".rst"}
+_ROWS = {".jsonl", ".ndjson", ".json", ".parquet"}
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def read(sources: Sequence[str], read_file: Read) -> Iterator[Located]:
+    """Iterate over the examples of all sources."""
+    for source in sources:
+        if Path(source).exists():
+            for file in _files(source):
+                yield from read_file(file)
+        else:
+            split = _load_from_hub(source)
+            # Some datasets, such as WikiText, hold blank rows between paragraphs.
+            for number, row in enumerate(split, 1):
+                if not isinstance(text := row.get("text"), str) or text.strip():
+                    yield f"{source}, row {number}", row
+
+
+def locate(source: str, index: int) -> str:
+    """The location of an example of `data.pairs`."""
+    location, _ = next(islice(read([source], read_rows), index, None))
+    return location
+
+
+def digest(source: str) -> str:
+    """SHA-256 of a file; of a folder's data files with their names; or of the downloaded tables of a Hub dataset.
+
+    Raises:
+        TrainingError: as `data.texts`.
+    """
+    total = hashlib.sha256()
+    with _name_file_in_errors(Path(source)):
+        for name, file in _contents(source).items():
+            total.update(name.encode())
+            with file.open("rb") as content:
+                total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()
+
+
+def stamp(sources: Sequence[str]) -> str:
+    """A key for the datasets cache, which changes with any file and with the revision of a Hub dataset."""
+    files = [file for source in sources for file in _contents(source).values()]
+    return str([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def _contents(source: str) -> dict[str, Path]:
+    """The data files of a source by their names in it."""
+    path = Path(source)
+    if path.exists():
+        return {"" if file == path else str(file.relative_to(path)): file for file in _files(source)}
+    tables = [Path(table["filename"]) for table in _load_from_hub(source).cache_files]
+    return {table.name: table for table in tables}
+
+
+def _files(source: str) -> list[Path]:
+    """The file itself, or the data files of the folder."""
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT | _ROWS and file.is_file())
+    if not files:
+        raise TrainingError(f"{source} has no file that ends in {', '.join(sorted(_TEXT | _ROWS))}")
+    return files
+
+
+def _load_from_hub(source: str) -> Dataset:
+    if not _HUB.fullmatch(source):
+        raise TrainingError(f"{source} is neither a local file or folder nor a Hub dataset (owner/name)")
+    name, _, config = source.partition(":")
+    try:
+        found = load_dataset(name, config or None)
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{source} is not a local folder, and cannot be fetched from the Hub ({first_line(error)})"
+        ) from error
+    if not isinstance(found, DatasetDict):
+        return found
+    if "train" not in found:
+        raise TrainingError(f"{source} has no split train, only {', '.join(found)}")
+    return found["train"]
+
+
+def read_texts(path: Path, lines: bool) -> Iterator[Located]:
+    """Read a file as examples with a field `text`: the whole text, or one for each line."""
+    if path.suffix in _ROWS:
+        yield from read_rows(path)
+    elif not lines:
+        with _name_file_in_errors(path):
+            text = path.read_text(encoding="utf-8-sig")
+        if text.strip():
+            yield str(path), {"text": text}
+    else:
+        for location, line in _lines(path):
+            yield location, {"text": line.strip()}
+
+
+def read_rows(path: Path) -> Iterator[Located]:
+    """Read the objects of a JSON lines or Parquet file."""
+    if path.suffix == ".parquet":
+        with _name_file_in_errors(path):
+            table = Dataset.from_parquet(str(path), keep_in_memory=False)
+        yield from ((f"{path}, row {number}", row) for number, row in enumerate(table, 1))
+        return
+    if path.suffix not in _ROWS:
+        raise TrainingError(f"{path} is not in a supported format ({', '.join(sorted(_ROWS))})")
+    for location, line in _lines(path):
+        yield location, _parse_object(line, location)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Location and text of each line that is not blank."""
+    with _name_file_in_errors(path), path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"{path}, line {number}", line
+
+
+def _parse_object(line: str, location: str) -> Example:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(f"{location}: not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise TrainingError(f"{location}: not a JSON object")
+    return row
+
+
+@contextmanager
+def _name_file_in_errors(path: Path) -> Iterator[None]:
+    """Turn errors while reading a file into `TrainingError`s that name it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path} is not UTF-8") from error
+    except (OSError, DatasetGenerationError) as error:
+        raise TrainingError(f"{path} cannot be read ({error})") from error

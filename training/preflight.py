@@ -1,0 +1,27 @@
+"""The preflight check: finds what would make a run fail before anything is loaded."""
+
+from datetime import timedelta
+
+from accelerate import PartialState
+
+from l2v.training import folder, memory
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Recipe
+
+# The other processes wait while the first one reads and tokenizes the texts.
+_TIMEOUT = timedelta(hours=12)
+
+
+def check(recipe: Recipe) -> None:
+    """Check device, memory and output folder, in the first process.
+
+    Raises:
+        TrainingError: if --device cuda finds no GPU, memory will not suffice, or the folder holds something else.
+    """
+    if recipe.device == "cuda" and not recipe.on_cuda:
+        raise TrainingError("--device cuda: torch finds no GPU; use --device cpu, or fix the driver or torch")
+    state = PartialState(cpu=recipe.device == "cpu", timeout=_TIMEOUT)
+    if state.is_main_process:
+        memory.check(recipe, state.num_processes)
+        folder.check(recipe)
+    state.wait_for_everyone()  # loading would change the free memory that is measured

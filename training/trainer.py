@@ -1,0 +1,176 @@
+"""The trainer of both stages: checkpoints, resuming, and the finished adapter."""
+
+import errno
+import fcntl
+import logging
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer, TrainerState
+
+from l2v.models.errors import first_line
+from l2v.training import card, folder
+from l2v.training.errors import TrainingError
+from l2v.training.recipes import Recipe
+from l2v.training.student import Student
+
+logger = logging.getLogger(__name__)
+
+# Errors of the system for a folder that cannot be written.
+_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_DIVERGED = "start over in another folder, with a lower --learning-rate or more --warmup-steps"
+_KEPT = "the last complete checkpoint is kept; run the same command to resume from it"
+
+
+class AdapterTrainer(Trainer):
+    """Base class of the trainers: checkpoints hold the adapter only, and an interrupted run resumes.
+
+    Attributes:
+        recipe: the run.
+        student: the model that is trained. Subclasses set both before they call `super().__init__`.
+    """
+
+    recipe: Recipe
+    student: Student
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled:
+            # The layers to shard as units; accelerate looks for them on the outermost module only.
+            layers = self.student.encoder.model._no_split_modules  # noqa: SLF001
+            self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = list(layers)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        scheduler: LRScheduler = super().create_scheduler(
+            max(self.recipe.schedule_steps, num_training_steps), optimizer
+        )
+        return scheduler
+
+    def run(self) -> None:
+        """Train, and write the adapter with its model card to `recipe.out`.
+
+        Raises:
+            TrainingError: if another run uses that folder, it cannot be written, or the loss or a weight is no longer
+                finite.
+        """
+        # The trainer has to average gradients over micro batches, whatever arguments the model's forward accepts.
+        self.model_accepts_loss_kwargs = False
+        try:
+            with self._locked_folder():
+                self._train()
+                weights = self.student.weights()
+                if not all(weight.isfinite().all() for weight in weights.values()):
+                    raise TrainingError(f"the adapter's weights have become NaN or infinite: {_DIVERGED}")
+                if self.is_world_process_zero():
+                    self._write_adapter(weights)
+                # A process that exits earlier might fail, and the launcher would then kill the one that writes.
+                self.accelerator.wait_for_everyone()
+            self.accelerator.end_training()
+        except (OSError, SafetensorError, CheckpointException) as error:
+            if isinstance(error, OSError) and error.errno not in _NOT_WRITABLE:
+                raise  # from reading data, or from communication between processes
+            raise TrainingError(f"{self.recipe.out} cannot be written ({_reason(error)}): {_KEPT}") from error
+        except RuntimeError as error:
+            # torch.save reports a failed write only through these messages.
+            if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+                raise
+            raise TrainingError(f"{self.recipe.out} cannot be written; is the disk full? {_KEPT}") from error
+
+    def _train(self) -> None:
+        """Train from the latest complete checkpoint, if there is one."""
+        saved, steps = folder.checkpoints(self.recipe), self.recipe.steps
+        final = saved / f"checkpoint-{steps}"
+        if folder.is_complete(final) and not self.is_fsdp_enabled:
+            # Resumed from its final step, the trainer would do one more.
+            logger.info("resuming from %s", final.name)
+            self._load_from_checkpoint(str(final))
+            self.state = TrainerState.load_from_json(str(final / folder.STATE))
+            self.accelerator.wait_for_everyone()  # before the main process deletes the checkpoint
+            return
+        latest = folder.latest_checkpoint(saved, steps)
+        if latest is not None:
+            logger.info("resuming from %s", latest.name)
+        self.train(resume_from_checkpoint=str(latest) if latest else None)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record the loss, and end the run once it is not finite: training cannot recover from that."""
+        super().log(logs, start_time)
+        if not math.isfinite(logs.get("loss", 0)):
+            raise TrainingError(f"the loss is {logs['loss']} at step {self.state.global_step}: {_DIVERGED}")
+
+    def _write_adapter(self, weights: dict[str, torch.Tensor]) -> None:
+        """Write the adapter and its model card to the folder, the weights last: they mark it as complete."""
+        part = self.recipe.out / "part"
+        shutil.rmtree(part, ignore_errors=True)
+        self.student.save(part, weights)
+        losses = [(entry["step"], entry["loss"]) for entry in self.state.log_history if "loss" in entry]
+        card.write(self.recipe, self.student, losses, folder.data_hashes(self.recipe), part)
+        folder.move_files(part, self.recipe.out, folder.ADAPTER)
+        folder.clean_up(self.recipe)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader: DataLoader[Any] = super().get_train_dataloader()
+        if isinstance(shard := loader.batch_sampler, BatchSamplerShard):
+            # The order of an epoch is drawn by an inner sampler, which the trainer's set_epoch does not reach once a
+            # resumed run wraps the batches to skip the first ones.
+            shard.set_epoch = partial(_set_epoch, shard.batch_sampler)
+        return loader
+
+    @contextmanager
+    def _locked_folder(self) -> Iterator[None]:
+        """Lock the folder for this run. The main process holds the lock, as it may outlive a killed launcher."""
+        with ExitStack() as stack:
+            if self.is_world_process_zero():
+                descriptor = os.open(self.recipe.out, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise TrainingError(f"another run is using {self.recipe.out}: wait for it to end") from None
+                folder.claim(self.recipe)
+            self.accelerator.wait_for_everyone()
+            yield
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            target = output_dir or str(folder.checkpoints(self.recipe))
+            self.student.model.save_pretrained(target, state_dict=state_dict, save_embedding_layers=False)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The trainer's state comes next and marks the checkpoint as complete: all processes must have written theirs.
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PeftModel | None = None) -> None:
+        if self.is_fsdp_enabled:
+            # Skips the method of sentence-transformers, which does not accept a model.
+            Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)  # noqa: SLF001
+            return
+        set_peft_model_state_dict(self.student.model, load_peft_weights(resume_from_checkpoint, device="cpu"))
+
+
+def _reason(error: BaseException) -> str:
+    """The error in words; a sharded checkpoint has one error per process."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return first_line(error)
+
+
+def _set_epoch(batches: Sampler[Any], epoch: int) -> None:
+    for sampler in (batches, getattr(batches, "sampler", None)):
+        if set_epoch := getattr(sampler, "set_epoch", None):
+            set_epoch(epoch)

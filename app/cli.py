@@ -4,7 +4,6 @@ import inspect
 import json
 import os
 import sys
-import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -93,17 +92,12 @@ class L2v(BaseSettings):
 def source() -> CliSettingsSource[ArgumentParser]:
     """The command line as a source of settings."""
     return CliSettingsSource(
-        L2v,
-        cli_parse_none_str=_NONE,
-        parse_args_method=_parse,
-        add_argument_method=_add_argument,
-        formatter_class=Help,
+        L2v, cli_parse_none_str=_NONE, parse_args_method=_parse, add_argument_method=_add_argument, formatter_class=Help
     )
 
 
 def main() -> None:
     """Run the command. An error ends it with one sentence and status 1 or 2."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         CliApp.run(L2v, cli_settings_source=source())
     except ValidationError as error:
@@ -122,7 +116,7 @@ def main() -> None:
 
 def _describe(problem: ErrorDetails) -> str:
     """What is wrong with a setting, named by its flag and variable, or with several settings together."""
-    name, message = str(problem["loc"][-1]), problem["msg"].removeprefix("Value error, ")
+    name, message = str(*problem["loc"][-1:]), problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], dict) or not name.islower():
         return f"l2v: {message}"
     return f"l2v: --{name.replace('_', '-')} ({PREFIX}{name.upper()}): {message}"

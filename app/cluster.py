@@ -7,7 +7,6 @@ a single process. Needs the extra `ray`.
 """
 
 import asyncio
-import warnings
 from collections.abc import Iterable
 from itertools import chain
 
@@ -19,7 +18,9 @@ from pydantic_settings import SettingsConfigDict
 from ray import serve
 
 from l2v.app.engine.errors import UnavailableError
+from l2v.app.logs import configure_logging
 from l2v.app.settings import Settings
+from l2v.models.runtime import prepare_libraries
 
 NAME = "l2v"
 # How often Ray checks a replica, and how long it waits for the result. It replaces a replica after three failures.
@@ -47,10 +48,8 @@ class Replica:
         self._failures: list[str] = []
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        from l2v.app.commands.loading import prepare_service
-
-        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # as in `l2v.app.cli`
-        prepare_service(self._settings.log_level)  # before the next imports load torch
+        prepare_libraries(serving=True)  # before the next imports load torch
+        configure_logging(self._settings.log_level)
         from l2v.app.http.routes.dependencies import exposition
         from l2v.app.main import create_app
 

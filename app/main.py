@@ -114,7 +114,7 @@ def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
     for path, methods in app.openapi()["paths"].items():
         target = targets.find(path)
         for operation in methods.values():
-            if target.surface.status(InvalidError) != 422:
+            if target.surface.to_response(InvalidError("")).status_code != 422:
                 operation["responses"].pop("422", None)
             if not auth.requires_key(target):
                 operation.pop("security", None)

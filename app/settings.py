@@ -1,13 +1,22 @@
 """The settings. One field defines an environment variable, a flag, its help text and its row in the docs."""
 
-import json
 import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import NoDecode
 
 from l2v.models.settings import PREFIX, ModelSettings, Names, split_names
@@ -15,7 +24,8 @@ from l2v.models.types import text_fault
 
 # The upper bound of `max_inputs`.
 MAX_INPUTS = 65_536
-MAX_PROMPT_NAME = 100
+PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
+_PROMPTS = TypeAdapter(dict[PromptName, StrictStr])
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 
 
@@ -95,24 +105,21 @@ class Settings(ModelSettings):
         Raises:
             ValueError: the file cannot be read, or is not a JSON object of names and instructions.
         """
-        try:
-            prompts = json.loads(self.prompts.read_text(encoding="utf-8")) if self.prompts else {}
-            if not isinstance(prompts, dict):
-                raise TypeError("not an object")
-        except OSError as error:
-            raise ValueError(f"{self.prompts} cannot be read ({error.strerror})") from error
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.prompts} is not a JSON object of names and instructions") from error
-        for name, text in prompts.items():
-            if fault := text_fault(text):
-                raise ValueError(f"{self.prompts}: the prompt {name} {fault}")
-            if not 0 < len(name) <= MAX_PROMPT_NAME:
-                raise ValueError(f"{self.prompts}: the name of a prompt must have 1 to {MAX_PROMPT_NAME} characters")
+        prompts = {}
+        if self.prompts:
+            try:
+                prompts = _PROMPTS.validate_json(self.prompts.read_bytes())
+            except OSError as error:
+                raise ValueError(f"{self.prompts} cannot be read ({error.strerror})") from error
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise ValueError(f"{self.prompts} is not a JSON object of names and instructions ({reason})") from error
         for name in ("query", "document"):
             if text := getattr(self, f"{name}_instruction"):
-                if fault := text_fault(text):
-                    raise ValueError(f"{name}_instruction {fault}")
                 prompts[name] = text
+        for name, text in prompts.items():
+            if fault := text_fault(text):
+                raise ValueError(f"the prompt {name} {fault}")
         return prompts
 
     def read_keys(self) -> tuple[str, ...]:
@@ -138,10 +145,7 @@ class Settings(ModelSettings):
             if self.protect_metrics or self.protect_docs:
                 raise ValueError("protect_metrics and protect_docs require api_keys or api_keys_file")
             if os.environ.get(f"{PREFIX}API_KEY"):
-                raise ValueError(
-                    f"{PREFIX}API_KEY is the key that clients send. Set {PREFIX}API_KEYS to the service's keys, or unset "
-                    f"{PREFIX}API_KEY to serve without keys"
-                )
+                raise ValueError("L2V_API_KEY is a client's key: set L2V_API_KEYS to the service's keys, or unset it")
         if self.otlp_endpoint and not _is_installed("opentelemetry.instrumentation.fastapi"):
             raise ValueError("otlp_endpoint requires the extra otel: pip install '.[otel]'")
         self.read_prompts()

@@ -66,12 +66,15 @@ class ModelSettings(BaseSettings):
     )
 
     def load(self, *, prepack: bool = True, **overrides: Any) -> "Encoder":
-        """Loads the encoder; raises `ModelError`.
+        """Prepares this process, and loads the encoder; raises `ModelError`.
 
         Args:
             prepack: see `models.load`.
             overrides: settings to use instead of these.
         """
+        from l2v.models.runtime import prepare_libraries
+
+        prepare_libraries()
         from l2v.models.loading import load  # imports torch, which the command's help should not wait for
 
         return load(**{name: getattr(self, name) for name in ModelSettings.model_fields} | overrides, prepack=prepack)

@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -61,6 +62,7 @@ def hub() -> Iterator[Path]:
     make_hub_cache(cache, {"my/mntp-adapter": own / "mntp", "my/contrastive-adapter@v2": own / "contrastive"})
     yield cache
     shutil.rmtree(cache)
+    assert not {"app", "models", "training"} & sys.modules.keys()  # one module must not have two names
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
-"""The shape of the house: who imports whom, what containers are told, and that the README tells the truth."""
+"""The structure of the repository: the direction of imports, the settings of containers, the README's commands."""
 
 import ast
 import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,33 +15,22 @@ from l2v.app.settings import Settings
 from l2v.models.settings import PREFIX
 
 ROOT = Path(__file__).parents[1]
-# From the lowest: a module may import those before it and its own.
+PACKAGES = ("app", "models", "training")
+# From the bottom to the top: a module may import from its own layer and from those below. The first match counts.
 LAYERS = [
-    ["l2v.app.http.errors", "l2v.app.logs", "l2v.app.http.telemetry"],
-    ["l2v.app.http.auth"],
-    ["l2v.app.http.schemas", "l2v.app.http.limits", "l2v.app.http.protocol", "l2v.app.engine.jobs"],
-    ["l2v.app.http.connection", "l2v.app.engine.executor"],
-    ["l2v.app.engine.scheduler"],
-    ["l2v.app.engine.prompts"],
-    ["l2v.app.settings", "l2v.app.engine.inputs"],
-    ["l2v.app.engine.tokenization"],
-    [
-        "l2v.app.engine.service",
-        "l2v.app.engine.vectors",
-        "l2v.app.http.responses",
-        "l2v.app.http.offload",
-        "l2v.app.http.tracing",
-    ],
-    ["l2v.app.http.files"],
-    ["l2v.app.http.routes"],
-    ["l2v.app.main"],
-    ["l2v.app.bulk"],
+    ["l2v.models"],
+    ["l2v.training"],
+    ["l2v.app.metrics", "l2v.app.logs", "l2v.app.settings"],
+    ["l2v.app.engine"],
+    ["l2v.app.http"],
+    ["l2v.app.main", "l2v.app.bulk"],
     ["l2v.app.commands"],
     ["l2v.app.cli", "l2v.app.cluster"],
 ]
 
 
 def imports(path: Path) -> set[str]:
+    """All imported names of a file, including those inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -50,23 +40,54 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_models_import_nothing_from_above() -> None:
-    for path in (ROOT / "models").rglob("*.py"):
-        assert not {name for name in imports(path) if name.split(".")[0] in ("app", "training", "bench", "tests")}, path
+def modules() -> dict[str, Path]:
+    """Every module of the packages by its name."""
+    return {
+        ".".join(("l2v", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+    }
 
 
-def test_app_imports_run_one_way() -> None:
-    rank = {name: level for level, names in enumerate(LAYERS) for name in names}
+def layer(module: str) -> int | None:
+    below = (level for level, names in enumerate(LAYERS) for name in names if f"{module}.".startswith(f"{name}."))
+    return next(below, None)
 
-    def level(module: str) -> int | None:
-        return next((rank[name] for name in rank if module == name or module.startswith(f"{name}.")), None)
 
-    for path in (ROOT / "app").rglob("*.py"):
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        if (own := level(module)) is None:
-            continue
-        upwards = {name for name in imports(path) if (other := level(name)) is not None and other > own}
+def test_imports_run_one_way() -> None:
+    for module, path in modules().items():
+        own = layer(module)
+        upwards = {name for name in imports(path) if own is not None and (layer(name) or 0) > own}
         assert not upwards, f"{module} imports {upwards}"
+
+
+def test_the_recipe_imports_the_encoder_alone() -> None:
+    for module, path in modules().items():
+        if module.startswith("l2v.training"):
+            assert not {name for name in imports(path) if name.startswith("l2v.app")}, module
+
+
+def test_only_the_edge_knows_http() -> None:
+    for module, path in modules().items():
+        if module.startswith(("l2v.app.engine", "l2v.models", "l2v.training", "l2v.app.metrics")):
+            roots = {name.partition(".")[0] for name in imports(path)}
+            assert not roots & {"fastapi", "starlette", "uvicorn", "httptools"}, module
+
+
+def test_no_modules_import_each_other() -> None:
+    known = modules()
+    graph = {module: {name for name in imports(path) if name in known} - {module} for module, path in known.items()}
+    # A package's __init__ re-exports its modules lazily; the modules of a package may import it.
+    packages = {module for module, path in known.items() if path.name == "__init__.py"}
+    graph = {module: names - packages for module, names in graph.items() if module not in packages}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_code_imports_l2v_alone() -> None:
+    """One module under two names would be loaded twice, which doubles metrics and breaks `except`."""
+    for folder in (*PACKAGES, "l2v", "tests", "bench", "docs", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not {name.partition(".")[0] for name in imports(path)} & set(PACKAGES), path
 
 
 def test_the_commands_help_does_not_wait_for_torch() -> None:
@@ -129,5 +150,5 @@ def test_the_package_names_what_it_needs() -> None:
     for folder in ("app", "models"):
         for path in (ROOT / folder).rglob("*.py"):
             used |= {name.split(".")[0] for name in imports(path)}
-    standard = set(sys.stdlib_module_names) | {"app", "models", "training", "starlette", "opentelemetry", "ray", ""}
+    standard = set(sys.stdlib_module_names) | {"l2v", "starlette", "opentelemetry", "ray", "yaml", ""}
     assert used - standard <= declared | {"pydantic_core"}

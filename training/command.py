@@ -17,7 +17,7 @@ def run(recipe: Recipe) -> None:
         ModelError: if the model cannot be loaded.
         TrainingError: if the packages of the extra `train` are missing, or the run fails for another known reason.
     """
-    # These packages are not needed for serving, and importing them takes seconds.
+    # An installation for serving does not have these packages.
     if any(find_spec(name) is None for name in ("accelerate", "datasets", "matplotlib", "sentence_transformers")):
         raise TrainingError("training needs the extra `train`: pip install 'l2v[train]'")
     from l2v.models.faults import Fault

@@ -11,7 +11,7 @@ class MaskedTokens:
 
     Attributes:
         input_ids: [T] int64, the model's input.
-        positions: [m] int64, the positions that predict a masked token: each is one before its token.
+        positions: [m] int64, the position before each masked token, which predicts it.
         labels: [m] int64, the original tokens.
     """
 

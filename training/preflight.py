@@ -1,4 +1,4 @@
-"""The preflight check: finds what would make a run fail before anything is loaded."""
+"""Preflight checks, for problems that can be detected before anything is loaded."""
 
 from datetime import timedelta
 

@@ -25,18 +25,18 @@ class Recipe(ModelSettings):
     out: CliPositionalArg[Path] = Field(description="Output folder for the adapter; an interrupted run there resumes")
     config: Path | None = Field(None, description="YAML file with these settings, or the name of a ready-made config")
     data: Names = Field((), description="Files, folders or Hub datasets to train on, comma-separated")
-    bidirectional: bool = Field(True, description="Train with bidirectional attention; otherwise it stays causal")
+    bidirectional: bool = Field(True, description="Train with bidirectional rather than causal attention")
     lora_r: int = Field(16, ge=1, description="LoRA rank")
     lora_alpha: int = Field(32, ge=1, description="LoRA alpha: the adapter's output is scaled by alpha / rank")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input")
     lora_targets: Names = Field(PROJECTIONS, description="Modules to adapt, comma-separated")
     steps: int = Field(1000, ge=1, description="Optimizer steps")
-    batch_size: int = Field(32, ge=1, description="Rows per step, summed over all devices")
+    batch_size: int = Field(32, ge=1, description="Rows per step, over all devices")
     micro_batch: int = Field(0, ge=0, description="Rows per device and forward pass; 0: all rows of the device")
     learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate; it decays linearly to 0")
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warmup")
     schedule_steps: int = Field(
-        0, ge=0, description="Steps until the learning rate reaches 0, to stop before that; at least --steps"
+        0, ge=0, description="Steps until the learning rate reaches 0, for runs that end before; ignored below --steps"
     )
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped")
@@ -162,7 +162,7 @@ class Simcse(Contrastive):
         l2v train simcse my-simcse --model meta-llama/Llama-3.2-1B --adapters my-mntp --data sentences.txt
     """
 
-    batch_size: int = Field(128, ge=2, description="Rows per step, summed over all devices")
+    batch_size: int = Field(128, ge=2, description="Rows per step, over all devices")
     max_length: int | None = Field(128, ge=8, description="Maximum row length in tokens")
     learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate; it decays linearly to 0")
     dropout: float = Field(0.3, gt=0, lt=1, description="Dropout on attention weights")
@@ -175,7 +175,7 @@ class Supervised(Contrastive):
         l2v train supervised my-encoder --model meta-llama/Llama-3.2-1B --adapters my-mntp --data nli.jsonl,qa.jsonl
     """
 
-    batch_size: int = Field(512, ge=2, description="Rows per step, summed over all devices")
+    batch_size: int = Field(512, ge=2, description="Rows per step, over all devices")
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate; it decays linearly to 0")
     warmup_steps: int = Field(300, ge=0, description="Steps of linear warmup")
     scale: float = Field(50.0, gt=0, description="Factor on cosine similarities in the loss (inverse temperature)")
@@ -184,5 +184,5 @@ class Supervised(Contrastive):
         0.0,
         ge=0,
         le=1,
-        description="Weight of the distance to a teacher's vectors, which the rows must hold, in the loss",
+        description="Weight of the distillation loss, the cosine distance to a teacher's vectors in the rows",
     )

@@ -10,10 +10,10 @@ from l2v.training.errors import TrainingError
 
 
 class FixedLengthBatchSampler(BatchSampler):
-    """Repeats an epoch until it has drawn the batches of all steps, as one long epoch.
+    """Draws epochs until it has the batches of all steps, and presents them as one long epoch.
 
-    An epoch without duplicates in its batches is shorter than its `len`, and by how much is known only after drawing
-    it. The trainer relies on that length: it would stop early, and a resumed run would lose its position.
+    If batches must not contain duplicates, an epoch is shorter than its `len`, by a number that is known only after
+    drawing it. The trainer relies on the length: it would stop early, and a resumed run would lose its position.
 
     Args:
         epochs: draws one epoch, whole batches only.

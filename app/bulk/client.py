@@ -12,7 +12,7 @@ import tenacity
 from l2v.app.bulk.errors import CommandError
 
 TOO_LARGE, TOO_LONG = 413, 504
-_AGAIN = (429, 502, 503, TOO_LONG)
+_RETRIED = (429, 502, 503, TOO_LONG)
 _LONGEST_WAIT = 60.0
 
 
@@ -104,7 +104,7 @@ class Client:
             raise _BusyError(f"cannot be reached ({type(error).__name__})") from None
         if response.status_code == TOO_LONG and divisible:
             raise RejectedError(TOO_LONG, "the request takes too long", None)
-        if response.status_code in _AGAIN:
+        if response.status_code in _RETRIED:
             raise _BusyError(f"returned {response.status_code}", _retry_after(response))
         try:
             body = response.json()

@@ -5,9 +5,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
+from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.rows import BadRow, Row
 from l2v.app.engine.vectors import Vectors
+from l2v.models.types import Input
 
+# Inputs per batch, or per request to a service.
+_BATCH_SIZE = 256
 # The part of a model's information that a resumed run must find unchanged.
 _IDENTITY = (
     "model",
@@ -58,3 +64,14 @@ class Embedder(Protocol):
 def identity(info: dict[str, Any]) -> dict[str, Any]:
     """The part of a model's information that a resumed run must find unchanged."""
     return {name: info.get(name) for name in _IDENTITY}
+
+
+def embed_inputs(embedder: Embedder, inputs: Sequence[Input]) -> Vectors:
+    """The vectors of inputs, [n, d]. Raises `CommandError` for an input that cannot be embedded."""
+    max_characters = embedder.info.get("limits", {}).get("max_characters")  # services have a limit
+    rows = [Row(number, each.text[:max_characters], each.instruction) for number, each in enumerate(inputs, 1)]
+    starts = range(0, max(1, len(rows)), _BATCH_SIZE)
+    batches = [batch.result() for batch in [embedder.submit(rows[start : start + _BATCH_SIZE]) for start in starts]]
+    if bad := next((row for batch in batches for row in batch.bad), None):
+        raise CommandError(f"a text cannot be embedded: {bad.reason}")
+    return np.concatenate([batch.vectors for batch in batches])

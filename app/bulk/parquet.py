@@ -40,7 +40,7 @@ class ParquetWriter:
             _check_writable(self._schema)
             header = self._schema.serialize().to_pybytes()
         bad = {}
-        if self._loose(rows):
+        if self._has_mismatch(rows):
             bad = {row.number: row.bad(reason) for row in rows if (reason := self._mismatch(row))}
         good = [index for index, row in enumerate(rows) if row.number not in bad]
         numbers = pa.array(np.ascontiguousarray(vectors[good]).reshape(-1))
@@ -75,7 +75,7 @@ class ParquetWriter:
             kept = [pa.field(name, _type_of([row.kept[name] for row in rows])) for name in names]
         return pa.schema([*kept, pa.field(EMBEDDING, pa.list_(pa.float32(), self._dimensions))])
 
-    def _loose(self, rows: Sequence[Row]) -> bool:
+    def _has_mismatch(self, rows: Sequence[Row]) -> bool:
         """Whether a kept value does not fit the type of its column. Values of a typed input always fit."""
         assert self._schema is not None
         return self._types is None and not all(

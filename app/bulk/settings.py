@@ -1,17 +1,55 @@
-"""Settings of a run: each field is a flag of `l2v embed`."""
+"""Settings of the commands that embed: the model or the service to use, and the run of `l2v embed`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import CliPositionalArg
 
 from l2v.app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
 from l2v.app.bulk.options import Columns, EmbedOptions
-from l2v.models.settings import Names
+from l2v.models.settings import ModelSettings, Names
+
+if TYPE_CHECKING:
+    from l2v.app.bulk.local import LocalEmbedder
+    from l2v.app.bulk.remote import RemoteEmbedder
 
 # The settings that a resumed run must repeat; the others don't change the output.
 _IDENTITY = {"column", "instruction", "instruction_column", "prompt_name", "keep", "dimensions", "normalize"}
+
+
+class ClientSettings(ModelSettings):
+    """The model to load, or the address of a service to use instead."""
+
+    url: str | None = Field(None, description="Use the service at this address; flags about the model have no effect")
+    api_key: SecretStr | None = Field(None, description="Bearer key of the service; better set as L2V_API_KEY")
+    retry_for: float = Field(300.0, gt=0, description="Seconds to retry while the service is busy or unreachable")
+    max_batch_tokens: int | None = Field(
+        None, ge=8, description="Token budget of one forward pass; default: 16384 on CUDA, 4096 on the CPU"
+    )
+
+    def open_embedder(
+        self, options: EmbedOptions, concurrency: int = 4, note: Callable[[str], None] | None = None
+    ) -> "LocalEmbedder | RemoteEmbedder":
+        """The service at `url`, if given, else the model in this process.
+
+        Args:
+            options: how to embed.
+            concurrency: requests to the service at a time.
+            note: see `Client`.
+        """
+        if self.url:
+            from l2v.app.bulk.remote import RemoteEmbedder
+
+            key = self.api_key.get_secret_value() if self.api_key else None
+            return RemoteEmbedder(self.url, key, options, concurrency, self.retry_for, note)
+        from l2v.app.bulk.local import LocalEmbedder
+        from l2v.models.batch import token_budget
+        from l2v.models.sources import label
+
+        encoder = self.load()
+        return LocalEmbedder(encoder, label(self.model), options, self.max_batch_tokens or token_budget(encoder.device))
 
 
 class RunSettings(BaseModel):

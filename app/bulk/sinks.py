@@ -68,10 +68,10 @@ def open_sink(settings: RunSettings) -> Sink:
 class FileSink:
     """A file, written under `OUTPUT.partial` until it is complete."""
 
-    def __init__(self, partial: Partial, form: OutputFormat, bad_file: Path | None) -> None:
+    def __init__(self, partial: Partial, format_: OutputFormat, bad_file: Path | None) -> None:
         self.name = str(partial.output)
         self.progress = RunProgress()
-        self._partial, self._form, self._bad_file = partial, form, bad_file
+        self._partial, self._format, self._bad_file = partial, format_, bad_file
         self._files = ExitStack()
 
     def __enter__(self) -> Self:
@@ -87,7 +87,7 @@ class FileSink:
         enter, bad_file = self._files.enter_context, self._bad_file
         self._data = enter(AppendedFile(self._partial.data, progress.data_bytes))
         self._bad = enter(AppendedFile(bad_file, progress.bad_bytes)) if bad_file else None
-        self._writer = open_writer(self._form, self._partial.data, dimensions, types)
+        self._writer = open_writer(self._format, self._partial.data, dimensions, types)
 
     def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
         block, unfit = self._writer.block(rows, vectors)

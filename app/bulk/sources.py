@@ -48,21 +48,18 @@ class RowSource(Protocol):
         """Close the file."""
 
 
-def open_source(path: str, form: InputFormat, columns: Columns) -> RowSource:
+def open_source(path: str, format_: InputFormat, columns: Columns) -> RowSource:
     """Open the input at `path`; `-` is standard input."""
-    if form == "parquet":
+    if format_ == "parquet":
         return ParquetSource(path, columns)
-    return LineSource(path, {"text": lines.texts, "jsonl": lines.objects, "csv": lines.records}[form], columns)
+    return LineSource(path, {"text": lines.texts, "jsonl": lines.objects, "csv": lines.records}[format_], columns)
 
 
 class LineSource:
     """A file of lines, or standard input, read once from start to end."""
 
     def __init__(
-        self,
-        path: str,
-        parse: Callable[[Iterator[bytes], Columns], Iterator[Row | BadRow]],
-        columns: Columns,
+        self, path: str, parse: Callable[[Iterator[bytes], Columns], Iterator[Row | BadRow]], columns: Columns
     ) -> None:
         self.name = "standard input" if path == STDIN else path
         self.position = 0

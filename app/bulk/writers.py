@@ -27,13 +27,13 @@ class Writer(Protocol):
         """Complete the file of appended blocks. Returns the path of the result."""
 
 
-def open_writer(form: OutputFormat, data: Path, dimensions: int, types: "pa.Schema | None") -> Writer:
+def open_writer(format_: OutputFormat, data: Path, dimensions: int, types: "pa.Schema | None") -> Writer:
     """The writer for a format. It continues the file `data`, which holds complete blocks."""
-    if form == "parquet":
+    if format_ == "parquet":
         from l2v.app.bulk.parquet import ParquetWriter
 
         return ParquetWriter(data, dimensions, types)
-    return NpyWriter(data, dimensions) if form == "npy" else JsonlWriter()
+    return NpyWriter(data, dimensions) if format_ == "npy" else JsonlWriter()
 
 
 class JsonlWriter:

@@ -19,10 +19,9 @@ class Check(Settings):
     """
 
     def cli_cmd(self) -> None:
-        from l2v.app.commands.loading import load_encoder
         from l2v.models.sources import label
 
-        encoder = load_encoder(self)
+        encoder = self.load()
         sources = ", ".join(source["name"] for source in encoder.provenance)
         print(f"model: {label(self.model)} of {sources}, {encoder.dtype} on {encoder.device}")
         for line in [*encoder.evidence, _repeat(encoder)]:

@@ -6,8 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from l2v.app.bulk.settings import RunSettings
-from l2v.app.commands.client import ClientSettings
+from l2v.app.bulk.settings import ClientSettings, RunSettings
 
 
 class Embed(ClientSettings, RunSettings):

@@ -22,12 +22,11 @@ class Export(ModelSettings):
     out: CliPositionalArg[Path] = Field(description="New folder to write")
 
     def cli_cmd(self) -> None:
-        from l2v.app.commands.loading import load_encoder
         from l2v.models.export import check_free, export
 
         if self.dtype in QUANTIZED:
             raise UsageError(f"--dtype: {self.dtype} weights cannot be exported, since they are quantized at load")
         logging.basicConfig(level="INFO", format="%(message)s")
         check_free(self.out)  # before the model is loaded, which may take minutes
-        export(load_encoder(self, prepack=False), self.out)
+        export(self.load(prepack=False), self.out)
         print(f"wrote {self.out}: serve it with `l2v serve --model {self.out}`")

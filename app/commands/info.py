@@ -6,7 +6,7 @@ import yaml
 from pydantic import Field
 
 from l2v.app.bulk.options import EmbedOptions
-from l2v.app.commands.client import ClientSettings
+from l2v.app.bulk.settings import ClientSettings
 
 
 class Info(ClientSettings):

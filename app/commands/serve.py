@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
+from l2v.app.logs import configure_logging
 from l2v.app.settings import Settings
+from l2v.models.runtime import prepare_libraries
 from l2v.models.settings import PREFIX
 
 if TYPE_CHECKING:
@@ -46,9 +48,8 @@ class Serve(Settings):
     def cli_cmd(self) -> None:
         # The first process of a container gets no signals that it has no handler for. uvicorn installs its own later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
-        from l2v.app.commands.loading import prepare_service
-
-        prepare_service(self.log_level)  # before the next import loads torch
+        prepare_libraries(serving=True)  # before the next import loads torch
+        configure_logging(self.log_level)
         from l2v.app.main import create_app
 
         for name in unknown(os.environ):

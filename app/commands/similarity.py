@@ -6,7 +6,7 @@ from pydantic_settings import CliPositionalArg
 from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import Row
-from l2v.app.commands.client import ClientSettings
+from l2v.app.bulk.settings import ClientSettings
 from l2v.app.commands.output import show
 
 

@@ -20,10 +20,9 @@ class Tokenize(ModelSettings):
     as_json: bool = Field(False, description="Print JSON")
 
     def cli_cmd(self) -> None:
-        from l2v.app.commands.loading import load_encoder
         from l2v.models import Input
 
-        encoder = load_encoder(self)
+        encoder = self.load()
         (encoding,) = encoder.tokenize([Input(self.text, self.instruction)])
         token, first_pooled = encoder.tokenization.tokenizer.id_to_token, len(encoding) - encoding.pooled
         tokens = [

@@ -50,12 +50,10 @@ class Scheduler:
         self._metrics = metrics
         self._jobs: deque[Job] = deque()
         self._running: JobBatch = []
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # re-entrant
         self._closing = False
         self._failure: str | None = None
-        self.queue_tokens = self.queue_inputs = self._reserved_tokens = 0
-        # Whether a waiting job may be settled already, because it was cancelled or a part of it failed.
-        self._any_abandoned = False
+        self._reserved_tokens = 0
         self._beat()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -73,9 +71,6 @@ class Scheduler:
         with self._changed:
             if self._closing or self.failure:
                 raise UnavailableError(self.failure or "the service is shutting down")
-            self.queue_tokens += job.waiting_tokens
-            self.queue_inputs += job.waiting_inputs
-            job.future.add_done_callback(self._on_settled)
             self._jobs.append(job)
             self._changed.notify()
         return job.future
@@ -98,8 +93,6 @@ class Scheduler:
         A single job may exceed the limit; otherwise small jobs could starve a large one.
         """
         with self._changed:
-            if self.queue_tokens + self._reserved_tokens >= self._max_queue_tokens:
-                self._drop_abandoned()
             if (tokens := self.queue_tokens + self._reserved_tokens) >= self._max_queue_tokens:
                 self._metrics.rejected.labels("queue").inc()
                 rate = self._executor.tokens_per_second
@@ -107,6 +100,18 @@ class Scheduler:
                     f"{tokens} tokens are waiting; the limit is {self._max_queue_tokens} (max_queue_tokens)",
                     min(_MAX_RETRY_AFTER, max(1, math.ceil(tokens / rate))) if rate else 1,
                 )
+
+    @property
+    def queue_tokens(self) -> int:
+        """The tokens that wait for a batch."""
+        with self._changed:
+            return sum(job.waiting_tokens for job in self._jobs if not job.settled)
+
+    @property
+    def queue_inputs(self) -> int:
+        """The inputs that wait for a batch."""
+        with self._changed:
+            return sum(job.waiting_inputs for job in self._jobs if not job.settled)
 
     @property
     def failure(self) -> str | None:
@@ -154,42 +159,25 @@ class Scheduler:
             job.fail(UnavailableError(self._failure or "the service is shutting down"))
         self._jobs.clear()
         self._running = []
-        self.queue_tokens = self.queue_inputs = 0
 
     def _next_batch(self) -> JobBatch:
         """Waits for work. Returns an empty batch once the scheduler is closed and the queue is empty."""
         with self._changed:
             while True:
                 self._beat()
-                self._drop_abandoned()
                 self._running = self._build_batch()
                 if self._running or self._closing:
                     return self._running
                 self._changed.wait()
 
-    def _on_settled(self, future: "Future[Result]") -> None:
-        """Runs in whichever thread settles the future, so without the lock."""
-        if future.cancelled() or future.exception():
-            self._any_abandoned = True
-
-    def _drop_abandoned(self) -> None:
-        if not self._any_abandoned:
-            return
-        self._any_abandoned = False
-        kept: deque[Job] = deque()
-        for job in self._jobs:
-            if job.settled:
-                self._dequeued(job.waiting_tokens, job.waiting_inputs)
-            else:
-                kept.append(job)
-        self._jobs = kept
-
     def _build_batch(self) -> JobBatch:
         """Takes one encoding from each waiting job in turn until the next one would exceed the budget.
 
         If some jobs complete with this batch, the others are deferred once it is large enough to be efficient: they
-        would only delay the responses that are due now.
+        would only delay the responses that are due now. Jobs that were cancelled, or of which a part failed, are
+        dropped.
         """
+        self._jobs = deque(job for job in self._jobs if not job.settled)
         batch: JobBatch = []
         deferred: list[Job] = []
         remaining = budget = self._executor.budget
@@ -205,14 +193,9 @@ class Scheduler:
                 continue
             batch.append(job.take())
             remaining -= length
-            self._dequeued(length, 1)
             if job.waiting_inputs:
                 self._jobs.append(job)
             else:
                 completes_job = True
         self._jobs.extendleft(reversed(deferred))
         return batch
-
-    def _dequeued(self, tokens: int, inputs: int) -> None:
-        self.queue_tokens -= tokens
-        self.queue_inputs -= inputs

@@ -12,13 +12,7 @@ import torch
 
 from l2v.app import __version__
 from l2v.app.engine import vectors
-from l2v.app.engine.errors import (
-    InternalError,
-    InvalidError,
-    OverloadedError,
-    TooLargeError,
-    UnavailableError,
-)
+from l2v.app.engine.errors import InternalError, InvalidError, OverloadedError, TooLargeError, UnavailableError
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
 from l2v.app.engine.prompts import Prompts
@@ -118,7 +112,6 @@ class Service:
         self.drain()
         if self._scheduler is not None:
             self._scheduler.close(_JOIN_SECONDS)
-        self.tokenizers.close()
 
     def info(self) -> dict[str, Any]:
         """The served model and the limits of a request."""

@@ -1,10 +1,10 @@
 """Tokenization in threads: short requests on the event loop, longer ones in a pool, bulk requests in their own pool."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
 
 from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
 from l2v.app.engine.inputs import InputGroup, estimate_tokens
@@ -33,8 +33,8 @@ class TokenizerPool:
         self._settings = settings
         self._metrics = metrics
         self.workers = min(4, os.cpu_count() or 1)
-        self._threads = ThreadPoolExecutor(self.workers, "tokenize")
-        self._bulk_threads = ThreadPoolExecutor(max(1, self.workers // 2), "tokenize-bulk")
+        self._threads = CapacityLimiter(self.workers)
+        self._bulk_threads = CapacityLimiter(max(1, self.workers // 2))
 
     async def encode(self, encoder: Encoder, group: InputGroup, truncate: bool) -> list[Encoding]:
         """Returns one encoding per input.
@@ -73,17 +73,14 @@ class TokenizerPool:
         if (estimate := estimate_tokens([group])) > limit:
             raise TooLargeError(f"about {estimate} tokens, at most {limit} (max_queue_tokens)", group.name)
 
-        def show_chunk(inputs: Sequence[Input]) -> list[T]:
+        def show(input_: Input) -> T:
             nonlocal tokens
-            rendered = []
-            for input_ in inputs:
-                shown = encoder.tokenization.show(input_, special=special)
-                if (tokens := tokens + len(shown)) > limit:
-                    raise TooLargeError(f"more than {limit} tokens (max_queue_tokens)", group.name)
-                rendered.append(render(shown))
-            return rendered
+            shown = encoder.tokenization.show(input_, special=special)
+            if (tokens := tokens + len(shown)) > limit:
+                raise TooLargeError(f"more than {limit} tokens (max_queue_tokens)", group.name)
+            return render(shown)
 
-        return [row async for chunk in self._chunks(show_chunk, group.inputs) for row in chunk]
+        return await self._map(show, group.inputs)
 
     async def decode(
         self, encoder: Encoder, items: Sequence[str | list[int]], param: Callable[[int], str], *, skip_special: bool
@@ -103,8 +100,10 @@ class TokenizerPool:
         tokenizer, max_characters = encoder.tokenization.tokenizer, self._settings.max_characters
         vocabulary, remaining = tokenizer.get_vocab_size(), self._settings.max_body_bytes
 
-        def decode_ids(ids: list[int], index: int) -> str:
+        def decode(index: int) -> str:
             nonlocal remaining
+            if isinstance(ids := items[index], str):
+                return ids
             if len(ids) > max_characters:
                 raise InvalidError(f"{len(ids)} token ids, at most {max_characters} (max_characters)", param(index))
             if (highest := max(ids)) >= vocabulary:
@@ -115,12 +114,10 @@ class TokenizerPool:
                 raise TooLargeError(f"the ids decode to more than {limit} characters (max_body_bytes)", param(index))
             return text
 
-        def decode_chunk(indices: Sequence[int]) -> list[str]:
-            return [item if isinstance(item := items[index], str) else decode_ids(item, index) for index in indices]
-
+        indices = range(len(items))
         if all(isinstance(item, str) for item in items):
-            return decode_chunk(range(len(items)))
-        return [text async for chunk in self._chunks(decode_chunk, range(len(items))) for text in chunk]
+            return [decode(index) for index in indices]
+        return await self._map(decode, indices)
 
     def check_count(self, count: int, *names: str) -> None:
         """Raises `TooLargeError` if the named fields hold too many inputs."""
@@ -139,11 +136,6 @@ class TokenizerPool:
                         message = f"{field} has {length} characters, at most {limit} (max_characters)"
                         raise InvalidError(message, group.param(index, field))
 
-    def close(self) -> None:
-        """Drops the waiting work."""
-        for threads in (self._threads, self._bulk_threads):
-            threads.shutdown(wait=False, cancel_futures=True)
-
     async def _encode(self, encoder: Encoder, group: InputGroup) -> list[Encoding]:
         encodings: list[Encoding] = []
         inputs = group.inputs
@@ -156,11 +148,18 @@ class TokenizerPool:
             raise InvalidError(str(error), group.param(len(encodings) + error.index, error.field)) from error
         return encodings
 
+    async def _map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Applies `function` to each item, in threads."""
+        chunks = self._chunks(lambda chunk: [function(item) for item in chunk], items)
+        return [result async for chunk in chunks for result in chunk]
+
     async def _chunks(self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> AsyncIterator[list[R]]:
         """Processes a chunk at a time, so that the rest of a cancelled request is skipped."""
         threads = self._bulk_threads if len(items) > _CHUNK else self._threads
         for start in range(0, len(items), _CHUNK):
-            yield await asyncio.get_running_loop().run_in_executor(threads, function, items[start : start + _CHUNK])
+            yield await to_thread.run_sync(
+                function, items[start : start + _CHUNK], abandon_on_cancel=True, limiter=threads
+            )
 
 
 def truncated(encodings: Sequence[Encoding]) -> list[int]:

@@ -167,17 +167,10 @@ class _ResponseGate:
         if not self.body_complete:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DISCARD_SECONDS):
-                    await _discard(receive)
+                    discarded = 0
+                    while discarded < _DISCARD_BYTES and (message := await receive()).get("more_body"):
+                        discarded += len(message["body"])
             await self._send({"type": "http.response.body"})
-
-
-async def _discard(receive: Receive) -> None:
-    discarded = 0
-    while discarded < _DISCARD_BYTES:
-        message = await receive()
-        discarded += len(message.get("body", b""))
-        if not message.get("more_body", False):
-            return
 
 
 def _check_media_type(headers: Headers) -> None:

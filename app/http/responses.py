@@ -87,22 +87,16 @@ async def _write(value: Any) -> AsyncIterator[bytes]:
             yield (b"," if start else b"") + _dumps(value.items(start, min(start + step, value.length)))[1:-1]
             await asyncio.sleep(0)
         yield b"]"
-    elif isinstance(value, dict) and value:
-        separator = b"{"
-        for key, item in value.items():
-            yield separator + _dumps(key) + b":"
+    elif (isinstance(value, dict) and value) or (
+        isinstance(value, list) and isinstance(next(iter(value), 0), ChunkedList)
+    ):
+        separator, end = (b"{", b"}") if isinstance(value, dict) else (b"[", b"]")
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield separator + (_dumps(key) + b":" if isinstance(value, dict) else b"")
             async for part in _write(item):
                 yield part
             separator = b","
-        yield b"}"
-    elif isinstance(value, list) and value and isinstance(value[0], ChunkedList):
-        separator = b"["
-        for item in value:
-            yield separator
-            async for part in _write(item):
-                yield part
-            separator = b","
-        yield b"]"
+        yield end
     else:
         yield _dumps(value)
 

@@ -1,9 +1,10 @@
 """The API surfaces, which word errors differently, and the paths that they answer."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
@@ -13,6 +14,7 @@ from starlette.routing import Route
 from l2v.app.engine.errors import ServiceError
 from l2v.app.http.errors import ErrorClass, error_class, headers
 
+Render = Callable[[ServiceError, ErrorClass], tuple[int, Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -36,65 +38,47 @@ def access(level: Access) -> Callable[[F], F]:
     return mark
 
 
-@dataclass(frozen=True, slots=True)
-class Surface:
-    """An API with its own shape of errors.
+class Surface(APIRouter):
+    """The routes of an API with its own form of errors, all below one prefix.
 
-    Attributes:
-        prefix: of its paths.
+    Args:
         render: returns the status and the body of an error.
+        prefix: of the paths.
     """
 
-    prefix: str
-    render: Callable[[ServiceError, ErrorClass], tuple[int, dict[str, Any]]]
+    def __init__(self, render: Render, prefix: str, **kwargs: Any) -> None:
+        super().__init__(prefix=prefix, **kwargs)
+        self._render = render
 
     def to_response(self, error: ServiceError, **extra_headers: str) -> Response:
         """The response to an error."""
-        status, content = self.render(error, error_class(error))
+        status, content = self._render(error, error_class(error))
         return JSONResponse(content, status, headers(error) | extra_headers)
 
-    def status(self, error: type[ServiceError]) -> int:
-        """The status of a kind of error."""
-        return self.render(error(""), error_class(error("")))[0]
 
-
-def _native(error: ServiceError, row: ErrorClass) -> tuple[int, dict[str, Any]]:
+def _native(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
     return row.status, {"error": {"message": str(error), "type": row.type, "param": error.param}}
 
 
-def _openai(error: ServiceError, row: ErrorClass) -> tuple[int, dict[str, Any]]:
+def _openai(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
     status, kind = row.openai
     return status, {"error": {"message": str(error), "type": kind, "param": error.param, "code": None}}
 
 
-def _tei(error: ServiceError, row: ErrorClass) -> tuple[int, dict[str, Any]]:
-    status, kind = row.tei
-    return status, {"error": _with_param(error), "error_type": kind}
+def _tei(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
+    return row.tei[0], {"error": _with_param(error), "error_type": row.tei[1]}
 
 
-def _tei_openai(error: ServiceError, row: ErrorClass) -> tuple[int, dict[str, Any]]:
-    status, kind = row.tei
-    return status, {"message": _with_param(error), "code": status, "type": kind}
+def _tei_openai(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
+    return row.tei[0], {"message": _with_param(error), "code": row.tei[0], "type": row.tei[1]}
 
 
 def _with_param(error: ServiceError) -> str:
     return f"{error.param}: {error}" if error.param else str(error)
 
 
-NATIVE, OPENAI, TEI, TEI_OPENAI = (
-    Surface("", _native),
-    Surface("/v1", _openai),
-    Surface("/tei", _tei),
-    Surface("/tei", _tei_openai),
-)
-
-
-class SurfaceRouter(APIRouter):
-    """The routes of a surface, all below its prefix."""
-
-    def __init__(self, surface: Surface, **kwargs: Any) -> None:
-        super().__init__(prefix=surface.prefix, **kwargs)
-        self.surface = surface
+native, openai = partial(Surface, _native, ""), partial(Surface, _openai, "/v1")
+tei, tei_openai = partial(Surface, _tei, "/tei"), partial(Surface, _tei_openai, "/tei")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +99,14 @@ class Target:
 class Targets:
     """All paths of the application: the one list that keys, errors, metrics, logs and traces go by."""
 
-    def __init__(self, routers: Iterable[SurfaceRouter]) -> None:
+    def __init__(self, surfaces: Sequence[Surface]) -> None:
         self._exact: dict[str, Target] = {}
         self._templates: list[tuple[re.Pattern[str], Target]] = []
-        surfaces: list[Surface] = []
-        for router in routers:
-            surfaces.append(router.surface)
-            for route in router.routes:
+        for surface in surfaces:
+            for route in surface.routes:
                 assert isinstance(route, Route)
-                self._add(route, router.surface)
-        # The longest prefix first; the native surface has none and comes last.
+                self._add(route, surface)
+        # The longest prefix first; native surfaces have none and come last.
         self._unknown = [Target("other", surface) for surface in sorted(surfaces, key=lambda s: -len(s.prefix))]
 
     def find(self, path: str) -> Target:

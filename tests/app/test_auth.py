@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 
 from l2v.app.http.auth import Auth
 from l2v.app.http.errors import UnauthorizedError
-from l2v.app.http.surfaces import NATIVE, Target
+from l2v.app.http.surfaces import Target, native
 from l2v.app.settings import Settings
 from l2v.models import Encoder
 from tests.serving import LocalServer, ServerProcess
@@ -74,7 +74,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
     auth = Auth(Settings(api_keys="short,a much longer key than the others,third"))
-    target = Target("/embed", NATIVE)
+    target = Target("/embed", native())
     for given, good in (
         ("short", True),
         ("third", True),

@@ -14,7 +14,6 @@ from tests.serving import LocalServer, wait_for
 PASSES = """
 import ctypes
 import sys
-from l2v.app.commands.loading import load_encoder
 from l2v.models.settings import ModelSettings
 from l2v.models import Input
 
@@ -23,7 +22,7 @@ class Statistics(ctypes.Structure):
 
 mallinfo = ctypes.CDLL(None).mallinfo2
 mallinfo.restype = Statistics
-encoder = load_encoder(ModelSettings(model="demo", dtype=sys.argv[1]))
+encoder = ModelSettings(model="demo", dtype=sys.argv[1]).load()
 encodings = encoder.tokenize([Input("the cat sits on the mat")] * 120)
 for count in range(1, 120):
     encoder.forward(encodings[:count])

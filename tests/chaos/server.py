@@ -9,7 +9,7 @@ from typing import Any, Self
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from l2v.app.commands.loading import LIBRARIES
+from l2v.models.runtime import LIBRARIES
 from tests.chaos.faults import VARIABLE, Faults
 from tests.serving import ServerProcess
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from l2v.app.commands.loading import LIBRARIES, prepare_libraries
 from l2v.models import Input, load
+from l2v.models.runtime import LIBRARIES, prepare_libraries
 from tests.bulk.shell import call, normalized, run
 from tests.docs.blocks import ROOT
 from tests.serving import ServerProcess, wait_for

@@ -79,7 +79,7 @@ def test_what_an_encoder_cannot_take_ends_in_a_sentence(monkeypatch: pytest.Monk
 
     command = Evaluate(tasks=("STSBenchmark",), max_batch_tokens=8)
     with command.open_embedder(EmbedOptions(normalize=False)) as embedder:
-        with pytest.raises(CommandError, match="a text of the task cannot be embedded: instruction leaves no room"):
+        with pytest.raises(CommandError, match="a text cannot be embedded: instruction leaves no room"):
             encode(embedder, [Input("a text", "long " * 600)])
         monkeypatch.setattr(Encoder, "forward", forward)
         with pytest.raises(CommandError, match="does not fit into memory: lower --max-batch-tokens"):

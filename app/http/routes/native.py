@@ -7,25 +7,19 @@ from fastapi import Response
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.inputs import DefaultInstruction, InputGroup
 from l2v.app.engine.vectors import Vectors, top_k
+from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.responses import ChunkedList, encoded, json_response
 from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
+from l2v.app.http.schemas import native as schemas
 from l2v.app.http.schemas.inputs import read_inputs
-from l2v.app.http.schemas.native import (
-    EmbedRequest,
-    EmbedResponse,
-    PromptsResponse,
-    SimilarityRequest,
-    SimilarityResponse,
-)
-from l2v.app.http.surfaces import NATIVE, SurfaceRouter
 
-router = SurfaceRouter(NATIVE, tags=["embeddings"])
+router = surfaces.native(tags=["embeddings"])
 _rejections = responses(400, 401, 413, 415, 422, 429, 500, 503, 504)
 
 
-@router.post("/embed", response_model=EmbedResponse, responses=_rejections)
-async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+@router.post("/embed", response_model=schemas.EmbedResponse, responses=_rejections)
+async def embed(request: schemas.EmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """Embeds texts, each with its instruction.
 
     The model attends to the instruction; its tokens are excluded from pooling. Embeddings have the order of the inputs.
@@ -50,8 +44,8 @@ async def embed(request: EmbedRequest, service: ServiceDep, timings: TimingsDep)
         )
 
 
-@router.post("/similarity", response_model=SimilarityResponse, responses=_rejections)
-async def similarity(request: SimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+@router.post("/similarity", response_model=schemas.SimilarityResponse, responses=_rejections)
+async def similarity(request: schemas.SimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """Compares queries with documents, each with its own instruction."""
     instruction = service.prompts.select(request.query_instruction, request.query_prompt_name, "query")
     groups = [_group("queries", request.queries, instruction)]
@@ -78,9 +72,9 @@ async def similarity(request: SimilarityRequest, service: ServiceDep, timings: T
 
 
 @router.get("/prompts", responses=responses(401))
-async def prompts(service: ServiceDep) -> PromptsResponse:
+async def prompts(service: ServiceDep) -> schemas.PromptsResponse:
     """The named prompts; `query` and `document` are the defaults of /similarity."""
-    return PromptsResponse(prompts=service.prompts.by_name)
+    return schemas.PromptsResponse(prompts=service.prompts.by_name)
 
 
 def _group(name: str, inputs: Any, instruction: DefaultInstruction) -> InputGroup:

@@ -5,14 +5,14 @@ from typing import Any
 from fastapi import Response
 
 from l2v.app.engine.errors import NotFoundError
+from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.responses import ChunkedList, encoded, json_response
 from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
 from l2v.app.http.routes.texts import text_group
 from l2v.app.http.schemas.openai import EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
-from l2v.app.http.surfaces import OPENAI, SurfaceRouter
 
-router = SurfaceRouter(OPENAI, tags=["OpenAI"])
+router = surfaces.openai(tags=["OpenAI"])
 
 
 @router.post(

@@ -7,11 +7,12 @@ from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from l2v.app.engine.service import Service, State
+from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.routes.dependencies import ExpositionDep, ServiceDep
-from l2v.app.http.surfaces import NATIVE, Access, SurfaceRouter, access
+from l2v.app.http.surfaces import Access, access
 
-router = SurfaceRouter(NATIVE, tags=["operations"])
+router = surfaces.native(tags=["operations"])
 
 
 @router.get("/info", responses=responses(401, 503))

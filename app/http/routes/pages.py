@@ -6,7 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from l2v.app.http.surfaces import NATIVE, Access, SurfaceRouter, access
+from l2v.app.http import surfaces
+from l2v.app.http.surfaces import Access, access
 
 _APP = Path(__file__).parents[2]
 _POLICY = (
@@ -15,52 +16,38 @@ _POLICY = (
 )
 
 
-class Files(StaticFiles):
-    """The files of a folder, under the given Content-Security-Policy."""
-
-    def __init__(self, folder: Path, policy: str) -> None:
-        super().__init__(directory=folder)
-        self._headers = {
-            "Content-Security-Policy": _POLICY + policy,
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-            "Referrer-Policy": "no-referrer",
-            # Cached, but revalidated each time: file names don't change between versions.
-            "Cache-Control": "no-cache",
-        }
-
-    async def serve(self, request: Request) -> Response:
-        response = await self.get_response(request.path_params.get("name", "index.html"), request.scope)
-        response.headers.update(self._headers)
-        return response
+_HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    # Cached, but revalidated each time: file names don't change between versions.
+    "Cache-Control": "no-cache",
+}
+# No inline code, and no markup made from strings by scripts.
+_PLAYGROUND = "style-src 'self'; img-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
+# Swagger UI styles its elements inline, and draws its icons from data URLs.
+_SWAGGER = "style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
-def _router(folder: Path, policy: str, page: str, below: str, level: Access) -> SurfaceRouter:
-    """Routes for index.html at `page` and for all files of the folder below `below`."""
-    router, files = SurfaceRouter(NATIVE), Files(folder, policy)
+def _router(folder: str, policy: str, page: str, below: str, level: Access) -> surfaces.Surface:
+    """Routes for index.html at `page` and for all files of the folder under `below`."""
+    router, files = surfaces.native(), StaticFiles(directory=_APP / folder)
+    headers = _HEADERS | {"Content-Security-Policy": _POLICY + policy}
 
     @access(level)
     async def serve(request: Request) -> Response:
-        return await files.serve(request)
+        response = await files.get_response(request.path_params.get("name", "index.html"), request.scope)
+        response.headers.update(headers)
+        return response
 
     for path in (page, f"{below}/{{name:path}}"):
         router.add_route(path, serve, ["GET"], include_in_schema=path == page)
     return router
 
 
-# No inline code, and no markup made from strings by scripts.
-playground = _router(
-    _APP / "playground",
-    "style-src 'self'; img-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'",
-    "/",
-    "/playground",
-    Access.PAGE,
-)
-# Swagger UI styles its elements inline, and draws its icons from data URLs.
-docs = _router(
-    _APP / "swagger", "style-src 'self' 'unsafe-inline'; img-src 'self' data:", "/docs", "/docs", Access.DOCS
-)
+playground = _router("playground", _PLAYGROUND, "/", "/playground", Access.PAGE)
+docs = _router("swagger", _SWAGGER, "/docs", "/docs", Access.DOCS)
 
 
 @access(Access.DOCS)

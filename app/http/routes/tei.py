@@ -8,34 +8,24 @@ from fastapi.responses import PlainTextResponse
 
 from l2v.app import __version__
 from l2v.app.engine.inputs import InputGroup
+from l2v.app.http import surfaces
 from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
 from l2v.app.http.responses import ChunkedList, json_response
 from l2v.app.http.routes import openai, operations
 from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
 from l2v.app.http.routes.texts import read_texts, text_group
+from l2v.app.http.schemas import tei as schemas
 from l2v.app.http.schemas.openai import EmbeddingsResponse
-from l2v.app.http.schemas.tei import (
-    DecodeRequest,
-    EmbedAllRequest,
-    OpenaiRequest,
-    Options,
-    TeiEmbedRequest,
-    TeiErrorBody,
-    TeiOpenaiErrorBody,
-    TeiSimilarityRequest,
-    Token,
-    TokenizeRequest,
-)
-from l2v.app.http.surfaces import TEI, TEI_OPENAI, Access, SurfaceRouter, access
+from l2v.app.http.surfaces import Access, access
 
 # The assumed size of one text's tokens, so that each text is written as a chunk of its own.
 _WIDTH = 65_536
 
-router = SurfaceRouter(TEI, tags=["TEI"])
-openai_router = SurfaceRouter(TEI_OPENAI, tags=["TEI"])
+router = surfaces.tei(tags=["TEI"])
+openai_router = surfaces.tei_openai(tags=["TEI"])
 _rejections: dict[int | str, dict[str, Any]] = {
     status: {
-        "model": TeiErrorBody,
+        "model": schemas.TeiErrorBody,
         "description": " ".join(row.meaning for row in BY_STATUS.values() if row.tei[0] == status),
     }
     for status in sorted({row.tei[0] for row in ERROR_CLASSES.values()} - {404, 405})
@@ -46,7 +36,7 @@ def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _rejections[status] for status in statuses}
 
 
-async def _group(service: ServiceDep, inputs: Any, options: Options, name: str = "inputs") -> InputGroup:
+async def _group(service: ServiceDep, inputs: Any, options: schemas.Options, name: str = "inputs") -> InputGroup:
     instruction = service.prompts.select(None, options.prompt_name)
     return await text_group(service, name, inputs, instruction, keep_end=options.keep_end)
 
@@ -54,7 +44,7 @@ async def _group(service: ServiceDep, inputs: Any, options: Options, name: str =
 @router.post("", response_model=list[list[float]], responses=_rejections, include_in_schema=False)
 @router.post("/", response_model=list[list[float]], responses=_rejections, include_in_schema=False)
 @router.post("/embed", response_model=list[list[float]], responses=_rejections)
-async def embed(request: TeiEmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embed(request: schemas.TeiEmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """One embedding per input."""
     vectors, _ = await service.embed(
         await _group(service, request.inputs, request),
@@ -68,7 +58,7 @@ async def embed(request: TeiEmbedRequest, service: ServiceDep, timings: TimingsD
 
 
 @router.post("/embed_all", response_model=list[list[list[float]]], responses=_rejections)
-async def embed_all(request: EmbedAllRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embed_all(request: schemas.EmbedAllRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """The hidden state of every token of each input, including special tokens and the instruction."""
     group = await _group(service, request.inputs, request)
     states = await service.token_states(group, timings, truncate=request.truncate is not False)
@@ -77,9 +67,9 @@ async def embed_all(request: EmbedAllRequest, service: ServiceDep, timings: Timi
 
 
 @router.post("/similarity", response_model=list[float], responses=_rejections)
-async def similarity(request: TeiSimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def similarity(request: schemas.TeiSimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all."""
-    options, inputs = request.parameters or Options(), request.inputs
+    options, inputs = request.parameters or schemas.Options(), request.inputs
     groups = [
         await _group(service, inputs.source_sentence, options, "inputs.source_sentence"),
         await _group(service, inputs.sentences, options, "inputs.sentences"),
@@ -89,20 +79,22 @@ async def similarity(request: TeiSimilarityRequest, service: ServiceDep, timings
         return await json_response(matrix[0])
 
 
-@router.post("/tokenize", response_model=list[list[Token]], responses=_rejections)
-async def tokenize(request: TokenizeRequest, service: ServiceDep) -> Response:
+@router.post("/tokenize", response_model=list[list[schemas.Token]], responses=_rejections)
+async def tokenize(request: schemas.TokenizeRequest, service: ServiceDep) -> Response:
     """The tokens of texts, without template; the instruction comes first if a prompt is named."""
     group = await text_group(service, "inputs", request.inputs, service.prompts.select(None, request.prompt_name))
 
     def render(tokens: Any) -> orjson.Fragment:  # JSON takes a fifth of the memory of the objects
-        return orjson.Fragment(orjson.dumps([dict(zip(Token.model_fields, token, strict=True)) for token in tokens]))
+        return orjson.Fragment(
+            orjson.dumps([dict(zip(schemas.Token.model_fields, token, strict=True)) for token in tokens])
+        )
 
     shown = await service.tokenizers.show(service.encoder, group, render, special=request.add_special_tokens)
     return await json_response(ChunkedList.of(shown, _WIDTH))
 
 
 @router.post("/decode", response_model=list[str], responses=_rejections)
-async def decode(request: DecodeRequest, service: ServiceDep) -> Response:
+async def decode(request: schemas.DecodeRequest, service: ServiceDep) -> Response:
     """The texts of token ids."""
     texts = await read_texts(service, "ids", request.ids, skip_special=request.skip_special_tokens)
     return await json_response(ChunkedList.of(texts, _WIDTH))
@@ -149,8 +141,8 @@ router.add_api_route("/metrics", operations.metrics, response_class=PlainTextRes
 @openai_router.post(
     "/v1/embeddings",
     response_model=EmbeddingsResponse,
-    responses={status: rejection | {"model": TeiOpenaiErrorBody} for status, rejection in _rejections.items()},
+    responses={status: rejection | {"model": schemas.TeiOpenaiErrorBody} for status, rejection in _rejections.items()},
 )
-async def embeddings(request: OpenaiRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embeddings(request: schemas.OpenaiRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """Embeds texts as the OpenAI API does, and truncates texts that are too long."""
     return await openai.embeddings(request, service, timings)

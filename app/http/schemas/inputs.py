@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from l2v.app.settings import MAX_INPUTS, MAX_PROMPT_NAME
+from l2v.app.settings import MAX_INPUTS
 from l2v.models.types import Input, text_fault
 
 T = TypeVar("T")
@@ -58,7 +58,6 @@ Text = Annotated[
 ]
 # Validation stops at the limit, and at the first error.
 Listed = Annotated[list[T], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), BeforeValidator(_check_count)]
-PromptName = Annotated[StrictStr, Field(min_length=1, max_length=MAX_PROMPT_NAME)]
 Dimensions = Annotated[StrictInt, Field(ge=1)]
 Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 Texts = Listed[Text]

@@ -4,7 +4,8 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from l2v.app.http.schemas.inputs import Dimensions, Inputs, Instruction, PromptName, Request
+from l2v.app.http.schemas.inputs import Dimensions, Inputs, Instruction, Request
+from l2v.app.settings import PromptName
 
 T = TypeVar("T")
 

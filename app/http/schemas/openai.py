@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictStr
 
-from l2v.app.http.schemas.inputs import Dimensions, Instruction, PromptName, Request, TextsOrIds
+from l2v.app.http.schemas.inputs import Dimensions, Instruction, Request, TextsOrIds
+from l2v.app.settings import PromptName
 
 
 class EmbeddingsRequest(Request):

@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from l2v.app.http.schemas.inputs import Dimensions, IdRows, PromptName, Text, TextOrTexts, Texts, TextsOrIds
+from l2v.app.http.schemas.inputs import Dimensions, IdRows, Text, TextOrTexts, Texts, TextsOrIds
 from l2v.app.http.schemas.openai import EmbeddingsRequest
+from l2v.app.settings import PromptName
 
 
 class TeiRequest(BaseModel):

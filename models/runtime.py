@@ -1,0 +1,34 @@
+"""How this process runs torch's libraries and transformers."""
+
+import os
+import sys
+import warnings
+
+LIBRARIES = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
+    "LRU_CACHE_CAPACITY": "32",
+}
+
+
+def prepare_libraries(*, serving: bool = False) -> None:
+    """Configures torch's libraries and silences transformers. Call it before torch is imported.
+
+    By default, OpenMP threads spin while they wait for each other. If the cores have other work, as in a server, that
+    makes forward passes several times slower. oneDNN and torch each cache 1,024 kernels by default, one per shape and
+    a quarter of a megabyte each, but few shapes come twice. Variables that are set already stay as they are.
+
+    Args:
+        serving: tokenize each list in one thread. The service tokenizes in its own threads; if each list used all
+            cores, forward passes would have to wait.
+    """
+    os.environ.update(LIBRARIES | ({"TOKENIZERS_PARALLELISM": "false"} if serving else {}) | os.environ)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    import transformers
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+
+    show_downloads = sys.stderr.isatty() and not are_progress_bars_disabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()  # also disables the bars of downloads
+    if show_downloads:
+        enable_progress_bars()

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,13 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from l2v.app import __version__
-from l2v.app.engine.errors import EmptyError, InvalidError, NotFoundError, ServiceError, TooLargeError
+from l2v.app.engine.errors import InvalidError, NotFoundError, ServiceError
 from l2v.app.engine.service import Service
 from l2v.app.http.auth import Auth
-from l2v.app.http.errors import ERROR_CLASSES, MalformedError, MethodError
+from l2v.app.http.errors import ERROR_CLASSES, MethodError
 from l2v.app.http.limits import RequestLimits
+from l2v.app.http.messages import from_parser, from_validation
 from l2v.app.http.routes import native, openai, operations, pages, tei
-from l2v.app.http.schemas.inputs import param_of
 from l2v.app.http.surfaces import Targets
 from l2v.app.http.telemetry import Telemetry
 from l2v.app.http.tracing import Tracing
@@ -34,14 +33,6 @@ from l2v.models.compilation import compile_layers
 logger = logging.getLogger(__name__)
 
 _API = (native.router, openai.router, tei.router, tei.openai_router, operations.router)
-# Messages that replace pydantic's, and errors other than `InvalidError`, by the type of pydantic's error.
-_MESSAGES = {
-    "extra_forbidden": "unknown field",
-    "missing": "is required",
-    "model_attributes_type": "must be a JSON object",
-    "too_short": "must not be empty",
-}
-_ERRORS: dict[str, type[ServiceError]] = {"too_short": EmptyError, "blank": EmptyError, "too_many": TooLargeError}
 
 
 def create_app(
@@ -164,22 +155,20 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    """Reports the first of pydantic's errors, with its place in the request."""
+    """Reports the first fault of a request."""
     assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return await _service_error(request, MalformedError("the body is not valid JSON", "body"))
-    message = _MESSAGES.get(first["type"], first["msg"])
-    param = param_of(tuple(first["loc"])) or "body"
-    return await _service_error(request, _ERRORS.get(first["type"], InvalidError)(message, param))
+    return await _service_error(request, from_validation(error))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """Reports Starlette's own errors in the API's form."""
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return await _service_error(request, MalformedError("the body is not valid JSON", "body"))
-    kind = MethodError if error.status_code == 405 else NotFoundError
-    response = await _service_error(request, kind(ERROR_CLASSES[kind].meaning, "path"))
-    response.headers.update(error.headers or {})
+        return await _service_error(request, from_parser(error.__cause__))
+    kind, path = MethodError if error.status_code == 405 else NotFoundError, request.scope["path"]
+    misdirected = request.method == "POST" if path == "/" else kind is NotFoundError
+    hint = request.app.state.targets.suggest(path) if misdirected else ""
+    response = await _service_error(request, kind(f"{ERROR_CLASSES[kind].meaning} {hint}".strip(), "path"))
+    if kind is MethodError:
+        response.headers["Allow"] = ", ".join(sorted(request.state.target.methods))
     return response

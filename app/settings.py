@@ -70,7 +70,9 @@ class Settings(ModelSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all interfaces")
     port: Port = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
     api_keys: Secrets = Field((), description="Bearer keys, comma-separated, any of which opens the API; none: open")
-    api_keys_file: Path | None = Field(None, description="File with one key per line, read at startup")
+    api_keys_file: Path | None = Field(
+        None, description="File with one key per line, read at startup; lines that start with # are comments"
+    )
     protect_metrics: bool = Field(False, description="Require a key for `/metrics` and `/tei/metrics` too")
     protect_docs: bool = Field(False, description="Require a key for `/docs` and `/openapi.json` too")
     max_batch_tokens: int | None = Field(
@@ -132,7 +134,7 @@ class Settings(ModelSettings):
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise ValueError(f"{self.api_keys_file} cannot be read ({reason})") from error
-        if not (found := tuple(line.strip() for line in lines if line.strip())):
+        if not (found := tuple(key for line in lines if (key := line.strip()) and not key.startswith("#"))):
             raise ValueError(f"{self.api_keys_file} contains no key, which would leave the service open")
         return keys + found
 

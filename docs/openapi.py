@@ -6,16 +6,12 @@ from typing import Any
 
 from l2v.app.engine.errors import EmptyError
 from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
+from l2v.app.http.schemas.fields import NO_EFFECT, REJECTED
 from l2v.app.main import create_app
 from l2v.app.settings import Settings
 
 Schema = dict[str, Any]
-_SECTIONS = {
-    "embeddings": "Native API",
-    "OpenAI": "OpenAI surface",
-    "TEI": "TEI surface",
-    "operations": "Operations",
-}
+_SECTIONS = {"embeddings": "Native API", "OpenAI": "OpenAI surface", "TEI": "TEI surface", "operations": "Operations"}
 # Statuses of every path, which are not repeated for each.
 _COMMON = {"404", "405"}
 
@@ -36,7 +32,8 @@ def _operation(method: str, path: str, operation: Schema, schemas: dict[str, Sch
     parts = [f"### {method.upper()} {path}", operation.get("description", "")]
     if "requestBody" in operation:
         schema = _body(operation["requestBody"])
-        parts += ["Request:", _table(_fields(schema, schemas), request=True)]
+        fields = [field for field in _fields(schema, schemas) if not _treatment(field[2])]
+        parts += ["Request:", _table(fields, request=True), _other_fields(_resolve(schema, schemas))]
     response = _body(operation["responses"]["200"])
     fields = list(_fields(response, schemas))
     if fields:
@@ -81,6 +78,26 @@ def _fields(schema: Schema, schemas: dict[str, Schema], prefix: str = "") -> Ite
             yield from _fields(items, schemas, f"{path}[].")
         else:
             yield path, name in schema.get("required", []), field
+
+
+def _treatment(schema: Schema) -> str:
+    """How a field is treated, if it is not honoured."""
+    description: str = schema.get("description", "")
+    if description.startswith(NO_EFFECT):
+        return f"accepted without effect: {description.removeprefix(NO_EFFECT)}"
+    allowed = [f"`{json.dumps(value)}`" for value in schema.get("enum", []) if value is not None]
+    kept = f", except {allowed[0]}" if allowed else ""
+    return f"rejected{kept}: {description.removeprefix(REJECTED)}" if description.startswith(REJECTED) else ""
+
+
+def _other_fields(request: Schema) -> str:
+    """The fields that are not honoured, which with the others makes the list complete."""
+    found = {name: _treatment(field) for name, field in request["properties"].items()}
+    rest = "rejected" if request.get("additionalProperties") is False else "accepted without effect, as in TEI"
+    if not any(found.values()):
+        return f"Any other field is {rest}."
+    rows = [f"| `{name}` | {treatment} |" for name, treatment in found.items() if treatment]
+    return "\n".join(["| other field | |", "|---|---|", *rows, f"| any other | {rest} |"])
 
 
 def _table(fields: Any, *, request: bool) -> str:

@@ -122,15 +122,18 @@ class Tokenization:
         return bool(self.template.suffix or self.eos)
 
     def _encoding(self, index: int, input_: Input, row: list[int], pooled: int, *, cut: bool) -> Encoding:
-        """Cuts the row to `max_length` and computes how many of its last positions are pooled."""
+        """Cuts the row to its limit and computes how many of its last positions are pooled."""
         if not pooled:
             raise InputError(index, "text", "text has no tokens")
-        over = len(row) - self.max_length
+        limit = self.max_length if input_.max_tokens is None else min(self.max_length, input_.max_tokens)
+        over = len(row) - limit
         if over > 0:
             body = len(row) - self.trailing
             first = body - pooled if input_.keep_end else body - over
             row = row[:first] + row[first + over :]
             pooled -= over
+            if pooled <= 0 and limit < self.max_length:
+                raise InputError(index, "text", f"text has no room within {limit} tokens")
             if pooled <= 0:
                 raise self._instruction_too_long(index)
         pooled = min(pooled, len(row)) if self.skip_instruction else len(row)

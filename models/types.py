@@ -36,11 +36,13 @@ class Input:
         text: the text.
         instruction: its instruction; "": none.
         keep_end: keep the end of a text that is too long, rather than its beginning.
+        max_tokens: maximum number of tokens of its row, if that is fewer than the model takes; None: no such limit.
     """
 
     text: str
     instruction: str = ""
     keep_end: bool = False
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,8 @@ class Client:
             if response.is_success:
                 return body
             detail = body["error"]
-            message, param = str(detail["message"]), detail["param"]
+            param = detail["param"]
+            message = str(detail["message"]).removeprefix(f"Invalid value for '{param}': ").removesuffix(".")
         except (ValueError, KeyError, TypeError):
             if response.status_code == TOO_LARGE:  # from a proxy, in HTML
                 raise RejectedError(TOO_LARGE, "the request is too large", None) from None

@@ -51,7 +51,7 @@ def check_row(number: int, values: Mapping[str, Any], columns: Columns, raw: Any
         return BadRow(number, f"{columns.text} is blank", raw)
     if instruction is not None and (reason := _fault(instruction)):
         return BadRow(number, f"{columns.instruction} {reason}", raw)
-    return Row(number, text, instruction or None, {name: values.get(name) for name in columns.keep})
+    return Row(number, text, instruction, {name: values.get(name) for name in columns.keep})
 
 
 def _fault(value: Any) -> str | None:

@@ -81,7 +81,7 @@ class RunSettings(BaseModel):
             "--keep: .npy files hold only vectors": to_npy and self.keep,
             "--keep: names a column twice": len(set(self.keep)) < len(self.keep),
             "--keep: the output has its own column `embedding`": "embedding" in self.keep,
-            "--prompt-name and --instruction exclude each other": self.prompt_name and self.instruction,
+            "--prompt-name and --instruction exclude each other": self.prompt_name and self.instruction is not None,
             "INPUT, OUTPUT and --skip-bad must be different files": len(set(files)) < len(files),
         }
         if found := next((message for message, present in conflicts.items() if present), None):

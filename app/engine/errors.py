@@ -62,11 +62,13 @@ class UnavailableError(ServiceError):
 
     Attributes:
         permanent: whether this process will never accept requests again, so that callers should try another one.
+        retry_after: seconds after which the caller should try again, if that is known.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False) -> None:
+    def __init__(self, message: str, *, permanent: bool = False, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.permanent = permanent
+        self.retry_after = retry_after
 
 
 class InternalError(ServiceError):

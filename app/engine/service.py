@@ -28,6 +28,8 @@ from l2v.models.sources import label
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# How long callers should wait while the model is loading.
+LOADING_SECONDS = 5
 _WATCH_SECONDS = 0.25
 # Time for the engine thread to end once nobody waits for it.
 _JOIN_SECONDS = 1.0
@@ -79,7 +81,7 @@ class Service:
     def encoder(self) -> Encoder:
         """The encoder; raises `UnavailableError` while it is loading."""
         if self._encoder is None:
-            raise UnavailableError("the model is loading")
+            raise UnavailableError("the model is loading", retry_after=LOADING_SECONDS)
         return self._encoder
 
     def start(self, encoder: Encoder) -> None:
@@ -130,7 +132,7 @@ class Service:
         """Raises `UnavailableError` unless the service accepts requests."""
         match self.state:
             case State.LOADING:
-                raise UnavailableError("the model is loading")
+                raise UnavailableError("the model is loading", retry_after=LOADING_SECONDS)
             case State.DRAINING:
                 raise UnavailableError("the service is shutting down", permanent=True)
             case State.DOWN:

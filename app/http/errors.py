@@ -112,7 +112,7 @@ def headers(error: ServiceError) -> dict[str, str]:
     match error:
         case UnauthorizedError():
             return {"WWW-Authenticate": "Bearer"}
-        case OverloadedError(retry_after=seconds):
+        case OverloadedError(retry_after=int(seconds)) | UnavailableError(retry_after=int(seconds)):
             return {"Retry-After": str(seconds)}
         case UnavailableError(permanent=True):
             return {"Connection": "close"}  # so that the client's next request reaches another process

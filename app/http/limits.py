@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from l2v.app.engine.errors import OverloadedError, ServiceError, TooLargeError
 from l2v.app.http.auth import Auth
 from l2v.app.http.errors import DeadlineError, MediaTypeError
+from l2v.app.http.messages import check_encoding
 from l2v.app.http.surfaces import Surface
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
@@ -62,6 +63,7 @@ class RequestLimits:
                 if body is None:
                     return
                 if post:
+                    check_encoding(body)
                     gate.permit.enter_context(self._admit())
                 await _run_while_connected(self._app, scope, body, receive, gate)
             error = gate.rejection

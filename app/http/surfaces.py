@@ -13,9 +13,13 @@ from starlette.routing import Route
 
 from l2v.app.engine.errors import ServiceError
 from l2v.app.http.errors import ErrorClass, error_class, headers
+from l2v.app.http.messages import full_message
 
 Render = Callable[[ServiceError, ErrorClass], tuple[int, Any]]
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Paths of other services, and the paths that their clients mean.
+_FOREIGN = {"/api/embed": "/v1/embeddings", "/api/tags": "/v1/models", "/v1": "/v1/embeddings", "/": "/tei"}
 
 
 class Access(Enum):
@@ -50,6 +54,12 @@ class Surface(APIRouter):
         super().__init__(prefix=prefix, **kwargs)
         self._render = render
 
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **kwargs: Any) -> None:
+        """Adds a route. One that answers GET answers HEAD too."""
+        super().add_api_route(path, endpoint, **kwargs)
+        if "GET" in (kwargs.get("methods") or ["GET"]):
+            super().add_api_route(path, endpoint, **kwargs | {"methods": ["HEAD"], "include_in_schema": False})
+
     def to_response(self, error: ServiceError, **extra_headers: str) -> Response:
         """The response to an error."""
         status, content = self._render(error, error_class(error))
@@ -57,24 +67,20 @@ class Surface(APIRouter):
 
 
 def _native(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
-    return row.status, {"error": {"message": str(error), "type": row.type, "param": error.param}}
+    return row.status, {"error": {"message": full_message(error), "type": row.type, "param": error.param}}
 
 
 def _openai(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
     status, kind = row.openai
-    return status, {"error": {"message": str(error), "type": kind, "param": error.param, "code": None}}
+    return status, {"error": {"message": full_message(error), "type": kind, "param": error.param, "code": None}}
 
 
 def _tei(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
-    return row.tei[0], {"error": _with_param(error), "error_type": row.tei[1]}
+    return row.tei[0], {"error": full_message(error), "error_type": row.tei[1]}
 
 
 def _tei_openai(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
-    return row.tei[0], {"message": _with_param(error), "code": row.tei[0], "type": row.tei[1]}
-
-
-def _with_param(error: ServiceError) -> str:
-    return f"{error.param}: {error}" if error.param else str(error)
+    return row.tei[0], {"message": full_message(error), "code": row.tei[0], "type": row.tei[1]}
 
 
 native, openai = partial(Surface, _native, ""), partial(Surface, _openai, "/v1")
@@ -89,11 +95,13 @@ class Target:
         route: the path's template, or "other": one of few, whatever callers request.
         surface: how errors are worded.
         access: who may call it without a key.
+        methods: the methods that it supports.
     """
 
     route: str
     surface: Surface
     access: Access = Access.KEY
+    methods: frozenset[str] = frozenset()
 
 
 class Targets:
@@ -101,7 +109,7 @@ class Targets:
 
     def __init__(self, surfaces: Sequence[Surface]) -> None:
         self._exact: dict[str, Target] = {}
-        self._templates: list[tuple[re.Pattern[str], Target]] = []
+        self._templates: dict[re.Pattern[str], Target] = {}
         for surface in surfaces:
             for route in surface.routes:
                 assert isinstance(route, Route)
@@ -109,15 +117,33 @@ class Targets:
         # The longest prefix first; native surfaces have none and come last.
         self._unknown = [Target("other", surface) for surface in sorted(surfaces, key=lambda s: -len(s.prefix))]
 
+    @staticmethod
+    def canonical(path: str) -> str:
+        """The path without a slash at its end, which many clients add."""
+        return path[:-1] if path[-1:] == "/" and path[-2:-1] not in ("", "/") else path
+
     def find(self, path: str) -> Target:
         """What a path leads to; an unknown path belongs to the surface whose prefix it has."""
+        path = self.canonical(path)
         if target := self._exact.get(path):
             return target
-        for pattern, target in self._templates:
+        for pattern, target in self._templates.items():
             if pattern.match(path):
                 return target
         unknown = (target for target in self._unknown if path.startswith(f"{target.surface.prefix}/"))
         return next(unknown, self._unknown[-1])
+
+    def suggest(self, path: str) -> str:
+        """Says which path a client with a wrong base URL means; "" if that is not plain."""
+        segments = [segment for segment in path.split("/") if segment]
+        prefixes = ("/tei", "", "/v1") if segments[:1] == ["tei"] else ("", "/v1", "/tei")
+        tails = ["/" + "/".join(segments[start:]) for start in range(max(0, len(segments) - 3), len(segments))]
+        candidates = [_FOREIGN.get(path, ""), *(p + tail for tail in tails for p in prefixes)]
+        known = next((each for each in candidates if each and self.find(each).route != "other"), None)
+        if known is None:
+            return ""
+        prefix = self.find(known).surface.prefix
+        return f"Did you mean {known}? The client's base URL should {f'end in {prefix}' if prefix else 'have no path'}."
 
     @property
     def probes(self) -> list[str]:
@@ -125,12 +151,16 @@ class Targets:
         return [path for path, target in self._exact.items() if target.access in (Access.PROBE, Access.METRICS)]
 
     def _add(self, route: Route, surface: Surface) -> None:
+        exact = "{" not in route.path
+        known = self._exact.get(route.path) if exact else self._templates.get(route.path_regex)
         level = getattr(route.endpoint, "access", Access.KEY)
-        if "{" not in route.path:
-            known = self._exact.get(route.path)
-            # Two methods of one path share its access, which is the stricter one.
-            level = Access.KEY if known and known.access is not level else level
-            self._exact[route.path] = replace(known or Target(route.path, surface), access=level)
+        if known is None:
+            label = route.path_format if exact or route.include_in_schema else "other"
+            known = Target(label, surface, level)
+        # Two methods of one path share its access, which is the stricter one.
+        level = level if known.access is level else Access.KEY
+        target = replace(known, access=level, methods=known.methods | frozenset(route.methods or ()))
+        if exact:
+            self._exact[route.path] = target
         else:
-            label = route.path_format if route.include_in_schema else "other"
-            self._templates.append((route.path_regex, Target(label, surface, level)))
+            self._templates[route.path_regex] = target

@@ -41,6 +41,7 @@ class Telemetry:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        scope["path"] = self._targets.canonical(scope["path"])
         target, timings = self._targets.find(scope["path"]), Timings()
         sender = _Sender(send, _request_id(Headers(scope=scope)), timings)
         scope.setdefault("state", {}).update(timings=timings, target=target)

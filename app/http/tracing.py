@@ -49,7 +49,7 @@ class Tracing:
         FastAPIInstrumentor.instrument_app(
             app,
             tracer_provider=self._provider,
-            excluded_urls=",".join(f"://[^/]*{re.escape(path)}$" for path in targets.probes),
+            excluded_urls=",".join(f"://[^/]*{re.escape(path)}/?$" for path in targets.probes),
             exclude_spans=["receive", "send"],
             server_request_hook=hide_texts,
         )

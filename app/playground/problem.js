@@ -32,7 +32,7 @@ export function showProblem(error, sides, again) {
   const where = place(error.param, sides);
   const box = make("div", { className: "card problem" });
   box.append(make("h2", {}, TITLES[error.status] ?? "The service refuses the request"));
-  box.append(make("p", { id: "problem-message" }, where ? make("b", {}, `${where.label}: `) : "", error.message));
+  box.append(make("p", { id: "problem-message" }, where ? make("b", {}, `${where.label}: `) : "", error.message.replace(`Invalid value for '${error.param}': `, "")));
   if (error.status === 429) box.append(...retry(error.retryAfter, again));
   if (where) {
     mark(where.field);

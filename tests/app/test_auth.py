@@ -96,13 +96,14 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
 def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text("from-file\n\n  schlüssel  \r\n")
+    file.write_text("# the keys of the team\nfrom-file\n\n  # one more:\n  schlüssel  \r\n")
     with ServerProcess("--api-keys-file", str(file), L2V_API_KEYS="from-variable") as server:
         server.wait_ready()
         for key in ("from-file", "schlüssel", "from-variable"):
             headers = [("Authorization", f"Bearer {key}".encode())]
             assert server.client.get("/info", headers=headers).status_code == 200  # type: ignore[arg-type]
-        assert server.client.get("/info", headers=bearer("other")).status_code == 401
+        for key in ("other", "# the keys of the team", "#"):
+            assert server.client.get("/info", headers=bearer(key)).status_code == 401
         answers = [
             server.client.get(path, headers=bearer("from-file")).text for path in ("/info", "/metrics", "/tei/info")
         ]
@@ -112,7 +113,13 @@ def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "cannot be read"), (b"\n \n", "contains no key"), (b"\xff", "not UTF-8")]
+    ("content", "reason"),
+    [
+        (None, "cannot be read"),
+        (b"\n \n", "contains no key"),
+        (b"# none yet\n", "contains no key"),
+        (b"\xff", "not UTF-8"),
+    ],
 )
 def test_a_file_without_keys_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "keys"

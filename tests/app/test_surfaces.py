@@ -151,8 +151,10 @@ def test_tei_tokenize_shows_the_text_of_a_token(post: Callable[..., Any]) -> Non
 
 
 def test_tei_decode_names_the_row(post: Callable[..., Any]) -> None:
-    assert post("/tei/decode", 413, ids=[[97], [97, 9999]])["error"].startswith("ids[1]: 9999 is not")
-    assert post("/tei/decode", 413, ids=[9999])["error"].startswith("ids: 9999 is not")
+    assert post("/tei/decode", 413, ids=[[97], [97, 9999]])["error"].startswith(
+        "Invalid value for 'ids[1]': 9999 is not"
+    )
+    assert post("/tei/decode", 413, ids=[9999])["error"].startswith("Invalid value for 'ids': 9999 is not")
 
 
 def test_token_ids_make_no_more_text_than_a_body_may_hold(encoder: Encoder) -> None:
@@ -202,9 +204,10 @@ def test_tei_errors(post: Callable[..., Any], path: str, content: dict[str, Any]
 
 
 def test_tei_errors_name_the_field_in_their_text(post: Callable[..., Any]) -> None:
-    assert post("/tei/embed", 413) == {"error": "inputs: is required", "error_type": "Validation"}
-    assert post("/tei/embed", 413, inputs="a", truncate="yes")["error"].startswith("truncate: ")
-    assert post("/tei/embed", 413, inputs=["a"] * 3000)["error"] == "inputs: 3000 inputs, at most 2048 (max_inputs)"
+    assert post("/tei/embed", 413) == {"error": "Missing required parameter: 'inputs'.", "error_type": "Validation"}
+    assert post("/tei/embed", 413, inputs="a", truncate="yes")["error"].startswith("Invalid type for 'truncate': ")
+    message = "Invalid value for 'inputs': 3000 inputs, at most 2048 (max_inputs)."
+    assert post("/tei/embed", 413, inputs=["a"] * 3000)["error"] == message
 
 
 def test_one_row_of_token_ids_is_one_input(post: Callable[..., Any]) -> None:
@@ -216,7 +219,7 @@ def test_one_row_of_token_ids_is_one_input(post: Callable[..., Any]) -> None:
 
 def test_tei_openai_errors_are_teis(post: Callable[..., Any]) -> None:
     assert post("/tei/v1/embeddings", 400, input="") == {
-        "message": "input: must not be empty or blank",
+        "message": "Invalid value for 'input': must not be empty or blank.",
         "code": 400,
         "type": "Empty",
     }

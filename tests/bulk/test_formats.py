@@ -18,7 +18,7 @@ MODEL = ("--dtype", "float32", "--model")
 
 
 def expected(encoder: Encoder, instruction: str = "", own: bool = False) -> np.ndarray:
-    inputs = [Input(row["text"], (own and row["how"]) or instruction) for row in ROWS]
+    inputs = [Input(row["text"], row["how"] if own else instruction) for row in ROWS]
     return encoder.encode(inputs)
 
 

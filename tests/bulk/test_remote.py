@@ -38,6 +38,21 @@ def test_the_same_vectors(
     np.testing.assert_allclose(read(tmp_path / "out.npy"), normalized(vectors), atol=1e-5)
 
 
+def test_an_empty_instruction_means_none_here_and_at_a_service(
+    server: LocalServer, encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": "a", "how": ""}, {"text": "a", "how": None}, {"text": "a"}, {"text": "a", "how": "Own:"}]
+    source = write(tmp_path / "in.jsonl", rows)
+    for default in ("Find:", ""):
+        vectors = normalized(encoder.encode([Input("a", each) for each in ("", default, default, "Own:")]))
+        for number, model in enumerate((["--url", server.url], ["--dtype", "float32", "--model", adapter])):
+            out = tmp_path / f"{default[:4]}{number}.npy"
+            flags = ["--instruction", default, "--instruction-column", "how"]
+            ended = call(capsys, "embed", source, out, *model, *flags)
+            assert ended.status == 0, ended.err
+            np.testing.assert_allclose(read(out), vectors, atol=1e-5)
+
+
 def test_a_busy_service_is_tried_again(
     source: Path, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

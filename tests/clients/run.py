@@ -76,7 +76,7 @@ def huggingface_hub(url: str) -> Vectors:
 def huggingface_hub_similarity(url: str) -> Vectors:
     from huggingface_hub import InferenceClient
 
-    return [InferenceClient(f"{url}/tei/similarity").sentence_similarity(TEXTS[0], other_sentences=TEXTS)]
+    return [InferenceClient(f"{url}/tei").sentence_similarity(TEXTS[0], other_sentences=TEXTS)]
 
 
 def litellm(url: str) -> Vectors:

@@ -23,6 +23,7 @@ SEEDS: dict[str, list[Any]] = {
     "/v1/embeddings": [
         {"input": "a", "model": "m", "user": "u", "dimensions": 8, "encoding_format": "float", "truncate": True},
         {"input": [[1, 2], [3]], "prompt_name": "sts"},
+        {"input": "a", "input_type": "query", "truncate": "START", "truncate_prompt_tokens": 9, "normalize": False},
         {"input": [5, 6, 7]},
     ],
     "/tei": [{"inputs": ["a", "b"]}],

@@ -4,13 +4,14 @@ from typing import Any
 
 from fastapi import Response
 
-from l2v.app.engine.errors import NotFoundError
+from l2v.app.engine.errors import InvalidError, NotFoundError
+from l2v.app.engine.inputs import DefaultInstruction
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.responses import ChunkedList, encoded, json_response
 from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
 from l2v.app.http.routes.texts import text_group
-from l2v.app.http.schemas.openai import EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
+from l2v.app.http.schemas.openai import EmbeddingsFields, EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
 
 router = surfaces.openai(tags=["OpenAI"])
 
@@ -19,11 +20,24 @@ router = surfaces.openai(tags=["OpenAI"])
     "/embeddings", response_model=EmbeddingsResponse, responses=responses(400, 401, 413, 415, 429, 500, 503, 504)
 )
 async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: TimingsDep) -> Response:
-    """Embeds texts as the OpenAI API does. `instruction`, `prompt_name` and `truncate` are extensions."""
-    instruction = service.prompts.select(request.instruction, request.prompt_name)
-    group = await text_group(service, "input", request.input, instruction)
+    """Embeds texts as the OpenAI API does."""
+    return await respond(request, service, timings)
+
+
+async def respond(request: EmbeddingsFields, service: ServiceDep, timings: TimingsDep) -> Response:
+    """The response to an embeddings request of any surface."""
+    if request.truncate_prompt_tokens is not None and not request.truncates:
+        raise InvalidError("cannot be combined with a 'truncate' that rejects texts", "truncate_prompt_tokens")
+    group = await text_group(
+        service,
+        "input",
+        request.input,
+        _instruction(request, service),
+        keep_end=request.keep_end,
+        max_tokens=request.max_tokens_per_text,
+    )
     vectors, embedded = await service.embed(
-        group, timings, truncate=request.truncate, dimensions=request.dimensions, normalize=True
+        group, timings, truncate=request.truncates, dimensions=request.dimensions, normalize=request.normalize
     )
     with timings.stage("finish"):
         rows = encoded(vectors, request.encoding_format)
@@ -55,6 +69,12 @@ async def model(name: str, service: ServiceDep) -> Model:
     if name != service.model:
         raise NotFoundError(f"the served model is {service.model}", "model")
     return _model(service)
+
+
+def _instruction(request: EmbeddingsFields, service: ServiceDep) -> DefaultInstruction:
+    if request.instruction is None and request.prompt_name is None and (side := request.side):
+        return DefaultInstruction(service.prompts.by_name.get(side, ""), "input_type" if request.input_type else "task")
+    return service.prompts.select(request.instruction, request.prompt_name)
 
 
 def _model(service: ServiceDep) -> Model:

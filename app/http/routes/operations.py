@@ -6,7 +6,7 @@ import prometheus_client
 from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from l2v.app.engine.service import Service, State
+from l2v.app.engine.service import LOADING_SECONDS, Service, State
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.routes.dependencies import ExpositionDep, ServiceDep
@@ -21,7 +21,6 @@ async def info(service: ServiceDep) -> dict[str, Any]:
     return service.info()
 
 
-@router.head("/health", include_in_schema=False)
 @router.get("/health", responses={503: {"description": "The engine is dead or hangs: restart the service."}})
 @access(Access.PROBE)
 async def health(service: ServiceDep) -> JSONResponse:
@@ -29,7 +28,6 @@ async def health(service: ServiceDep) -> JSONResponse:
     return _state(service, service.state is not State.DOWN)
 
 
-@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"description": "Loading, draining or down: send no requests."}})
 @access(Access.PROBE)
 async def ready(service: ServiceDep) -> JSONResponse:
@@ -45,4 +43,5 @@ async def metrics(exposition: ExpositionDep) -> Response:
 
 
 def _state(service: Service, good: bool) -> JSONResponse:
-    return JSONResponse({"status": str(service.state)}, 200 if good else 503)
+    headers = {"Retry-After": str(LOADING_SECONDS)} if service.state is State.LOADING and not good else None
+    return JSONResponse({"status": str(service.state)}, 200 if good else 503, headers)

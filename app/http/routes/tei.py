@@ -41,8 +41,6 @@ async def _group(service: ServiceDep, inputs: Any, options: schemas.Options, nam
     return await text_group(service, name, inputs, instruction, keep_end=options.keep_end)
 
 
-@router.post("", response_model=list[list[float]], responses=_rejections, include_in_schema=False)
-@router.post("/", response_model=list[list[float]], responses=_rejections, include_in_schema=False)
 @router.post("/embed", response_model=list[list[float]], responses=_rejections)
 async def embed(request: schemas.TeiEmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """One embedding per input."""
@@ -77,6 +75,14 @@ async def similarity(request: schemas.TeiSimilarityRequest, service: ServiceDep,
     matrix, _ = await service.similarity(groups, timings, truncate=options.truncate is not False)
     with timings.stage("finish"):
         return await json_response(matrix[0])
+
+
+@router.post("", response_model=None, responses=_rejections, include_in_schema=False)
+async def run_task(request: schemas.TaskRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+    """The task that the inputs show: embedding, or the similarity of sentences."""
+    if isinstance(request, schemas.TeiSimilarityRequest):
+        return await similarity(request, service, timings)
+    return await embed(request, service, timings)
 
 
 @router.post("/tokenize", response_model=list[list[schemas.Token]], responses=_rejections)
@@ -123,9 +129,7 @@ async def info(service: ServiceDep) -> dict[str, Any]:
 
 
 @router.get("", response_class=PlainTextResponse, responses=_pick(503), include_in_schema=False)
-@router.get("/", response_class=PlainTextResponse, responses=_pick(503), include_in_schema=False)
 @router.get("/ping", response_class=PlainTextResponse, responses=_pick(503), include_in_schema=False)
-@router.head("/health", include_in_schema=False)
 @router.get("/health", response_class=PlainTextResponse, responses=_pick(503))
 @access(Access.PROBE)
 async def health(service: ServiceDep) -> Response:
@@ -145,4 +149,4 @@ router.add_api_route("/metrics", operations.metrics, response_class=PlainTextRes
 )
 async def embeddings(request: schemas.OpenaiRequest, service: ServiceDep, timings: TimingsDep) -> Response:
     """Embeds texts as the OpenAI API does, and truncates texts that are too long."""
-    return await openai.embeddings(request, service, timings)
+    return await openai.respond(request, service, timings)

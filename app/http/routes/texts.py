@@ -8,11 +8,17 @@ from l2v.models import Input
 
 
 async def text_group(
-    service: Service, name: str, value: Any, instruction: DefaultInstruction, *, keep_end: bool = False
+    service: Service,
+    name: str,
+    value: Any,
+    instruction: DefaultInstruction,
+    *,
+    keep_end: bool = False,
+    max_tokens: int | None = None,
 ) -> InputGroup:
     """The inputs of a field that holds a text, token ids, or a list of either; raises as `read_texts`."""
     texts = await read_texts(service, name, value)
-    inputs = [Input(text, instruction.text, keep_end) for text in texts]
+    inputs = [Input(text, instruction.text, keep_end, max_tokens) for text in texts]
     return InputGroup(name, inputs, instruction, _is_single(value))
 
 

@@ -1,6 +1,6 @@
 """The inputs of requests (texts, instructions, token ids) in every form that the surfaces accept."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -9,6 +9,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StrictBool,
     StrictInt,
     StrictStr,
     Tag,
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 # The tags of the unions below appear in pydantic's error locations; the colon tells them from field names.
 _TEXT, _PAIR, _OBJECT, _IDS, _ONE, _MANY = ":text", ":pair", ":object", ":ids", ":one", ":many"
+_FLAG, _WORD = ":flag", ":word"
 
 
 def _check_text(text: str) -> str:
@@ -63,26 +65,22 @@ Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1, fai
 Texts = Listed[Text]
 
 
-class Request(BaseModel):
-    """The base of all requests: unknown fields are rejected by name."""
+class TextInput(BaseModel):
+    """A text and its instruction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TextInput(Request):
-    """A text and its instruction."""
 
     text: Text
     instruction: Instruction | None = None
 
 
-def _by_type(message: str, **tags: type) -> Discriminator:
-    """Chooses the member of a union by the type of the value."""
+def _by_type(expected: str, **tags: type) -> Discriminator:
+    """Chooses the member of a union by the type of the value. `expected` completes "expected …" in error messages."""
 
     def tag(value: Any) -> str | None:
         return next((f":{name}" for name, kind in tags.items() if isinstance(value, kind)), None)
 
-    return Discriminator(tag, custom_error_type="input_type", custom_error_message=message)
+    return Discriminator(tag, custom_error_type="input_type", custom_error_message=expected)
 
 
 def _one_or_many(is_many: Any) -> Discriminator:
@@ -108,7 +106,7 @@ _Object = Annotated[TextInput, Tag(_OBJECT)]
 _Item = Annotated[
     _Plain | _Pair | _Object,
     _by_type(
-        'must be a text, ["instruction", "text"] or {"text", "instruction"}',
+        'a text, ["instruction", "text"] or {"text", "instruction"}',
         text=str,
         pair=list | tuple,
         object=dict | TextInput,
@@ -117,17 +115,22 @@ _Item = Annotated[
 # Without pairs: a list of two texts is two inputs.
 _Single = Annotated[
     _Plain | _Object,
-    _by_type('must be a text, {"text", "instruction"}, or a list of inputs', text=str, object=dict | TextInput),
+    _by_type('a text, {"text", "instruction"}, or an array of inputs', text=str, object=dict | TextInput),
 ]
 Inputs = Annotated[Annotated[_Single, Tag(_ONE)] | Annotated[Listed[_Item], Tag(_MANY)], _one_or_many(_is_list)]
 TextOrTexts = Annotated[Annotated[Text, Tag(_ONE)] | Annotated[Texts, Tag(_MANY)], _one_or_many(_is_list)]
 IdRows = Annotated[Annotated[Ids, Tag(_ONE)] | Annotated[Listed[Ids], Tag(_MANY)], _one_or_many(_is_list_of_lists)]
 # Clients of OpenAI and of text-embeddings-inference may send token ids in place of a text.
 _TextOrIds = Annotated[
-    _Plain | Annotated[Ids, Tag(_IDS)], _by_type("must be a text or a list of token ids", text=str, ids=list)
+    _Plain | Annotated[Ids, Tag(_IDS)], _by_type("a text or an array of token ids", text=str, ids=list)
 ]
 TextsOrIds = Annotated[
     Annotated[_TextOrIds, Tag(_ONE)] | Annotated[Listed[_TextOrIds], Tag(_MANY)], _one_or_many(_is_list_of_items)
+]
+
+Truncate = Annotated[
+    Annotated[StrictBool, Tag(_FLAG)] | Annotated[Literal["END", "START", "NONE"], Tag(_WORD)],
+    _by_type("true, false, 'END', 'START' or 'NONE'", flag=bool, word=str),
 ]
 
 

@@ -4,13 +4,14 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from l2v.app.http.schemas.inputs import Dimensions, Inputs, Instruction, Request
+from l2v.app.http.schemas.fields import StrictRequest
+from l2v.app.http.schemas.inputs import Dimensions, Inputs, Instruction
 from l2v.app.settings import PromptName
 
 T = TypeVar("T")
 
 
-class EmbedRequest(Request):
+class EmbedRequest(StrictRequest):
     """Texts to embed."""
 
     model_config = ConfigDict(
@@ -38,7 +39,7 @@ class EmbedResponse(BaseModel):
     truncated: list[int] = Field(description="Positions of the inputs that were truncated")
 
 
-class SimilarityRequest(Request):
+class SimilarityRequest(StrictRequest):
     """Queries to compare with documents."""
 
     model_config = ConfigDict(

@@ -1,24 +1,109 @@
 """Requests and responses of the OpenAI surface, with our extensions."""
 
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictStr
+from pydantic import BaseModel, Field, StrictBool, StrictInt
 
-from l2v.app.http.schemas.inputs import Dimensions, Instruction, Request, TextsOrIds
+from l2v.app.http.schemas.fields import NoEffect, Rejected, Request, StrictRequest
+from l2v.app.http.schemas.inputs import Dimensions, Instruction, TextsOrIds, Truncate
 from l2v.app.settings import PromptName
 
+_SIDES = {
+    "query": "query",
+    "search_query": "query",
+    "document": "document",
+    "search_document": "document",
+    "passage": "document",
+    "retrieval.query": "query",
+    "retrieval.passage": "document",
+}
+_FLOATS = "Vectors are float32; 'encoding_format' can be base64"
 
-class EmbeddingsRequest(Request):
-    """`POST /v1/embeddings`. The last three fields are extensions; the OpenAI client sends them as `extra_body`."""
 
-    input: TextsOrIds
-    model: StrictStr | None = Field(None, description="Ignored: the service serves one model")
-    dimensions: Dimensions | None = None
-    encoding_format: Literal["float", "base64"] | None = Field("float", description="null means `float`")
-    user: StrictStr | None = Field(None, description="Ignored")
-    instruction: Instruction | None = None
-    prompt_name: PromptName | None = None
-    truncate: StrictBool = Field(False, description="Truncate texts that are too long; OpenAI rejects them")
+class EmbeddingsFields(Request):
+    """The fields of an embeddings request that are accepted: OpenAI's, ours, and those of other services' clients."""
+
+    truncates_by_default: ClassVar[bool] = False
+
+    input: TextsOrIds = Field(description="A text, a list of token ids, or a list of either")
+    dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64: of little-endian float32")
+
+    instruction: Instruction | None = Field(None, description="Instruction for the texts; an empty one means none")
+    prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
+    input_type: Literal["query", "search_query", "document", "search_document", "passage"] | None = Field(
+        None,
+        description="Use the prompt `query` or `document` if there is one; `instruction` and `prompt_name` override it",
+    )
+    task: Literal["retrieval.query", "retrieval.passage"] | None = Field(None, description="The same as `input_type`")
+    normalize: StrictBool = Field(True, description="Scale each vector to length 1")
+    truncate: Truncate | None = Field(
+        None,
+        description="Truncate texts that are too long: END cuts off their end, START their beginning, true the side "
+        "that `truncation_side` names. false and NONE reject them. Default: false, but true under /tei and with "
+        "`truncate_prompt_tokens`",
+    )
+    truncate_prompt_tokens: Annotated[StrictInt, Field(ge=-1)] | None = Field(
+        None,
+        description="Truncate each text so that it has at most this many tokens, with template and special tokens. -1: "
+        "as many as the model takes",
+    )
+    truncation_side: Literal["left", "right"] | None = Field(
+        None, description="Side on which texts are truncated; default: right, the end"
+    )
+
+    model: Annotated[Any, NoEffect("one model is served")] = None
+    user: Annotated[Any, NoEffect("nothing is stored about users")] = None
+    metadata: Annotated[Any, NoEffect("nothing is stored about requests")] = None
+    max_tokens: Annotated[Any, NoEffect("it limits generated tokens, and embeddings have none")] = None
+    priority: Annotated[Any, NoEffect("all requests have the same priority")] = None
+    request_id: Annotated[Any, NoEffect("the header X-Request-Id sets the id")] = None
+    cache_salt: Annotated[Any, NoEffect("requests share no cache")] = None
+    drop_params: Annotated[Any, NoEffect("it is an option of gateways")] = None
+
+    @property
+    def side(self) -> str | None:
+        """`query` or `document`, if the request says which."""
+        return _SIDES.get(self.input_type or self.task or "")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether texts that are too long are truncated rather than rejected."""
+        if self.truncate is None:
+            return self.truncate_prompt_tokens is not None or self.truncates_by_default
+        return self.truncate not in (False, "NONE")
+
+    @property
+    def keep_end(self) -> bool:
+        """Whether truncated texts keep their end."""
+        return self.truncate == "START" or (self.truncate != "END" and self.truncation_side == "left")
+
+    @property
+    def max_tokens_per_text(self) -> int | None:
+        """The limit that `truncate_prompt_tokens` sets; None for the model's own."""
+        return self.truncate_prompt_tokens if self.truncate_prompt_tokens != -1 else None
+
+
+class EmbeddingsRequest(EmbeddingsFields, StrictRequest):
+    """`POST /v1/embeddings`. OpenAI's client sends the fields that OpenAI doesn't have as `extra_body`."""
+
+    inputs: Annotated[None, Rejected("Send the texts as 'input'")] = None
+    texts: Annotated[None, Rejected("Send the texts as 'input'")] = None
+    messages: Annotated[None, Rejected("Send the texts as 'input'")] = None
+    prompt: Annotated[None, Rejected("Send the texts as 'input', and an instruction as 'instruction'")] = None
+    task_type: Annotated[None, Rejected("Send 'input_type'")] = None
+    normalized: Annotated[Any, Rejected("Send 'normalize'", allowed=(True,))] = None
+    use_activation: Annotated[Any, Rejected("Send 'normalize'", allowed=(True,))] = None
+    truncation: Annotated[None, Rejected("Send 'truncate'")] = None
+    output_dimension: Annotated[None, Rejected("Send 'dimensions'")] = None
+    output_dtype: Annotated[Any, Rejected(_FLOATS, allowed=("float",))] = None
+    embedding_type: Annotated[Any, Rejected(_FLOATS, allowed=("float",))] = None
+    embedding_types: Annotated[None, Rejected(_FLOATS)] = None
+    embed_dtype: Annotated[Any, Rejected(_FLOATS, allowed=("float32",))] = None
+    return_multivector: Annotated[Any, Rejected("/tei/embed_all returns a vector per token", allowed=(False,))] = None
+    late_chunking: Annotated[Any, Rejected("Each text is embedded on its own", allowed=(False,))] = None
+    add_special_tokens: Annotated[Any, Rejected("Special tokens are always added", allowed=(True,))] = None
+    modality: Annotated[Any, Rejected("Only texts can be embedded", allowed=("text",))] = None
 
 
 class Embedding(BaseModel):

@@ -1,21 +1,16 @@
-"""Requests and responses of the TEI surface."""
+"""Requests and responses of the TEI surface. Unknown fields are ignored as in TEI, since some clients send them."""
 
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, Discriminator, Field, StrictBool, Tag
 
+from l2v.app.http.schemas.fields import Request
 from l2v.app.http.schemas.inputs import Dimensions, IdRows, Text, TextOrTexts, Texts, TextsOrIds
-from l2v.app.http.schemas.openai import EmbeddingsRequest
+from l2v.app.http.schemas.openai import EmbeddingsFields
 from l2v.app.settings import PromptName
 
 
-class TeiRequest(BaseModel):
-    """The base of TEI's requests. Unknown fields are ignored as in TEI, since some clients send them."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Options(TeiRequest):
+class Options(Request):
     """How to truncate texts, and which named prompt to use."""
 
     truncate: StrictBool | None = Field(None, description="Default: true")
@@ -27,12 +22,10 @@ class Options(TeiRequest):
         return self.truncation_direction.lower() == "left"
 
 
-class OpenaiRequest(EmbeddingsRequest):
+class OpenaiRequest(EmbeddingsFields):
     """An OpenAI request as TEI handles it: texts that are too long are truncated."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    truncate: StrictBool = True
+    truncates_by_default: ClassVar[bool] = True
 
 
 class EmbedAllRequest(Options):
@@ -48,21 +41,33 @@ class TeiEmbedRequest(EmbedAllRequest):
     dimensions: Dimensions | None = None
 
 
-class Sentences(TeiRequest):
+class Sentences(Request):
     """A sentence, and the sentences to compare it with."""
 
     source_sentence: Text
     sentences: Texts
 
 
-class TeiSimilarityRequest(TeiRequest):
+class TeiSimilarityRequest(Request):
     """A comparison of sentences."""
 
     inputs: Sentences
     parameters: Options | None = None
 
 
-class TokenizeRequest(TeiRequest):
+def _task(body: Any) -> str:
+    inputs = body.get("inputs") if isinstance(body, dict) else getattr(body, "inputs", None)
+    return ":similarity" if isinstance(inputs, dict | Sentences) else ":embed"
+
+
+# Clients of Hugging Face send every task to one address, and the task shows by its inputs.
+TaskRequest = Annotated[
+    Annotated[TeiEmbedRequest, Tag(":embed")] | Annotated[TeiSimilarityRequest, Tag(":similarity")],
+    Discriminator(_task),
+]
+
+
+class TokenizeRequest(Request):
     """Texts to tokenize."""
 
     inputs: TextOrTexts
@@ -70,7 +75,7 @@ class TokenizeRequest(TeiRequest):
     prompt_name: PromptName | None = None
 
 
-class DecodeRequest(TeiRequest):
+class DecodeRequest(Request):
     """Token ids to decode."""
 
     ids: IdRows

@@ -1,0 +1,97 @@
+"""How requests treat fields that they don't honour, and null.
+
+A schema declares every field that clients are known to send: it honours a field, accepts it without effect, or rejects
+it and says what to do instead.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault
+
+NO_EFFECT, REJECTED = "No effect: ", "Rejected: "
+
+
+class Request(BaseModel):
+    """The base of all requests: null means absent for each optional field."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None and not cls.model_fields[str(info.field_name)].is_required():
+            raise PydanticUseDefault
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Adds null to the types of optional fields."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for name, field in schema.get("properties", {}).items():
+            if name not in schema.get("required", ()):
+                schema["properties"][name] = _nullable(field)
+        return schema
+
+
+class StrictRequest(Request):
+    """A request that rejects unknown fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class NoEffect:
+    """Marks a field that is accepted with any value and has no effect.
+
+    Attributes:
+        reason: why it has none.
+    """
+
+    reason: str
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"description": f"{NO_EFFECT}{self.reason}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Marks a field that is rejected, unless it is null or asks for what is done anyway.
+
+    Attributes:
+        reason: a sentence without a period that says what to do instead.
+        allowed: values that are accepted.
+    """
+
+    reason: str
+    allowed: tuple[Any, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return BeforeValidator(self._reject).__get_pydantic_core_schema__(source, handler)
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": [*self.allowed, None], "description": f"{REJECTED}{self.reason}"}
+
+    def _reject(self, value: Any) -> Any:
+        if any(type(value) is type(each) and value == each for each in self.allowed):
+            return value
+        what = "value" if self.allowed else "parameter"
+        raise PydanticCustomError("unsupported", "{reason}", {"reason": self.reason, "what": what})
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    about = {name: item for name, item in schema.items() if name in ("title", "description", "default")}
+    kind = {name: item for name, item in schema.items() if name not in about}
+    options = kind.get("anyOf", [kind])
+    if not kind or {"type": "null"} in options or None in kind.get("enum", ()):
+        return schema
+    return {"anyOf": [*options, {"type": "null"}], **about}

@@ -16,7 +16,7 @@ from l2v.models.attention import _has_kernel, attend, packed_attention, segment_
 from l2v.models.bucketed_attention import bucketed_attention
 from l2v.models.devices import computes_bfloat16
 from tests import tiny
-from tests.dtypes import LEAST
+from tests.dtypes import MIN_COSINE
 
 SUPPORTED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "starcoder2"]
 TEXTS = ["a", "a longer text with several words in it", "mid sized", "x" * 300, "Grüße, 世界 🙂"]
@@ -158,7 +158,7 @@ def test_an_architecture_that_cannot_is_refused_with_the_reason(
         load(str(folder), dtype="float32")
 
 
-@pytest.mark.parametrize(("dtype", "least"), LEAST.items())
+@pytest.mark.parametrize(("dtype", "least"), MIN_COSINE.items())
 def test_batch_mates_do_not_matter(adapter: Path, dtype: str, least: float) -> None:
     encoder: Encoder = load(str(adapter), dtype=dtype)  # type: ignore[arg-type]
     inputs = [Input(f"text {i} " + "word " * (i * 7 % 60), "Find it:" if i % 3 else "") for i in range(64)]

@@ -10,12 +10,7 @@ from l2v.app.main import create_app
 from l2v.app.settings import Settings
 
 Schema = dict[str, Any]
-_SECTIONS = {
-    "embeddings": "Native API",
-    "OpenAI": "OpenAI surface",
-    "TEI": "TEI surface",
-    "operations": "Operations",
-}
+_SECTIONS = {"embeddings": "Native API", "OpenAI": "OpenAI surface", "TEI": "TEI surface", "operations": "Operations"}
 # Statuses of every path, which are not repeated for each.
 _COMMON = {"404", "405"}
 

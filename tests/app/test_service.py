@@ -84,7 +84,7 @@ def test_a_full_queue_returns_429_with_retry_after(gated: GatedEncoder, pool: Th
 def test_a_request_beyond_its_deadline_gets_504_and_is_dropped(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:
     with LocalServer(gated, request_timeout=2) as server:
         send = sender(server, pool)
-        late, queued = hold(gated, send), send("queued behind it")
+        late, queued = hold(gated, send), send("queued after it")
         assert [late.result().status_code, queued.result().status_code] == [504, 504]
         before = len(gated.batches)
         gated.gate.set()

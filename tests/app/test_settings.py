@@ -100,15 +100,15 @@ def test_addresses_are_validated(name: str, good: list[str], bad: list[str]) -> 
             Settings(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["", "x" * 101])
-def test_the_name_of_a_prompt_is_validated(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "reason"), [("", "at least 1 character"), ("x" * 101, "at most 100 characters")])
+def test_the_name_of_a_prompt_is_validated(tmp_path: Path, name: str, reason: str) -> None:
     (file := tmp_path / "prompts.json").write_text(json.dumps({name: "Find:"}))
-    with pytest.raises(ValidationError, match="name of a prompt must have 1 to 100 characters"):
+    with pytest.raises(ValidationError, match=rf"prompts\.json is not a JSON object .*{reason}"):
         Settings(prompts=file)
 
 
 def test_default_instructions_are_validated() -> None:
-    with pytest.raises(ValidationError, match="query_instruction must not contain a NUL"):
+    with pytest.raises(ValidationError, match="the prompt query must not contain a NUL"):
         Settings(query_instruction="a\0b")
 
 

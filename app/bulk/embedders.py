@@ -13,6 +13,7 @@ _IDENTITY = (
     "model",
     "base",
     "dimensions",
+    "attention",
     "pooling",
     "template",
     "max_length",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Texts per batch, or per request to a service.
 _BATCH_SIZE = 256
 # The settings that the vectors depend on.
-_SETTINGS = ("dtype", "pooling", "template", "max_length", "doc_max_length", "skip_instruction")
+_SETTINGS = ("dtype", "attention", "pooling", "template", "max_length", "doc_max_length", "skip_instruction")
 
 
 class Evaluate(ClientSettings):
@@ -51,7 +51,7 @@ class Evaluate(ClientSettings):
         instructions, tasks = read_instructions(self.instructions), find_tasks(self.tasks)
         with self.open_embedder(EmbedOptions(normalize=False)) as embedder:
             name = "+".join([embedder.info["model"], *map(label, () if self.url else self.adapters)]).replace("/", "_")
-            settings = {setting: embedder.info[setting] for setting in _SETTINGS}
+            settings = {setting: embedder.info.get(setting) for setting in _SETTINGS}
             scores = evaluate(MtebEncoder(name, partial(encode, embedder), instructions, settings), tasks, self.out)
         rows = [asdict(score) | {"score": round(100 * score.score, 2)} for score in scores]
         columns = ("task", "metric", "score", "instruction")

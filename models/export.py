@@ -1,8 +1,8 @@
 """Exporting the merged encoder to a folder that loads without peft and without its sources."""
 
-import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from l2v.models import checksums, permissions
 from l2v.models.encoder import Encoder
 from l2v.models.errors import ModelError, first_line
 from l2v.models.reference_vector import ReferenceVector
-from l2v.models.tokenizer import write_tokenizer
 from l2v.models.types import QUANTIZED
 
 # sentence-transformers' nearest equivalents of the pooling modes.
@@ -81,10 +80,10 @@ def check_free(out: Path) -> None:
 def _write(encoder: Encoder, folder: Path) -> None:
     encoder.model.save_pretrained(folder)
     permissions.apply_umask(folder)
-    tokenizer = copy.deepcopy(encoder.tokenizer)
+    named = encoder.tokenizer.named
     # sentence-transformers pads batches; like the reference, it uses the end token if there is no padding token.
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    write_tokenizer(tokenizer, encoder.tokenization.tokenizer, folder)
+    padding = {"pad_token": named["eos_token"]} if "eos_token" in named else {}
+    replace(encoder.tokenizer, named=padding | dict(named)).write(folder)
     # `is_causal` makes transformers' own attention bidirectional, and so sentence-transformers'.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _json(folder / "config.json", config | {"is_causal": False, "_name_or_path": encoder.base})

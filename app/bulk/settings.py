@@ -62,7 +62,9 @@ class RunSettings(BaseModel):
     column: str = Field("text", description="Column or JSON field with the text")
     instruction: str | None = Field(None, description="Instruction for rows without their own")
     instruction_column: str | None = Field(None, description="Column or JSON field with each row's instruction")
-    prompt_name: str | None = Field(None, description="Named prompt of the service, instead of --instruction")
+    prompt_name: str | None = Field(
+        None, description="Named prompt of the model or the service, instead of --instruction"
+    )
     keep: Names = Field((), description="Columns to copy to the output (Parquet or JSONL), comma-separated")
     dimensions: int | None = Field(None, ge=1, description="Keep this many leading dimensions, before normalizing")
     normalize: bool = Field(True, description="Scale each vector to length 1")

@@ -1,6 +1,7 @@
 """The service: admit, tokenize, schedule, postprocess."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ import torch
 
 from l2v.app import __version__
 from l2v.app.engine import vectors
-from l2v.app.engine.errors import InternalError, InvalidError, OverloadedError, TooLargeError, UnavailableError
+from l2v.app.engine.dimensions import choose_dimensions
+from l2v.app.engine.errors import InternalError, OverloadedError, TooLargeError, UnavailableError
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
 from l2v.app.engine.prompts import Prompts
@@ -24,6 +26,9 @@ from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoder
 from l2v.models.sources import label
+from l2v.models.types import Metric
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,7 +60,7 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.model = label(settings.model)
-        self.prompts = Prompts(settings.read_prompts())
+        self.prompts = Prompts(settings.read_prompts())  # extended by the model's once it is loaded
         self.tokenizers = TokenizerPool(settings, metrics)
         self.started = int(time.time())
         self.max_batch_tokens = 0
@@ -84,7 +89,9 @@ class Service:
 
     def start(self, encoder: Encoder) -> None:
         """Warms up the encoder and opens the service."""
-        self.prompts.check(encoder)
+        self.prompts = Prompts.of(encoder, self.prompts.by_name)
+        if notice := encoder.declaration.notice:
+            logger.warning(notice)
         # In this thread, so that an error surfaces as itself; the engine thread takes over afterwards.
         self.max_batch_tokens = encoder.warm_up(self.settings.max_batch_tokens)
         limits = (self.max_batch_tokens, self.settings.max_queue_tokens, self.settings.engine_timeout)
@@ -165,7 +172,7 @@ class Service:
             group: the inputs.
             timings: records the stages.
             truncate: truncate texts that are too long rather than reject them.
-            dimensions: the number of leading dimensions to keep; None keeps all.
+            dimensions: the number of leading dimensions to keep; None: the model's default.
             normalize: scale each vector to length 1, after truncating its dimensions.
 
         Returns:
@@ -174,21 +181,31 @@ class Service:
         Raises:
             ServiceError: the request is rejected, or fails.
         """
-        if dimensions is not None and dimensions > self.encoder.dimensions:
-            raise InvalidError(f"must be at most {self.encoder.dimensions}, the model's dimensions", "dimensions")
+        dimensions = choose_dimensions(self.encoder, dimensions)
         (embedded,) = await self._embed([group], truncate, timings)
         with timings.stage("finish"):
             rows = embedded.rows
             return await _compute(rows, vectors.postprocess, rows, dimensions, normalize), embedded
 
     async def similarity(
-        self, groups: Sequence[InputGroup], timings: Timings, *, truncate: bool, metric: str = "cosine"
+        self, groups: Sequence[InputGroup], timings: Timings, *, truncate: bool, metric: Metric | None = None
     ) -> tuple[Vectors, list[EmbeddedGroup]]:
-        """Returns the [q, n] similarities of the first group's inputs to the last group's, and the embedded groups."""
+        """Returns the [q, n] similarities of the first group's inputs to the last group's, and the embedded groups.
+
+        Args:
+            groups: one or two.
+            timings: records the stages.
+            truncate: see `embed`.
+            metric: None: the model's default.
+        """
+        encoder, declared = self.encoder, self.encoder.declaration
         embedded = await self._embed(groups, truncate, timings)
-        queries, documents = embedded[0].rows, embedded[-1].rows
+        sides = embedded[0].rows, embedded[-1].rows
+        arguments = (*sides, metric or declared.similarity.value, encoder.dimensions)
         with timings.stage("finish"):
-            return await _compute([*queries, *documents], vectors.similarity, queries, documents, metric), embedded
+            rows = [*sides[0], *sides[1]]
+            matrix = await _compute(rows, vectors.similarity, *arguments, normalized=declared.normalize.value)
+        return matrix, embedded
 
     async def token_states(self, group: InputGroup, timings: Timings, *, truncate: bool) -> Sequence[Vectors]:
         """The hidden states of all tokens of each input, [tokens, d]; raises as `embed` does."""

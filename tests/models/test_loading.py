@@ -74,10 +74,12 @@ def test_the_template_goes_by_the_base_that_the_adapter_names() -> None:
 
 
 def test_all_published_stacks_are_hub_ids() -> None:
-    assert len(STACKS) == 19
+    assert len(STACKS) == 45
     for name, stack in STACKS.items():
+        assert stack.licence
         if name != "demo":
-            assert all(source.startswith("McGill-NLP/LLM2Vec-") for source in (stack.model, *stack.adapters))
+            assert all(source.count("/") == 1 for source in (stack.model, *stack.adapters))
+            assert stack.model == stack.base or stack.model.startswith("McGill-NLP/LLM2Vec-")
 
 
 def test_a_revision_can_be_pinned(hub: Path, base: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -149,7 +151,7 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] =
         SourceError,
         "do not fit",
     ),
-    "more layers than weights": (lambda f: edit(f / "config.json", num_hidden_layers=3), SourceError, "are missing"),
+    "more layers than weights": (lambda f: edit(f / "config.json", num_hidden_layers=3), SourceError, "lack 9 tensors of LlamaModel, first layers.2"),
     "no tokenizer": (
         lambda f: [p.unlink() for p in f.glob("token*")] and None,
         SourceError,
@@ -206,7 +208,7 @@ ADAPTER_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]
             dict(list(load_file(f / "adapter_model.safetensors").items())[1:]), f / "adapter_model.safetensors"
         ),
         AdapterError,
-        "do not match",
+        "lacks base_model.model.layers.0",
     ),
     "other modules": (
         lambda f: edit(f / "adapter_config.json", target_modules=["query_key_value"]),
@@ -247,7 +249,7 @@ def test_an_adapter_trained_for_a_task_is_as_good(base: Path, adapter: Path, tmp
 def test_a_device_that_is_not_there_is_named(base: Path) -> None:
     for device, reason in (
         ("abacus", "device abacus is unknown to torch"),
-        ("cuda:7", "cannot be moved to device cuda:7"),
+        ("cuda:7", "device cuda:7 is not available"),
     ):
         with pytest.raises(ModelError, match=reason):
             load(str(base), device=device)
@@ -265,14 +267,11 @@ def test_an_adapter_for_another_shape_is_refused(base: Path, tmp_path: Path) -> 
         load(str(base), [str(tiny.make_adapter(tmp_path / "misfit", other))], dtype="float32")
 
 
-def test_an_adapter_trained_on_the_causal_model_is_refused_with_a_hint(
-    base: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_an_adapter_trained_on_the_causal_model_is_as_good(base: Path, adapter: Path, tmp_path: Path) -> None:
     folder = copy(adapter, tmp_path / "causal")
     path = folder / "adapter_model.safetensors"
     save_file({k.replace("base_model.model.", "base_model.model.model."): v for k, v in load_file(path).items()}, path)
-    with pytest.raises(AdapterError, match="ForCausalLM"):
-        load(str(folder), dtype="float32")
+    np.testing.assert_array_equal(vectors(base, folder), vectors(base, adapter))
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "named": (lambda f: rename(f, lambda n: n.replace(".weight", ".default.weight")), "the adapter's own name"),
     "head alone": (lambda f: rename(f, lambda n: f"base_model.model.lm_head.{n}"), "only base_model.model.lm_head"),
     "another part": (lambda f: add(f, "base_model.model.pooler.weight"), "outside the decoder, first .*pooler.weight"),
-    "another layer's": (lambda f: add(f, "base_model.model.layers.7.mlp.up_proj.lora_A.weight"), "no place in the model for .*layers.7"),
+    "another layer's": (
+        lambda f: add(f, "base_model.model.layers.7.mlp.up_proj.lora_A.weight"),
+        "no place in the model for .*layers.7",
+    ),
 }
 
 

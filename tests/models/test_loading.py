@@ -92,6 +92,63 @@ def test_a_revision_can_be_pinned(hub: Path, base: Path, caplog: pytest.LogCaptu
         resolve("someone/pinned@v2")
 
 
+def pinned(folder: Path, source: Path, base: str, revision: object) -> Path:
+    """An adapter that was trained on a revision of a base."""
+    copied = copy(source, folder)
+    edit(copied / "adapter_config.json", base_model_name_or_path=base, revision=revision)
+    return copied
+
+
+def test_the_revision_that_an_adapter_names_is_fetched(hub: Path, base: Path, adapter: Path, tmp_path: Path) -> None:
+    """Whether the base is named or not."""
+    other = tiny.make_base(tmp_path / "other", seed=3)
+    make_hub_cache(hub, {"someone/moving": base, "someone/moving@v1": other})
+    folder = pinned(tmp_path / "pinned", adapter, "someone/moving", "v1")
+    expected = vectors(other, adapter)
+    assert np.abs(expected - vectors(base, adapter)).max() > 1e-2
+    for model, adapters in ((folder, []), ("someone/moving", [folder]), ("someone/moving@v1", [folder])):
+        np.testing.assert_array_equal(vectors(model, *adapters), expected)
+    commit = resolve("someone/moving@v1").revision
+    assert load(str(folder), dtype="float32").provenance[0]["revision"] == commit
+    edit(folder / "adapter_config.json", revision="v9")
+    with pytest.raises(SourceError, match="someone/moving@v9 is not in the local Hub cache"):
+        load(str(folder))
+    edit(folder / "adapter_config.json", revision=9)
+    with pytest.raises(SourceError, match="has revision 9, which must be text"):
+        load(str(folder))
+
+
+def test_a_revision_that_is_named_explicitly_wins_and_that_is_logged(
+    hub: Path, base: Path, adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tiny.make_base(tmp_path / "other", seed=3)
+    make_hub_cache(hub, {"someone/explicit": base, "someone/explicit@v1": other})
+    folder = pinned(tmp_path / "pinned", adapter, "someone/explicit", "v2")
+    np.testing.assert_array_equal(vectors("someone/explicit@v1", folder), vectors(other, adapter))
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"adapter {folder} was trained on revision v2 of someone/explicit; v1 is used, as it is named explicitly"
+    ]
+
+
+def test_adapters_of_different_revisions_are_refused(hub: Path, base: Path, adapter: Path, tmp_path: Path) -> None:
+    make_hub_cache(hub, {"someone/two": base})
+    one, other = (pinned(tmp_path / name, adapter, "someone/two", name) for name in ("v1", "v2"))
+    for model, adapters in (("someone/two", [one, other]), (one, [other])):
+        with pytest.raises(SourceError, match=r"different revisions of someone/two \(v[12] and v[12]\): name one"):
+            load(str(model), [str(adapter) for adapter in adapters])
+
+
+def test_an_adapter_beside_whole_weights_is_refused_unless_it_is_named_as_an_adapter(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    folder = copy(adapter, tmp_path / "both")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(base / name, folder)
+    with pytest.raises(SourceError, match=r"both an adapter and whole weights \(model.safetensors\)"):
+        load(str(folder))
+    np.testing.assert_array_equal(vectors(base, folder), vectors(base, adapter))
+
+
 def test_settings_come_from_the_sources_and_yield_to_the_callers(base: Path, adapter: Path, tmp_path: Path) -> None:
     tuned = copy(adapter, tmp_path / "tuned")
     (tuned / "llm2vec_config.json").write_text(
@@ -151,11 +208,15 @@ BASE_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]] =
         SourceError,
         "do not fit",
     ),
-    "more layers than weights": (lambda f: edit(f / "config.json", num_hidden_layers=3), SourceError, "lack 9 tensors of LlamaModel, first layers.2"),
+    "more layers than weights": (
+        lambda f: edit(f / "config.json", num_hidden_layers=3),
+        SourceError,
+        "lack 9 tensors of LlamaModel, first layers.2",
+    ),
     "no tokenizer": (
         lambda f: [p.unlink() for p in f.glob("token*")] and None,
         SourceError,
-        "tokenizer of .* cannot be read",
+        "tokenizer of .* has no vocabulary",
     ),
     "tokenizer garbled": (lambda f: (f / "tokenizer.json").write_text("{}"), SourceError, "tokenizer"),
     "unknown architecture": (lambda f: edit(f / "config.json", model_type="martian"), UnsupportedModelError, "martian"),

@@ -31,7 +31,7 @@ def decoder(
     seed: int = 0,
     **changes: object,
 ) -> PreTrainedModel:
-    """A random decoder; `adapters` is the std of two rank-16 adapters that are merged into it."""
+    """A random decoder with weights of this std, into which two rank-16 adapters of the std `adapters` are merged."""
     torch.manual_seed(seed)
     heads = max(1, width // 32)
     shape = {

@@ -7,7 +7,7 @@ from l2v.models.quantization import fp8, int8
 from l2v.models.types import DType
 
 # What a dtype requires of a device, and the check for it.
-_REQUIRED = {"int8": (int8.available, "a CPU with VNNI or AMX"), "fp8": (fp8.available, "a GPU from Ada or Hopper on")}
+_REQUIRED = {"int8": (int8, "a CPU with VNNI or AMX"), "fp8": (fp8, "a GPU from Ada or Hopper on")}
 
 
 def select_device(name: str) -> torch.device:
@@ -36,8 +36,8 @@ def check_dtype(name: DType, device: torch.device) -> None:
     Raises:
         UnsupportedModelError: if it cannot.
     """
-    available, required = _REQUIRED.get(name, (None, ""))
-    if available and not available(device):
+    module, required = _REQUIRED.get(name, (None, ""))
+    if module and not module.available(device):
         raise UnsupportedModelError(f"dtype {name} requires {required}, which device {device} is not: use auto")
 
 

@@ -46,8 +46,8 @@ def export(encoder: Encoder, out: Path) -> None:
     The folder is written under a temporary name and then renamed, so it is either complete or absent.
 
     Raises:
-        ModelError: if `out` exists and is not an empty folder, if it cannot be written, or if the weights are quantized
-            or prepacked.
+        ModelError: if `out` exists and is not an empty folder, if it cannot be written, if the weights are quantized or
+            prepacked, or if the folder cannot express how the model is served.
     """
     if encoder.dtype in QUANTIZED:
         raise ModelError(
@@ -55,6 +55,11 @@ def export(encoder: Encoder, out: Path) -> None:
         )
     if encoder.prepacked:
         raise ModelError("prepacked weights cannot be exported: load the model with prepack=False")
+    if encoder.declaration.semantics.value != "llm2vec" or encoder.causal or encoder.head.layers:
+        raise ModelError(
+            "an export holds a bidirectional encoder with LLM2Vec's semantics, which this model is not served as: serve "
+            "its own repository, or set semantics=llm2vec and attention=bidirectional"
+        )
     check_free(out)
     partial = out.with_name(f".{out.name}.partial")
     try:

@@ -135,7 +135,7 @@ def test_the_environment_overrides_our_defaults_for_libraries(monkeypatch: pytes
         ([], {"L2V_PORT": "70000"}, "--port (L2V_PORT): "),
         (["--dtype", "float8"], {}, "dtype"),
         (["--pooling", "max"], {}, "pooling"),
-        ([], {"L2V_API_KEYS": ","}, "holds no key"),
+        ([], {"L2V_API_KEYS": ","}, "contains no key"),
         (["--prompts", "/no/file.json"], {}, "cannot be read"),
         (["--colour", "red"], {}, "--colour"),
     ],

@@ -221,13 +221,7 @@ def test_a_model_without_a_length_needs_a_setting(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "root",
-    [
-        OLD,
-        NEW,
-        "sentence_transformers.base.modules.",
-        "sentence_transformers.base.modules.transformer.",
-    ],
+    "root", [OLD, NEW, "sentence_transformers.base.modules.", "sentence_transformers.base.modules.transformer."]
 )
 def test_modules_have_the_names_of_every_release(root: str, folder: Path) -> None:
     write_layout(folder, ("Normalize", {"module_input_name": "sentence_embedding"}), ("Dropout", {}), root=root)

@@ -363,11 +363,11 @@ def test_beginning_token_pooling_needs_a_beginning_token() -> None:
 
 def test_the_causal_checkpoint_itself_would_not_pass_the_probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe on transformers' own causal attention, to which a model could silently fall back."""
-    from l2v.models import verify
+    from l2v.models import probe, verify
 
     model = AutoModelForCausalLM.from_pretrained(base).model
     monkeypatch.setattr(
-        verify, "hidden_states", lambda model, batch: model(batch.input_ids, use_cache=False).last_hidden_state[0]
+        probe, "hidden_states", lambda model, batch, **_: model(batch.input_ids, use_cache=False).last_hidden_state[0]
     )
     with pytest.raises(UnsupportedModelError, match="runs causally"):
         verify.verify(model)

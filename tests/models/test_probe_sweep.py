@@ -8,7 +8,7 @@ from l2v.models.verify import verify, verify_quantization
 from tests.models.test_verify import Rounded, decoder
 
 # Width and number of layers.
-SHAPES = [(32, 1), (64, 8), (256, 3), (128, 24)]
+SHAPES = [(32, 1), (64, 8), (256, 3), (128, 16)]
 # The std of the weights and of the adapters: from one at which no token sees another to one at which each sees one other.
 SCALES = [(1e-5, 0.0), (1e-3, 0.0), (0.02, 0.0), (0.02, 0.06), (0.02, 0.12), (0.2, 0.0), (1.0, 0.0), (20.0, 0.0)]
 
@@ -33,9 +33,9 @@ def test_a_random_model_of_another_architecture_passes(model_type: str, dtype: t
     verify(model, causal=True, windowed=bool(seed))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
 @pytest.mark.parametrize(("std", "adapters"), SCALES)
-@pytest.mark.parametrize(("width", "layers"), SHAPES)
+@pytest.mark.parametrize(("width", "layers"), SHAPES[:3])
 def test_a_random_model_may_be_rounded_to_8_bits(
     width: int, layers: int, std: float, adapters: float, dtype: torch.dtype
 ) -> None:

@@ -15,10 +15,7 @@ from l2v.models import sentencepiece_model
 
 STACKS = Path(__file__).parents[1] / "parity" / "stacks"
 GOLDENS = Path(__file__).with_name("tokenizer_goldens.json")
-TEXTS = (
-    "the cat <s> sat</s> on the_mat <mask>",
-    "  [PAD] über 7🙂<extra>x\t\n ▁a <eos> <|eot_id|> ",
-)
+TEXTS = ("the cat <s> sat</s> on the_mat <mask>", "  [PAD] über 7🙂<extra>x\t\n ▁a <eos> <|eot_id|> ")
 Json = dict[str, Any]
 
 

@@ -57,8 +57,8 @@ def export(encoder: Encoder, out: Path) -> None:
         raise ModelError("prepacked weights cannot be exported: load the model with prepack=False")
     if encoder.declaration.semantics.value != "llm2vec" or encoder.causal or encoder.head.layers:
         raise ModelError(
-            "an export holds a bidirectional encoder with LLM2Vec's semantics, which this model is not served as: serve "
-            "its own repository, or set semantics=llm2vec and attention=bidirectional"
+            "an export holds a bidirectional encoder with LLM2Vec's semantics, and this model is served otherwise: "
+            "serve its own repository, or set semantics=llm2vec and attention=bidirectional"
         )
     check_free(out)
     partial = out.with_name(f".{out.name}.partial")

@@ -9,7 +9,7 @@ from tests.models.test_verify import Rounded, decoder
 
 # Width and number of layers.
 SHAPES = [(32, 1), (64, 8), (256, 3), (128, 16)]
-# The std of the weights and of the adapters: from one at which no token sees another to one at which each sees one other.
+# The std of the weights and of the adapters: from no token attending to another, to each attending to a single one.
 SCALES = [(1e-5, 0.0), (1e-3, 0.0), (0.02, 0.0), (0.02, 0.06), (0.02, 0.12), (0.2, 0.0), (1.0, 0.0), (20.0, 0.0)]
 
 

@@ -1,12 +1,12 @@
-# One image for CPU and GPU: torch from PyPI carries its own CUDA libraries and uses them where there is a device.
+# One image for CPU and GPU: torch from PyPI includes the CUDA libraries and uses them if there is a GPU.
 ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 RUN python -m venv /opt/l2v
 ENV PATH=/opt/l2v/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# The dependencies first: this layer, by far the largest, stays when only the source changes. Each file is held to the
-# hash that `make lock` wrote, and none runs code of its own on the way in.
+# Install the dependencies first, so that this layer, by far the largest, is cached when only the source changes. Each
+# file must match the hash written by `make lock`, and only wheels are installed, so no package runs code.
 COPY docker/requirements.txt ./
 RUN pip install --require-hashes --only-binary :all: -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
@@ -14,7 +14,7 @@ COPY l2v ./l2v
 COPY models ./models
 COPY training ./training
 COPY app ./app
-# setuptools is among the pinned.
+# setuptools is already installed from the requirements.
 RUN pip install --no-deps --no-build-isolation .
 
 FROM ${PYTHON_IMAGE}

@@ -1,52 +1,52 @@
-# `make serve` and `make test` do all set-up themselves; PYTHON names another interpreter than python3.
+# `make serve` and `make test` do all set-up. PYTHON selects the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: serve test bench bench-quick chaos soak lint docs lock licences goldens clean
 
-serve: .venv/serve  ## Serve the built-in model, or what L2V_MODEL names, on port 8080
+serve: .venv/serve  ## Serve the built-in model, or L2V_MODEL, on port 8080
 	$(BIN)/l2v serve
 
 test: .venv/test .venv-clients/installed  ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-chaos: .venv/test  ## Put the promises to the test, and write docs/RELIABILITY.md
+chaos: .venv/test  ## Test the promises of docs/RELIABILITY.md and write the results to it
 	$(BIN)/python -m tests.chaos
 
-soak: .venv/test  ## The same for the one that takes long: make soak MINUTES=20
+soak: .venv/test  ## Test the long run: make soak MINUTES=20
 	$(BIN)/python -m tests.chaos soak --minutes $(or $(MINUTES),20)
 
 BENCH_VENVS := $(addprefix .venv-bench/,llm2vec sentence-transformers infinity)
 
-bench: .venv/test $(BENCH_VENVS)  ## Measure speed side by side with others; an hour and more on two cores
+bench: .venv/test $(BENCH_VENVS)  ## Compare the speed with other libraries; takes over an hour on two cores
 	$(BIN)/python -m bench --checkpoints .cache/bench
 
-bench-quick: .venv/test $(BENCH_VENVS)  ## The same for the smallest shape alone, within five minutes
+bench-quick: .venv/test $(BENCH_VENVS)  ## The same for the smallest shape, within five minutes
 	$(BIN)/python -m bench --checkpoints .cache/bench --shapes 135m --workloads mixed --rounds 1 --divisor 4 \
 	    --requests 10 --name quick
 
-lint: .venv/test  ## Style, types and the generated tables of the docs
+lint: .venv/test  ## Check style, types and the generated parts of the docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m docs.tables --check
 	$(BIN)/python -m docs.pages --check
 
-docs: .venv/test  ## Write the generated parts of the docs anew, and build the site in build/site
+docs: .venv/test  ## Write the generated parts of the docs, and build the site in build/site
 	$(BIN)/python -m docs.tables
 	$(BIN)/python -m docs.pages
 	$(BIN)/zensical build --strict
 
-lock: .venv/test  ## Pin what the image installs, with hashes, to the newest that pyproject.toml allows
+lock: .venv/test  ## Pin the image's packages, with hashes, to the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --python-version 3.11 \
 	    --custom-compile-command "make lock" --output-file docker/requirements.txt pyproject.toml
 
-licences:  ## List the licences of what the image installs (fetches some 3 GB)
+licences:  ## List the licences of the image's packages (downloads about 3 GB)
 	$(PYTHON) -m venv --clear .venv-image
 	.venv-image/bin/pip install --quiet --require-hashes --only-binary :all: -r docker/requirements.txt
 	.venv-image/bin/python docker/licences.py > docker/licences.md
 
-goldens:  ## Make the parity stacks and goldens anew with the reference, in a venv of its own
+goldens:  ## Generate the parity stacks and goldens with the reference, in its own venv
 	$(PYTHON) -m venv .venv-reference
 	.venv-reference/bin/pip install --quiet -r tests/parity/requirements.txt
 	.venv-reference/bin/python tests/parity/generate.py
@@ -58,18 +58,18 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "l2v needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# Stamps: an install is done again when the dependencies change.
+# Stamp files: reinstall when the dependencies change.
 .venv/serve: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-# The clients of others, which the tests run against the service, pin older libraries than it uses.
+# Third-party clients for the tests. They pin older libraries than the service uses.
 .venv-clients/installed: tests/clients/requirements.txt
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/pip install --quiet -r $<
 	@touch $@
 
-# Each of the engines that ours is measured against has its own versions of everything.
+# Each library in the benchmark has its own versions of everything.
 .venv-bench/%: bench/requirements/%.txt
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet -r $<

@@ -104,8 +104,11 @@ def main() -> None:
         print(*map(_describe, error.errors()), sep="\n", file=sys.stderr)
         raise SystemExit(2) from None
     except (CommandError, InputError, ModelError) as error:
+        if (status := getattr(error, "status", 1)) == 1:
+            # Python prints this at exit, when progress bars have been closed.
+            raise SystemExit(f"l2v: {error}") from None
         print(f"l2v: {error}", file=sys.stderr)
-        raise SystemExit(getattr(error, "status", 1)) from None
+        raise SystemExit(status) from None
     except BrokenPipeError:
         # The reader of our output is gone, like `head`. Without this, Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ import structlog
 
 
 def outline(error: BaseException) -> dict[str, Any]:
-    """The type and frames of an error, without its message, which may quote a text or a key, and without full paths."""
+    """The type and stack frames of an error, with short paths and no message: it may quote a text or a key."""
     frames = [
         f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
@@ -20,7 +20,7 @@ def outline(error: BaseException) -> dict[str, Any]:
 
 
 def _clean(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Removes uvicorn's coloured copy of its messages, and replaces logged errors by their outlines."""
+    """Removes uvicorn's coloured copy of its messages, and replaces logged errors with their outlines."""
     event.pop("color_message", None)
     caught = event.pop("exc_info", None)
     error = caught[1] if isinstance(caught, tuple) else caught

@@ -1,4 +1,4 @@
-"""The settings. One field defines an environment variable, a flag, its help text and its row in the docs."""
+"""The settings. Each field defines an environment variable, a flag, its help text and its row in the docs."""
 
 import os
 import re
@@ -69,7 +69,9 @@ class Settings(ModelSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all interfaces")
     port: Port = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
-    api_keys: Secrets = Field((), description="Bearer keys, comma-separated, any of which opens the API; none: open")
+    api_keys: Secrets = Field(
+        (), description="Bearer keys that open the API, comma-separated; without keys, it is open"
+    )
     api_keys_file: Path | None = Field(
         None, description="File with one key per line, read at startup; lines that start with # are comments"
     )
@@ -81,14 +83,18 @@ class Settings(ModelSettings):
         description="Token budget of one forward pass. Default: 16384 on CUDA; on a CPU 4096, or fewer if they take "
         "more than ten seconds",
     )
-    max_queue_tokens: Count = Field(1_048_576, description="Tokens in the queue at which requests get 429")
-    max_requests: Count = Field(512, description="Requests whose body has arrived and whose response has not started")
-    max_connections: Count = Field(2048, description="Open connections, including idle ones")
-    max_inputs: Count = Field(2048, le=MAX_INPUTS, description="Inputs per request; queries and documents together")
-    max_characters: Count = Field(100_000, description="Characters of one text or instruction")
-    max_body_bytes: Count = Field(16_777_216, description="Bytes of a request body")
-    max_total_body_bytes: Count = Field(536_870_912, description="Bytes of all request and response bodies together")
-    max_header_bytes: int = Field(32_768, ge=1024, description="Bytes of path and headers, plus 32 for each header")
+    max_queue_tokens: Count = Field(1_048_576, description="Maximum tokens in the queue; beyond it, requests get 429")
+    max_requests: Count = Field(512, description="Maximum requests in progress: body received, response not started")
+    max_connections: Count = Field(2048, description="Maximum open connections, including idle ones")
+    max_inputs: Count = Field(
+        2048, le=MAX_INPUTS, description="Maximum inputs per request, queries and documents together"
+    )
+    max_characters: Count = Field(100_000, description="Maximum characters of one text or instruction")
+    max_body_bytes: Count = Field(16_777_216, description="Maximum bytes of a request body")
+    max_total_body_bytes: Count = Field(
+        536_870_912, description="Maximum bytes of all request and response bodies together"
+    )
+    max_header_bytes: int = Field(32_768, ge=1024, description="Maximum bytes of path and headers, plus 32 per header")
     request_timeout: Seconds = Field(
         120.0, description="Seconds before a request fails with 504; the client has as long again to read the response"
     )
@@ -102,7 +108,7 @@ class Settings(ModelSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum level of log messages")
 
     def read_prompts(self) -> dict[str, str]:
-        """The named prompts, of which `query_instruction` and `document_instruction` replace those of the file.
+        """The prompts of the file; `query_instruction` and `document_instruction` override `query` and `document`.
 
         Raises:
             ValueError: the file cannot be read, or is not a JSON object of names and instructions.
@@ -125,7 +131,7 @@ class Settings(ModelSettings):
         return prompts
 
     def read_keys(self) -> tuple[str, ...]:
-        """The keys of the setting and of the file; raises `ValueError` if the file holds none."""
+        """The keys from the setting and the file; raises `ValueError` if the file holds none."""
         keys = tuple(key.get_secret_value() for key in self.api_keys)
         if self.api_keys_file is None:
             return keys

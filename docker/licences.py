@@ -1,28 +1,28 @@
-"""Writes the licences of what is installed beside this interpreter as Markdown: `make licences`.
+"""Lists the licences of the installed packages as Markdown: `make licences`.
 
-Needs nothing but Python, so that it adds nothing to what it lists. A package without a stated licence ends it with
-status 1: somebody has to look.
+Uses the standard library alone, because it lists every package of its own environment. Exits with status 1 if a package
+states no licence, which a person must then look up.
 """
 
 import sys
 from importlib.metadata import Distribution, distributions
 
-# What a virtual environment has of its own, and the image has no use for.
+# Packages of every virtual environment, which are not installed from the requirements.
 _TOOLS = {"pip"}
-# Looked at by a person.
-_SILENT = {"cuda-toolkit": "none stated; holds no files, and asks for the nvidia packages of this list"}
+# Packages that state no licence, checked by a person.
+_UNSTATED = {"cuda-toolkit": "none stated; contains no files, only dependencies on nvidia packages of this list"}
 _HEAD = """# Licences
 
-What the image holds beside l2v itself, which is under the MIT licence. `make licences` writes this list from the
-packages' own metadata, as installed from `docker/requirements.txt`. The web page's Chart.js and the API page's
-Swagger UI have theirs beside them, in `app/playground/vendor/LICENSES.txt` and `app/swagger/LICENSE.txt`.
+The packages in the image and their licences. l2v itself is under the MIT licence. `make licences` generates this list
+from the metadata of the packages in `docker/requirements.txt`. The licences of Chart.js and Swagger UI, which the web
+pages use, are in `app/playground/vendor/LICENSES.txt` and `app/swagger/LICENSE.txt`.
 
 | package | version | licence |
 |---|---|---|"""
 
 
 def licence(package: Distribution) -> str:
-    """As the package states it: the SPDX expression, else the classifiers, else the free text where it is short."""
+    """The stated licence: the SPDX expression, else the classifiers, else the free text if it is one line."""
     stated = package.metadata
     classifiers = [
         line.rsplit(" :: ", 1)[1]
@@ -34,12 +34,12 @@ def licence(package: Distribution) -> str:
 
 
 def rows(packages: list[Distribution]) -> list[str]:
-    """One row a package, by name; raises `ValueError` with the names of those that state no licence."""
+    """One row per package, sorted by name. Raises `ValueError` if a package states no licence."""
     found = {str(package.metadata["Name"]).lower().replace("_", "-"): package for package in packages}
     listed = {name: package for name, package in sorted(found.items()) if name not in _TOOLS}
-    stated = {name: licence(package) or _SILENT.get(name, "") for name, package in listed.items()}
-    if silent := [name for name in listed if not stated[name]]:
-        raise ValueError(f"no licence is stated by {', '.join(silent)}")
+    stated = {name: licence(package) or _UNSTATED.get(name, "") for name, package in listed.items()}
+    if missing := [name for name in listed if not stated[name]]:
+        raise ValueError(f"these packages state no licence: {', '.join(missing)}")
     return [f"| {name} | {package.version} | {stated[name]} |" for name, package in listed.items()]
 
 
@@ -47,5 +47,5 @@ if __name__ == "__main__":
     try:
         table = rows(list(distributions()))
     except ValueError as error:
-        sys.exit(f"{error}: look at their pages, and say it here")
+        sys.exit(f"{error}. Look up their licences and add them to _UNSTATED in docker/licences.py.")
     sys.stdout.write("\n".join([_HEAD, *table]) + "\n")

@@ -18,11 +18,12 @@ DOCS = Path(__file__).parent
 
 
 def memory_table() -> str:
-    """The size of each published stack's weights."""
-    rows = ["| stack | weights in bfloat16 | weights in float32 |", "|---|---|---|"]
-    for family in dict.fromkeys(name.rsplit("-", 1)[0] for name in STACKS if name != "demo"):
-        memory = STACKS[f"{family}-mntp"].memory
-        rows.append(f"| `{family}-…` | {memory:.1f} GB | {2 * memory:.1f} GB |")
+    """The size of each published model's weights."""
+    rows = ["| model | weights in bfloat16 | weights in float32 |", "|---|---|---|"]
+    sizes = {name.removesuffix("-mntp") + "-…" * name.endswith("-mntp"): stack for name, stack in STACKS.items()}
+    for name, stack in sizes.items():
+        if not name.endswith(("-supervised", "-unsupervised")) and name != "demo":
+            rows.append(f"| `{name}` | {stack.memory:.1f} GB | {2 * stack.memory:.1f} GB |")
     return "\n".join(rows)
 
 

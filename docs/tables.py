@@ -27,12 +27,16 @@ def settings_table() -> str:
 
 
 def stacks_table() -> str:
-    """The published stacks by short name."""
-    rows = ["| `--model` | base | weights in bfloat16 | licence to accept |", "|---|---|---|---|"]
-    for family in dict.fromkeys(name.rsplit("-", 1)[0] for name in STACKS if name != "demo"):
-        stack = STACKS[f"{family}-mntp"]
-        names = " · ".join(f"`{family}-{stage}`" for stage in ("supervised", "unsupervised", "mntp"))
-        rows.append(f"| {names} | {stack.base} | {stack.memory:.1f} GB | {'yes' if stack.gated else 'no'} |")
+    """The published models by short name, the stages of an LLM2Vec model in one row."""
+    rows = ["| `--model` | base or model | weights in bfloat16 | licence |", "|---|---|---|---|"]
+    by_base: dict[str, list[str]] = {}
+    for name, stack in STACKS.items():
+        by_base.setdefault(stack.base, []).append(name)
+    for base, names in list(by_base.items())[1:]:  # without the built-in model
+        stack = STACKS[names[0]]
+        shown = " · ".join(f"`{name}`" for name in reversed(names))
+        accept = ", to accept on the Hub" if stack.gated else ""
+        rows.append(f"| {shown} | {base} | {stack.memory:.1f} GB | {stack.licence}{accept} |")
     return "\n".join(rows)
 
 

@@ -13,7 +13,7 @@ from l2v import models
 if TYPE_CHECKING:
     from l2v.models import *  # noqa: F403
 
-__all__ = models.__all__  # noqa: PLE0605
+__all__ = models.__all__
 
 
 def __getattr__(name: str) -> object:

@@ -1,90 +1,182 @@
-"""Merging LoRA adapters into the decoder, after checking that they fit and have an effect."""
+"""Merging adapters into the decoder, after checking that they fit and have an effect."""
 
 import warnings
-from pickle import UnpicklingError
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
-from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.utils import load_peft_weights
-from safetensors import SafetensorError
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
-from l2v.models.errors import AdapterError, SourceError
+from l2v.models.adapter_config import read_config, targets_all_linear
+from l2v.models.adapter_weights import PREFIX, AdapterWeights, read_weights
+from l2v.models.errors import AdapterError, first_line
+from l2v.models.misfits import count
 from l2v.models.sources import Source
 
 
-def merge(decoder: PreTrainedModel, source: Source) -> PreTrainedModel:
-    """Merges one adapter, whose keys address the bare decoder (`base_model.model.layers.…`).
+def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) -> tuple[PreTrainedModel, list[str]]:
+    """Merges one adapter, trained on the bare decoder or on a model that contains it.
+
+    Args:
+        decoder: changed in place.
+        source: the adapter.
+        ignore: patterns of tensors of the adapter to leave out, with `*` and `?`.
 
     Returns:
-        The decoder with merged weights and without peft's layers.
+        The decoder with merged weights and without peft's layers, and the tensors that were left out, for people.
 
     Raises:
         SourceError: if the adapter's files cannot be read.
-        AdapterError: if its keys or shapes do not match the decoder's exactly, or if it has no effect.
+        AdapterError: if its kind cannot be merged, if its tensors do not match the decoder's exactly, or if it has no
+            effect.
     """
-    weights = _read_weights(source)
-    try:
-        config = PeftConfig.from_pretrained(str(source.folder))
-        config.inference_mode = True
-        config.base_model_name_or_path = None  # peft would warn that the base, now a local folder, has another name
-        config.task_type = None  # a task's own wrapper would not fit the bare decoder
-        adapted = get_peft_model(decoder, config)
-    except (ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        raise AdapterError(f"adapter {source.name} does not fit {decoder.config.model_type}: {error}") from error
-    _check_fit(source, weights, get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    _check_effect(source, weights, config)
-    set_peft_model_state_dict(adapted, weights)
+    config = read_config(source)
+    read = read_weights(source, decoder, ignore)
+    _check_finite(source, read.weights)
+    _resize_vocabulary(decoder, read)
+    before = {} if type(config) is LoraConfig else _sums(decoder)
     with warnings.catch_warnings():
-        # The warning concerns a language-modelling head that shares the embeddings; the bare decoder has none.
-        warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`", UserWarning)
-        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=False)
+        warnings.filterwarnings("ignore", category=UserWarning)  # peft's, about training and saving
+        adapted = _attach(decoder, source, config, read)
+        _check_fit(source, read.weights, adapted)
+        effective = type(config) is not LoraConfig or _has_effect(config, read.weights, adapted)
+        try:
+            loaded = set_peft_model_state_dict(adapted, read.weights)
+        except (RuntimeError, KeyError) as error:
+            raise _misfit(source, decoder, first_line(error)) from error
+        if loaded.unexpected_keys:
+            raise _misfit(source, decoder, f"there is no place for {loaded.unexpected_keys[0]}")
+        try:
+            merged = adapted.merge_and_unload(safe_merge=False)
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            raise AdapterError(f"adapter {source.name} cannot be merged ({first_line(error)})") from error
+    merged = cast(PreTrainedModel, merged.get_submodule(read.path))
+    if not effective or (before and before == _sums(merged)):
+        raise AdapterError(f"adapter {source.name} has no effect (its change is zero): check that it was trained")
     # If this flag stayed set, `save_pretrained` would save an adapter instead of the model.
     merged._hf_peft_config_loaded = False  # noqa: SLF001
-    return merged
+    return merged, [f"{name} of {source.label}" for name in read.left_out]
 
 
-def _read_weights(source: Source) -> dict[str, torch.Tensor]:
-    if not any((source.folder / f"adapter_model.{suffix}").is_file() for suffix in ("safetensors", "bin")):
-        raise SourceError(f"adapter {source.name} has no weights: {source.folder} holds no adapter_model.safetensors")
+class _TrainedModel(torch.nn.Module):
+    """Nests the decoder at its path in the trained model, because the adapter's settings refer to that path."""
+
+    def __init__(self, decoder: PreTrainedModel, path: list[str]) -> None:
+        super().__init__()
+        self.config = decoder.config
+        self.base_model_prefix = path[0]
+        inner: torch.nn.Module = decoder
+        for part in reversed(path[1:]):
+            outer = torch.nn.Module()
+            outer.add_module(part, inner)
+            inner = outer
+        self.add_module(path[0], inner)
+        self._path = ".".join(path)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        decoder = cast(PreTrainedModel, self.get_submodule(self._path))
+        return cast(torch.nn.Module, decoder.get_input_embeddings())
+
+
+def _attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: AdapterWeights) -> PeftModel:
+    """Adds the adapter's layers, untrained, to the decoder."""
+    model: Any = _TrainedModel(decoder, read.path.split(".")) if read.path else decoder
+    modules = {name for name, _ in model.named_modules()}
+    config.inference_mode = True
+    config.base_model_name_or_path = None  # peft would warn that the base, now a local folder, has another name
+    config.task_type = None  # a task's own wrapper would not fit the bare decoder
+    if saved := getattr(config, "modules_to_save", None):
+        # A head is left out with its tensors; peft's lookup is by the end of a module's path.
+        config.modules_to_save = [name for name in saved if any(module.endswith(name) for module in modules)] or None
+    if targets_all_linear(config):
+        config.target_modules = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    if getattr(config, "lora_bias", False):
+        _check_biases(decoder, source, read)
     try:
-        # peft reads .bin files with weights_only=True, which never runs a pickle's code.
-        weights: dict[str, torch.Tensor] = load_peft_weights(str(source.folder), device="cpu")
-    except UnpicklingError as error:
-        raise SourceError(f"the weights of adapter {source.name} contain code, which is never loaded") from error
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
-        raise SourceError(f"the weights of adapter {source.name} are damaged ({error}): download them again") from error
-    return weights
+        return get_peft_model(model, config)
+    except Exception as error:  # settings of the wrong type fail anywhere in peft
+        raise _misfit(source, decoder, first_line(error)) from error
 
 
-def _check_fit(source: Source, weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    unmatched = sorted(weights.keys() ^ expected.keys())
-    if unmatched:
-        hint = " (it was trained on a ForCausalLM model: strip one `model.` from its keys)" * any(
-            key.startswith("base_model.model.model.") for key in weights
-        )
-        raise AdapterError(
-            f"adapter {source.name} does not fit the model: {len(unmatched)} keys do not match, for example "
-            f"{unmatched[0]}{hint}; check that it belongs to this base model"
-        )
-    for key, weight in weights.items():
-        if weight.shape != expected[key].shape:
+def _check_biases(decoder: PreTrainedModel, source: Source, read: AdapterWeights) -> None:
+    """Checks that a bias of the adapter can be added to one of the decoder."""
+    for key in read.weights:
+        module, found, _ = key.removeprefix(f"{PREFIX}{read.path}").lstrip(".").partition(".lora_B.bias")
+        if found and getattr(decoder.get_submodule(module), "bias", None) is None:
             raise AdapterError(
-                f"adapter {source.name} does not fit the model: {key} has shape {list(weight.shape)}, the model "
-                f"requires {list(expected[key].shape)}; check that it belongs to this base model"
+                f"adapter {source.name} has a bias (lora_bias) for {module}, which cannot be merged, as the base has "
+                "none there: train it without lora_bias"
             )
 
 
-def _check_effect(source: Source, weights: dict[str, torch.Tensor], config: PeftConfig) -> None:
-    if not all(weight.isfinite().all() for weight in weights.values()):
-        raise AdapterError(f"adapter {source.name} holds NaN or infinity: its weights are damaged")
-    # The change of a weight is the product of two factors and lora_alpha: if one is zero, so is the change.
-    effective = any(
-        weight.any() and weights.get(key.replace("lora_B", "lora_A"), weight).any()
-        for key, weight in weights.items()
-        if "lora_A" not in key
+def _resize_vocabulary(decoder: PreTrainedModel, read: AdapterWeights) -> None:
+    """Resizes the embeddings to the adapter's vocabulary; peft saves them whole if that differs from the base's."""
+    embeddings = decoder.get_input_embeddings()
+    name = next(name for name, module in decoder.named_modules() if module is embeddings)
+    place = f"{PREFIX}{read.path}.{name}.".replace("..", ".")
+    sizes = {
+        len(weight)
+        for key, weight in read.weights.items()
+        if key.startswith(place) and key.endswith("weight") and weight.shape[1:] == embeddings.weight.shape[1:]
+    }
+    if len(sizes) == 1 and (size := sizes.pop()) != len(embeddings.weight):
+        decoder.resize_token_embeddings(size, mean_resizing=False)
+
+
+def _misfit(source: Source, decoder: PreTrainedModel, reason: str) -> AdapterError:
+    return AdapterError(
+        f"adapter {source.name} does not fit {decoder.config.model_type} ({reason}): check that it belongs to this "
+        "base model and that its adapter_config.json is as it was saved"
     )
-    if not effective or not getattr(config, "lora_alpha", 1):
+
+
+def _check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftModel) -> None:
+    """Checks that the adapter's file holds exactly the tensors that its settings call for.
+
+    peft saves embeddings whole if the adapter changes them or if the vocabulary was resized.
+    """
+    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    state = adapted.state_dict()
+    surplus = sorted(key for key in weights if key not in expected and key not in state)
+    missing = sorted(expected.keys() - weights.keys())
+    if surplus or missing:
+        first = f"lacks {missing[0]}" if missing else f"has no place in the model for {surplus[0]}"
         raise AdapterError(
-            f"adapter {source.name} has no effect (a factor of its change is zero): check that it was trained"
+            f"adapter {source.name} does not fit the model: it {first} ({count([*surplus, *missing], 'key')} of this "
+            "sort); check that it belongs to this base model and to its adapter_config.json"
         )
+    for key, weight in weights.items():
+        required = expected.get(key, state.get(key))
+        if required is not None and weight.shape != required.shape:
+            raise AdapterError(
+                f"adapter {source.name} does not fit the model: {key} has shape {list(weight.shape)}, the model "
+                f"requires {list(required.shape)}; check that it belongs to this base model"
+            )
+
+
+def _check_finite(source: Source, weights: dict[str, torch.Tensor]) -> None:
+    for key, weight in weights.items():
+        if not weight.isfinite().all():
+            raise AdapterError(f"adapter {source.name} holds NaN or infinity in {key}: train it again")
+
+
+def _has_effect(config: LoraConfig, weights: dict[str, torch.Tensor], adapted: PeftModel) -> bool:
+    """Whether LoRA changes a weight. The change is the product of two factors and lora_alpha."""
+    untrained = adapted.state_dict() | get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    for key, weight in weights.items():
+        if "lora_A" in key or "lora_embedding_A" in key or "lora_magnitude_vector" in key:
+            continue
+        if "lora_B" in key or "lora_embedding_B" in key:
+            other = weights[key.replace("_B", "_A").replace(".bias", ".weight")]
+            changed = (weight.any() and other.any()) and (config.lora_alpha or config.alpha_pattern)
+        else:  # saved whole
+            changed = not torch.equal(weight.to(untrained[key].dtype), untrained[key])
+        if changed:
+            return True
+    return False
+
+
+def _sums(model: torch.nn.Module) -> dict[str, float]:
+    """The sum of each weight, used to detect changed weights."""
+    return {name: weight.sum(dtype=torch.float64).item() for name, weight in model.named_parameters()}

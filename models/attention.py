@@ -1,8 +1,9 @@
-"""Packed bidirectional attention: the only file that knows about masks.
+"""Packed attention, bidirectional or causal: the only file that knows about masks.
 
-Sequences are concatenated into one row of T tokens; `cu_seqlens` holds their bounds. Each token attends to all tokens
-of its own sequence and to no others. This one function is both LLM2Vec's bidirectional patch (paper, section 2.1) and
-the reason why batches need no padding. transformers calls it for every decoder that uses its attention interface.
+Sequences are concatenated into one row of T tokens; `cu_seqlens` holds their bounds. A token attends to tokens of its
+own sequence and to no others: to all of them, which is LLM2Vec's bidirectional patch (paper, section 2.1), or to those
+up to itself (causal), or within a window. This one function is also the reason why batches need no padding.
+transformers calls it for every decoder that uses its attention interface.
 """
 
 import inspect
@@ -16,10 +17,12 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from l2v.models.bucketed_attention import bucketed_attention
+from l2v.models.bucketed_attention import bucketed_attention, visible
 from l2v.models.errors import UnsupportedModelError
 
 NAME = "l2v_packed"
+# What other libraries pass to a decoder; written into exported tokenizers.
+INPUTS = ["input_ids", "attention_mask"]
 
 # torch 2.11 accepts fewer key heads than query heads by default; later versions require this flag.
 _gqa: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
@@ -42,6 +45,7 @@ def attend(
     scale: float,
     *,
     causal: bool = False,
+    window: int = 0,
     dropout: float = 0.0,
 ) -> torch.Tensor:
     """Attention within each sequence, with one SDPA call per run of sequences of equal length. Differentiable.
@@ -52,7 +56,8 @@ def attend(
         value: [1, H_kv, T, D].
         cu_seqlens: [n + 1] int32.
         scale: factor on the attention scores.
-        causal: attend only to earlier tokens, as the original decoder does. For comparison only.
+        causal: attend only to tokens up to the query's own position.
+        window: attend only to tokens that are less than `window` positions away; 0: no limit.
         dropout: dropout probability of the attention weights.
 
     Returns:
@@ -67,8 +72,9 @@ def attend(
     outputs = []
     for (length, count), *run in zip(runs, *parts, strict=True):
         q, k, v = (states.unflatten(1, (count, length)).transpose(0, 1) for states in run)
+        mask = visible(length, length, causal, window).to(q.device) if 0 < window < length else None
         attended = scaled_dot_product_attention(
-            q, k, v, scale=scale, enable_gqa=grouped, is_causal=causal, dropout_p=dropout
+            q, k, v, mask, scale=scale, enable_gqa=grouped, is_causal=causal and mask is None, dropout_p=dropout
         )
         outputs.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[None]
@@ -76,7 +82,13 @@ def attend(
 
 @torch.library.custom_op("l2v::segment_attention", mutates_args=())
 def segment_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    scale: float,
+    causal: bool = False,
+    window: int = 0,
 ) -> torch.Tensor:
     """Attention without gradients: on CPUs, and on CUDA for float32 and for GPUs before Ampere.
 
@@ -86,13 +98,19 @@ def segment_attention(
     if query.dtype == torch.bfloat16 and not query.is_cuda:
         lengths = tuple(cu_seqlens.diff().tolist())
         if len(lengths) > 1 or lengths[0] >= _MIN_BUCKET_TOKENS:
-            return bucketed_attention(query, key, value, lengths, scale)
-    return attend(query, key, value, cu_seqlens, scale)
+            return bucketed_attention(query, key, value, lengths, scale, causal=causal, window=window)
+    return attend(query, key, value, cu_seqlens, scale, causal=causal, window=window)
 
 
 @segment_attention.register_fake
 def _(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    scale: float,
+    causal: bool = False,
+    window: int = 0,
 ) -> torch.Tensor:
     return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
@@ -107,12 +125,12 @@ def packed_attention(
     cu_seqlens: torch.Tensor | None = None,
     max_seqlen: int = 0,
     causal: bool = False,
+    windowed: bool = False,
+    sliding_window: int | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function that transformers calls in every layer.
-
-    Ignores `sliding_window`, as the reference does for Mistral: LLM2Vec attends to the whole sequence.
 
     Args:
         module: the layer's attention module.
@@ -124,6 +142,8 @@ def packed_attention(
         cu_seqlens: [n + 1] int32, passed through from the call of `forward`.
         max_seqlen: length of the longest sequence.
         causal: see `attend`.
+        windowed: apply `sliding_window`. LLM2Vec attends to the whole sequence instead, as the reference does.
+        sliding_window: the layer's window, which its architecture passes; see `attend`.
         dropout: see `attend`; architectures pass it while training.
         kwargs: other arguments that the architecture passes.
 
@@ -143,16 +163,16 @@ def packed_attention(
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(f"{architecture} {effect} ({name}), which packed attention does not support")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    window = sliding_window if windowed and sliding_window else 0
     if not dropout and _has_kernel(query):
         rows = [states[0].transpose(0, 1) for states in (query, key, value)]
-        window = {"window_size": (-1, 0)} if causal else {}
-        output: torch.Tensor = _varlen_attn(
-            *rows, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, scale=scale, **window
-        )
+        size = (window - 1, 0 if causal else window - 1)  # -1: no limit
+        limit = {} if size == (-1, -1) else {"window_size": size}
+        output: torch.Tensor = _varlen_attn(*rows, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, scale=scale, **limit)
         return output[None], None
-    if causal or dropout or torch.is_grad_enabled():
-        return attend(query, key, value, cu_seqlens, scale, causal=causal, dropout=dropout), None
-    return segment_attention(query, key, value, cu_seqlens, scale), None
+    if dropout or torch.is_grad_enabled():
+        return attend(query, key, value, cu_seqlens, scale, causal=causal, window=window, dropout=dropout), None
+    return segment_attention(query, key, value, cu_seqlens, scale, causal, window), None
 
 
 def _has_kernel(query: torch.Tensor) -> bool:

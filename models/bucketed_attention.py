@@ -26,12 +26,14 @@ class _Bucket:
         queries: queries of each sequence: the length of the longest.
         keys: keys of each sequence: the rounded length.
         bias: [count, 1, keys], 0 for a sequence's own tokens and -inf for padding; None if there is no padding.
+        hidden: [queries, keys], the keys that a query does not attend to; None if it attends to all.
     """
 
     count: int
     queries: int
     keys: int
     bias: torch.Tensor | None
+    hidden: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,16 @@ class _Layout:
 
 
 def bucketed_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: tuple[int, ...],
+    scale: float,
+    *,
+    causal: bool = False,
+    window: int = 0,
 ) -> torch.Tensor:
-    """Bidirectional attention within each sequence. Not differentiable.
+    """Attention within each sequence. Not differentiable.
 
     Args:
         query: [1, H, T, D].
@@ -62,13 +71,14 @@ def bucketed_attention(
         value: [1, H_kv, T, D].
         lengths: of the sequences; their sum is T.
         scale: factor on the attention scores.
+        causal, window: see `attention.attend`.
 
     Returns:
         [1, T, H, D], contiguous.
     """
     _, heads, tokens, width = query.shape
     key_heads = key.shape[1]
-    layout = _layout(lengths, heads, key_heads, query.dtype)
+    layout = _layout(lengths, heads, key_heads, query.dtype, causal, window)
     queries, keys, values = (
         states.transpose(1, 2).reshape(-1, width).index_select(0, rows)
         for states, rows in ((query, layout.query), (key, layout.key), (value, layout.key))
@@ -87,12 +97,29 @@ def bucketed_attention(
         scores = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=scale)
         if bucket.bias is not None:
             scores.view(bucket.count, -1, bucket.keys).add_(bucket.bias)
+        if bucket.hidden is not None:
+            scores.view(-1, bucket.queries, bucket.keys).masked_fill_(bucket.hidden, -torch.inf)
         torch.bmm(torch.softmax(scores, -1), v, out=out)
     return attended.index_select(0, layout.output).view(1, tokens, heads, width)
 
 
+def visible(queries: int, keys: int, causal: bool, window: int) -> torch.Tensor:
+    """[queries, keys]: whether the query at a position attends to the key at a position.
+
+    Args:
+        queries: number of queries.
+        keys: number of keys, at least as many; the first ones are those of the queries.
+        causal, window: see `attention.attend`.
+    """
+    distance = torch.arange(queries, dtype=torch.int32)[:, None] - torch.arange(keys, dtype=torch.int32)
+    mask = distance >= 0 if causal else torch.ones(queries, keys, dtype=torch.bool)
+    return mask & (distance.abs() < window) if window else mask
+
+
 @lru_cache(maxsize=2)
-def _layout(lengths: tuple[int, ...], heads: int, key_heads: int, dtype: torch.dtype) -> _Layout:
+def _layout(
+    lengths: tuple[int, ...], heads: int, key_heads: int, dtype: torch.dtype, causal: bool, window: int
+) -> _Layout:
     """Builds the layout; cached, since all layers of a forward pass share it."""
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     sizes = torch.tensor(lengths)
@@ -108,7 +135,8 @@ def _layout(lengths: tuple[int, ...], heads: int, key_heads: int, dtype: torch.d
             valid = positions < sizes[members, None]
             tokens = starts[members, None] + positions.minimum(sizes[members, None] - 1)
             bias = torch.zeros(valid.shape, dtype=dtype).masked_fill_(~valid, -torch.inf)[:, None]
-            buckets.append(_Bucket(len(members), queries, keys, None if valid.all() else bias))
+            hidden = ~visible(queries, keys, causal, window) if causal or 0 < window < queries else None
+            buckets.append(_Bucket(len(members), queries, keys, None if valid.all() else bias, hidden))
             query.append(_rows(tokens[:, :queries], heads))
             key.append(_rows(tokens, key_heads))
             valid_queries.append(valid[:, None, :queries].expand(-1, heads, -1).flatten())

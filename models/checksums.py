@@ -57,10 +57,10 @@ def _from_file(source: Source) -> Iterator[_Record]:
 
 def _from_hub_cache(source: Source) -> Iterator[_Record]:
     """The checksums that the Hub's cache uses as file names: SHA-256 of large files, git's SHA-1 of small ones."""
-    for path in sorted(source.folder.iterdir()) if source.revision else ():
+    for path in sorted(source.folder.rglob("*")) if source.revision else ():
         blob = path.resolve()
         if path.is_symlink() and blob.parent.name == "blobs" and len(blob.name) in _DIGESTS:
-            yield path.name, blob.name, _DIGESTS[len(blob.name)]
+            yield path.relative_to(source.folder).as_posix(), blob.name, _DIGESTS[len(blob.name)]
 
 
 def _sha256(path: Path) -> str:

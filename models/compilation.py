@@ -39,7 +39,8 @@ def compile_layers(encoder: Encoder) -> None:
             for lengths in _WARM_UP_CUDA if encoder.device.type == "cuda" else _WARM_UP:
                 sizes = torch.tensor(lengths)
                 ids = torch.arange(sum(lengths)) % encoder.model.config.vocab_size
-                hidden_states(shadow, Batch.of(ids, sizes, sizes, encoder.device))
+                batch = Batch.of(ids, sizes, sizes, encoder.device)
+                hidden_states(shadow, batch, causal=encoder.causal, windowed=encoder.declaration.windowed)
     except Exception as error:  # the compiler raises errors of many classes
         raise UnsupportedModelError(f"the layers cannot be compiled: {first_line(error)}") from error
     torch.compiler.set_stance("eager_on_recompile")

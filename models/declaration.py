@@ -1,67 +1,101 @@
-"""What a stack's files declare about how it is served: pooling, lengths, template, name of the base."""
+"""What a stack's files declare about how it is served, and which file each value comes from.
 
-from collections.abc import Sequence
-from typing import Any
+Precedence: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers, the defaults.
+"""
 
-from l2v.models.errors import SourceError
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeVar
+
+from l2v.models.sentence_transformers.files import DenseConfig
 from l2v.models.sources import Source
-from l2v.models.templates import template_for
+from l2v.models.templates import TemplateName
+from l2v.models.types import Attention, Metric, Pooling, Semantics
 
-# For settings that neither the caller nor the files set; the template's default depends on the base model.
-_DEFAULTS: dict[str, Any] = {
-    "pooling_mode": "mean",
-    "max_length": 512,
-    "doc_max_length": 400,
-    "skip_instruction": True,
-}
+T = TypeVar("T")
 
-_STRING, _COUNT, _BOOLEAN = (str, "a string"), (int, "an integer of at least 1"), (bool, "true or false")
-_TYPES: dict[str, tuple[type, str]] = {
-    "pooling_mode": _STRING,
-    "max_length": _COUNT,
-    "doc_max_length": _COUNT,
-    "skip_instruction": _BOOLEAN,
-    "template": _STRING,
-}
+SETTING, DEFAULT = "setting", "default"
+OWN_FILES = ("llm2vec_config.json", "l2v.json")
 
 
-def declared_settings(sources: Sequence[Source]) -> dict[str, Any]:
-    """The settings in the sources' files, later sources taking precedence.
+@dataclass(frozen=True, slots=True)
+class Declared(Generic[T]):
+    """A value and where it comes from: `setting`, a file of the sources, or `default`."""
 
-    Raises:
-        SourceError: if a setting has the wrong type.
+    value: T
+    origin: str = DEFAULT
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """How a stack is served.
+
+    Attributes:
+        semantics: how an instruction and a text become a row and its pooled span, see `types.Semantics`.
+        attention: `bidirectional`, or `causal` as in the original decoder.
+        pooling: the pooling mode.
+        skip_instruction: pool only the text.
+        max_length: maximum tokens of a row.
+        doc_max_length: maximum tokens of a text.
+        template: the name of the template.
+        lower_case: lower-case texts and instructions.
+        prompts: named prompts.
+        default_prompt_name: the prompt for texts of which nothing else is known; None: none.
+        similarity: the metric by which vectors are meant to be compared.
+        normalize: whether vectors are meant to be normalized. A request's own field decides.
+        truncate_dim: how many leading dimensions to keep by default; None: all.
+        matryoshka_dimensions: the numbers of leading dimensions that the model was trained for; None: not declared.
+        windowed: apply the sliding windows of the architecture, which LLM2Vec does not.
+        layers: the Dense layers after the decoder.
+        layers_source: the source that holds their folders.
+        width: the width of the token states that the pooling expects; 0: not declared.
+        served_before: whether l2v 0.1 could load the model.
     """
-    merged: dict[str, Any] = {}
-    for source in sources:
-        for file in ("llm2vec_config.json", "l2v.json"):
-            declared = {name: value for name, value in source.read(file).items() if value is not None}
-            for name, (kind, expected) in _TYPES.items():
-                if name in declared and (type(declared[name]) is not kind or (kind is int and declared[name] < 1)):
-                    raise SourceError(f"{file} of {source.name} is damaged: {name} must be {expected}")
-            merged |= declared
-    return merged
 
+    semantics: Declared[Semantics]
+    attention: Declared[Attention]
+    pooling: Declared[Pooling]
+    skip_instruction: Declared[bool]
+    max_length: Declared[int]
+    doc_max_length: Declared[int]
+    template: Declared[TemplateName]
+    lower_case: Declared[bool]
+    prompts: Declared[dict[str, str]]
+    default_prompt_name: Declared[str | None]
+    similarity: Declared[Metric]
+    normalize: Declared[bool]
+    truncate_dim: Declared[int | None]
+    matryoshka_dimensions: Declared[tuple[int, ...] | None]
+    windowed: bool
+    layers: tuple[DenseConfig, ...]
+    layers_source: Source
+    width: int
+    served_before: bool
 
-def base_name(base: Source, adapters: Sequence[Source]) -> str:
-    """The Hub id of the base model, which determines the template.
+    @property
+    def causal(self) -> bool:
+        return self.attention.value == "causal"
 
-    Read from the JSON files, since transformers 5 drops it from its config.
-    """
-    recorded = [(source, source.read("adapter_config.json").get("base_model_name_or_path")) for source in adapters]
-    names = [name for source, name in recorded if name and not source.relative(name)]
-    names += [base.read("config.json").get("_name_or_path"), base.name]
-    candidates: list[str] = [name for name in names if name]
-    return next((name for name in candidates if template_for(name) != "none"), candidates[0])
+    @property
+    def notice(self) -> str:
+        """What l2v 0.1, which ignored sentence-transformers' files, did otherwise; "" if nothing."""
+        if self.semantics.value == "llm2vec" or self.semantics.origin in (SETTING, *OWN_FILES):
+            return ""
+        if not self.served_before:
+            return ""
+        changed = [f"attention {self.attention.value}", f"pooling {self.pooling.value}"]
+        changed += [f"max_length {self.max_length.value}", "instructions and prompts verbatim"]
+        changed += [f"{len(self.layers)} Dense layers"] if self.layers else []
+        return (
+            f"served as its sentence-transformers files declare ({', '.join(changed)}); l2v 0.1 ignored them, so "
+            "vectors that it stored do not match: embed the texts again, or set L2V_SEMANTICS=llm2vec to get the "
+            "former vectors"
+        )
 
-
-def merge_settings(explicit: dict[str, Any], declared: dict[str, Any], base: str) -> dict[str, Any]:
-    """Merges the caller's settings, the declared ones and the defaults, in this order of precedence.
-
-    Args:
-        explicit: the caller's settings; None: not set.
-        declared: the settings in the sources' files.
-        base: the Hub id of the base model, which determines the default template.
-    """
-    settings = _DEFAULTS | declared | {name: value for name, value in explicit.items() if value or value is False}
-    settings["template"] = settings.get("template") or template_for(base)
-    return settings
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Every value and its origin, by name, for `/info`."""
+        declared = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: {"value": each.value, "origin": each.origin}
+            for name, each in declared.items()
+            if isinstance(each, Declared)
+        }

@@ -1,73 +1,194 @@
-"""Reading the base: its config, and its weights as a bare decoder with packed bidirectional attention."""
+"""Reading the base: its config, and its weights as a bare decoder with packed attention."""
 
-from pickle import UnpicklingError
+import logging
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import logging as transformers_logging
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from l2v.models import attention
+from l2v.models.checkpoint import Checkpoint
+from l2v.models.config_values import faults, rope_faults, usable
 from l2v.models.errors import ModelError, SourceError, UnsupportedModelError, first_line
+from l2v.models.misfits import count, left_out, missing_cause, named, quantized, shape_cause, summary, unexpected_cause
 from l2v.models.sources import Source
+
+logger = logging.getLogger(__name__)
+
+# In a folder that a user owns, the file itself; in the Hub's cache, a copy.
+_CORRECT = "correct it in a copy of the folder"
 
 
 def read_config(base: Source) -> PreTrainedConfig:
     """Reads the base's config. The remote code that it may name is never run.
 
     Raises:
-        SourceError: if it is damaged.
+        SourceError: if it is damaged or a value cannot be meant.
         UnsupportedModelError: if transformers does not know the architecture.
     """
-    try:
-        return AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
-    except Exception as error:  # validators of configs raise errors of any class
-        model_type = base.read("config.json").get("model_type", "unknown")
-        if model_type in CONFIG_MAPPING_NAMES:
-            raise SourceError(
-                f"config.json of {base.name} is damaged ({first_line(error)}): download it again"
-            ) from error
-        raise UnsupportedModelError(
-            f"{base.name} is of type {model_type}, which this version of transformers cannot load without remote code"
-        ) from error
+    return build_config(base.name, base.read("config.json"))
 
 
-def read_decoder(base: Source, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Reads the base's weights into the bare decoder.
+def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
+    """Builds the config of a native class from the content of a config.json.
+
+    Args:
+        name: the base's, for messages.
+        content: with a `model_type` that transformers knows.
 
     Raises:
-        SourceError: if weights are missing, damaged or of the wrong shape.
-        UnsupportedModelError: if the architecture does not run with packed attention.
+        SourceError: if a value cannot be meant; the message names the field and the value.
+        UnsupportedModelError: if transformers does not know the architecture.
     """
-    if not any(base.folder.glob("*.safetensors")) and not any(base.folder.glob("*.bin")):
-        raise SourceError(f"{base.name} has no weights: {base.folder} holds neither *.safetensors nor *.bin")
+    model_type = content.get("model_type")
+    if not isinstance(model_type, str):
+        raise SourceError(f"config.json of {name} names no model_type: add the architecture's, such as llama or qwen3")
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedModelError(
+            f"{name} is of type {model_type}, which this version of transformers cannot load without remote code"
+        )
+    kind = CONFIG_MAPPING[model_type]
+    content = usable(content, kind)
+    if fault := next(faults(content, kind), None):
+        raise SourceError(f"config.json of {name} cannot be used: {fault}; {_CORRECT}")
     try:
-        decoder, report = AutoModel.from_pretrained(
-            base.folder,
+        config: PreTrainedConfig = kind.from_dict(content)
+    except Exception as error:  # validators of configs raise errors of any class
+        raise SourceError(
+            f"config.json of {name} cannot be used ({model_type}: {first_line(error)}); {_CORRECT}"
+        ) from error
+    padding, tokens = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", 0)
+    if padding is not None and not 0 <= padding < tokens:
+        config.pad_token_id = None  # torch would refuse it, and encoders do not pad
+    if fault := next(rope_faults(config), None):
+        raise SourceError(f"config.json of {name} cannot be used: {fault}; {_CORRECT}")
+    return config
+
+
+def read_decoder(
+    base: Source,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    ignore: Sequence[str] = (),
+    claimed: Collection[str] = (),
+) -> tuple[PreTrainedModel, list[str]]:
+    """Reads the base's weights into the bare decoder, after checking by their headers that they fit.
+
+    Args:
+        base: the folder with the weights.
+        config: of a native class; not necessarily the one that `read_config` returns.
+        dtype: the dtype to load the weights in.
+        ignore: patterns of further tensors to leave out, with `*` and `?`.
+        claimed: tensors that the caller reads itself, such as a projection.
+
+    Returns:
+        The decoder on the CPU, and the tensors that were left out, for people.
+
+    Raises:
+        SourceError: if weights are missing, damaged, quantized, of the wrong shape, or without a place in the decoder.
+        UnsupportedModelError: if the decoder cannot be built or does not run with packed attention.
+    """
+    checkpoint = Checkpoint.of(base)
+    surplus = _check_whole(base, config, checkpoint)
+    unread = {name for name in checkpoint.shapes if name in claimed or named(name, ignore)}
+    checkpoint = checkpoint.without(unread)
+    meta = {name: torch.empty(shape, device="meta") for name, shape in checkpoint.shapes.items()}
+    skeleton, report = _load(base, config, meta, torch.float32, device_map={"": "meta"})
+    unused = _check_fit(base, checkpoint, skeleton, report)
+    decoder, report = _load(base, config, checkpoint.without(unused).tensors, dtype)
+    _check_fit(base, checkpoint, decoder, report)
+    decoder.config.name_or_path = str(base.folder)
+    return decoder, [*surplus, *summary((unread - set(claimed)) | unused)]
+
+
+def _check_whole(base: Source, config: PreTrainedConfig, checkpoint: Checkpoint) -> list[str]:
+    """Refuses quantized weights. Drops the mark of quantization from the config of weights that are whole.
+
+    Returns:
+        What was left out of the config.
+    """
+    marks = [mark for mark in ("quantization_config", "quantization") if getattr(config, mark, None)]
+    method = next((_method(getattr(config, mark)) for mark in marks), "")
+    if sign := quantized(checkpoint.dtypes):
+        raise SourceError(
+            f"the weights of {base.name} are quantized ({method or 'no quantization_config'}; for example {sign} of "
+            f"type {checkpoint.dtypes[sign]}): name the full-precision model that they were made from, with dtype int8 "
+            "or fp8 to quantize it while loading"
+        )
+    for mark in marks:
+        delattr(config, mark)
+        logger.info("%s has a %s (%s) but whole weights: it is ignored", base.name, mark, method)
+    return [f"{mark} of config.json ({method}; the weights are whole)" for mark in marks]
+
+
+def _method(mark: Any) -> str:
+    known = mark if isinstance(mark, dict) else {}
+    return str(known.get("quant_method") or (f"{known['bits']} bits" if known.get("bits") else "unknown method"))
+
+
+def _load(
+    base: Source, config: PreTrainedConfig, tensors: dict[str, Any], dtype: torch.dtype, **settings: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Builds the decoder from tensors. Returns transformers' report too."""
+    kind = MODEL_MAPPING.get(type(config), None)
+    if kind is None or config.is_encoder_decoder or config.get_text_config() is not config:
+        raise UnsupportedModelError(
+            f"{base.name} ({config.model_type}) is no text decoder: name a causal language model without an encoder or "
+            "other modalities"
+        )
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()  # its report is about what is checked here
+    transformers_logging.disable_progress_bar()
+    try:
+        return kind.from_pretrained(  # type: ignore[no-any-return]
+            None,
             config=config,
+            state_dict=tensors,
             dtype=dtype,
             attn_implementation=attention.NAME,
-            trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
+            ignore_mismatched_sizes=True,  # refused by name
+            **settings,
         )
-    except UnpicklingError as error:
-        raise SourceError(f"the weights of {base.name} contain code, which is never loaded") from error
-    except (SafetensorError, OSError, EOFError, RuntimeError) as error:
-        raise SourceError(
-            f"the weights of {base.name} are damaged or incomplete ({first_line(error)}): download them again"
-        ) from error
     except Exception as error:  # the architecture's own code fails on the values of the config
         raise UnsupportedModelError(
-            f"{base.name} ({config.model_type}) cannot run packed attention: {first_line(error)}"
+            f"{base.name} ({config.model_type}) cannot be built from its config.json and run with packed attention: "
+            f"{first_line(error)}"
         ) from error
-    misfits = sorted(report["missing_keys"]) + sorted(str(key[0]) for key in report["mismatched_keys"])
-    if misfits:
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, report: dict[str, Any]) -> set[str]:
+    """Checks that files and decoder hold the same tensors. Returns those that an encoder does without."""
+    names, kind = checkpoint.shapes, type(decoder).__name__
+    if twice := sorted(names.keys() & {f"{decoder.base_model_prefix}.{name}" for name in names}):
         raise SourceError(
-            f"the weights of {base.name} do not fit its config: {len(misfits)} are missing or have the wrong shape, "
-            f"for example {misfits[0]}; download it again"
+            f"the weights of {base.name} hold {twice[0]} with and without `{decoder.base_model_prefix}.`: remove one"
         )
-    return decoder
+    known: Collection[str] = decoder._keys_to_ignore_on_load_unexpected or ()  # noqa: SLF001
+    if surplus := sorted(name for name in report["unexpected_keys"] if not left_out(name, decoder.config, known)):
+        raise SourceError(
+            f"the weights of {base.name} hold {count(surplus)} that {kind} has no place for, first {surplus[0]}: "
+            f"{unexpected_cause(surplus[0], names, decoder)}"
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise SourceError(
+            f"the weights of {base.name} lack {count(missing)} of {kind}, first {missing[0]}: "
+            f"{missing_cause(missing[0], names, decoder)}"
+        )
+    if report["mismatched_keys"]:
+        name, held, required = min(report["mismatched_keys"])
+        raise SourceError(
+            f"the weights of {base.name} do not fit its config.json: {name} has shape {list(held)}, but the config "
+            f"requires {shape_cause(held, required, decoder.config)}; use the config.json that belongs to the weights"
+        )
+    return {name for name in names if left_out(name, decoder.config, known)} - set(decoder.state_dict())
 
 
 def move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
@@ -77,31 +198,3 @@ def move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"the model cannot be moved to device {device}: {first_line(error)}") from error
     return moved
-
-
-def check_max_length(config: PreTrainedConfig, max_length: int) -> None:
-    """Checks that the model supports rows of this many tokens, and embeds each text independently of its batch.
-
-    Raises:
-        ModelError: if the model has fewer positions.
-        UnsupportedModelError: if long rows would change how other texts of the batch, or the rows, are embedded.
-    """
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and max_length > positions:
-        raise ModelError(f"max_length {max_length} exceeds the {positions} positions of the model")
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = rope.get("rope_type") or rope.get("type")
-    short = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
-    if kind == "longrope" and short and max_length > short:
-        # The longest text of a batch selects one of two sets of frequencies for the whole batch.
-        raise UnsupportedModelError(
-            f"{config.model_type} embeds short texts differently in a batch with long ones (longrope): max_length "
-            f"{max_length} must not exceed {short}"
-        )
-    window = getattr(config, "sliding_window", None)
-    layers = set(getattr(config, "layer_types", None) or [])
-    if window and len(layers) > 1 and max_length > window:
-        raise UnsupportedModelError(
-            f"{config.model_type} mixes layers of full and sliding-window attention: max_length {max_length} must not "
-            f"exceed its window of {window}"
-        )

@@ -2,18 +2,43 @@
 
 import torch
 
-from l2v.models.errors import ModelError
+from l2v.models.errors import ModelError, UnsupportedModelError, first_line
+from l2v.models.quantization import fp8, int8
 from l2v.models.types import DType
+
+# What a dtype requires of a device, and the check for it.
+_REQUIRED = {"int8": (int8, "a CPU with VNNI or AMX"), "fp8": (fp8, "a GPU from Ada or Hopper on")}
 
 
 def select_device(name: str) -> torch.device:
-    """The named device; for `auto`, CUDA if it is available, else the CPU. Raises `ModelError` for an unknown one."""
+    """The named device; for `auto`, CUDA if it is available, else the CPU.
+
+    Raises:
+        ModelError: if torch does not know the device or cannot use it.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise ModelError(f"device {name} is unknown to torch: use auto, cpu or cuda") from error
+    try:
+        torch.empty(1, device=device).cpu()
+    except Exception as error:  # backends that torch was not built with raise errors of any class
+        reason = first_line(error).partition(". ")[0]
+        raise ModelError(f"device {name} is not available ({reason}): use auto or cpu") from error
+    return device
+
+
+def check_dtype(name: DType, device: torch.device) -> None:
+    """Checks that the device can compute in a dtype; call it before weights are read.
+
+    Raises:
+        UnsupportedModelError: if it cannot.
+    """
+    module, required = _REQUIRED.get(name, (None, ""))
+    if module and not module.available(device):
+        raise UnsupportedModelError(f"dtype {name} requires {required}, which device {device} is not: use auto")
 
 
 def select_dtype(name: DType, device: torch.device) -> torch.dtype:

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from l2v.models.batch import Batch, batches, token_budget
+from l2v.models.declaration import Declaration
+from l2v.models.head import Head
 from l2v.models.pooling import pool
 from l2v.models.prepacking import PrepackedLinear
 from l2v.models.quantization.fp8 import Fp8Linear
 from l2v.models.quantization.int8 import Int8Linear
+from l2v.models.templates import TemplateName
 from l2v.models.tokenization import Tokenization
+from l2v.models.tokenizer import ModelTokenizer
 from l2v.models.types import Encoding, Input, Pooling
 
 # Tokens of a warm-up row, of the first forward pass, and of the one that measures the device's speed.
@@ -27,33 +31,53 @@ _ROW, _FIRST_TOKENS, _RATE_TOKENS = 16, 16, 128
 
 @dataclass(frozen=True)
 class Encoder:
-    """A bidirectional decoder with merged adapters, its tokenizer and its pooling. Returned by `models.load`.
+    """A decoder with merged adapters, its tokenizer and its pooling. Returned by `models.load`.
 
     Only one thread at a time may call `forward`; any number may call `tokenize`.
 
     Attributes:
         model: the bare decoder (no language-modelling head), in evaluation mode.
-        tokenizer: as transformers loaded it, for exports.
+        tokenizer: with the files' special tokens, for exports.
         tokenization: converts inputs to token ids.
-        pooling: the pooling mode.
+        declaration: how the model is served, and where each value comes from.
+        head: the layers after the decoder, before and after pooling.
         base: the name of the base model, which determines the template.
-        template: the template's name.
+        left_out: the tensors of the sources that an encoder does without.
         provenance: the merged sources in order: name, kind and revision of each.
         evidence: the results of the checks made while loading, as `name: result` lines.
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: ModelTokenizer
     tokenization: Tokenization
-    pooling: Pooling
+    declaration: Declaration
     base: str
-    template: str
+    head: Head = field(default_factory=Head)
+    left_out: tuple[str, ...] = ()
     provenance: list[dict[str, str]] = field(default_factory=list)
     evidence: tuple[str, ...] = ()
 
     @property
+    def pooling(self) -> Pooling:
+        return self.declaration.pooling.value
+
+    @property
+    def template(self) -> TemplateName:
+        return self.declaration.template.value
+
+    @property
+    def causal(self) -> bool:
+        return self.declaration.causal
+
+    @property
+    def width(self) -> int:
+        """The number of dimensions of a vector from `forward`."""
+        return self.head.width(int(self.model.config.hidden_size))
+
+    @property
     def dimensions(self) -> int:
-        return int(self.model.config.hidden_size)
+        """The number of leading dimensions to keep by default."""
+        return self.declaration.truncate_dim.value or self.width
 
     @property
     def max_length(self) -> int:
@@ -82,6 +106,7 @@ class Encoder:
 
     def _weights(self) -> Iterator[torch.Tensor]:
         yield from self.model.parameters()
+        yield from self.head.parameters()
         yield from (m.weight for m in self.model.modules() if isinstance(m, Int8Linear | Fp8Linear | PrepackedLinear))
 
     def _has(self, kind: type[torch.nn.Module]) -> bool:
@@ -101,7 +126,10 @@ class Encoder:
             "max_length": self.max_length,
             "doc_max_length": self.tokenization.doc_max_length,
             "skip_instruction": self.tokenization.skip_instruction,
+            "attention": self.declaration.attention.value,
+            "settings": self.declaration.describe(),
             "sources": self.provenance,
+            "left_out": list(self.left_out),
         }
 
     def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
@@ -116,17 +144,23 @@ class Encoder:
             encodings: n encodings; the caller keeps their sum within its token budget.
 
         Returns:
-            n float32 arrays, not normalized, in the order of the encodings: the pooled vector [d], or the hidden states
-            of all positions [tokens, d] if the encoding's `pooled` is 0.
+            n float32 arrays, not normalized, in the order of the encodings: the pooled vector [width], or the hidden
+            states of all positions [tokens, d] if the encoding's `pooled` is 0.
         """
         batch = Batch.pack(encodings, self.device)
-        states = hidden_states(self.model, batch)
-        rows = list(pool(states, batch, self.pooling).cpu().numpy())
+        states = hidden_states(self.model, batch, causal=self.causal, windowed=self.declaration.windowed)
+        rows = list(self.pool(states, batch).cpu().numpy())
         ends = accumulate(map(len, encodings))
         for index, (encoding, end) in enumerate(zip(encodings, ends, strict=True)):
             if not encoding.pooled:
-                rows[index] = states[end - len(encoding) : end].float().cpu().numpy()
+                rows[index] = self.head.states(states[end - len(encoding) : end]).float().cpu().numpy()
         return rows
+
+    def pool(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Applies the head and the pooling to the decoder's states [T, d] of a batch. Returns [n, width]."""
+        pooled = pool(self.head.states(states), batch, self.pooling, self.declaration.semantics.value)
+        vectors: torch.Tensor = self.head.vectors(pooled)
+        return vectors
 
     def warm_up(self, max_batch_tokens: int | None = None) -> int:
         """Runs a few batches, so that one-time work does not delay the first request.
@@ -159,21 +193,33 @@ class Encoder:
             max_batch_tokens: token budget of a forward pass; None: the device's (`models.batch.token_budget`).
 
         Returns:
-            [n, d] float32, not normalized.
+            [n, dimensions] float32, not normalized.
         """
         budget = max_batch_tokens or token_budget(self.device)
-        rows = [row for batch in batches(self.tokenize(inputs), budget) for row in self.forward(batch)]
+        rows = [
+            row[: self.dimensions] for batch in batches(self.tokenize(inputs), budget) for row in self.forward(batch)
+        ]
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), np.float32)
 
 
-def hidden_states(model: torch.nn.Module, batch: Batch, *, causal: bool = False) -> torch.Tensor:
-    """[T, d]: the hidden states of a packed batch after the final norm; `causal` is for comparison only."""
+def hidden_states(
+    model: torch.nn.Module, batch: Batch, *, causal: bool = False, windowed: bool = False
+) -> torch.Tensor:
+    """The hidden states of a packed batch after the final norm, [T, d].
+
+    Args:
+        model: the bare decoder.
+        batch: the batch.
+        causal: attend only to earlier tokens.
+        windowed: apply the sliding windows of the architecture.
+    """
     output = model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         cu_seqlens=batch.cu_seqlens,
         max_seqlen=batch.max_seqlen,
         causal=causal,
+        windowed=windowed,
         use_cache=False,
     )
     states: torch.Tensor = output.last_hidden_state[0]

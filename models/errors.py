@@ -9,6 +9,8 @@ Exception
     └── InputError                 one input cannot be encoded
 """
 
+import re
+
 
 class ModelError(Exception):
     """A model cannot be loaded, exported or trained. The message says what is wrong, why, and what to do."""
@@ -41,5 +43,10 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; the name of its class if the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message that says something: headings, which end in a colon, are skipped."""
+    if isinstance(error, KeyError) and len(error.args) == 1 and " " not in str(error.args[0]):
+        return f"there is no {error.args[0]}"
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # KeyError adds quotes
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = next((line for line in lines if not line.endswith(":")), " ".join(lines)).rstrip(":. ")
+    return re.sub(r"^\w+Error: ", "", said) or type(error).__name__

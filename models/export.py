@@ -1,8 +1,8 @@
 """Exporting the merged encoder to a folder that loads without peft and without its sources."""
 
-import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from l2v.models import checksums, permissions
 from l2v.models.encoder import Encoder
 from l2v.models.errors import ModelError, first_line
 from l2v.models.reference_vector import ReferenceVector
-from l2v.models.tokenizer import write_tokenizer
 from l2v.models.types import QUANTIZED
 
 # sentence-transformers' nearest equivalents of the pooling modes.
@@ -47,8 +46,8 @@ def export(encoder: Encoder, out: Path) -> None:
     The folder is written under a temporary name and then renamed, so it is either complete or absent.
 
     Raises:
-        ModelError: if `out` exists and is not an empty folder, if it cannot be written, or if the weights are quantized
-            or prepacked.
+        ModelError: if `out` exists and is not an empty folder, if it cannot be written, if the weights are quantized or
+            prepacked, or if the folder cannot express how the model is served.
     """
     if encoder.dtype in QUANTIZED:
         raise ModelError(
@@ -56,6 +55,11 @@ def export(encoder: Encoder, out: Path) -> None:
         )
     if encoder.prepacked:
         raise ModelError("prepacked weights cannot be exported: load the model with prepack=False")
+    if encoder.declaration.semantics.value != "llm2vec" or encoder.causal or encoder.head.layers:
+        raise ModelError(
+            "an export holds a bidirectional encoder with LLM2Vec's semantics, and this model is served otherwise: "
+            "serve its own repository, or set semantics=llm2vec and attention=bidirectional"
+        )
     check_free(out)
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -81,10 +85,10 @@ def check_free(out: Path) -> None:
 def _write(encoder: Encoder, folder: Path) -> None:
     encoder.model.save_pretrained(folder)
     permissions.apply_umask(folder)
-    tokenizer = copy.deepcopy(encoder.tokenizer)
+    named = encoder.tokenizer.named
     # sentence-transformers pads batches; like the reference, it uses the end token if there is no padding token.
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    write_tokenizer(tokenizer, encoder.tokenization.tokenizer, folder)
+    padding = {"pad_token": named["eos_token"]} if "eos_token" in named else {}
+    replace(encoder.tokenizer, named=padding | dict(named)).write(folder)
     # `is_causal` makes transformers' own attention bidirectional, and so sentence-transformers'.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _json(folder / "config.json", config | {"is_causal": False, "_name_or_path": encoder.base})

@@ -1,28 +1,35 @@
 """Loading an encoder: resolve the sources, check their files, merge the adapters, verify the result."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, get_args
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from l2v.models import checksums
 from l2v.models.allocator import keep_freed_memory, unmap_weights
-from l2v.models.declaration import base_name, declared_settings, merge_settings
-from l2v.models.decoder import check_max_length, move, read_config, read_decoder
-from l2v.models.devices import select_device, select_dtype
+from l2v.models.config_keys import FILE
+from l2v.models.declaration import Declaration
+from l2v.models.decoder import build_config, move, read_decoder
+from l2v.models.devices import check_dtype, select_device, select_dtype
 from l2v.models.encoder import Encoder
-from l2v.models.errors import ModelError
+from l2v.models.errors import ModelError, UnsupportedModelError
+from l2v.models.head import read_head
+from l2v.models.lengths import check_max_length, check_window
+from l2v.models.native_types import native_config
 from l2v.models.prepacking import prepack as prepack_linears
 from l2v.models.quantization import fp8, int8
 from l2v.models.reference_vector import ReferenceVector
+from l2v.models.resolution import base_name, read_declaration
 from l2v.models.sources import Source, label
 from l2v.models.stack import resolve_stack
 from l2v.models.templates import TEMPLATES, TemplateName, eos_for
 from l2v.models.tokenization import Tokenization
-from l2v.models.tokenizer import read_backend, read_tokenizer
-from l2v.models.types import DType, Pooling
+from l2v.models.tokenizer import ModelTokenizer, read_tokenizer
+from l2v.models.tokenizer_checks import check_vocabulary
+from l2v.models.types import Attention, DType, Pooling, Semantics
 from l2v.models.verify import verify, verify_quantization
 
 _QUANTIZE = {"int8": int8.quantize, "fp8": fp8.quantize}
@@ -34,11 +41,14 @@ def load(
     *,
     dtype: DType = "auto",
     device: str = "auto",
+    semantics: Semantics | None = None,
+    attention: Attention | None = None,
     pooling: Pooling | None = None,
     max_length: int | None = None,
     doc_max_length: int | None = None,
     skip_instruction: bool | None = None,
     template: TemplateName | None = None,
+    ignore_tensors: Sequence[str] = (),
     prepack: bool = True,
 ) -> Encoder:
     """Loads an encoder and verifies that it is one.
@@ -50,105 +60,133 @@ def load(
         dtype: `auto`: bfloat16 on GPUs from Ampere on and on CPUs with native bfloat16, else float32; `int8` (CPUs) and
             `fp8` (CUDA) quantize the linear layers and compute the rest as `auto` does.
         device: `auto`: CUDA if available, else the CPU; or any torch device.
-        pooling, max_length, doc_max_length, skip_instruction: default: the setting in the sources' `l2v.json` or
-            `llm2vec_config.json`, the last source taking precedence, else mean, 512, 400, True.
+        semantics: how an instruction and a text become a row; `llm2vec` ignores the files of sentence-transformers.
+        attention, pooling, max_length, doc_max_length, skip_instruction: default: what the sources' files declare, see
+            `models.declaration`, else bidirectional, mean, 512, 400, True.
         template: a key of `models.templates.TEMPLATES`; default: the sources' setting, else the base model's.
+        ignore_tensors: patterns of tensors to leave out, with `*` and `?`, besides those that no encoder needs.
         prepack: convert weights on the CPU to oneDNN's layout, after which they cannot be saved, trained or compiled.
 
     Raises:
         ModelError: if the model cannot be loaded or fails verification; the message is one sentence.
     """
+    target = select_device(device)
+    check_dtype(dtype, target)
     base, adapter_sources = resolve_stack(model, adapters)
     checked_files = sum(checksums.check(source) for source in [base, *adapter_sources])
-    declared = declared_settings([base, *adapter_sources])
-    target = select_device(device)
-    config = read_config(base)
-    decoder = _merge(read_decoder(base, config, select_dtype(dtype, target)), adapter_sources, target)
-    verify(decoder)
-    quantization = _convert_linears(decoder, dtype, prepack=prepack)
-    if target.type == "cpu":
-        keep_freed_memory()  # only now, so that the memory used for loading is returned
-
     # Like the reference, prefer the tokenizer of the repository that the user named.
     tokenizer_source = next(source for source in [*adapter_sources[:1], base] if source.has_tokenizer or source is base)
-    tokenizer = read_tokenizer(tokenizer_source)
-    base_id = declared.get("base") or base_name(base, adapter_sources)
-    explicit = {
-        "pooling_mode": pooling,
+    config = build_config(base.name, native_config(base.read(FILE)))
+    settings = {
+        "semantics": semantics,
+        "attention": attention,
+        "pooling": pooling,
         "max_length": max_length,
         "doc_max_length": doc_max_length,
         "skip_instruction": skip_instruction,
         "template": template,
     }
-    settings = merge_settings(explicit, declared, base_id)
-    tokenization = _tokenization(tokenizer_source, tokenizer, config, settings)
+    positions = getattr(config, "max_position_embeddings", None)
+    declaration = read_declaration(base, adapter_sources, settings, positions, tokenizer_source)
+    check_max_length(config, declaration)
+    head = read_head(declaration, base, config.hidden_size)
+    tokenizer = _read_tokenizer(tokenizer_source, config, whole=not adapter_sources)
+
+    projections = [layer.folder for layer in declaration.layers]
+    decoder, left_out = read_decoder(base, config, select_dtype(dtype, target), ignore_tensors, projections)
+    decoder, left_out_of_adapters = _merge(decoder, adapter_sources, target, ignore_tensors)
+    if decoder.config.vocab_size != config.vocab_size or adapter_sources:  # an adapter may have resized the vocabulary
+        tokenizer = _read_tokenizer(tokenizer_source, decoder.config)
+    evidence = _verify(decoder, declaration, dtype, prepack=prepack)
+    if target.type == "cpu":
+        keep_freed_memory()  # only now, so that the memory used for loading is returned
+
     encoder = Encoder(
         model=decoder,
         tokenizer=tokenizer,
-        tokenization=tokenization,
-        pooling=settings["pooling_mode"],
-        base=label(base_id),
-        template=settings["template"],
+        tokenization=_tokenization(tokenizer, decoder.config, declaration),
+        declaration=declaration,
+        base=label(base.read("l2v.json").get("base") or base_name(base, adapter_sources)),
+        head=head.move(decoder.device, decoder.dtype),
+        left_out=(*left_out, *left_out_of_adapters),
         provenance=(base.read("l2v.json").get("sources") or [base.describe()])
         + [s.describe() for s in adapter_sources],
     )
-    return replace(encoder, evidence=(*_evidence(encoder, checked_files, base, adapter_sources), *quantization))
+    _check_pooling(encoder)
+    return replace(encoder, evidence=_evidence(encoder, evidence, checked_files, base, adapter_sources))
 
 
-def _merge(decoder: PreTrainedModel, adapters: Sequence[Source], device: torch.device) -> PreTrainedModel:
-    """Merges the adapters on the CPU and moves the result to its device."""
+def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = True) -> ModelTokenizer:
+    """Reads the tokenizer, and unless adapters may still resize the model, checks that it belongs to the model."""
+    tokenizer = read_tokenizer(source, config.model_type, config.vocab_size)
+    if whole:
+        check_vocabulary(source.name, tokenizer.backend, config.vocab_size)
+    return tokenizer
+
+
+def _merge(
+    decoder: PreTrainedModel, adapters: Sequence[Source], device: torch.device, ignore: Sequence[str]
+) -> tuple[PreTrainedModel, list[str]]:
+    """Merges the adapters on the CPU and moves the result to its device. Returns what was left out, too."""
+    left_out: list[str] = []
     if adapters:
         from l2v.models.adapters import merge  # exports load without peft
 
         if device.type == "cpu":
             unmap_weights(decoder)
         for adapter in adapters:
-            decoder = merge(decoder, adapter)
-    return move(decoder, device)
+            decoder, names = merge(decoder, adapter, ignore)
+            left_out += names
+    return move(decoder, device), left_out
 
 
-def _convert_linears(decoder: PreTrainedModel, dtype: DType, *, prepack: bool) -> list[str]:
-    """Quantizes or prepacks the linear layers. Returns the evidence about quantization."""
+def _verify(decoder: PreTrainedModel, declaration: Declaration, dtype: DType, *, prepack: bool) -> list[str]:
+    """Verifies the decoder, then quantizes or prepacks its linear layers. Returns the evidence."""
+    causal, windowed = declaration.causal, declaration.windowed
+    evidence = [verify(decoder, causal=causal, windowed=windowed)]
+    check_window(decoder.config, declaration)  # only now, since an architecture may fail for other reasons
     if quantize := _QUANTIZE.get(dtype):
-        cosine = verify_quantization(decoder, quantize, dtype)
-        return [f"{dtype}: hidden states have a cosine of at least {cosine:.4f} to those before quantization"]
-    if prepack:
+        evidence.append(verify_quantization(decoder, quantize, dtype, causal=causal, windowed=windowed))
+    elif prepack:
         prepack_linears(decoder)
-    return []
+    return evidence
 
 
-def _tokenization(
-    source: Source, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, settings: dict[str, Any]
-) -> Tokenization:
-    """Builds the tokenization; raises `ModelError` for settings that the model or its tokenizer does not support."""
-    _check_choice("template", settings["template"], TEMPLATES)
-    _check_choice("pooling", settings["pooling_mode"], get_args(Pooling))
-    template = TEMPLATES[settings["template"]]
-    tokenization = Tokenization(
-        tokenizer=read_backend(source, tokenizer),
+def _tokenization(tokenizer: ModelTokenizer, config: PreTrainedConfig, declaration: Declaration) -> Tokenization:
+    backend, template = tokenizer.backend, TEMPLATES[declaration.template.value]
+    if declaration.lower_case.value:
+        backend.normalizer = Normalizers([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+    return Tokenization(
+        tokenizer=backend,
         template=template,
-        eos=eos_for(template, config.model_type) if settings["pooling_mode"] == "eos_token" else "",
-        max_length=settings["max_length"],
-        doc_max_length=settings["doc_max_length"],
-        skip_instruction=settings["skip_instruction"],
+        eos=eos_for(template, config.model_type) if declaration.pooling.value == "eos_token" else "",
+        max_length=declaration.max_length.value,
+        doc_max_length=declaration.doc_max_length.value,
+        skip_instruction=declaration.skip_instruction.value,
+        semantics=declaration.semantics.value,
+        special_ids=frozenset(tokenizer.special_ids),
+        cut_left=tokenizer.cut_left,
     )
-    check_max_length(config, tokenization.max_length)
-    if (tokens := tokenization.tokenizer.get_vocab_size()) > config.vocab_size:
-        raise ModelError(
-            f"the tokenizer of {source.name} has {tokens} tokens but the model has {config.vocab_size}: they do not "
-            "belong together"
+
+
+def _check_pooling(encoder: Encoder) -> None:
+    """Refuses to pool the first token where it is no beginning token, or where it is the same for every text."""
+    if encoder.pooling != "bos_token":
+        return
+    leading, declared = encoder.tokenization.leading, encoder.declaration
+    if leading == 0 and declared.semantics.value == "llm2vec":
+        raise ModelError("pooling bos_token requires a beginning token, which the tokenizer lacks: use another pooling")
+    if leading and encoder.causal:
+        raise UnsupportedModelError(
+            f"pooling {encoder.pooling} ({declared.pooling.origin}) with causal attention "
+            f"({declared.attention.origin}) gives every text the vector of the beginning token, which attends to "
+            "nothing else: set attention or pooling"
         )
-    if settings["pooling_mode"] == "bos_token" and tokenization.leading == 0:
-        raise ModelError(f"pooling bos_token requires a beginning token, which the tokenizer of {source.name} lacks")
-    return tokenization
 
 
-def _check_choice(setting: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        raise ModelError(f"{setting} {value} is unknown: use one of {', '.join(choices)}")
-
-
-def _evidence(encoder: Encoder, checked_files: int, base: Source, adapters: list[Source]) -> tuple[str, ...]:
+def _evidence(
+    encoder: Encoder, verified: list[str], checked_files: int, base: Source, adapters: list[Source]
+) -> tuple[str, ...]:
     """The results of all checks, including that of the reference vector; raises `ModelError` if that differs."""
     reference = ReferenceVector.read([base, *adapters][-1])
     merged = [
@@ -159,6 +197,7 @@ def _evidence(encoder: Encoder, checked_files: int, base: Source, adapters: list
         f"files: {checked_files} match their checksums" if checked_files else "files: no checksums recorded",
         "weights: all finite",
         f"adapters: {', '.join(merged)} fit and change the weights" if merged else "adapters: none",
-        "attention: bidirectional, without leaks between the sequences of a batch",
+        verified[0],
         f"reference vector: {reference.compare(encoder) if reference else 'none recorded'}",
+        *verified[1:],
     )

@@ -30,7 +30,8 @@ class ReferenceVector:
     Attributes:
         input: the text and its instruction.
         dtype: the dtype that the model computed in.
-        settings: pooling, template, `skip_instruction` and sources; others would give another vector.
+        settings: pooling, template, `skip_instruction`, sources, attention and semantics; others would give another
+            vector.
         vector: [d] float32, not normalized.
     """
 
@@ -91,7 +92,7 @@ class ReferenceVector:
             return "not compared, its text is too long for this max_length"
         if self.settings != _settings(encoder) or encoding.truncated:
             return "not compared, it was recorded with other sources or settings"
-        (vector,) = encoder.forward([encoding])
+        vector = encoder.forward([encoding])[0][: encoder.dimensions]
         if vector.shape != self.vector.shape:
             raise ModelError(
                 f"the model computes {len(vector)} dimensions, but its reference vector has {len(self.vector)}: its "
@@ -109,5 +110,8 @@ class ReferenceVector:
 
 
 def _settings(encoder: Encoder) -> dict[str, Any]:
-    described = encoder.describe()
-    return {name: described[name] for name in ("pooling", "template", "skip_instruction", "sources")}
+    described, declared = encoder.describe(), encoder.declaration
+    settings = {name: described[name] for name in ("pooling", "template", "skip_instruction", "sources")}
+    # Left out if they have the only value that earlier exports know.
+    further = {"attention": declared.attention.value, "semantics": declared.semantics.value}
+    return settings | {name: value for name, value in further.items() if value not in ("bidirectional", "llm2vec")}

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from l2v.models.templates import TemplateName
-from l2v.models.types import DType, Pooling
+from l2v.models.types import Attention, DType, Pooling, Semantics
 
 if TYPE_CHECKING:
     from l2v.models.encoder import Encoder
@@ -26,11 +26,7 @@ class ModelSettings(BaseSettings):
     """Which encoder to load, and how."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        extra="ignore",
-        protected_namespaces=(),
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", protected_namespaces=()
     )
 
     model: str = Field(
@@ -48,6 +44,17 @@ class ModelSettings(BaseSettings):
         "`float16`, `float32`",
     )
     device: str = Field("auto", description="`auto`: CUDA if available, else the CPU; or any torch device")
+    semantics: Semantics | None = Field(
+        None,
+        description="How instruction and text become a row and its pooled span: `sentence-transformers` puts the "
+        "instruction before the text verbatim and pools it too; `llm2vec` does not pool it, and ignores the model's "
+        "sentence-transformers files. Default: `sentence-transformers` for a model with such files, else `llm2vec`",
+    )
+    attention: Attention | None = Field(
+        None,
+        description="`bidirectional` or `causal`; default: what the model's files declare, else `causal` for a model "
+        "with sentence-transformers files and `bidirectional` for any other",
+    )
     pooling: Pooling | None = Field(None, description="Pooling mode; default: the model's own setting, else `mean`")
     max_length: int | None = Field(
         None, ge=8, description="Maximum tokens of a row; default: the model's own setting, else 512"
@@ -56,10 +63,15 @@ class ModelSettings(BaseSettings):
         None,
         ge=1,
         description="Maximum tokens of a text, before its instruction is added; default: the model's own setting, else "
-        "400",
+        "400, or no limit but `max_length` for a model with sentence-transformers files",
     )
     skip_instruction: bool | None = Field(
         None, description="Exclude the instruction from pooling; default: the model's own setting, else true"
+    )
+    ignore_tensors: Names = Field(
+        (),
+        description="Patterns (`*`, `?`) of tensors to leave out of the base and the adapters, besides those that no "
+        "encoder needs; comma-separated. Any other tensor without a place in the model is refused",
     )
     template: TemplateName | None = Field(
         None, description="Chat template around each input; default: the model's own setting, else its base model's"

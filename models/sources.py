@@ -24,6 +24,15 @@ logger = logging.getLogger(__name__)
 # Configuration and tokenizer files. Weights are downloaded as safetensors if there are any, code never.
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _IGNORED = ["*/*", "consolidated*", "*.py"]
+# Names of a base's weights, the first that exists being read, as transformers does.
+BASE_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# What a clone without Git LFS has instead of a large file.
+_POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 200
 
 
 class Kind(StrEnum):
@@ -83,16 +92,21 @@ class Source:
         if not path.is_file():
             return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{file} of {self.name} is damaged ({error}): download or copy it again") from error
+        except OSError as error:
+            raise SourceError(
+                f"{file} of {self.name} cannot be read ({error.strerror}): check its permissions"
+            ) from error
         if not isinstance(content, dict):
             raise SourceError(f"{file} of {self.name} is damaged (not a JSON object): download or copy it again")
         return content
 
     @property
     def has_tokenizer(self) -> bool:
-        return (self.folder / "tokenizer_config.json").is_file()
+        files = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
+        return any((self.folder / file).is_file() for file in files)
 
     def relative(self, path: str) -> str:
         """The folder at a path relative to this source; "" if there is none.
@@ -117,11 +131,21 @@ def resolve(name: str) -> Source:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
+        _check_pointers(name, folder)
         return Source(name, folder)
     repository, _, revision = name.partition("@")
     if folder.is_absolute() or name.startswith(".") or repository.count("/") != 1:
         raise SourceError(f"{name} is not a local folder, a published short name or a Hub id (owner/name)")
     return Source(repository, *_download(repository, revision or None))
+
+
+def _check_pointers(name: str, folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.stat().st_size <= _POINTER_BYTES and path.read_bytes().startswith(_POINTER):
+            raise SourceError(
+                f"{path.name} of {name} is a Git LFS pointer instead of the file: run `git lfs pull` in the folder, or "
+                "download the repository with `hf download`"
+            )
 
 
 def _download(repository: str, revision: str | None) -> tuple[Path, str]:
@@ -135,6 +159,8 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
             snapshot_download(
                 repository, revision=revision, allow_patterns=[*_SMALL_FILES, "*.bin"], ignore_patterns=_IGNORED
             )
+        if modules := _modules(folder):
+            snapshot_download(repository, revision=revision, allow_patterns=modules)
     except GatedRepoError as error:
         raise SourceError(
             f"{repository} is gated: accept its licence on its Hub page, then set HF_TOKEN to a token of that account"
@@ -155,3 +181,13 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
             f"{repository} could not be downloaded ({type(error).__name__}: {first_line(error)})"
         ) from error
     return folder, folder.name
+
+
+def _modules(folder: Path) -> list[str]:
+    """Patterns of the files of sentence-transformers' modules, which modules.json places in folders of their own."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8-sig"))
+        paths = [module["path"] for module in modules if module["path"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []  # there are none, or they are refused when they are read
+    return [f"{path}/{file}" for path in paths for file in ("*.json", "*.safetensors", "*.bin")]

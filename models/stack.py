@@ -1,21 +1,26 @@
 """Resolving a stack: a base (or an export) and the adapters merged on top of it."""
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from l2v.models.errors import SourceError
 from l2v.models.published import STACKS
-from l2v.models.sources import Kind, Source, resolve
+from l2v.models.sources import BASE_WEIGHTS, Kind, Source, resolve
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_stack(
-    model: str, adapters: Sequence[str], requested_by: tuple[str, ...] = ()
+    model: str, adapters: Sequence[str], requested_by: tuple[Source, ...] = ()
 ) -> tuple[Source, list[Source]]:
     """Resolves a model and its adapters to local folders.
 
     Args:
         model: a base, an adapter (whose base is then resolved too), an export, or a published short name.
         adapters: further adapters, in the order of merging.
-        requested_by: the adapters whose bases led here, to detect an adapter that names itself.
+        requested_by: the adapters that led here. Their config may name a revision of the base, and an adapter that
+            names itself is detected.
 
     Returns:
         The base or export, and all adapters in the order of merging.
@@ -23,23 +28,58 @@ def resolve_stack(
     Raises:
         SourceError: if one of them cannot be resolved or is of the wrong kind.
     """
-    if model in requested_by:
-        raise SourceError(f"adapter {model} names itself as its base: name the base as the model instead")
     if published := STACKS.get(model):
         model, adapters = published.model, [*published.adapters, *adapters]
-    source, further = resolve(model), [resolve(adapter) for adapter in adapters]
+    further = [resolve(adapter) for adapter in adapters]
     for adapter in further:
         if adapter.kind is not Kind.ADAPTER:
             raise SourceError(
                 f"{adapter.name} is not an adapter (it has no adapter_config.json): name it as the model instead"
             )
+    source = resolve(_with_revision(model, [*requested_by, *further]))
     if source.kind is not Kind.ADAPTER:
         return source, further
+    if any(source.folder.resolve() == adapter.folder.resolve() for adapter in requested_by):
+        raise SourceError(f"adapter {source.name} names itself as its base: name the base as the model instead")
+    if whole := next((name for name in BASE_WEIGHTS if (source.folder / name).is_file()), None):
+        raise SourceError(
+            f"{source.name} holds both an adapter and whole weights ({whole}), so it is unclear whether it is merged: "
+            "name its base as the model and it as an adapter, or remove one of the two from a copy"
+        )
     named = source.read("adapter_config.json").get("base_model_name_or_path")
-    if not named:
+    if not named or not isinstance(named, str):
         raise SourceError(f"adapter {source.name} does not name its base model: name the base as the model instead")
     try:
-        base, earlier = resolve_stack(source.relative(named) or named, [], (*requested_by, model))
+        base, earlier = resolve_stack(source.relative(named) or named, [], (*requested_by, source, *further))
     except SourceError as error:
         raise SourceError(f"the base of adapter {source.name} cannot be loaded: {error}") from error
     return base, [*earlier, source, *further]
+
+
+def _with_revision(model: str, adapters: Sequence[Source]) -> str:
+    """The name of a model with the revision that adapters were trained on, unless it has one."""
+    repository, _, explicit = model.partition("@")
+    pinned: dict[str, Source] = {}
+    for adapter in adapters:
+        config = adapter.read("adapter_config.json")
+        revision = config.get("revision")
+        if not revision or config.get("base_model_name_or_path") != repository or Path(model).expanduser().is_dir():
+            continue
+        if not isinstance(revision, str):
+            raise SourceError(f"adapter_config.json of {adapter.name} has revision {revision!r}, which must be text")
+        if explicit and not revision.startswith(explicit) and not explicit.startswith(revision):
+            logger.warning(
+                "adapter %s was trained on revision %s of %s; %s is used, as it is named explicitly",
+                adapter.name,
+                revision,
+                repository,
+                explicit,
+            )
+        pinned.setdefault(revision, adapter)
+    if not explicit and len(pinned) > 1:
+        (one, first), (other, second) = list(pinned.items())[:2]
+        raise SourceError(
+            f"adapters {first.name} and {second.name} were trained on different revisions of {repository} ({one} and "
+            f"{other}): name one of them as {repository}@{one}, with the adapters in order"
+        )
+    return model if explicit or not pinned else f"{repository}@{next(iter(pinned))}"

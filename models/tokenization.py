@@ -1,5 +1,8 @@
 """Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/ARCHITECTURE.md lists the differences).
 
+With the semantics of sentence-transformers, an instruction goes before the text as it is and is pooled with it, unless
+`skip_instruction` is set. The instruction's tokens are then counted alone, as sentence-transformers does.
+
 Uses only the tokenizer object of the `tokenizers` library, which threads can share and which releases the GIL.
 """
 
@@ -11,7 +14,7 @@ from tokenizers import Tokenizer
 
 from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
-from l2v.models.types import Encoding, Input
+from l2v.models.types import Encoding, Input, Semantics
 
 # Tokens are counted only up to `max_length`, so of a huge text only a piece of this many characters per token of the
 # limit is tokenized. If the piece has fewer tokens than the limit, the whole text is.
@@ -31,6 +34,9 @@ class Tokenization:
         max_length: maximum length of a row, in tokens.
         doc_max_length: maximum length of a text, in tokens.
         skip_instruction: pool only the text, not all positions.
+        semantics: see `types.Semantics`.
+        special_ids: ids of special tokens, which may end an instruction's row without belonging to it.
+        cut_left: whether rows that are too long lose their beginning, the instruction's, not the text's end.
         leading: number of special tokens that the tokenizer adds at the start.
         trailing: number of special tokens that it adds at the end.
     """
@@ -41,6 +47,9 @@ class Tokenization:
     max_length: int
     doc_max_length: int
     skip_instruction: bool
+    semantics: Semantics = "llm2vec"
+    special_ids: frozenset[int] = frozenset()
+    cut_left: bool = False
     leading: int = field(init=False)
     trailing: int = field(init=False)
 
@@ -69,9 +78,14 @@ class Tokenization:
         counted = [tail == text for tail, (text, _, _) in zip(tails, trimmed, strict=True)]
         uncounted = [tail for tail, done in zip(tails, counted, strict=True) if not done]
         counts = iter(self._batch(uncounted, special=False))
+        excluded = self._excluded(set(heads))
         return [
-            self._encoding(index, input_, row, trim[1] if done else len(next(counts)), cut=trim[2])
-            for index, (input_, row, done, trim) in enumerate(zip(inputs, rows, counted, trimmed, strict=True))
+            self._encoding(
+                index, input_, row, trim[1] if done else len(next(counts)), cut=trim[2], excluded=excluded[head]
+            )
+            for index, (input_, row, done, trim, head) in enumerate(
+                zip(inputs, rows, counted, trimmed, heads, strict=True)
+            )
         ]
 
     def show(self, input_: Input, *, special: bool) -> list[tuple[int, str, bool, int | None, int | None]]:
@@ -80,7 +94,7 @@ class Tokenization:
         Returns:
             For each token: its id, its text, whether it is special, and the start and end of its characters.
         """
-        text = _instruction_before_text(input_) + input_.text
+        text = self._instruction(input_) + input_.text
         row = self.tokenizer.encode(text, add_special_tokens=special)
         return [
             (id_, token, True, None, None) if added else (id_, text[start:end], False, start, end)
@@ -109,8 +123,18 @@ class Tokenization:
 
         With a template, the reference strips instruction and text together, so a blank instruction vanishes.
         """
-        instruction = _instruction_before_text(input_)
+        instruction = self._instruction(input_)
         return self.template.prefix + (instruction.lstrip() if self._strips else instruction)
+
+    def _instruction(self, input_: Input) -> str:
+        """What goes before the text: the instruction verbatim, or stripped and followed by a space."""
+        if self._verbatim or not input_.instruction:
+            return input_.instruction
+        return f"{input_.instruction.strip()} "
+
+    @property
+    def _verbatim(self) -> bool:
+        return self.semantics == "sentence-transformers"
 
     def _tail(self, text: str) -> str:
         """The pooled part: the text and its suffixes. As in the reference, the text before a suffix is stripped."""
@@ -121,23 +145,50 @@ class Tokenization:
     def _strips(self) -> bool:
         return bool(self.template.suffix or self.eos)
 
-    def _encoding(self, index: int, input_: Input, row: list[int], pooled: int, *, cut: bool) -> Encoding:
-        """Cuts the row to its limit and computes how many of its last positions are pooled."""
+    def _excluded(self, heads: set[str]) -> dict[str, int]:
+        """The number of first positions that sentence-transformers excludes from pooling for each head.
+
+        It tokenizes the head alone and subtracts a special token at the end of that row.
+        """
+        if not (self._verbatim and self.skip_instruction):
+            return dict.fromkeys(heads, 0)
+        rows = {head: self._ids(head, special=True) if head else [] for head in heads}
+        return {head: len(row) - sum(id_ in self.special_ids for id_ in row[-1:]) for head, row in rows.items()}
+
+    def _encoding(
+        self, index: int, input_: Input, row: list[int], pooled: int, *, cut: bool, excluded: int
+    ) -> Encoding:
+        """Cuts the row to its limit and computes how many of its last positions are pooled.
+
+        Args:
+            index: position of the input, for errors.
+            input_: the input.
+            row: its ids.
+            pooled: number of tokens of its text, with suffixes.
+            cut: whether its text has been cut already.
+            excluded: see `_excluded`.
+        """
         if not pooled:
             raise InputError(index, "text", "text has no tokens")
         limit = self.max_length if input_.max_tokens is None else min(self.max_length, input_.max_tokens)
         over = len(row) - limit
         if over > 0:
             body = len(row) - self.trailing
-            first = body - pooled if input_.keep_end else body - over
+            if self.cut_left and not input_.keep_end:
+                first = self.leading
+            else:
+                first = body - pooled if input_.keep_end else body - over
+                pooled -= over
             row = row[:first] + row[first + over :]
-            pooled -= over
             if pooled <= 0 and limit < self.max_length:
                 raise InputError(index, "text", f"text has no room within {limit} tokens")
             if pooled <= 0:
                 raise self._instruction_too_long(index)
-        pooled = min(pooled, len(row)) if self.skip_instruction else len(row)
-        return Encoding(array("q", row), pooled, truncated=cut or over > 0)
+        if not self.skip_instruction:
+            pooled = len(row)
+        elif self._verbatim:
+            pooled = max(1, len(row) - excluded)  # counted alone, an instruction may have a token more than in the row
+        return Encoding(array("q", row), min(pooled, len(row)), truncated=cut or over > 0)
 
     def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
         """Cuts texts to about `doc_max_length` tokens.
@@ -148,7 +199,8 @@ class Tokenization:
         Returns:
             For each input: its text, the number of tokens, and whether the text was cut.
         """
-        pieces = [self._piece(input_.text, input_.keep_end) for input_ in inputs]
+        keep_end = self._verbatim and self.cut_left
+        pieces = [self._piece(input_.text, input_.keep_end or keep_end) for input_ in inputs]
         counts = [len(ids) for ids in self._batch(pieces, special=False)]
         return [
             self._shorten(input_, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
@@ -199,8 +251,3 @@ class Tokenization:
 
     def _batch(self, texts: list[str], *, special: bool) -> list[list[int]]:
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
-
-
-def _instruction_before_text(input_: Input) -> str:
-    """The stripped instruction and the space before the text."""
-    return f"{input_.instruction.strip()} " if input_.instruction else ""

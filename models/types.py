@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Pooling = Literal["mean", "weighted_mean", "eos_token", "last_token", "bos_token"]
+Attention = Literal["bidirectional", "causal"]
+# How instructions and texts become a row and its pooled span: as LLM2Vec defines it, or as sentence-transformers does.
+Semantics = Literal["llm2vec", "sentence-transformers"]
+Metric = Literal["cosine", "dot"]
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 # The dtypes that quantize a model while it is loaded. Quantized models can be neither saved nor trained.
 QUANTIZED: tuple[DType, ...] = ("int8", "fp8")

@@ -1,15 +1,15 @@
-"""What the tests share: an offline Hub cache with the parity stacks, tiny models, and servers on free ports."""
+"""Shared fixtures: an offline Hub cache with the parity stacks, tiny models, and servers on free ports."""
 
 import os
 import tempfile
 from pathlib import Path
 
-# Before transformers and huggingface_hub are imported: they read these once.
+# Set these before the import of transformers and huggingface_hub, which read them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="l2v-hub-")
 for name in [name for name in os.environ if name.startswith("L2V_")]:
     del os.environ[name]
-# A core for each of the tests that run beside one another, and for what they start.
+# One core for each parallel test and the processes that it starts.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -36,7 +36,7 @@ STACKS = {
     "qwen2-instruct": ("Qwen/Qwen2-1.5B-Instruct", "Qwen2-1.5B-Instruct"),
 }
 
-# A shell's background job ignores SIGINT, and so would the commands that the tests interrupt.
+# Background jobs of a shell ignore SIGINT, and child processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 transformers.logging.set_verbosity_error()
@@ -44,25 +44,25 @@ transformers.logging.disable_progress_bar()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Training, which takes longest, comes first, or one worker would be left alone with it."""
+    """Runs the slowest tests, those of training, first, so that the workers finish at the same time."""
     items.sort(key=lambda item: item.path.parent.name != "training")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def hub() -> Iterator[Path]:
-    """A Hub cache that holds the parity stacks under the names of the published ones."""
+    """A Hub cache with the parity stacks under the names of the published models."""
     cache = Path(os.environ["HF_HUB_CACHE"])
     for stack, (base, family) in STACKS.items():
         folder = PARITY / "stacks" / stack
         mntp = f"McGill-NLP/LLM2Vec-{family}-mntp"
         repositories = {base: "base", mntp: "mntp", f"{mntp}-supervised": "contrastive"}
         make_hub_cache(cache, {name: folder / part for name, part in repositories.items()})
-    # The adapters that the docs give as an example.
+    # The adapters that the docs use as an example.
     own = PARITY / "stacks" / "llama3-instruct"
     make_hub_cache(cache, {"my/mntp-adapter": own / "mntp", "my/contrastive-adapter@v2": own / "contrastive"})
     yield cache
     shutil.rmtree(cache)
-    assert not {"app", "models", "training"} & sys.modules.keys()  # one module must not have two names
+    assert not {"app", "models", "training"} & sys.modules.keys()  # each module must be imported under one name only
 
 
 @pytest.fixture(scope="session")
@@ -73,19 +73,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter for it."""
+    """An adapter for the tiny Llama."""
     return tiny.make_adapter(tmp_path_factory.mktemp("adapter"), base)
 
 
 @pytest.fixture(scope="session")
 def encoder(adapter: Path) -> Encoder:
-    """Both, loaded in float32."""
+    """The tiny Llama with its adapter, in float32."""
     return load(str(adapter), dtype="float32")
 
 
 @pytest.fixture(scope="session")
 def plain(adapter: Path) -> Encoder:
-    """The same with its weights as they were read, which can be exported."""
+    """The same encoder without prepacked weights, which can be exported."""
     return load(str(adapter), dtype="float32", prepack=False)
 
 
@@ -99,14 +99,14 @@ def gated(encoder: Encoder) -> Iterator[GatedEncoder]:
 
 @pytest.fixture(scope="session")
 def server(encoder: Encoder) -> Iterator[LocalServer]:
-    """The service on the tiny encoder, behind a real socket in this process."""
+    """The service with the tiny encoder, on a real socket in this process."""
     with LocalServer(encoder) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[ServerProcess]:
-    """`l2v serve` as users start it: a process of its own with the built-in model."""
+    """`l2v serve` with the built-in model, in its own process."""
     with ServerProcess() as process:
         process.wait_ready()
         yield process

@@ -1,4 +1,4 @@
-"""An encoder whose forward passes wait at a gate, so that tests force the order of events."""
+"""An encoder whose forward passes wait at a gate, so that tests control the order of events."""
 
 import threading
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Programs of the system that some tests need."""
+"""System programs that some tests require."""
 
 import os
 import shutil
@@ -7,9 +7,9 @@ import pytest
 
 
 def program(name: str, package: str) -> str:
-    """Where a program is; without it the test is skipped, and fails in CI, which installs it."""
+    """Returns the path of a program. Without it, skips the test, or fails it in CI, which installs the program."""
     path = shutil.which(name)
     if path is None:
-        reason = f"{name} is not installed (Debian's package {package} has it)"
+        reason = f"{name} is not installed (Debian package: {package})"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     return path

@@ -1,12 +1,12 @@
-"""The rights of a file that nothing was done to."""
+"""File permissions."""
 
 from pathlib import Path
 
 
 def readable(folder: Path) -> int:
-    """The rights that a new file gets here."""
+    """Returns the permissions that a new file gets by default."""
     file = folder / "new"
     file.touch()
-    rights = file.stat().st_mode & 0o777
+    mode = file.stat().st_mode & 0o777
     file.unlink()
-    return rights
+    return mode

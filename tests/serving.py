@@ -1,4 +1,4 @@
-"""Running the service for tests: in this process behind a real socket, or as the command in a process of its own."""
+"""Runs the service for tests: in this process on a real socket, or as `l2v serve` in its own process."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def wait_for(condition: Any, seconds: float = 30.0, what: str = "condition") -> 
 
 @contextmanager
 def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Another program's server, in a thread; its address."""
+    """Runs an HTTP server in a thread and yields its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -54,11 +54,11 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 class LocalServer:
-    """The application on a given encoder, uvicorn in a thread, a client with its address."""
+    """The application with a given encoder, on uvicorn in a thread, with a client for it."""
 
     def __init__(self, encoder: Encoder, **settings: Any) -> None:
         made = Settings(**settings)
-        # What the service says of its own end.
+        # The fatal failures that the service reports.
         self.failures: list[str] = []
         self.app = create_app(made, encoder, self.failures.append)
         self.service = self.app.state.service
@@ -90,7 +90,7 @@ class LocalServer:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return len(self._server.server_state.connections)
 
     def embed(self, inputs: Any, **fields: Any) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class LocalServer:
 
 
 class ServerProcess:
-    """`l2v serve` in a process of its own."""
+    """`l2v serve` in its own process."""
 
     def __init__(self, *flags: str, **environment: str) -> None:
         self.port = free_port()
@@ -112,7 +112,7 @@ class ServerProcess:
         self._environment = os.environ | environment
 
     def __enter__(self) -> Self:
-        # Another folder than the checkout's, as users have it.
+        # Run outside the checkout, as users do.
         self.process = subprocess.Popen(
             self._command, stderr=self._log, stdout=self._log, env=self._environment, cwd=tempfile.gettempdir()
         )
@@ -135,7 +135,7 @@ class ServerProcess:
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.splitlines()]
 
-    def answers(self) -> bool:
+    def is_open(self) -> bool:
         try:
             self.client.get("/health")
         except httpx.TransportError:
@@ -143,7 +143,7 @@ class ServerProcess:
         return True
 
     def wait_open(self) -> None:
-        wait_for(lambda: self.process.poll() is not None or self.answers(), LOAD_SECONDS, "open port")
+        wait_for(lambda: self.process.poll() is not None or self.is_open(), LOAD_SECONDS, "open port")
         assert self.process.poll() is None, self.log
 
     def wait_ready(self) -> None:
@@ -151,6 +151,6 @@ class ServerProcess:
         wait_for(lambda: self.client.get("/ready").status_code == 200, LOAD_SECONDS, "ready")
 
     def terminate(self) -> int:
-        """SIGTERM, then the exit status."""
+        """Sends SIGTERM and returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)

@@ -1,4 +1,4 @@
-"""The structure of the repository: the direction of imports, the settings of containers, the README's commands."""
+"""The structure of the repository: direction of imports, settings of containers, commands of the README."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ from l2v.models.settings import PREFIX
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("app", "models", "training")
-# From the bottom to the top: a module may import from its own layer and from those below. The first match counts.
+# From bottom to top: a module may import from its own layer and from lower ones. The first match counts.
 LAYERS = [
     ["l2v.models"],
     ["l2v.training"],
@@ -30,7 +30,7 @@ LAYERS = [
 
 
 def imports(path: Path) -> set[str]:
-    """All imported names of a file, including those inside functions."""
+    """All names that a file imports, including imports in functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -41,7 +41,7 @@ def imports(path: Path) -> set[str]:
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the packages by its name."""
+    """The modules of the packages by name."""
     return {
         ".".join(("l2v", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
         for package in PACKAGES
@@ -61,13 +61,13 @@ def test_imports_run_one_way() -> None:
         assert not upwards, f"{module} imports {upwards}"
 
 
-def test_the_recipe_imports_the_encoder_alone() -> None:
+def test_training_does_not_import_the_app() -> None:
     for module, path in modules().items():
         if module.startswith("l2v.training"):
             assert not {name for name in imports(path) if name.startswith("l2v.app")}, module
 
 
-def test_only_the_edge_knows_http() -> None:
+def test_only_the_http_package_imports_http_libraries() -> None:
     for module, path in modules().items():
         if module.startswith(("l2v.app.engine", "l2v.models", "l2v.training", "l2v.app.metrics")):
             roots = {name.partition(".")[0] for name in imports(path)}
@@ -90,18 +90,18 @@ def test_code_imports_l2v_alone() -> None:
             assert not {name.partition(".")[0] for name in imports(path)} & set(PACKAGES), path
 
 
-def test_the_commands_help_does_not_wait_for_torch() -> None:
+def test_the_cli_imports_neither_torch_nor_transformers() -> None:
     script = "import sys, l2v.app.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT).returncode == 0
 
 
-def test_masks_are_known_in_one_file_only() -> None:
+def test_only_one_file_uses_attention_masks() -> None:
     for path in (ROOT / "models").glob("*.py"):
         if path.name != "attention.py":
             assert "attention_mask" not in path.read_text(), path
 
 
-def test_the_built_in_model_travels_in_the_package_and_is_small() -> None:
+def test_the_built_in_model_is_small_and_contains_no_code() -> None:
     demo = ROOT / "models" / "demo"
     assert sum(file.stat().st_size for file in demo.rglob("*") if file.is_file()) <= 16_000_000
     assert all((demo / part).is_dir() for part in ("base", "mntp", "contrastive"))
@@ -114,7 +114,7 @@ def compose() -> dict[str, object]:
     return content
 
 
-def test_compose_passes_on_settings_that_exist(compose: dict[str, object]) -> None:
+def test_the_settings_of_compose_exist(compose: dict[str, object]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in ("l2v", "l2v-gpu"):
         environment = compose["services"][name]["environment"]  # type: ignore[index]
@@ -122,18 +122,18 @@ def test_compose_passes_on_settings_that_exist(compose: dict[str, object]) -> No
     assert compose["services"]["l2v-gpu"]["profiles"] == ["gpu"]  # type: ignore[index]
 
 
-def test_compose_mounts_what_is_in_the_repository(compose: dict[str, object]) -> None:
+def test_the_mounts_of_compose_exist(compose: dict[str, object]) -> None:
     mounts = re.findall(r"- (\./[^:]+):", (ROOT / "docker-compose.yml").read_text())
     assert len(mounts) == 4
     assert all((ROOT / mount).exists() for mount in mounts)
 
 
-def test_the_images_environment_names_settings_that_exist() -> None:
+def test_the_settings_of_the_image_exist() -> None:
     named = set(re.findall(r"\b(L2V_\w+)=", (ROOT / "Dockerfile").read_text()))
     assert named == {"L2V_HOST", "L2V_PORT"} <= {PREFIX + name.upper() for name in Settings.model_fields}
 
 
-def test_the_readme_opens_with_the_two_commands() -> None:
+def test_the_readme_starts_with_serve_and_test() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert (
         text.index("make serve")
@@ -142,7 +142,7 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     )
 
 
-def test_the_package_names_what_it_needs() -> None:
+def test_all_dependencies_are_declared() -> None:
     """Every import of the service is a declared dependency."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=~]", item)[0].replace("-", "_") for item in project["dependencies"]}
@@ -150,5 +150,5 @@ def test_the_package_names_what_it_needs() -> None:
     for folder in ("app", "models"):
         for path in (ROOT / folder).rglob("*.py"):
             used |= {name.split(".")[0] for name in imports(path)}
-    standard = set(sys.stdlib_module_names) | {"l2v", "starlette", "opentelemetry", "ray", "yaml", ""}
+    standard = set(sys.stdlib_module_names) | {"l2v", "starlette", "opentelemetry", "ray", "yaml", "google", ""}
     assert used - standard <= declared | {"pydantic_core"}

@@ -1,4 +1,4 @@
-"""The image: what it installs is pinned by hash and listed with its licence, and it is run without rights."""
+"""The image: its packages are pinned by hash and listed with licences, and it runs without privileges."""
 
 import re
 import subprocess
@@ -14,14 +14,14 @@ from tests.test_architecture import ROOT
 
 DOCKER = ROOT / "docker"
 LOCK = (DOCKER / "requirements.txt").read_text(encoding="utf-8")
-# Each pin of the lock, on Linux with the image's Python.
+# The pinned packages, and those that apply to Linux with the image's Python.
 PINS = [Requirement(line.split(" \\")[0]) for line in LOCK.splitlines() if re.match(r"[a-z]", line)]
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "python_version": "3.11",
          "python_full_version": "3.11.9", "platform_python_implementation": "CPython"}  # fmt: skip
 INSTALLED = {pin.name: str(pin.specifier)[2:] for pin in PINS if pin.marker is None or pin.marker.evaluate(LINUX)}
 
 
-def test_every_package_is_pinned_with_hashes_and_without_an_address() -> None:
+def test_every_package_is_pinned_with_hashes_and_without_a_url() -> None:
     entries = re.split(r"\n(?=[a-z])", LOCK)[1:]
     assert len(entries) == len(PINS) > 50
     for entry in entries:
@@ -31,23 +31,23 @@ def test_every_package_is_pinned_with_hashes_and_without_an_address() -> None:
     assert "index" not in LOCK
 
 
-def test_the_pins_are_what_the_project_asks_for() -> None:
-    """A dependency that was added, or whose bounds moved, wants `make lock`."""
+def test_the_pins_satisfy_the_dependencies() -> None:
+    """A new dependency or a changed bound requires `make lock`."""
     for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
-        wanted = Requirement(text)
-        assert INSTALLED[wanted.name] in wanted.specifier, f"{wanted}: run `make lock`"
+        required = Requirement(text)
+        assert INSTALLED[required.name] in required.specifier, f"{required}: run `make lock`"
 
 
 def test_the_image_gets_every_package_of_the_project() -> None:
-    """One that is left out would be missed at the start of `l2v`, in the image alone."""
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    """A missing one would break only the image."""
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
     copied = re.findall(r"^COPY (\w+) \./\1$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(copied) == sorted(pattern.removesuffix("*") for pattern in told)
+    assert sorted(copied) == sorted(folders)
     assert not set(copied) & set((ROOT / ".dockerignore").read_text(encoding="utf-8").split())
 
 
-def test_pip_holds_a_file_to_its_hash(tmp_path: Path) -> None:
-    """The lock's own form with a wrong hash is refused before anything is installed."""
+def test_pip_rejects_a_wrong_hash(tmp_path: Path) -> None:
+    """A requirement like those of the lock, with a wrong hash, is rejected before the installation."""
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "small"\nversion = "1"\n')
     wheel = subprocess.run(
         [
@@ -69,7 +69,7 @@ def test_pip_holds_a_file_to_its_hash(tmp_path: Path) -> None:
     assert wheel.returncode == 0, wheel.stderr
     (built,) = tmp_path.glob("*.whl")
     (tmp_path / "requirements.txt").write_text(f"{built} --hash=sha256:{'0' * 64}\n")
-    refused = subprocess.run(
+    rejected = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-index"),
             *("--require-hashes", "-r", tmp_path / "requirements.txt"),
@@ -78,12 +78,12 @@ def test_pip_holds_a_file_to_its_hash(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert refused.returncode != 0
-    assert "DO NOT MATCH THE HASHES" in refused.stderr
+    assert rejected.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in rejected.stderr
 
 
 def test_the_licence_of_every_package_is_listed() -> None:
-    """A pin that moved wants `make licences`."""
+    """A changed pin requires `make licences`."""
     rows = re.findall(
         r"^\| (\S+) \| (\S+) \| (.+) \|$", (DOCKER / "licences.md").read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -92,7 +92,7 @@ def test_the_licence_of_every_package_is_listed() -> None:
     assert all(licence.strip() for _, _, licence in rows)
 
 
-def test_the_list_of_licences_refuses_a_package_that_states_none(tmp_path: Path) -> None:
+def test_a_package_without_a_licence_fails_the_list(tmp_path: Path) -> None:
     folder = tmp_path / "silent-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: silent\nVersion: 1.0\n")
@@ -124,5 +124,5 @@ def test_compose_confines_the_service(name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - the container's
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - a path in the container
     assert "privileged" not in service

@@ -1,4 +1,4 @@
-"""What `pip install` adds: one top-level package, from a checkout, from the sdist and without symbolic links."""
+"""`pip install` adds one top-level package, from a checkout, the sdist, or a checkout without symbolic links."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 
 def copy_checkout(folder: Path, *, links: bool) -> Path:
-    """The tracked files; without links, each is a file that holds its target, as git writes it on such systems."""
+    """Copies the tracked files. Without links, each link becomes a file with its target, as git does on Windows."""
     for name in run(
         "git", "ls-files", "app", "models", "training", "l2v", "*.toml", "LICENSE", "README.md", cwd=ROOT
     ).split():
@@ -52,14 +52,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(source, tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_holds_one_package_and_every_file_of_it(wheel: Path) -> None:
+def test_the_wheel_contains_one_package_with_all_files(wheel: Path) -> None:
     names = contents(wheel)
     assert {name.partition("/")[0] for name in names} == {"l2v"}
     tracked = run("git", "ls-files", "app", "models", "training", cwd=ROOT).split()
     assert names >= {f"l2v/{name}" for name in tracked if (ROOT / name).exists()}
 
 
-def test_a_checkout_without_links_and_the_sdist_give_the_same(wheel: Path, tmp_path: Path) -> None:
+def test_a_checkout_without_links_and_the_sdist_build_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     for folder in ("linkless", "a", "b", "sdist"):
         (tmp_path / folder).mkdir()
     source = copy_checkout(tmp_path / "linkless", links=False)
@@ -69,8 +69,8 @@ def test_a_checkout_without_links_and_the_sdist_give_the_same(wheel: Path, tmp_p
     assert contents(build_wheel(next((tmp_path / "sdist").glob("*.tar.gz")), tmp_path / "b")) == contents(wheel)
 
 
-def test_an_installed_l2v_works_beside_folders_of_those_names(wheel: Path, tmp_path: Path) -> None:
-    """In a fresh environment that has the dependencies, but not this checkout."""
+def test_an_installed_l2v_works_next_to_folders_with_the_same_names(wheel: Path, tmp_path: Path) -> None:
+    """Runs in a new environment with the dependencies, but without this checkout."""
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
@@ -78,7 +78,7 @@ def test_an_installed_l2v_works_beside_folders_of_those_names(wheel: Path, tmp_p
     run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     added = {path.name for path in site.iterdir()} - before
     assert {name for name in added if not name.endswith(".dist-info")} == {"l2v"}
-    # As a line of a .pth file, a folder is searched, but the hooks of editable installs in it are not run.
+    # A .pth file adds this environment's packages without running the import hooks of editable installs.
     (site / "dependencies.pth").write_text(next(path for path in sys.path if path.endswith("site-packages")))
     for name in ("app", "models", "training"):
         (tmp_path / name).mkdir()

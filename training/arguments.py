@@ -41,6 +41,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
         "dataloader_pin_memory": not cpu,
         "average_tokens_across_devices": False,
         "report_to": "none",
+        "disable_tqdm": False,  # by default, it depends on the log level of transformers
         # Draw a whole batch and split it across devices, so that all devices have rows of the same dataset.
         "accelerator_config": {"split_batches": True},
     }

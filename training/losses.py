@@ -46,7 +46,7 @@ class DistillationLoss(torch.nn.Module):
     Args:
         model: computes the vectors.
         contrastive: the other loss.
-        weight: of the distance; the contrastive loss has the rest.
+        weight: the weight of the distance, 0 to 1; the contrastive loss gets the rest.
     """
 
     def __init__(self, model: SentenceTransformer, contrastive: MultipleNegativesRankingLoss, weight: float) -> None:

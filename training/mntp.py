@@ -87,7 +87,8 @@ class MntpTrainer(AdapterTrainer):
         tokenizer = student.encoder.tokenization.tokenizer
         self._mask_id = _mask_id(tokenizer, recipe.mask_token, student)
         self._vocabulary = tokenizer.get_vocab_size()
-        self._special = torch.tensor(sorted(_special_ids(tokenizer, student)), dtype=torch.int64)
+        # Never masked.
+        self._special = torch.tensor(sorted(student.encoder.tokenizer.special_ids), dtype=torch.int64)
         self._head = student.head()
         super().__init__(
             model=student.model,
@@ -136,19 +137,14 @@ def _concatenate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor([i for row in rows for i in row[name]]) for name in ("input_ids", "lengths")}
 
 
-def _special_ids(tokenizer: Tokenizer, student: Student) -> set[int]:
-    """The special tokens, which are never masked."""
-    ids = {tokenizer.token_to_id(token) for token in student.encoder.tokenizer.all_special_tokens}
-    return {id_ for id_ in ids if id_ is not None}
-
-
 def _mask_id(tokenizer: Tokenizer, name: str, student: Student) -> int:
     """The id of the mask token.
 
     Raises:
         TrainingError: if the tokenizer has no such token.
     """
-    token = {"_": "_", "mask": student.encoder.tokenizer.mask_token, "eos": student.encoder.tokenizer.eos_token}[name]
+    named = student.encoder.tokenizer.named
+    token = {"_": "_", "mask": named.get("mask_token"), "eos": named.get("eos_token")}[name]
     found = tokenizer.token_to_id(token) if token else None
     if found is None:
         raise TrainingError(f"the tokenizer of {student.base.name} has no token for --mask-token {name}: use another")

@@ -7,7 +7,6 @@ import torch
 from sentence_transformers.base.modules import InputModule
 
 from l2v.models.batch import Batch
-from l2v.models.pooling import pool
 from l2v.training.student import Student
 
 Features = dict[str, torch.Tensor]
@@ -19,6 +18,7 @@ class PackedEncoder(InputModule):
     def __init__(self, student: Student) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.model = student.model
+        self.head = student.encoder.head
         self.student = student
 
     def forward(self, features: Features, **kwargs: Any) -> Features:
@@ -29,11 +29,11 @@ class PackedEncoder(InputModule):
         order = lengths.argsort(stable=True)
         ids = features["input_ids"][order][mask[order]]
         batch = Batch.of(ids, lengths[order], features["pooled"][order], ids.device)
-        vectors = pool(self.student.hidden_states(self.model, batch), batch, self.student.encoder.pooling)
+        vectors = self.student.encoder.pool(self.student.hidden_states(self.model, batch), batch)
         return {"sentence_embedding": vectors[order.argsort()]}
 
     def get_embedding_dimension(self) -> int:
-        return self.student.encoder.dimensions
+        return self.student.encoder.width
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         self.student.save(Path(output_path), self.student.weights())

@@ -77,12 +77,19 @@ class Recipe(ModelSettings):
 
     @model_validator(mode="after")
     def _settings_are_consistent(self) -> "Recipe":
+        if self.attention == "bidirectional" and not self.bidirectional:
+            raise ValueError("attention bidirectional contradicts bidirectional false: set one of them")
         if not self.data:
             raise ValueError("no training data: pass files, folders or Hub datasets with --data")
         if self.save_steps % self.log_steps and self.save_steps < self.steps:
             # A resumed run averages the loss from its checkpoint on, so a logging interval has to start there.
             raise ValueError(f"save_steps {self.save_steps} must be a multiple of log_steps {self.log_steps}")
         return self
+
+    @property
+    def causal(self) -> bool:
+        """Whether the adapter is trained with causal attention."""
+        return self.attention == "causal" or not self.bidirectional
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as JSON values, except `out` and `config`, which do not affect the result."""

@@ -1,6 +1,6 @@
-"""The model that is trained: a base with merged adapters, and a new LoRA adapter on top.
+"""The model being trained: a base with merged adapters, and a new LoRA adapter on top.
 
-It is loaded by the code that loads served models, with the same attention, templates and pooling.
+It is loaded by the same code as served models, with the same attention, templates and pooling.
 """
 
 import json
@@ -19,23 +19,22 @@ from l2v.models.permissions import apply_umask
 from l2v.models.sources import Source
 from l2v.models.stack import resolve_stack
 from l2v.models.templates import template_for
-from l2v.models.tokenizer import write_tokenizer
 from l2v.training.errors import TrainingError
 from l2v.training.recipes import Recipe
 from l2v.training.weights import read_tensors
 
-# Settings with which some architectures change the output of the head.
+# Config settings that make some architectures scale or cap the head's output.
 _CHANGES_LOGITS = ("logits_scaling", "logit_scale", "lm_head_multiplier", "final_logit_softcapping")
 
 
 @dataclass(frozen=True)
 class Student:
-    """The model that is trained.
+    """The model being trained.
 
     Attributes:
         encoder: the merged model with its tokenization, which stays frozen.
         model: the same model with the new adapter.
-        causal: whether attention is causal, see `Recipe.bidirectional`.
+        causal: whether attention is causal; see `Recipe.causal`.
         base: the source of the base model's weights.
         parent: the source that the adapter is trained on: the last merged adapter, or the base. A folder given by a
             relative path is relative to the adapter's folder, so that both can be moved together.
@@ -53,7 +52,7 @@ class Student:
 
         Args:
             recipe: names the models and configures the adapter.
-            dropout: on attention weights.
+            dropout: dropout rate of the attention weights.
 
         Raises:
             ModelError: if the model cannot be loaded.
@@ -87,11 +86,13 @@ class Student:
         parent = source.name
         if not source.revision and not source.folder.is_absolute():  # a local folder has no revision
             parent = os.path.relpath(source.folder, recipe.out)
-        return cls(encoder, model, not recipe.bidirectional, base, parent)
+        return cls(encoder, model, recipe.causal, base, parent)
 
     def hidden_states(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """[T, d], computed by `model`: this student's, or what a trainer has wrapped around it."""
-        return hidden_states(model, batch, causal=self.causal)
+        declared = self.encoder.declaration
+        windowed = declared.windowed and declared.causal == self.causal
+        return hidden_states(model, batch, causal=self.causal, windowed=windowed)
 
     def head(self) -> torch.Tensor:
         """[vocabulary, d], the base model's language-modelling head, which stays frozen.
@@ -131,12 +132,18 @@ class Student:
         self.model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
         apply_umask(folder)
         (folder / "README.md").unlink(missing_ok=True)
-        write_tokenizer(self.encoder.tokenizer, self.encoder.tokenization.tokenizer, folder)
+        self.encoder.tokenizer.write(folder)
         # The lengths are left out: rows are short for training only, and serving would truncate texts to them.
         settings: dict[str, str | bool] = {
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,
         }
+        # The defaults are left out, which the reference does not know.
+        if self.encoder.declaration.semantics.value != "llm2vec":
+            settings["semantics"] = self.encoder.declaration.semantics.value
+            settings["attention"] = "causal" if self.causal else "bidirectional"
+        elif self.causal:
+            settings["attention"] = "causal"
         if self.encoder.template != template_for(self.parent):  # the reference does not know this setting
             settings["template"] = self.encoder.template
         (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

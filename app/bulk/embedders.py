@@ -19,6 +19,7 @@ _IDENTITY = (
     "model",
     "base",
     "dimensions",
+    "attention",
     "pooling",
     "template",
     "max_length",

@@ -12,6 +12,9 @@ from l2v.app.bulk.embedders import EmbeddedRows
 from l2v.app.bulk.errors import CommandError, UsageError
 from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.engine.dimensions import choose_dimensions
+from l2v.app.engine.errors import InvalidError
+from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.vectors import Vectors, postprocess
 from l2v.models import Encoder, Encoding, Input, InputError
 from l2v.models.batch import batches
@@ -23,15 +26,30 @@ _THREADS = 2
 
 
 class LocalEmbedder:
-    """Embeds rows in forward passes of at most `max_batch_tokens` tokens."""
+    """Embeds rows in forward passes of at most `max_batch_tokens` tokens.
+
+    Attributes:
+        encoder: the encoder.
+        prompts: its named prompts.
+    """
 
     window = _THREADS + 1
 
     def __init__(self, encoder: Encoder, model: str, options: EmbedOptions, max_batch_tokens: int) -> None:
-        if options.dimensions and options.dimensions > encoder.dimensions:
-            raise UsageError(f"--dimensions: the model has {encoder.dimensions} dimensions")
+        try:
+            self._dimensions = choose_dimensions(encoder, options.dimensions)
+        except InvalidError as error:
+            raise UsageError(f"--dimensions: {error}") from None
+        self.encoder, self.prompts = encoder, Prompts.of(encoder)
+        self._instruction = self.prompts.default() if options.instruction is None else options.instruction
+        if options.prompt_name is not None:
+            if options.prompt_name not in self.prompts.by_name:
+                raise UsageError(
+                    f"--prompt-name: the model has no prompt {options.prompt_name}; its prompts: {self.prompts.names}"
+                )
+            self._instruction = self.prompts.by_name[options.prompt_name]
         self.info = {"model": model, **encoder.describe()}
-        self._encoder, self._options, self._budget = encoder, options, max_batch_tokens
+        self._options, self._budget = options, max_batch_tokens
         self._model_lock = threading.Lock()
         self._stopped = threading.Event()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="embed")
@@ -49,7 +67,7 @@ class LocalEmbedder:
 
     def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
         rows, encodings, bad = self._tokenize(rows)
-        vectors = np.zeros((len(rows), self._encoder.dimensions), np.float32)
+        vectors = np.zeros((len(rows), self.encoder.width), np.float32)
         with self._model_lock:
             start = 0
             for pack in batches(encodings, self._budget):
@@ -61,12 +79,12 @@ class LocalEmbedder:
         bad += [row.bad("its vector is not finite") for row, fine in zip(rows, finite, strict=True) if not fine]
         tokens = sum(len(encoding) for encoding, fine in zip(encodings, finite, strict=True) if fine)
         good = [row for row, fine in zip(rows, finite, strict=True) if fine]
-        vectors = postprocess(vectors[finite], self._options.dimensions, self._options.normalize)
+        vectors = postprocess(vectors[finite], self._dimensions, self._options.normalize)
         return EmbeddedRows(good, vectors, bad, tokens)
 
     def _forward(self, pack: list[Encoding]) -> list[Vectors]:
         try:
-            return self._encoder.forward(pack)
+            return self.encoder.forward(pack)
         except Exception as error:
             size = f"a batch of {sum(map(len, pack))} tokens"
             if Fault.of(error) is Fault.OUT_OF_MEMORY:
@@ -76,11 +94,11 @@ class LocalEmbedder:
     def _tokenize(self, rows: Sequence[Row]) -> tuple[list[Row], list[Encoding], list[BadRow]]:
         """Tokenize the rows: the good ones, their encodings, and the bad ones."""
         good, bad = list(rows), list[BadRow]()
-        default = self._options.instruction or ""
+        default = self._instruction
         while True:
             try:
                 inputs = [Input(row.text, default if row.instruction is None else row.instruction) for row in good]
-                return good, self._encoder.tokenize(inputs) if good else [], bad
+                return good, self.encoder.tokenize(inputs) if good else [], bad
             except InputError as error:
                 if error.field == "instruction" and good[error.index].instruction is None:
                     raise CommandError(f"--instruction: {error}") from None

@@ -29,8 +29,8 @@ class EmbedOptions:
 
     Attributes:
         instruction: for rows without their own.
-        prompt_name: a named prompt of the service, instead of `instruction`.
-        dimensions: how many dimensions of each vector to keep; None keeps all.
+        prompt_name: a named prompt of the model or the service, instead of `instruction`.
+        dimensions: how many dimensions of each vector to keep; None: the model's default.
         normalize: whether to scale vectors to length 1.
     """
 

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, else a line every ten seconds."""
+"""Progress on standard error: a bar on a terminal, otherwise a line every ten seconds."""
 
 import sys
 import time
@@ -10,13 +10,13 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Report:
-    """The progress of one run. Rows of earlier runs count as done, but not towards the speed.
+    """The progress of one run. Rows from earlier runs count as done, but not towards the speed.
 
     Args:
         total: the size of the input in the source's unit; None if unknown.
 
     Attributes:
-        bar: shown while it is entered, on terminals only.
+        bar: a context manager that shows the bar while active, on terminals only.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -30,11 +30,11 @@ class Report:
         self._next_line = 0.0 if on_terminal else time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def begin(self, position: int) -> None:
-        """Start the clock, at `position` of the input."""
+        """Start the clock, with the input at `position`."""
         self.bar.reset(self._task.id, completed=position)
 
     def advance(self, position: int, rows: int, tokens: int) -> None:
-        """Count rows and tokens that bring the run to `position`."""
+        """Record that more rows and tokens are done, and that the run has reached `position`."""
         self._rows += rows
         self._tokens += tokens
         self.bar.update(self._task.id, completed=position, description=self.speed)
@@ -59,6 +59,6 @@ class Report:
 
 
 def say(line: str) -> None:
-    """Print one line on standard error."""
+    """Print one line to standard error."""
     sys.stderr.write(f"l2v: {line}\n")
     sys.stderr.flush()

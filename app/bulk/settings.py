@@ -1,4 +1,4 @@
-"""Settings of the commands that embed: the model or the service to use, and the run of `l2v embed`."""
+"""Settings of the embedding commands: the model or service to use, and the options of `l2v embed`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ class ClientSettings(ModelSettings):
     def open_embedder(
         self, options: EmbedOptions, concurrency: int = 4, note: Callable[[str], None] | None = None
     ) -> "LocalEmbedder | RemoteEmbedder":
-        """The service at `url`, if given, else the model in this process.
+        """An embedder that uses the service at `url` if given, otherwise a model loaded in this process.
 
         Args:
             options: how to embed.
@@ -62,7 +62,9 @@ class RunSettings(BaseModel):
     column: str = Field("text", description="Column or JSON field with the text")
     instruction: str | None = Field(None, description="Instruction for rows without their own")
     instruction_column: str | None = Field(None, description="Column or JSON field with each row's instruction")
-    prompt_name: str | None = Field(None, description="Named prompt of the service, instead of --instruction")
+    prompt_name: str | None = Field(
+        None, description="Named prompt of the model or the service, instead of --instruction"
+    )
     keep: Names = Field((), description="Columns to copy to the output (Parquet or JSONL), comma-separated")
     dimensions: int | None = Field(None, ge=1, description="Keep this many leading dimensions, before normalizing")
     normalize: bool = Field(True, description="Scale each vector to length 1")

@@ -39,8 +39,8 @@ class Sink(Protocol):
 
         Args:
             job: its input, options and model, as `Partial.begin` takes them.
-            dimensions: of the vectors.
-            types: of the kept columns; None if only the values have types.
+            dimensions: the size of the vectors.
+            types: the schema of the kept columns; None if the input has no schema.
         """
 
     def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
@@ -118,7 +118,7 @@ class FileSink:
 
 
 class StandardOutput:
-    """JSON lines, written as they come. A run to it cannot be resumed."""
+    """JSON lines, written as they come. Such a run cannot be resumed."""
 
     name = "standard output"
 

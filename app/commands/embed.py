@@ -2,9 +2,8 @@
 
 import os
 from functools import partial
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from l2v.app.bulk.settings import ClientSettings, RunSettings
 
@@ -25,12 +24,6 @@ class Embed(ClientSettings, RunSettings):
     """
 
     concurrency: int = Field(4, ge=1, description="Requests to the service at a time")
-
-    @model_validator(mode="after")
-    def _prompts_need_a_service(self) -> Self:
-        if self.prompt_name and not self.url:
-            raise ValueError("--prompt-name: needs --url, since prompts belong to a service")
-        return self
 
     def cli_cmd(self) -> None:
         from l2v.app.bulk.reporting import say

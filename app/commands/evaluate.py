@@ -15,7 +15,7 @@ from l2v.models.settings import Names
 from l2v.training.errors import TrainingError
 
 # The settings that the vectors depend on.
-_SETTINGS = ("dtype", "pooling", "template", "max_length", "doc_max_length", "skip_instruction")
+_SETTINGS = ("dtype", "attention", "pooling", "template", "max_length", "doc_max_length", "skip_instruction")
 
 
 class Evaluate(ClientSettings):
@@ -41,10 +41,9 @@ class Evaluate(ClientSettings):
         instructions, tasks = read_instructions(self.instructions), find_tasks(self.tasks)
         with self.open_embedder(EmbedOptions(normalize=False)) as embedder:
             name = "+".join([embedder.info["model"], *map(label, () if self.url else self.adapters)]).replace("/", "_")
-            settings = {setting: embedder.info[setting] for setting in _SETTINGS}
-            scores = evaluate(
-                MtebEncoder(name, partial(embed_inputs, embedder), instructions, settings), tasks, self.out
-            )
+            settings = {setting: embedder.info.get(setting) for setting in _SETTINGS}
+            encoder = MtebEncoder(name, partial(embed_inputs, embedder), instructions, settings)
+            scores = evaluate(encoder, tasks, self.out)
         rows = [asdict(score) | {"score": round(100 * score.score, 2)} for score in scores]
         columns = ("task", "metric", "score", "instruction")
         show({"model": name, "scores": rows}, self.as_json, columns, [tuple(row.values()) for row in rows])

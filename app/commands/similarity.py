@@ -11,7 +11,7 @@ from l2v.app.commands.output import show
 
 
 class Similarity(ClientSettings):
-    """Rank documents by the cosine similarity of their embeddings to a query's.
+    """Rank documents by the similarity of their embeddings to a query's, which is the cosine unless the model says dot.
 
     Examples:
         l2v similarity "a cat on a mat" "a cat is sitting on a rug" "stocks fell sharply"
@@ -36,14 +36,21 @@ class Similarity(ClientSettings):
         from l2v.app.bulk.remote import RemoteEmbedder
         from l2v.app.engine.vectors import similarity
 
-        with self.open_embedder(EmbedOptions()) as embedder:
+        # The metric may need vectors that are not normalized.
+        with self.open_embedder(EmbedOptions(normalize=False)) as embedder:
             if isinstance(embedder, RemoteEmbedder):  # the service has its own default instructions
                 fields = {"documents", "query_instruction", "document_instruction"}
                 body = self.model_dump(include=fields, exclude_none=True) | {"queries": [self.query]}
                 return list(embedder.request("POST", "similarity", body)["scores"][0])
-            documents = [Row(number, text, self.document_instruction) for number, text in enumerate(self.documents, 1)]
-            embedded = embedder.submit([Row(0, self.query, self.query_instruction), *documents]).result()
+            query, document = (
+                embedder.prompts.default(side) if given is None else given
+                for side, given in (("query", self.query_instruction), ("document", self.document_instruction))
+            )
+            documents = [Row(number, text, document) for number, text in enumerate(self.documents, 1)]
+            embedded = embedder.submit([Row(0, self.query, query), *documents]).result()
+            declared = embedder.encoder.declaration
         if embedded.bad:
             row = embedded.bad[0]
             raise CommandError(f"document {row.number}: {row.reason}" if row.number else f"query: {row.reason}")
-        return [float(score) for score in similarity(embedded.vectors[:1], embedded.vectors[1:], "cosine")[0]]
+        vectors, metric, normalized = embedded.vectors, declared.similarity.value, declared.normalize.value
+        return [float(score) for score in similarity(vectors[:1], vectors[1:], metric, normalized=normalized)[0]]

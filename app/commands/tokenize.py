@@ -16,14 +16,16 @@ class Tokenize(ModelSettings):
     """
 
     text: CliPositionalArg[str] = Field(description="Text to tokenize")
-    instruction: str = Field("", description="Instruction of the text")
+    instruction: str | None = Field(None, description="Instruction of the text; default: the model's default prompt")
     as_json: bool = Field(False, description="Print JSON")
 
     def cli_cmd(self) -> None:
+        encoder = self.load()
+        from l2v.app.engine.prompts import Prompts  # imports torch, which `load` has configured
         from l2v.models import Input
 
-        encoder = self.load()
-        (encoding,) = encoder.tokenize([Input(self.text, self.instruction)])
+        instruction = Prompts.of(encoder).default() if self.instruction is None else self.instruction
+        (encoding,) = encoder.tokenize([Input(self.text, instruction)])
         token, first_pooled = encoder.tokenization.tokenizer.id_to_token, len(encoding) - encoding.pooled
         tokens = [
             {"position": position, "id": id_, "token": token(id_), "pooled": position >= first_pooled}

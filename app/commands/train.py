@@ -1,9 +1,7 @@
 """`l2v train`."""
 
-from typing import Any
-
 from pydantic import BaseModel, Field
-from pydantic_settings import CliSubCommand, get_subcommand
+from pydantic_settings import CliApp, CliSubCommand
 
 from l2v.training.recipes import Mntp, Simcse, Supervised
 
@@ -24,5 +22,7 @@ class Train(BaseModel):
     def cli_cmd(self) -> None:
         from l2v.training.command import run
 
-        recipe: Any = get_subcommand(self)
-        run(recipe)
+        if recipe := self.mntp or self.simcse or self.supervised:
+            run(recipe)
+        else:
+            CliApp.run_subcommand(self)  # exits with the usage

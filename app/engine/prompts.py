@@ -1,6 +1,7 @@
-"""Named prompts: instructions that callers choose by name, and the defaults for queries and documents."""
+"""Named prompts: texts that callers put before an input by name, and the defaults for inputs without one."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.inputs import DefaultInstruction
@@ -10,37 +11,63 @@ from l2v.models.errors import InputError, ModelError
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """The named prompts. `query` and `document` are the defaults of `/similarity`."""
+    """The named prompts. `query` and `document` are the defaults of `/similarity`.
 
-    by_name: dict[str, str]
+    Attributes:
+        by_name: the prompts.
+        default_name: the prompt for texts of which nothing else is known; None: none.
+    """
 
-    def check(self, encoder: Encoder) -> None:
-        """Raises `ModelError` for a prompt that leaves no room for a text."""
-        for name, prompt in self.by_name.items():
+    by_name: Mapping[str, str] = field(default_factory=dict)
+    default_name: str | None = None
+
+    @classmethod
+    def of(cls, encoder: Encoder, configured: Mapping[str, str] | None = None) -> "Prompts":
+        """The prompts that the model declares, replaced and extended by the configured ones.
+
+        Raises:
+            ModelError: if a prompt that is used without being named leaves no room for a text.
+        """
+        declared, configured = encoder.declaration, configured or {}
+        prompts = cls({**declared.prompts.value, **configured}, declared.default_prompt_name.value)
+        for name in dict.fromkeys([*configured, *([prompts.default_name] if prompts.default_name else [])]):
             try:
-                encoder.tokenize([Input("a", prompt)])
+                encoder.tokenize([Input("a", prompts.by_name[name])])
             except InputError as error:
                 raise ModelError(f"the prompt {name}: {error}") from error
+        return prompts
 
-    def select(self, instruction: str | None, name: str | None, default: str = "") -> DefaultInstruction:
-        """The instruction of the request, or its named prompt, or the default prompt, or none.
+    @property
+    def names(self) -> str:
+        """The names, for messages."""
+        return ", ".join(sorted(self.by_name)) or "none"
+
+    def default(self, side: str = "") -> str:
+        """The text that goes before an input for which a request says nothing.
 
         Args:
-            instruction: the request's field `instruction` or `{default}_instruction`.
-            name: the request's field `prompt_name` or `{default}_prompt_name`.
-            default: `query` or `document` if the request has a field for each.
+            side: `query` or `document` if it is known to be one of the two.
+        """
+        return next((self.by_name[name] for name in (side, self.default_name) if name and name in self.by_name), "")
+
+    def select(self, instruction: str | None, name: str | None, side: str = "") -> DefaultInstruction:
+        """The instruction of the request, or its named prompt, or the default, or none.
+
+        Args:
+            instruction: the request's field `instruction` or `{side}_instruction`.
+            name: the request's field `prompt_name` or `{side}_prompt_name`.
+            side: `query` or `document` if the request has a field for each.
 
         Raises:
             InvalidError: both are given, or no prompt has this name.
         """
-        prefix = f"{default}_" if default else ""
+        prefix = f"{side}_" if side else ""
         if name is None:
-            text = self.by_name.get(default, "") if instruction is None else instruction
+            text = self.default(side) if instruction is None else instruction
             return DefaultInstruction(text, f"{prefix}instruction")
         param = f"{prefix}prompt_name"
         if instruction is not None:
             raise InvalidError("cannot be combined with an instruction", param)
         if name not in self.by_name:
-            known = ", ".join(sorted(self.by_name)) or "none"
-            raise InvalidError(f"there is no such prompt; known prompts: {known}", param)
+            raise InvalidError(f"there is no such prompt; known prompts: {self.names}", param)
         return DefaultInstruction(self.by_name[name], param)

@@ -1,6 +1,7 @@
 """The service: admit, tokenize, schedule, postprocess."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ import torch
 
 from l2v.app import __version__
 from l2v.app.engine import vectors
-from l2v.app.engine.errors import InternalError, InvalidError, OverloadedError, TooLargeError, UnavailableError
+from l2v.app.engine.dimensions import choose_dimensions
+from l2v.app.engine.errors import InternalError, OverloadedError, TooLargeError, UnavailableError
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
 from l2v.app.engine.prompts import Prompts
@@ -24,6 +26,9 @@ from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoder
 from l2v.models.sources import label
+from l2v.models.types import Metric
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,9 +36,9 @@ T = TypeVar("T")
 # How long callers should wait while the model is loading.
 LOADING_SECONDS = 5
 _WATCH_SECONDS = 0.25
-# Time for the engine thread to end once nobody waits for it.
+# Seconds for the engine thread to exit once no request waits for it.
 _JOIN_SECONDS = 1.0
-# Computing with this many numbers takes less time than starting work in another thread.
+# Up to this many numbers, computing inline is faster than handing off to a thread.
 _INLINE_NUMBERS = 32_768
 
 
@@ -57,7 +62,7 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.model = label(settings.model)
-        self.prompts = Prompts(settings.read_prompts())
+        self.prompts = Prompts(settings.read_prompts())  # extended by the model's once it is loaded
         self.tokenizers = TokenizerPool(settings, metrics)
         self.started = int(time.time())
         self.max_batch_tokens = 0
@@ -86,8 +91,10 @@ class Service:
 
     def start(self, encoder: Encoder) -> None:
         """Warms up the encoder and opens the service."""
-        self.prompts.check(encoder)
-        # In this thread, so that an error surfaces as itself; the engine thread takes over afterwards.
+        self.prompts = Prompts.of(encoder, self.prompts.by_name)
+        if notice := encoder.declaration.notice:
+            logger.warning(notice)
+        # Warm up in this thread, so that errors propagate unchanged; the engine thread takes over afterwards.
         self.max_batch_tokens = encoder.warm_up(self.settings.max_batch_tokens)
         limits = (self.max_batch_tokens, self.settings.max_queue_tokens, self.settings.engine_timeout)
         scheduler = Scheduler(encoder.forward, *limits, self.metrics)
@@ -105,12 +112,12 @@ class Service:
     async def wait_down(self) -> str:
         """Waits until the engine is down, fails the jobs that wait for it, and returns the reason."""
         while self._scheduler is None or (failure := self._scheduler.failure) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_WATCH_SECONDS)  # no event marks a hang
+            await asyncio.sleep(_WATCH_SECONDS)  # poll, since a hang triggers no event
         self._scheduler.fail_all(failure)
         return failure
 
     def close(self) -> None:
-        """Ends the engine thread. By now, accepted requests are finished."""
+        """Stops the engine thread. Call it once accepted requests have finished."""
         self.drain()
         if self._scheduler is not None:
             self._scheduler.close(_JOIN_SECONDS)
@@ -167,7 +174,7 @@ class Service:
             group: the inputs.
             timings: records the stages.
             truncate: truncate texts that are too long rather than reject them.
-            dimensions: the number of leading dimensions to keep; None keeps all.
+            dimensions: the number of leading dimensions to keep; None: the model's default.
             normalize: scale each vector to length 1, after truncating its dimensions.
 
         Returns:
@@ -176,21 +183,31 @@ class Service:
         Raises:
             ServiceError: the request is rejected, or fails.
         """
-        if dimensions is not None and dimensions > self.encoder.dimensions:
-            raise InvalidError(f"must be at most {self.encoder.dimensions}, the model's dimensions", "dimensions")
+        dimensions = choose_dimensions(self.encoder, dimensions)
         (embedded,) = await self._embed([group], truncate, timings)
         with timings.stage("finish"):
             rows = embedded.rows
             return await _compute(rows, vectors.postprocess, rows, dimensions, normalize), embedded
 
     async def similarity(
-        self, groups: Sequence[InputGroup], timings: Timings, *, truncate: bool, metric: str = "cosine"
+        self, groups: Sequence[InputGroup], timings: Timings, *, truncate: bool, metric: Metric | None = None
     ) -> tuple[Vectors, list[EmbeddedGroup]]:
-        """Returns the [q, n] similarities of the first group's inputs to the last group's, and the embedded groups."""
+        """Returns the [q, n] similarities of the first group's inputs to the last group's, and the embedded groups.
+
+        Args:
+            groups: one or two.
+            timings: records the stages.
+            truncate: see `embed`.
+            metric: None: the model's default.
+        """
+        encoder, declared = self.encoder, self.encoder.declaration
         embedded = await self._embed(groups, truncate, timings)
-        queries, documents = embedded[0].rows, embedded[-1].rows
+        sides = embedded[0].rows, embedded[-1].rows
+        arguments = (*sides, metric or declared.similarity.value, encoder.dimensions)
         with timings.stage("finish"):
-            return await _compute([*queries, *documents], vectors.similarity, queries, documents, metric), embedded
+            rows = [*sides[0], *sides[1]]
+            matrix = await _compute(rows, vectors.similarity, *arguments, normalized=declared.normalize.value)
+        return matrix, embedded
 
     async def token_states(self, group: InputGroup, timings: Timings, *, truncate: bool) -> Sequence[Vectors]:
         """The hidden states of all tokens of each input, [tokens, d]; raises as `embed` does."""

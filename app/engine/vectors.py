@@ -24,12 +24,28 @@ def normalize(vectors: Vectors) -> Vectors:
     return normalized
 
 
-def similarity(queries: Rows, documents: Rows, metric: str) -> Vectors:
-    """The [q, n] similarities of [q, d] and [n, d] by `cosine` (clipped to -1…1) or `dot`."""
-    queries, documents = np.asarray(queries), np.asarray(documents)
+def similarity(
+    queries: Rows, documents: Rows, metric: str, dimensions: int | None = None, *, normalized: bool = False
+) -> Vectors:
+    """The similarities of all queries to all documents.
+
+    Args:
+        queries: [q, d].
+        documents: [n, d].
+        metric: `cosine` (clipped to -1…1) or `dot`.
+        dimensions: the number of leading dimensions to compare; None: all.
+        normalized: whether the model means its vectors to be normalized, before their dimensions are cut.
+
+    Returns:
+        [q, n].
+    """
+    left, right = np.asarray(queries), np.asarray(documents)
+    if normalized and metric == "dot":
+        left, right = normalize(left), normalize(right)
+    left, right = left[:, :dimensions], right[:, :dimensions]
     if metric == "dot":
-        return queries @ documents.T
-    return (normalize(queries) @ normalize(documents).T).clip(-1, 1)
+        return left @ right.T
+    return (normalize(left) @ normalize(right).T).clip(-1, 1)
 
 
 def top_k(matrix: Vectors, k: int) -> tuple[NDArray[np.int64], Vectors]:

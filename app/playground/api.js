@@ -10,7 +10,7 @@ export const hasKey = () => key !== "";
 
 export const address = (path) => new URL(path, document.baseURI).href;
 
-/** What the service answered in place of a result; `status` 0 where it could not be reached. */
+/** An error response of the service. `status` is 0 if the service could not be reached. */
 export class ServiceError extends Error {
   constructor(status, { type = "", message = "", param = null } = {}, retryAfter = 0) {
     super(message);
@@ -18,7 +18,7 @@ export class ServiceError extends Error {
   }
 }
 
-/** {content, stages: [[name, ms]…], total: ms}; throws ServiceError, and AbortError where the signal fires. */
+/** Returns {content, stages: [[name, ms]…], total: ms}. Throws ServiceError, or AbortError if the signal fires. */
 export async function call(path, body, signal) {
   performance.clearResourceTimings();
   const started = performance.now();
@@ -28,14 +28,14 @@ export async function call(path, body, signal) {
     return {};
   });
   if (!response.ok) {
-    const message = `The service answered ${response.status} ${response.statusText}.`;
+    const message = `The service responded with ${response.status} ${response.statusText}.`;
     const seconds = Number.parseInt(response.headers.get("Retry-After"), 10);
     throw new ServiceError(response.status, content.error ?? { message }, Math.max(1, seconds || 1));
   }
   return { content, stages: stages(response.headers.get("Server-Timing")), total: elapsed(path, started) };
 }
 
-/** Milliseconds from request to last byte by the browser's own clock, which the drawing of this page does not stretch. */
+/** Milliseconds from request to last byte. Resource timing excludes the time that this page spends drawing. */
 function elapsed(path, started) {
   return performance.getEntriesByName(address(path), "resource").at(-1)?.duration || performance.now() - started;
 }
@@ -53,7 +53,7 @@ async function send(path, body, signal) {
   }
 }
 
-/** Server-Timing as [[name, ms]…]. */
+/** Parses Server-Timing into [[name, ms]…]. */
 function stages(header) {
   return [...(header ?? "").matchAll(/([\w-]+);dur=([\d.]+)/g)].map(([, name, ms]) => [name, Number(ms)]);
 }

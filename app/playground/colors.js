@@ -1,4 +1,4 @@
-// Colours that script chooses: of heat, for both themes, and of the chart, from the style sheet.
+// Colours set from JavaScript: the heatmap's ramp for both themes, and the chart's, read from the style sheet.
 
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const RAMPS = {
@@ -10,12 +10,12 @@ export const onThemeChange = (react) => DARK.addEventListener("change", react);
 
 export const ramp = () => RAMPS[DARK.matches ? "dark" : "light"];
 
-/** A custom property of the style sheet. */
+/** The value of a CSS custom property. */
 export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const channels = (hex) => [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
 
-/** The colour at `share` (0…1) of the ramp, and the ink that reads better on it. */
+/** The colour at `share` (0…1) of the ramp, and the text colour with more contrast. */
 export function heat(share) {
   const stops = ramp();
   const at = Math.min(1, Math.max(0, share)) * (stops.length - 1);
@@ -26,7 +26,7 @@ export function heat(share) {
   return { background: `rgb(${rgb})`, ink: (light + 0.05) / 0.05 >= 1.05 / (light + 0.05) ? "#000" : "#fff" };
 }
 
-/** Relative luminance, as WCAG has it. */
+/** Relative luminance as defined by WCAG. */
 function luminance(rgb) {
   const [red, green, blue] = rgb.map((value) => {
     const share = value / 255;

@@ -1,8 +1,8 @@
-// Small helpers around the document. Text always goes in as text, never as markup.
+// DOM helpers. Text is inserted as text, never as markup.
 
 export const find = (id) => document.getElementById(id);
 
-/** An element with properties (a `dataset` among them) and children, which are nodes or strings. */
+/** Creates an element. `properties` may include a `dataset`; `children` are nodes or strings. */
 export function make(tag, properties = {}, ...children) {
   const { dataset = {}, ...rest } = properties;
   const element = document.createElement(tag);
@@ -12,9 +12,10 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-export const unseen = (text) => make("span", { className: "unseen" }, text);
+/** Text for screen readers only. */
+export const visuallyHidden = (text) => make("span", { className: "visually-hidden" }, text);
 
-/** A number without a lone minus: -0.0001 is 0.000. */
+/** Like toFixed, but -0.0001 becomes 0.000, not -0.000. */
 export const fixed = (number, digits) => number.toFixed(digits).replace(/^-(0(\.0*)?)$/, "$1");
 
 export const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;

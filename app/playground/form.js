@@ -1,16 +1,16 @@
-// The form: from lines to requests, and from the places that errors name back to lines.
+// The form: builds request bodies from the lines, and maps the `param` of an error back to a line.
 
 import { count, find } from "./dom.js";
 
-export const SIDES = {
+export const GROUPS = {
   queries: { name: "Queries", letter: "Q", texts: find("query-texts"), instruction: find("query-instruction") },
   documents: { name: "Documents", letter: "D", texts: find("document-texts"), instruction: find("document-instruction") },
 };
 
 const COUNTS = { queries: find("query-count"), documents: find("document-count") };
 
-/** One side as {texts, lines, instruction}; blank lines are left out, `lines` are the numbers of those that stay. */
-function readSide({ texts, instruction }) {
+/** Reads an input group as {texts, lines, instruction}. Blank lines are skipped; `lines` holds each text's line number. */
+function readGroup({ texts, instruction }) {
   const filled = texts.value
     .split("\n")
     .map((line, index) => ({ text: line.trim(), line: index + 1 }))
@@ -22,16 +22,16 @@ function readSide({ texts, instruction }) {
   };
 }
 
-/** The sides that have texts, in order. */
+/** Reads the queries and, if there are any, the documents. */
 export function read() {
-  const queries = readSide(SIDES.queries);
-  const documents = readSide(SIDES.documents);
+  const queries = readGroup(GROUPS.queries);
+  const documents = readGroup(GROUPS.documents);
   return documents.texts.length ? { queries, documents } : { queries };
 }
 
 export function showCounts() {
-  for (const [side, element] of Object.entries(COUNTS)) {
-    element.textContent = count(readSide(SIDES[side]).texts.length, "text");
+  for (const [group, element] of Object.entries(COUNTS)) {
+    element.textContent = count(readGroup(GROUPS[group]).texts.length, "text");
   }
 }
 
@@ -45,39 +45,39 @@ export function similarityBody({ queries, documents }) {
   };
 }
 
-/** The body of POST /embed: both sides in one call, each text with its own instruction. */
-export function embedBody(sides) {
-  const inputs = Object.values(sides).flatMap(({ texts, instruction }) =>
+/** The body of POST /embed: both input groups in one request, each text with its own instruction. */
+export function embedBody(groups) {
+  const inputs = Object.values(groups).flatMap(({ texts, instruction }) =>
     texts.map((text) => (instruction ? { text, instruction } : text)),
   );
   return { inputs, encoding_format: "base64" };
 }
 
-/** Where in the form the place is that an error names: {label, field, line}, or null. */
-export function place(param, sides) {
+/** Finds the field and line that the `param` of an error names: {label, field, line}, or null. */
+export function place(param, groups) {
   const [, list, index, part] = /^(queries|documents|inputs)(?:\[(\d+)\](?:\.(\w+))?)?/.exec(param ?? "") ?? [];
   if (list) {
-    const [side, number] = list === "inputs" ? locate(Number(index ?? 0), sides) : [list, Number(index ?? 0)];
-    if (part === "instruction") return instructionOf(side);
-    const line = index === undefined ? undefined : sides[side]?.lines[number];
-    return { label: SIDES[side].name + (line ? `, line ${line}` : ""), field: SIDES[side].texts, line };
+    const [group, number] = list === "inputs" ? locate(Number(index ?? 0), groups) : [list, Number(index ?? 0)];
+    if (part === "instruction") return instructionOf(group);
+    const line = index === undefined ? undefined : groups[group]?.lines[number];
+    return { label: GROUPS[group].name + (line ? `, line ${line}` : ""), field: GROUPS[group].texts, line };
   }
   if (param === "query_instruction") return instructionOf("queries");
   if (param === "document_instruction") return instructionOf("documents");
   return null;
 }
 
-function instructionOf(side) {
-  return { label: `Instruction of the ${side}`, field: SIDES[side].instruction };
+function instructionOf(group) {
+  return { label: `Instruction of the ${group}`, field: GROUPS[group].instruction };
 }
 
-/** Which side, and which text there, an input of `embedBody` came from. */
+/** Maps an index into the inputs of `embedBody` to an input group and an index into its texts. */
 function locate(index, { queries }) {
   const first = queries.texts.length;
   return index < first ? ["queries", index] : ["documents", index - first];
 }
 
-/** Puts the cursor where an error is, the line selected. */
+/** Focuses the field and selects the line. */
 export function goTo({ field, line }) {
   field.focus();
   if (line) {

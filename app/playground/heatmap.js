@@ -1,15 +1,15 @@
-// The similarities as a table whose cells are coloured.
+// The similarity scores as a table of coloured cells.
 
 import { heat, ramp } from "./colors.js";
-import { find, fixed, make, unseen } from "./dom.js";
+import { find, fixed, make, visuallyHidden } from "./dom.js";
 
-const MOST = 60; // rows and columns that are drawn: a table of a million cells is of no use to anyone
+const MAX_SIZE = 60; // rows and columns drawn; a larger table would be slow and unreadable
 
-/** `rows` and `columns` are lists of {id, text}; without columns the rows are compared with each other. */
+/** `rows` and `columns` are lists of {id, text}. If `columns` is null, the rows are compared with each other. */
 export function drawHeatmap(scores, rows, columns) {
   const own = columns === null;
   const across = own ? rows : columns;
-  const shown = scores.slice(0, MOST).map((row) => row.slice(0, MOST));
+  const shown = scores.slice(0, MAX_SIZE).map((row) => row.slice(0, MAX_SIZE));
   const flat = shown.flat();
   const range = [Math.min(...flat), Math.max(...flat)];
   find("heatmap").replaceChildren(
@@ -17,26 +17,25 @@ export function drawHeatmap(scores, rows, columns) {
   );
   find("legend").replaceChildren(...legend(range));
   find("heatmap-note").textContent =
-    rows.length > MOST || across.length > MOST
-      ? `The first ${Math.min(MOST, rows.length)} × ${Math.min(MOST, across.length)} of ${rows.length} × ${across.length} scores.`
+    rows.length > MAX_SIZE || across.length > MAX_SIZE
+      ? `The first ${Math.min(MAX_SIZE, rows.length)} × ${Math.min(MAX_SIZE, across.length)} of ${rows.length} × ${across.length} scores.`
       : "";
 }
 
 function caption(own) {
   return make(
     "caption",
-    { className: "unseen" },
+    { className: "visually-hidden" },
     own ? "Cosine similarity of the queries with each other." : "Cosine similarity of each query with each document.",
   );
 }
 
-function header(scope, { id, side, text }) {
-  const cell = make("th", { scope, title: text, className: side }, make("b", {}, id), make("span", {}, text));
-  return cell;
+function header(scope, { id, group, text }) {
+  return make("th", { scope, title: text, className: group }, make("b", {}, id), make("span", {}, text));
 }
 
 function head(across) {
-  const cells = across.slice(0, MOST).map((item) => header("col", item));
+  const cells = across.slice(0, MAX_SIZE).map((item) => header("col", item));
   return make("thead", {}, make("tr", {}, make("td"), ...cells));
 }
 
@@ -47,7 +46,7 @@ function body(shown, rows, across, range, own) {
   }));
 }
 
-/** The position of the highest score but the one with itself. */
+/** The index of the row's highest score, not counting the comparison with itself. */
 function bestOf(row, self) {
   const others = row.filter((_, at) => at !== self);
   return others.length < 2 ? -1 : row.findIndex((score, at) => at !== self && score === Math.max(...others));
@@ -57,7 +56,7 @@ function cell(score, [low, high], best, { id }) {
   const made = make("td", { dataset: { score }, title: `${id}: ${score}` }, fixed(score, 3));
   if (best) {
     made.className = "best";
-    made.append(unseen(" best"));
+    made.append(visuallyHidden(" best"));
   }
   const { background, ink } = heat(high - low < 1e-6 ? 0.5 : (score - low) / (high - low));
   made.style.backgroundColor = background;
@@ -69,6 +68,6 @@ function legend([low, high]) {
   const bar = make("span", { className: "ramp" });
   bar.style.backgroundImage = `linear-gradient(to right, ${ramp().join(", ")})`;
   bar.setAttribute("aria-hidden", "true");
-  const mark = make("span", { className: "mark" }, "best of its row");
-  return [unseen("From "), fixed(low, 2), bar, unseen(" to "), fixed(high, 2), mark];
+  const mark = make("span", { className: "mark" }, "best in its row");
+  return [visuallyHidden("From "), fixed(low, 2), bar, visuallyHidden(" to "), fixed(high, 2), mark];
 }

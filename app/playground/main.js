@@ -1,9 +1,9 @@
-// The page: a form, one run at a time, and what came of it.
+// The page: runs one comparison at a time and shows its results.
 
 import { ServiceError, address, call, hasKey, setKey } from "./api.js";
 import { onThemeChange } from "./colors.js";
 import { count, find, fixed, make } from "./dom.js";
-import { SIDES, embedBody, read, showCounts, similarityBody } from "./form.js";
+import { GROUPS, embedBody, read, showCounts, similarityBody } from "./form.js";
 import { drawHeatmap } from "./heatmap.js";
 import { clearMap, drawMap } from "./map.js";
 import { project } from "./pca.js";
@@ -17,9 +17,9 @@ let redraw = () => {};
 
 async function run() {
   if (running) return;
-  const sides = read();
-  if (!sides.queries.texts.length) {
-    showMissing(SIDES.queries.texts, "Write at least one query, one a line.");
+  const groups = read();
+  if (!groups.queries.texts.length) {
+    showMissing(GROUPS.queries.texts, "Enter at least one query, one per line.");
     return;
   }
   const focused = document.activeElement;
@@ -27,53 +27,53 @@ async function run() {
   running = new AbortController();
   setBusy(true);
   try {
-    await compare(sides, running.signal);
+    await compare(groups, running.signal);
   } catch (error) {
-    fail(error, sides);
+    fail(error, groups);
   } finally {
     running = null;
     setBusy(false);
-    giveBack(focused);
+    restoreFocus(focused);
   }
 }
 
-/** A button that is disabled or removed loses the focus: it comes back, unless it has gone on. */
-function giveBack(focused) {
+/** A disabled or removed button loses the focus. Restores it, unless another element has it. */
+function restoreFocus(focused) {
   if (document.activeElement !== document.body || focused === document.body) return;
   (focused.isConnected ? focused : find("run")).focus();
 }
 
-/** The scores first, as soon as they are there; then the vectors, for the map. */
-async function compare(sides, signal) {
-  const scored = await call("similarity", similarityBody(sides), signal);
-  const items = textsOf(sides, scored.content);
+/** Shows the scores first, then fetches the vectors and draws the map. */
+async function compare(groups, signal) {
+  const scored = await call("similarity", similarityBody(groups), signal);
+  const items = textsOf(groups, scored.content);
   const calls = [["/similarity", scored]];
-  showOutcome(scored.content.scores, items, calls, null);
-  const embedded = await call("embed", embedBody(sides), signal);
+  showResults(scored.content.scores, items, calls, null);
+  const embedded = await call("embed", embedBody(groups), signal);
   const { points, shares } = project(embedded.content.embeddings.map(decode));
   points.forEach((point, index) => {
     items[index].point = point;
   });
   calls.push(["/embed", embedded]);
-  showOutcome(scored.content.scores, items, calls, shares);
-  say(summary(scored.content.scores, items, scored.total + embedded.total));
+  showResults(scored.content.scores, items, calls, shares);
+  setStatus(summary(scored.content.scores, items, scored.total + embedded.total));
 }
 
-/** Every text as {id, side, text, tokens, truncated}, queries first. */
-function textsOf(sides, { tokens, truncated }) {
-  return Object.entries(sides).flatMap(([side, { texts }]) =>
+/** Every text as {id, group, text, tokens, truncated}, queries first. */
+function textsOf(groups, { tokens, truncated }) {
+  return Object.entries(groups).flatMap(([group, { texts }]) =>
     texts.map((text, index) => ({
-      id: `${SIDES[side].letter}${index + 1}`,
-      side,
+      id: `${GROUPS[group].letter}${index + 1}`,
+      group,
       text,
-      tokens: tokens[side][index],
-      truncated: truncated[side].includes(index),
+      tokens: tokens[group][index],
+      truncated: truncated[group].includes(index),
     })),
   );
 }
 
-function showOutcome(scores, items, calls, shares) {
-  const [queries, documents] = ["queries", "documents"].map((side) => items.filter((item) => item.side === side));
+function showResults(scores, items, calls, shares) {
+  const [queries, documents] = ["queries", "documents"].map((group) => items.filter((item) => item.group === group));
   find("nothing").hidden = true;
   find("outcome").hidden = false;
   redraw = () => {
@@ -86,7 +86,7 @@ function showOutcome(scores, items, calls, shares) {
   drawTimings(calls);
 }
 
-/** base64 of little-endian float32 numbers. */
+/** Decodes base64 of little-endian float32 numbers. */
 function decode(text) {
   const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   return new Float32Array(bytes.buffer);
@@ -95,20 +95,20 @@ function decode(text) {
 function summary(scores, items, total) {
   const [rows, columns] = [scores.length, scores[0].length];
   const cut = items.filter((item) => item.truncated).length;
-  return `${rows} × ${count(columns, "score")} in ${fixed(total, 0)} ms${cut ? `; ${count(cut, "text")} shortened` : ""}.`;
+  return `${rows} × ${count(columns, "score")} in ${fixed(total, 0)} ms${cut ? `; ${count(cut, "text")} truncated` : ""}.`;
 }
 
-function fail(error, sides) {
+function fail(error, groups) {
   if (error.name === "AbortError") {
-    say("Cancelled.");
+    setStatus("Cancelled.");
     return;
   }
   if (!(error instanceof ServiceError)) {
-    showProblem(new ServiceError(-1, { message: "Reload it and try again, please." }), sides, run);
+    showProblem(new ServiceError(-1, { message: "Reload it and try again." }), groups, run);
     throw error;
   }
-  say("");
-  showProblem(error, sides, run);
+  setStatus("");
+  showProblem(error, groups, run);
   if (error.status === 401) askForKey(true);
 }
 
@@ -121,10 +121,10 @@ function setBusy(busy) {
   find("run").disabled = busy;
   find("cancel").hidden = !busy;
   find("results").setAttribute("aria-busy", String(busy));
-  if (busy) say("Comparing …");
+  if (busy) setStatus("Comparing …");
 }
 
-const say = (text) => {
+const setStatus = (text) => {
   find("status").textContent = text;
 };
 
@@ -135,7 +135,7 @@ function showSnippets() {
 }
 
 async function copySnippet(name) {
-  find("copied").textContent = ""; // so that the same words are read out again
+  find("copied").textContent = ""; // so that screen readers announce the same words again
   const copied = await copy(find(name).textContent);
   find("copied").textContent = copied ? `${name === "curl" ? "curl command" : "Python code"} copied` : "Select the text and copy it";
 }
@@ -147,7 +147,7 @@ async function showModel() {
     find("model").replaceChildren(...facts.map((fact) => make("li", {}, fact)));
   } catch (error) {
     if (error.status === 401) askForKey(false);
-    find("model").replaceChildren(make("li", {}, error.status === 401 ? "a key is needed" : error.message));
+    find("model").replaceChildren(make("li", {}, error.status === 401 ? "requires an API key" : error.message));
     if (error.status === 503 || error.status === 0) setTimeout(showModel, 3000);
   }
 }

@@ -1,16 +1,16 @@
-// The map of the texts, drawn by Chart.js on a canvas; the same coordinates stand in the table of texts.
+// The map of the texts, drawn by Chart.js on a canvas. The table of texts lists the same coordinates.
 
 import { token } from "./colors.js";
 import { count, find } from "./dom.js";
 
-const LABELLED = 60; // more names than that would cover the points
+const MAX_LABELS = 60; // more labels would cover the points
 const SHAPES = { queries: "circle", documents: "rectRot" };
 const COLORS = { queries: "--query", documents: "--document" };
 const NAMES = { queries: "Queries", documents: "Documents" };
 
 let chart = null;
 
-/** `items` are {id, side, text, point}, `shares` the variance along each axis. */
+/** `items` are {id, group, text, point}; `shares` is each axis's share of the variance. */
 export function drawMap(items, shares) {
   chart?.destroy();
   const canvas = find("map");
@@ -18,8 +18,8 @@ export function drawMap(items, shares) {
   const font = { family: getComputedStyle(document.body).fontFamily, size: 12 };
   chart = new globalThis.Chart(canvas, {
     type: "scatter",
-    data: { datasets: Object.keys(NAMES).map((side) => dataset(side, items)).filter(({ data }) => data.length) },
-    plugins: [names(font, items.length <= LABELLED)],
+    data: { datasets: Object.keys(NAMES).map((group) => dataset(group, items)).filter(({ data }) => data.length) },
+    plugins: [names(font, items.length <= MAX_LABELS)],
     options: {
       animation: false,
       maintainAspectRatio: false,
@@ -46,20 +46,20 @@ export function clearMap() {
 
 const short = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
 
-function dataset(side, items) {
+function dataset(group, items) {
   return {
-    label: NAMES[side],
-    data: items.filter((item) => item.side === side).map(({ id, text, point: [x, y] }) => ({ x, y, id, text })),
-    backgroundColor: token(COLORS[side]),
+    label: NAMES[group],
+    data: items.filter((item) => item.group === group).map(({ id, text, point: [x, y] }) => ({ x, y, id, text })),
+    backgroundColor: token(COLORS[group]),
     borderColor: token("--card"),
     borderWidth: 1.5,
-    pointStyle: SHAPES[side],
+    pointStyle: SHAPES[group],
     radius: 7,
     hoverRadius: 9,
   };
 }
 
-/** The same reach on both axes, so that distances mean the same in every direction. */
+/** Both axes share one range, so that distances are comparable in every direction. */
 function scales(items, axes, font) {
   const most = Math.max(1e-6, ...items.flatMap(({ point }) => point.map(Math.abs)));
   const reach = Number((1.15 * most).toPrecision(2));
@@ -74,7 +74,7 @@ function scales(items, axes, font) {
   return { x: axis(axes[0]), y: axis(axes[1]) };
 }
 
-/** A plugin that writes each point's name beside it, on the first side where it covers nothing. */
+/** A plugin that labels each point in the first adjacent position that covers nothing. */
 function names(font, wanted) {
   return {
     id: "names",

@@ -1,8 +1,8 @@
-// Principal components of a few hundred vectors: power iteration on the centred matrix, no library.
+// The first two principal components of a few hundred vectors, by power iteration on the centred matrix.
 
 const TOLERANCE = 1e-10;
 
-/** For each row of `vectors` its two coordinates, and the share of the variance that each axis holds. */
+/** Returns {points, shares}: two coordinates for each vector, and each axis's share of the variance. */
 export function project(vectors) {
   const rows = center(vectors);
   const total = rows.reduce((sum, row) => sum + dot(row, row), 0);
@@ -29,9 +29,9 @@ function center(vectors) {
   return vectors.map((vector) => Float64Array.from(vector, (value, i) => value - mean[i]));
 }
 
-/** The unit vector along which the rows vary most; null where they do not vary. */
+/** The unit vector along which the rows vary most, or null if they do not vary. */
 function principal(rows) {
-  // The longest row is not orthogonal to what is sought, but for contrived cases.
+  // Start from the longest row: except in contrived cases, it is not orthogonal to the component.
   const lengths = rows.map((row) => dot(row, row));
   const longest = Math.max(...lengths);
   if (longest < 1e-12) return null;
@@ -65,7 +65,7 @@ function scaled(vector) {
   return vector;
 }
 
-/** The sign of an axis is arbitrary: this one stays the same from run to run. */
+/** The sign of an axis is arbitrary; this choice is the same on every run. */
 function turn(values) {
   const largest = values.reduce((best, value) => (Math.abs(value) > Math.abs(best) + 1e-9 ? value : best), 0);
   return largest < 0 ? -1 : 1;

@@ -1,18 +1,18 @@
-// What went wrong, where, and what can be done about it.
+// Error messages: what failed, which line is at fault, and how to retry.
 
 import { count, find, make } from "./dom.js";
 import { goTo, place } from "./form.js";
 
 const TITLES = {
   "-1": "This page failed",
-  0: "The service is out of reach",
-  401: "The service asks for a key",
-  413: "That is too much for one request",
-  422: "The service refuses a value",
+  0: "The service cannot be reached",
+  401: "The service requires an API key",
+  413: "The request is too large",
+  422: "The service rejected a value",
   429: "The service is busy",
   500: "The service failed",
   503: "The service is not ready",
-  504: "That took too long",
+  504: "The request took too long",
 };
 
 let timer = 0;
@@ -26,17 +26,17 @@ export function clearProblem() {
   find("problem").replaceChildren();
 }
 
-/** Shows an error of the service; `again` makes the same request once more. */
-export function showProblem(error, sides, again) {
+/** Shows an error of the service. `again` repeats the request. */
+export function showProblem(error, groups, again) {
   clearProblem();
-  const where = place(error.param, sides);
+  const where = place(error.param, groups);
   const box = make("div", { className: "card problem" });
-  box.append(make("h2", {}, TITLES[error.status] ?? "The service refuses the request"));
+  box.append(make("h2", {}, TITLES[error.status] ?? "The service rejected the request"));
   box.append(make("p", { id: "problem-message" }, where ? make("b", {}, `${where.label}: `) : "", error.message.replace(`Invalid value for '${error.param}': `, "")));
   if (error.status === 429) box.append(...retry(error.retryAfter, again));
   if (where) {
     mark(where.field);
-    box.append(button("Show the place", () => goTo(where)));
+    box.append(button("Show in the form", () => goTo(where)));
   }
   if (error.type) {
     const code = [error.status, error.type, error.param].filter(Boolean).join(" · ");
@@ -46,7 +46,7 @@ export function showProblem(error, sides, again) {
   box.scrollIntoView({ block: "nearest" });
 }
 
-/** A problem that is seen without asking the service. */
+/** Shows a problem that this page detects itself. */
 export function showMissing(field, message) {
   clearProblem();
   mark(field);
@@ -68,10 +68,10 @@ function button(text, react) {
   return made;
 }
 
-/** A countdown to the next attempt, which is made by itself; the button makes it at once. */
+/** A countdown to an automatic retry, and buttons to retry at once or to stop. */
 function retry(seconds, again) {
   const left = make("span", {}, `Trying again in ${count(seconds, "second")}.`);
-  // It changes every second: to be looked at, not to be read out.
+  // The text changes every second; screen readers should not announce it.
   left.setAttribute("role", "timer");
   left.setAttribute("aria-live", "off");
   const due = performance.now() + 1000 * seconds;

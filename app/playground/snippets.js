@@ -1,6 +1,6 @@
-// The request as a command and as code. The key never stands in them: they read it from the environment.
+// The request as a curl command and as Python code. They read the API key from the environment and never contain it.
 
-/** One argument of a POSIX shell. */
+/** Quotes one argument for a POSIX shell. */
 const quote = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
 
 export function curl(url, body, keyed) {
@@ -13,7 +13,7 @@ export function curl(url, body, keyed) {
   return parts.join(" \\\n  ");
 }
 
-/** Of texts, lists and objects alone JSON is Python too. */
+/** JSON of strings, lists and objects alone is also valid Python. */
 export function python(url, body, keyed) {
   const headers = '    headers={"Authorization": f"Bearer {os.environ[\'L2V_API_KEY\']}"},\n';
   return `${keyed ? "import os\n\n" : ""}import httpx
@@ -28,7 +28,7 @@ print(response.json()["scores"])
 `;
 }
 
-/** Onto the clipboard, also where the page is not served securely and browsers hide `navigator.clipboard`. */
+/** Copies to the clipboard, with a fallback for insecure contexts, in which browsers hide `navigator.clipboard`. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -42,7 +42,7 @@ function copyBySelection(text) {
   const focused = document.activeElement;
   const area = document.createElement("textarea");
   area.value = text;
-  area.className = "unseen";
+  area.className = "visually-hidden";
   document.body.append(area);
   area.select();
   const copied = document.execCommand("copy");

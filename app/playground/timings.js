@@ -1,4 +1,4 @@
-// Where the time of each call went: the service's own stages (Server-Timing), and what lies between it and this page.
+// The time of each call: the service's stages (Server-Timing) and the rest, which the network and the browser took.
 
 import { find, fixed, make } from "./dom.js";
 
@@ -35,11 +35,11 @@ function table(spans, names) {
       ...spans.map(([, parts]) => number(value(parts, name))),
     ),
   );
-  const whole = make("tr", { className: "whole" }, make("th", { scope: "row" }, "seen by this page"), ...spans.map(([, , total]) => number(total)));
+  const whole = make("tr", { className: "whole" }, make("th", { scope: "row" }, "total"), ...spans.map(([, , total]) => number(total)));
   return make(
     "table",
     { className: "texts" },
-    make("caption", { className: "unseen" }, "Milliseconds of each call, by stage."),
+    make("caption", { className: "visually-hidden" }, "Milliseconds per call and stage."),
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Stage"), ...spans.map(([path]) => make("th", { scope: "col", className: "number" }, path)))),
     make("tbody", {}, ...rows, whole),
   );

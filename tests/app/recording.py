@@ -1,7 +1,7 @@
-"""What callers can rely on across a change of the code: the API's shape, and how each route answers.
+"""Records the API's observable behaviour: its OpenAPI document, the responses of each route, and the metrics.
 
-`python -m tests.app.recording OPEN_URL KEYED_URL > tests/app/recording.json` records two running services, the second
-of which has the key `secret`.
+`python -m tests.app.recording OPEN_URL KEYED_URL > tests/app/recording.json` records two running services. The second
+must require the key `secret`.
 """
 
 import json
@@ -51,7 +51,7 @@ POSTS: list[tuple[str, dict[str, str], str]] = [
     ("top_k", JSON, '{"queries": "a", "documents": ["b", "c"], "top_k": 1}'),
     ("sentences", JSON, '{"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}}'),
 ]  # fmt: skip
-_WORDS = ("description", "summary", "title", "examples", "version")
+_TEXTS = ("description", "summary", "title", "examples", "version")
 _HEADERS = (
     "allow",
     "www-authenticate",
@@ -63,29 +63,29 @@ _HEADERS = (
 
 
 def record(open_url: str, keyed_url: str) -> dict[str, Any]:
-    """The structure of both OpenAPI documents, every answer to the probes, and the labels of the metrics afterwards."""
+    """Records both OpenAPI documents without their texts, the responses, and the series of the metrics."""
     with httpx.Client(base_url=open_url, timeout=60) as client, httpx.Client(base_url=keyed_url, timeout=60) as keyed:
         bearer = {"authorization": f"Bearer {KEY}"}
         recorded = {
-            "openapi": _bare(client.get("/openapi.json").json()),
-            "openapi with keys": _bare(keyed.get("/openapi.json", headers=bearer).json()),
-            "answers": {
-                f"{method} {path}": _answer(client.request(method, path))
+            "openapi": _without_texts(client.get("/openapi.json").json()),
+            "openapi with keys": _without_texts(keyed.get("/openapi.json", headers=bearer).json()),
+            "responses": {
+                f"{method} {path}": _describe(client.request(method, path))
                 for path, method in product(PATHS, ("GET", "HEAD", "DELETE", "OPTIONS"))
             },
             "posts": {
-                f"{path}: {name}": _answer(client.post(path, headers=headers, content=body))
+                f"{path}: {name}": _describe(client.post(path, headers=headers, content=body))
                 for path, (name, headers, body) in product(PATHS, POSTS)
             },
-            "without a key": {path: _answer(keyed.get(path)) for path in PATHS},
-            "posts without a key": {path: _answer(keyed.post(path, json={})) for path in PATHS},
-            "with a key": {path: _answer(keyed.get(path, headers=bearer)) for path in PATHS},
+            "without a key": {path: _describe(keyed.get(path)) for path in PATHS},
+            "posts without a key": {path: _describe(keyed.post(path, json={})) for path in PATHS},
+            "with a key": {path: _describe(keyed.get(path, headers=bearer)) for path in PATHS},
         }
         return recorded | {"metrics": _metrics(client.get("/metrics").text)}
 
 
 def render(recorded: dict[str, Any]) -> str:
-    """JSON with a line for each answer, so that a difference is readable."""
+    """Formats as JSON with one line per response, so that differences are readable."""
     parts = [
         f"{json.dumps(name)}: {{\n"
         + ",\n".join(f"{json.dumps(key)}: {json.dumps(item)}" for key, item in part.items())
@@ -97,27 +97,29 @@ def render(recorded: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}"
 
 
-def _bare(value: Any) -> Any:
-    """Without the words that people read."""
+def _without_texts(value: Any) -> Any:
+    """Removes the texts that only people read."""
     if isinstance(value, dict):
         return {
-            name: _bare(item) for name, item in value.items() if name not in _WORDS or isinstance(item, dict | list)
+            name: _without_texts(item)
+            for name, item in value.items()
+            if name not in _TEXTS or isinstance(item, dict | list)
         }
-    return [_bare(item) for item in value] if isinstance(value, list) else value
+    return [_without_texts(item) for item in value] if isinstance(value, list) else value
 
 
-def _answer(response: httpx.Response) -> list[Any]:
-    """Status, headers that mean something, and the shape of the body."""
+def _describe(response: httpx.Response) -> list[Any]:
+    """Status, media type, significant headers and shape of a response."""
     headers = {name: response.headers[name] for name in _HEADERS if name in response.headers}
     if "allow" in headers:
-        headers["allow"] = ", ".join(sorted(headers["allow"].split(", ")))  # a set, in any order
+        headers["allow"] = ", ".join(sorted(headers["allow"].split(", ")))  # the order varies
     kind = response.headers.get("content-type", "")
     shape = _shape(response.json()) if kind == "application/json" and response.content else len(response.content) > 0
     return [response.status_code, kind, headers, shape]
 
 
 def _shape(value: Any) -> Any:
-    """Names and types; of an error all but its message."""
+    """Names and types of a body. Of an error, also the values, except the message."""
     if isinstance(value, dict):
         return {
             name: item if name in ("type", "param", "code", "error_type") else _shape(item)
@@ -129,7 +131,7 @@ def _shape(value: Any) -> Any:
 
 
 def _metrics(exposition: str) -> list[str]:
-    """Each series of ours, with the values of labels that are the same on every machine."""
+    """Our series, with the values of the labels that do not depend on the machine."""
     series = set()
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples if family.name.startswith("l2v_") else ():
@@ -137,7 +139,7 @@ def _metrics(exposition: str) -> list[str]:
                 name: value if name in ("route", "status", "stage", "reason", "outcome", "kind") else ""
                 for name, value in sample.labels.items()
             }
-            if labels.get("route") != "/ready":  # how often it is 503 at the start depends on time
+            if labels.get("route") != "/ready":  # the number of 503s during the start varies
                 series.add(json.dumps([sample.name, labels], sort_keys=True))
     return sorted(series)
 

@@ -1,4 +1,4 @@
-"""The native API through a real socket: what it answers, and what it refuses, with the field by name."""
+"""The native API over a real socket: responses, and errors that name the field at fault."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ def cosine(left: Any, right: Any) -> float:
     return float(left @ right / np.linalg.norm(left) / np.linalg.norm(right))
 
 
-def test_every_form_of_input_means_the_same(server: LocalServer) -> None:
+def test_all_forms_of_an_input_are_equivalent(server: LocalServer) -> None:
     single = server.embed("hello", instruction="Find:")["embeddings"]
     for inputs in (["hello"], [["Find:", "hello"]], [{"text": "hello", "instruction": "Find:"}], {"text": "hello"}):
         assert cosine(server.embed(inputs, instruction="Find:")["embeddings"][0], single[0]) > 0.999999
@@ -42,16 +42,16 @@ def test_a_list_of_two_texts_is_two_inputs(server: LocalServer) -> None:
     assert not any(form.get("type") == "array" for form in single["oneOf"])
 
 
-def test_vectors_are_the_encoders(server: LocalServer, encoder: Encoder) -> None:
+def test_embeddings_equal_the_encoders(server: LocalServer, encoder: Encoder) -> None:
     raw = encoder.encode([Input("hello", "Find:")])[0]
     content = server.embed("hello", instruction="Find:", normalize=False)
     np.testing.assert_allclose(content["embeddings"][0], raw, atol=1e-6)
     assert content["dimensions"] == encoder.dimensions == len(content["embeddings"][0])
-    assert content["tokens"] == [len("<Find: hello")]  # one a byte, and the beginning token
+    assert content["tokens"] == [len("<Find: hello")]  # one token per byte, plus BOS
     assert content["truncated"] == []
 
 
-def test_dimensions_are_cut_before_normalising(server: LocalServer, encoder: Encoder) -> None:
+def test_dimensions_are_truncated_before_normalising(server: LocalServer, encoder: Encoder) -> None:
     raw = encoder.encode([Input("hello")])[0][:8]
     content = server.embed("hello", dimensions=8)
     assert content["dimensions"] == 8
@@ -65,7 +65,7 @@ def test_base64_is_little_endian_float32(server: LocalServer) -> None:
         np.testing.assert_allclose(np.frombuffer(base64.b64decode(text), "<f4"), vector, atol=1e-6)
 
 
-def test_long_texts_are_shortened_and_named(server: LocalServer) -> None:
+def test_truncated_texts_are_listed(server: LocalServer) -> None:
     content = server.embed(["short", "word " * 500, "also short"])
     assert content["truncated"] == [1]
     assert content["tokens"][1] <= 401
@@ -73,45 +73,45 @@ def test_long_texts_are_shortened_and_named(server: LocalServer) -> None:
 
 def test_similarity_equals_the_vectors_of_embed(server: LocalServer) -> None:
     queries, documents = ["where is the cat?", "stocks"], ["the cat sits here", "shares fell", "a third"]
-    answer = server.client.post(
+    content = server.client.post(
         "/similarity", json={"queries": queries, "documents": documents, "query_instruction": "Find:"}
     ).json()
     left = np.array(server.embed(queries, instruction="Find:")["embeddings"])
     right = np.array(server.embed(documents)["embeddings"])
-    np.testing.assert_allclose(answer["scores"], left @ right.T, atol=1e-5)
-    assert len(answer["tokens"]["queries"]) == 2
-    assert len(answer["tokens"]["documents"]) == 3
-    assert answer["truncated"] == {"queries": [], "documents": []}
+    np.testing.assert_allclose(content["scores"], left @ right.T, atol=1e-5)
+    assert len(content["tokens"]["queries"]) == 2
+    assert len(content["tokens"]["documents"]) == 3
+    assert content["truncated"] == {"queries": [], "documents": []}
 
 
-def test_similarity_dot_is_of_the_raw_vectors(server: LocalServer, encoder: Encoder) -> None:
-    answer = server.client.post("/similarity", json={"queries": "a", "documents": ["b"], "metric": "dot"}).json()
+def test_similarity_dot_uses_the_raw_vectors(server: LocalServer, encoder: Encoder) -> None:
+    content = server.client.post("/similarity", json={"queries": "a", "documents": ["b"], "metric": "dot"}).json()
     left, right = encoder.encode([Input("a"), Input("b")])
-    assert answer["scores"][0][0] == pytest.approx(float(left @ right), rel=1e-5)
+    assert content["scores"][0][0] == pytest.approx(float(left @ right), rel=1e-5)
 
 
 def test_similarity_without_documents_compares_the_queries(server: LocalServer) -> None:
-    answer = server.client.post("/similarity", json={"queries": ["a", "b", "c"]}).json()
-    scores = np.array(answer["scores"])
+    content = server.client.post("/similarity", json={"queries": ["a", "b", "c"]}).json()
+    scores = np.array(content["scores"])
     assert scores.shape == (3, 3)
     np.testing.assert_allclose(np.diag(scores), 1, atol=1e-6)
     assert scores.max() <= 1
-    assert list(answer["tokens"]) == ["queries"]
+    assert list(content["tokens"]) == ["queries"]
 
 
-def test_top_k_gives_the_best_first(server: LocalServer) -> None:
+def test_top_k_returns_the_best_matches_in_order(server: LocalServer) -> None:
     body = {"queries": ["hello world", "other"], "documents": ["abc", "hello world", "xyz", "hello there"]}
     full = np.array(server.client.post("/similarity", json=body).json()["scores"])
-    answer = server.client.post("/similarity", json=body | {"top_k": 2}).json()
-    assert "scores" not in answer
-    for row, best in zip(full, answer["results"], strict=True):
-        assert [match["index"] for match in best] == np.argsort(-row, kind="stable")[:2].tolist()
-        assert [match["score"] for match in best] == sorted(row, reverse=True)[:2]
+    content = server.client.post("/similarity", json=body | {"top_k": 2}).json()
+    assert "scores" not in content
+    for row, matches in zip(full, content["results"], strict=True):
+        assert [match["index"] for match in matches] == np.argsort(-row, kind="stable")[:2].tolist()
+        assert [match["score"] for match in matches] == sorted(row, reverse=True)[:2]
     everything = server.client.post("/similarity", json=body | {"top_k": 99}).json()["results"]
     assert [len(row) for row in everything] == [4, 4]
 
 
-def test_every_answer_has_its_id_and_its_timings(server: LocalServer) -> None:
+def test_every_response_has_a_request_id_and_timings(server: LocalServer) -> None:
     response = server.client.post("/embed", json={"inputs": "a"}, headers={"X-Request-Id": "mine-1"})
     assert response.headers["X-Request-Id"] == "mine-1"
     stages = dict(part.split(";dur=") for part in response.headers["Server-Timing"].split(", "))
@@ -121,7 +121,7 @@ def test_every_answer_has_its_id_and_its_timings(server: LocalServer) -> None:
     assert len(forged.headers["X-Request-Id"]) == 32
 
 
-def test_info_says_what_is_served(server: LocalServer, encoder: Encoder) -> None:
+def test_info_describes_the_model(server: LocalServer, encoder: Encoder) -> None:
     info = server.client.get("/info").json()
     assert info["dimensions"] == encoder.dimensions
     assert info["pooling"] == "mean"
@@ -168,7 +168,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, int, str | None]] = {
     "long text": (body({"inputs": ["a", "x" * 1_000_000]}), 422, "inputs[1].text"),
     "long instruction": (body({"inputs": "a", "instruction": "x" * 200_000}), 422, "instruction"),
     "too many inputs": (body({"inputs": ["a"] * 3000}), 413, "inputs"),
-    "too long and not to be cut": (body({"inputs": ["a", "w " * 900], "truncate": False}), 422, "inputs[1].text"),
+    "too long, truncate false": (body({"inputs": ["a", "w " * 900], "truncate": False}), 422, "inputs[1].text"),
     "no room for the text": (body({"inputs": ["a"], "instruction": "x" * 600}), 422, "instruction"),
     "no room for one text": (body({"inputs": ["a", ["x" * 600, "b"]]}), 422, "inputs[1].instruction"),
     "no room for the only text": (body({"inputs": {"text": "a", "instruction": "x" * 600}}), 422, "inputs.instruction"),
@@ -176,7 +176,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, int, str | None]] = {
 }
 
 
-def test_bad_requests_are_refused_by_name_beside_good_ones_that_succeed(server: LocalServer) -> None:
+def test_bad_requests_are_rejected_while_good_ones_succeed(server: LocalServer) -> None:
     expected = server.embed("a good text")["embeddings"][0]
 
     def send(content: bytes) -> httpx.Response:
@@ -184,18 +184,18 @@ def test_bad_requests_are_refused_by_name_beside_good_ones_that_succeed(server: 
 
     good = body({"inputs": "a good text"})
     with ThreadPoolExecutor(16) as pool:
-        beside = [pool.submit(send, good) for _ in range(20)]
-        answers = {name: pool.submit(send, content) for name, (content, _, _) in BAD_REQUESTS.items()}
-        beside += [pool.submit(send, good) for _ in range(20)]
+        concurrent = [pool.submit(send, good) for _ in range(20)]
+        responses = {name: pool.submit(send, content) for name, (content, _, _) in BAD_REQUESTS.items()}
+        concurrent += [pool.submit(send, good) for _ in range(20)]
     wrong = {}
     for name, (_, status, param) in BAD_REQUESTS.items():
-        response = answers[name].result()
+        response = responses[name].result()
         error = response.json()["error"]
         if (response.status_code, error["param"], error["type"]) != (status, param, BY_STATUS[status].type):
             wrong[name] = (response.status_code, error)
         assert error["message"]
     assert not wrong
-    for future in beside:
+    for future in concurrent:
         assert cosine(future.result().json()["embeddings"][0], expected) > 0.999999
 
 
@@ -233,7 +233,7 @@ def test_similarity_names_its_own_fields(server: LocalServer) -> None:
         assert response.json()["error"]["param"] == param
 
 
-def test_a_huge_body_is_refused_before_it_is_read(server: LocalServer) -> None:
+def test_a_huge_body_is_rejected_before_it_is_read(server: LocalServer) -> None:
     sent = 0
 
     def endless() -> Any:
@@ -246,7 +246,7 @@ def test_a_huge_body_is_refused_before_it_is_read(server: LocalServer) -> None:
         response = httpx.post(f"{server.url}/embed", content=endless(), headers=JSON, timeout=60)
         assert response.status_code == 413
     except httpx.WriteError:
-        pass  # the server answered and closed while the client was still writing
+        pass  # the server responded and closed the connection before the client sent everything
     assert sent < 200_000_000
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as announced:
         announced.sendall(
@@ -255,26 +255,25 @@ def test_a_huge_body_is_refused_before_it_is_read(server: LocalServer) -> None:
         assert announced.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_numbers_survive_the_way_through_json(server: LocalServer, encoder: Encoder) -> None:
-    """float32 in, the same float32 out."""
+def test_json_preserves_float32(server: LocalServer, encoder: Encoder) -> None:
     vector = np.array(server.embed("hello", normalize=False)["embeddings"][0])
     np.testing.assert_array_equal(vector.astype(np.float32), encoder.encode([Input("hello")])[0])
     assert all(math.isfinite(number) for number in vector)
 
 
-def test_openapi_promises_what_the_table_sends(server: LocalServer) -> None:
+def test_openapi_lists_the_errors_of_the_table(server: LocalServer) -> None:
     schema = server.client.get("/openapi.json").json()
     for path in ("/embed", "/similarity"):
         operation = schema["paths"][path]["post"]
-        refusals = {int(status) for status in operation["responses"] if status != "200"}
-        assert refusals == {400, 401, 413, 415, 422, 429, 500, 503, 504}
-        for status in refusals:
+        errors = {int(status) for status in operation["responses"] if status != "200"}
+        assert errors == {400, 401, 413, 415, 422, 429, 500, 503, 504}
+        for status in errors:
             content = operation["responses"][str(status)]
             assert content["description"] == BY_STATUS[status].meaning
             assert content["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
 
 
-def test_the_page_of_the_api_needs_no_other_host(server: LocalServer) -> None:
+def test_the_api_docs_load_nothing_from_other_hosts(server: LocalServer) -> None:
     page = server.client.get("/docs")
     assert "'self'" in page.headers["Content-Security-Policy"]
     assert "http" not in page.text

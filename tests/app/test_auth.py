@@ -1,4 +1,4 @@
-"""Keys: several, from a file, compared in constant time; what wants one, and what may be asked to."""
+"""API keys: several keys, keys from a file, constant-time comparison, and which paths require a key."""
 
 import hmac
 from pathlib import Path
@@ -27,7 +27,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("metrics", "docs"), [(False, False), (True, False), (False, True), (True, True)])
-def test_what_wants_a_key(encoder: Encoder, metrics: bool, docs: bool) -> None:
+def test_which_paths_require_a_key(encoder: Encoder, metrics: bool, docs: bool) -> None:
     with LocalServer(encoder, api_keys="one,two", protect_metrics=metrics, protect_docs=docs) as server:
         closed = KEYED | (METRICS if metrics else set()) | (DOCS if docs else set())
         for path in OPEN | METRICS | DOCS | KEYED:
@@ -39,40 +39,40 @@ def test_what_wants_a_key(encoder: Encoder, metrics: bool, docs: bool) -> None:
                 bearer("onee"),
                 {"Authorization": "Basic one"},
             ):
-                refused = server.client.get(path, headers=headers).status_code == 401
-                assert refused == (path in closed), path
+                rejected = server.client.get(path, headers=headers).status_code == 401
+                assert rejected == (path in closed), path
             for key in ("one", "two"):
                 expected = 404 if path in MISSING else 200
                 assert server.client.get(path, headers=bearer(key)).status_code == expected
         document = server.client.get("/openapi.json", headers=bearer("one")).json()
-        said = {
+        secured = {
             path for path, operations in document["paths"].items() for it in operations.values() if "security" in it
         }
-        assert {path for path in document["paths"] if path in closed} <= said
-        assert not said & ((OPEN | METRICS | DOCS) - closed)
+        assert {path for path in document["paths"] if path in closed} <= secured
+        assert not secured & ((OPEN | METRICS | DOCS) - closed)
 
 
-def test_a_refusal_without_a_key_reads_no_body_and_names_no_key(encoder: Encoder) -> None:
+def test_a_401_does_not_read_the_body_or_reveal_a_key(encoder: Encoder) -> None:
     with LocalServer(encoder, api_keys="sesame") as server:
-        refused = server.client.post("/embed", content=b"{", headers=bearer("swordfish"))
-        assert refused.status_code == 401
-        assert refused.headers["WWW-Authenticate"] == "Bearer"
-        assert refused.headers["Connection"] == "close"
-        assert refused.json()["error"]["param"] == "authorization"
-        assert "sesame" not in refused.text
-        assert "swordfish" not in refused.text
+        rejected = server.client.post("/embed", content=b"{", headers=bearer("swordfish"))
+        assert rejected.status_code == 401
+        assert rejected.headers["WWW-Authenticate"] == "Bearer"
+        assert rejected.headers["Connection"] == "close"
+        assert rejected.json()["error"]["param"] == "authorization"
+        assert "sesame" not in rejected.text
+        assert "swordfish" not in rejected.text
 
 
 def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hmac.compare_digest, each of them whatever the others gave, and always on as many bytes."""
+    """hmac.compare_digest compares every key, even after a match, and always the same number of bytes."""
     compared: list[tuple[bytes, bytes]] = []
     real = hmac.compare_digest
 
-    def watched(left: Any, right: Any) -> bool:
+    def recording(left: Any, right: Any) -> bool:
         compared.append((left, right))
         return real(left, right)
 
-    monkeypatch.setattr(hmac, "compare_digest", watched)
+    monkeypatch.setattr(hmac, "compare_digest", recording)
     auth = Auth(Settings(api_keys="short,a much longer key than the others,third"))
     target = Target("/embed", native())
     for given, good in (
@@ -91,10 +91,10 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(UnauthorizedError):
                 auth.check(target, headers)
         assert len(compared) == 3
-        assert {len(side) for pair in compared for side in pair} == {32}
+        assert {len(digest) for pair in compared for digest in pair} == {32}
 
 
-def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
+def test_keys_can_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# the keys of the team\nfrom-file\n\n  # one more:\n  schlüssel  \r\n")
     with ServerProcess("--api-keys-file", str(file), L2V_API_KEYS="from-variable") as server:
@@ -104,11 +104,11 @@ def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
             assert server.client.get("/info", headers=headers).status_code == 200  # type: ignore[arg-type]
         for key in ("other", "# the keys of the team", "#"):
             assert server.client.get("/info", headers=bearer(key)).status_code == 401
-        answers = [
+        bodies = [
             server.client.get(path, headers=bearer("from-file")).text for path in ("/info", "/metrics", "/tei/info")
         ]
         for secret in ("from-file", "schlüssel", "from-variable", str(file)):
-            assert not [answer for answer in answers if secret in answer]
+            assert not [body for body in bodies if secret in body]
             assert secret not in server.log
 
 
@@ -121,7 +121,7 @@ def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
         (b"\xff", "not UTF-8"),
     ],
 )
-def test_a_file_without_keys_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_a_file_without_keys_is_rejected(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "keys"
     if content is not None:
         file.write_bytes(content)
@@ -130,6 +130,6 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, content: bytes | None, r
 
 
 @pytest.mark.parametrize("name", ["protect_metrics", "protect_docs"])
-def test_protection_without_a_key_is_refused(name: str) -> None:
+def test_protection_without_a_key_is_rejected(name: str) -> None:
     with pytest.raises(ValidationError, match="require api_keys"):
         Settings(**{name: True})

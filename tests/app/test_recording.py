@@ -1,4 +1,4 @@
-"""The API's shape, its statuses and its metrics' labels are those that were recorded."""
+"""The API's schema, responses and metrics match the recording."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,8 @@ def recorded(encoder: Encoder) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("part", RECORDED)
-def test_nothing_that_callers_rely_on_has_changed(part: str, recorded: dict[str, Any]) -> None:
-    """A change on purpose is recorded anew, see `tests/app/recording.py`."""
+def test_the_api_matches_the_recording(part: str, recorded: dict[str, Any]) -> None:
+    """After an intended change, make a new recording: see `tests/app/recording.py`."""
     before, after = RECORDED[part], recorded[part]
     if isinstance(before, dict):
         assert {key: after.get(key) for key in before | after if after.get(key) != before.get(key)} == {}

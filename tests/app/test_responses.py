@@ -1,4 +1,4 @@
-"""Long answers are written in pieces, and read as if they were not."""
+"""Long responses are serialised in chunks and are still one valid document."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from l2v.app.http.responses import ChunkedList, json_response
 
 
 def sent(content: object) -> tuple[dict[str, str], list[bytes]]:
-    """(headers, pieces) of a response."""
+    """Returns (headers, chunks) of a response."""
     messages: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -47,27 +47,27 @@ ROWS = np.arange(600 * 512, dtype=np.float32).reshape(600, 512)
         ([], []),
     ],
 )
-def test_it_reads_as_one_document(content: object, read: object) -> None:
-    headers, pieces = sent(content)
-    body = b"".join(pieces)
+def test_the_chunks_form_one_document(content: object, read: object) -> None:
+    headers, chunks = sent(content)
+    body = b"".join(chunks)
     assert json.loads(body) == json.loads(json.dumps(read, default=np.ndarray.tolist))
     assert headers["content-type"] == "application/json"
     assert int(headers["content-length"]) == len(body)
 
 
-def test_others_have_their_turn_between_the_pieces() -> None:
+def test_other_tasks_run_between_the_chunks() -> None:
     turns = 0
 
-    async def others() -> None:
+    async def count_turns() -> None:
         nonlocal turns
         while True:
             turns += 1
             await asyncio.sleep(0)
 
     async def both() -> None:
-        beside = asyncio.create_task(others())
+        other = asyncio.create_task(count_turns())
         await json_response({"embeddings": ChunkedList.of(ROWS, 512)})
-        beside.cancel()
+        other.cancel()
 
     asyncio.run(both())
     assert turns >= 4

@@ -1,4 +1,4 @@
-"""The scheduler with a fake encoder whose forward waits at a gate: every order of events is forced, never slept for."""
+"""The scheduler with a fake encoder whose forward passes wait at a gate, so that tests control the order of events."""
 
 import queue
 import threading
@@ -22,7 +22,7 @@ SECONDS = 10
 
 
 class FakeEncoder:
-    """Gives each encoding its first id as a vector; a batch starts when the test lets it."""
+    """Returns the first id of each encoding as its vector. A forward pass waits until the test releases it."""
 
     def __init__(self) -> None:
         self.batches: queue.Queue[list[int]] = queue.Queue()
@@ -40,7 +40,7 @@ class FakeEncoder:
         return np.array([[np.nan if name in self.nan else name] for name in names], np.float32)
 
     def next_batch(self) -> list[int]:
-        """The batch that now stands at the gate."""
+        """Waits for the next batch at the gate."""
         return self.batches.get(timeout=SECONDS)
 
     def release(self, count: int = 1) -> None:
@@ -51,8 +51,8 @@ def encodings(*names: int, length: int = 1) -> list[Encoding]:
     return [Encoding(array("q", [name] * length), pooled=1) for name in names]
 
 
-def answers(result: Result) -> list[float]:
-    """Which encodings the result holds the vectors of."""
+def ids(result: Result) -> list[float]:
+    """The first id of each encoding in the result."""
     return [vector.item() for vector in result.vectors]
 
 
@@ -75,20 +75,20 @@ def scheduler(fake: FakeEncoder, metrics: Metrics) -> Iterator[Scheduler]:
 
 
 def hold(scheduler: Scheduler, fake: FakeEncoder) -> None:
-    """Keeps the engine busy with a batch of its own, so that what follows queues up."""
+    """Occupies the engine with a batch, so that later jobs are queued."""
     scheduler.submit(encodings(0))
     assert fake.next_batch() == [0]
 
 
-def test_result_keeps_the_order_of_the_inputs(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_results_keep_the_order_of_the_inputs(scheduler: Scheduler, fake: FakeEncoder) -> None:
     fake.release(10)
     result = scheduler.submit(encodings(5, 3, 9, 1, 7)).result(SECONDS)
-    assert answers(result) == [5, 3, 9, 1, 7]
+    assert ids(result) == [5, 3, 9, 1, 7]
     assert result.queued >= 0
     assert result.computed > 0
 
 
-def test_batches_fill_to_the_budget_in_turn_over_requests(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_batches_are_filled_round_robin_up_to_the_budget(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     bulk = scheduler.submit(encodings(10, 11, 12, 13, 14, 15))
     second = scheduler.submit(encodings(20, 21))
@@ -97,15 +97,15 @@ def test_batches_fill_to_the_budget_in_turn_over_requests(scheduler: Scheduler, 
     assert fake.next_batch() == [10, 20, 30, 21]
     fake.release()
     assert fake.next_batch() == [11, 12, 13, 14]
-    assert answers(single.result(SECONDS)) == [30]
+    assert ids(single.result(SECONDS)) == [30]
     assert not bulk.done()
     fake.release(2)
     assert fake.next_batch() == [15]
-    assert answers(bulk.result(SECONDS)) == [10, 11, 12, 13, 14, 15]
-    assert answers(second.result(SECONDS)) == [20, 21]
+    assert ids(bulk.result(SECONDS)) == [10, 11, 12, 13, 14, 15]
+    assert ids(second.result(SECONDS)) == [20, 21]
 
 
-def test_who_ends_with_a_batch_does_not_wait_for_those_who_go_on(fake: FakeEncoder, metrics: Metrics) -> None:
+def test_a_batch_that_completes_short_requests_stays_small(fake: FakeEncoder, metrics: Metrics) -> None:
     scheduler = Scheduler(
         fake.forward, max_batch_tokens=40, max_queue_tokens=200, engine_timeout=SECONDS, metrics=metrics
     )
@@ -115,17 +115,17 @@ def test_who_ends_with_a_batch_does_not_wait_for_those_who_go_on(fake: FakeEncod
     scheduler.submit(encodings(30))
     scheduler.submit(encodings(40, 41, 42))
     fake.release()
-    # A quarter of the budget from all, then the rest of those that end with it.
+    # A quarter of the budget round-robin, then the rest of the requests that this batch completes.
     assert fake.next_batch() == [100, 200, 30, 40, 101, 201, 41, 102, 202, 42]
     fake.release()
-    # Nobody ends with this one, so it is full; whose turn it was, goes on.
+    # This batch completes no request, so it is full. The round-robin continues where it stopped.
     batch = fake.next_batch()
     assert (len(batch), batch[:3]) == (40, [103, 203, 104])
     fake.release(1000)
     scheduler.close(SECONDS)
 
 
-def test_an_encoding_that_does_not_fit_opens_the_next_batch(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_an_encoding_that_does_not_fit_starts_the_next_batch(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     scheduler.submit(encodings(1, length=3))
     scheduler.submit(encodings(2, length=2))
@@ -135,17 +135,19 @@ def test_an_encoding_that_does_not_fit_opens_the_next_batch(scheduler: Scheduler
     assert fake.next_batch() == [2]
 
 
-def test_an_encoding_beyond_the_budget_goes_alone(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_an_encoding_beyond_the_budget_is_a_batch_of_its_own(scheduler: Scheduler, fake: FakeEncoder) -> None:
     fake.release(2)
-    assert answers(scheduler.submit(encodings(8, length=9)).result(SECONDS)) == [8]
+    assert ids(scheduler.submit(encodings(8, length=9)).result(SECONDS)) == [8]
 
 
-def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics) -> None:
+def test_a_full_queue_raises_an_error_with_retry_after(
+    scheduler: Scheduler, fake: FakeEncoder, metrics: Metrics
+) -> None:
     hold(scheduler, fake)
     waiting = scheduler.submit(encodings(1, length=20))
-    with pytest.raises(OverloadedError) as refused, scheduler.reserve(6):
-        pytest.fail("there was room")
-    assert refused.value.retry_after >= 1
+    with pytest.raises(OverloadedError) as raised, scheduler.reserve(6):
+        pytest.fail("the queue must be full")
+    assert raised.value.retry_after >= 1
     assert metrics.registry.get_sample_value("l2v_rejected_total", {"reason": "queue"}) == 1
     assert (scheduler.queue_tokens, scheduler.queue_inputs) == (20, 1)
     fake.release(2)
@@ -153,33 +155,33 @@ def test_queue_is_bounded_and_says_when_to_come_back(scheduler: Scheduler, fake:
     assert scheduler.queue_tokens == 0
 
 
-def test_who_is_refused_comes_back_within_a_minute(scheduler: Scheduler, fake: FakeEncoder) -> None:
-    """A pass of few tokens, slow as those are, says little of how long many take."""
+def test_retry_after_is_at_most_a_minute(scheduler: Scheduler, fake: FakeEncoder) -> None:
+    """The rate of a small, slow forward pass would predict a much longer wait."""
     first = scheduler.submit(encodings(0))
     time.sleep(0.2)
     fake.release()
     first.result(SECONDS)
     wait_for(lambda: scheduler._executor.tokens_per_second > 0)
-    with scheduler.reserve(1000), pytest.raises(OverloadedError) as refused:
+    with scheduler.reserve(1000), pytest.raises(OverloadedError) as raised:
         scheduler.check_capacity()
-    assert refused.value.retry_after == 60
+    assert raised.value.retry_after == 60
 
 
-def test_what_is_being_tokenised_has_its_room_already(scheduler: Scheduler) -> None:
+def test_reservations_count_before_tokenization_ends(scheduler: Scheduler) -> None:
     with scheduler.reserve(19), scheduler.reserve(1):
         with pytest.raises(OverloadedError), scheduler.reserve(1):
-            pytest.fail("there was room")
+            pytest.fail("the queue must be full")
         assert scheduler.queue_tokens == 0
     scheduler.check_capacity()
 
 
-def test_a_request_larger_than_the_queue_is_not_kept_out_by_small_ones(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_small_requests_do_not_starve_one_larger_than_the_queue(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     small, large = scheduler.submit(encodings(100)), scheduler.submit(encodings(*range(1, 41)))
     with pytest.raises(OverloadedError):
         scheduler.check_capacity()
     fake.release(50)
-    assert answers(small.result(SECONDS)) == [100]
+    assert ids(small.result(SECONDS)) == [100]
     assert len(large.result(SECONDS).vectors) == 40
 
 
@@ -196,7 +198,7 @@ def test_abandoned_work_is_dropped_before_the_forward(scheduler: Scheduler, fake
         gone.result(SECONDS)
 
 
-def test_a_request_abandoned_in_its_batch_is_not_computed_further(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_the_rest_of_a_request_abandoned_during_a_batch_is_dropped(scheduler: Scheduler, fake: FakeEncoder) -> None:
     long = scheduler.submit(encodings(1, 2, 3, 4, 5, 6))
     assert fake.next_batch() == [1, 2, 3, 4]
     long.cancel()
@@ -207,12 +209,12 @@ def test_a_request_abandoned_in_its_batch_is_not_computed_further(scheduler: Sch
     follower.result(SECONDS)
 
 
-def test_a_full_queue_of_abandoned_work_refuses_nobody(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_abandoned_work_does_not_fill_the_queue(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     assert scheduler.submit(encodings(1, length=25)).cancel()
     waiting = scheduler.submit(encodings(2, length=15))
     fake.release(2)
-    assert answers(waiting.result(SECONDS)) == [2]
+    assert ids(waiting.result(SECONDS)) == [2]
 
 
 def test_a_dead_engine_leaves_no_future_pending(scheduler: Scheduler, fake: FakeEncoder) -> None:
@@ -229,7 +231,7 @@ def test_a_dead_engine_leaves_no_future_pending(scheduler: Scheduler, fake: Fake
         scheduler.submit(encodings(3))
 
 
-def test_a_hanging_forward_is_given_up_for_good(fake: FakeEncoder, metrics: Metrics) -> None:
+def test_a_hanging_forward_pass_fails_all_requests_for_good(fake: FakeEncoder, metrics: Metrics) -> None:
     scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=2, metrics=metrics)
     assert scheduler.failure is None
     hanging = scheduler.submit(encodings(1))
@@ -243,34 +245,34 @@ def test_a_hanging_forward_is_given_up_for_good(fake: FakeEncoder, metrics: Metr
             future.result(0)
     fake.release(10)
     scheduler.close(SECONDS)
-    assert fake.batches.empty()  # what waited is not computed any more
+    assert fake.batches.empty()  # the queued job is not computed
     assert "engine_timeout" in str(scheduler.failure)
     with pytest.raises(UnavailableError):
         scheduler.submit(encodings(3))
 
 
 def test_an_idle_engine_does_not_count_as_hung(fake: FakeEncoder, metrics: Metrics) -> None:
-    """However long: nothing runs that could hang, even if the whole process was stopped meanwhile."""
+    """Without a forward pass there is no timeout, for example after the process was suspended."""
     scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=0.1, metrics=metrics)
     assert not threading.Event().wait(0.5)
     assert scheduler.failure is None
     scheduler.close(SECONDS)
 
 
-def test_close_finishes_what_waits_and_refuses_the_rest(scheduler: Scheduler, fake: FakeEncoder) -> None:
+def test_close_finishes_queued_jobs_and_rejects_new_ones(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     waiting = scheduler.submit(encodings(1, 2, 3, 4, 5))
     closer = threading.Thread(target=scheduler.close)
     closer.start()
     fake.release(10)
     closer.join(SECONDS)
-    assert answers(waiting.result(0)) == [1, 2, 3, 4, 5]
+    assert ids(waiting.result(0)) == [1, 2, 3, 4, 5]
     with pytest.raises(UnavailableError):
         scheduler.submit(encodings(6))
 
 
-def test_every_future_is_resolved_once_under_a_crowd(metrics: Metrics) -> None:
-    """Many threads submit and half of them cancel at once; nothing is lost, mixed up or counted twice."""
+def test_every_future_is_resolved_once_under_concurrency(metrics: Metrics) -> None:
+    """Many threads submit jobs and cancel half of them. No result is lost, swapped or counted twice."""
     scheduler = Scheduler(
         lambda batch: np.array([[e.ids[0]] for e in batch], np.float32), 16, 1_000_000, SECONDS, metrics
     )
@@ -282,7 +284,7 @@ def test_every_future_is_resolved_once_under_a_crowd(metrics: Metrics) -> None:
             future = scheduler.submit(encodings(*names))
             if turn % 2 and future.cancel():
                 continue
-            if (got := answers(future.result(SECONDS))) != names:
+            if (got := ids(future.result(SECONDS))) != names:
                 failures.append((names, got))
 
     clients = [threading.Thread(target=client, args=(number,)) for number in range(16)]

@@ -1,4 +1,4 @@
-"""Settings: one definition for variable, flag and docs."""
+"""Settings: parsing, validation and the generated table."""
 
 import json
 from pathlib import Path
@@ -24,23 +24,23 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose files pass on variables that nobody set."""
+    """Compose files pass unset variables as empty ones."""
     for name in ("MODEL", "ADAPTERS", "API_KEYS", "PORT", "POOLING"):
         monkeypatch.setenv(f"L2V_{name}", "")
     assert Settings() == Settings.model_construct()
 
 
-def test_keys_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("L2V_API_KEYS", "sesame")
     assert "sesame" not in f"{Settings()!r}{Settings().model_dump_json()}"
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1
 
 
-def test_every_setting_is_explained() -> None:
+def test_every_setting_is_documented() -> None:
     rows = settings_table().splitlines()[2:]
     assert len(rows) == len(Settings.model_fields)
     for name, field in Settings.model_fields.items():
@@ -48,8 +48,8 @@ def test_every_setting_is_explained() -> None:
         assert any(f"`L2V_{name.upper()}`" in row and f"`--{name.replace('_', '-')}`" in row for row in rows)
 
 
-def test_traces_without_what_they_need_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where of OpenTelemetry the API alone is there, as in the image."""
+def test_traces_require_the_extra_otel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the OpenTelemetry API is installed, as in the image."""
 
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name)
@@ -59,20 +59,20 @@ def test_traces_without_what_they_need_are_told(monkeypatch: pytest.MonkeyPatch)
         Settings(otlp_endpoint="http://localhost:4318")
 
 
-def test_the_port_is_not_what_kubernetes_calls_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a Service called l2v it tells every pod beside it."""
+def test_the_variable_that_kubernetes_sets_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a Service named l2v, Kubernetes sets L2V_PORT in every pod of the namespace."""
     monkeypatch.setenv("L2V_PORT", "tcp://10.96.0.7:8080")
     assert Settings().port == 8080
 
 
-def test_names_that_no_setting_has_are_told() -> None:
+def test_unknown_variables_are_reported() -> None:
     links = ("L2V_SERVICE_HOST", "L2V_PORT_8080_TCP_ADDR", "L2V_GPU_PORT")
     assert unknown(["PATH", "L2V_PORT", "L2V_MAX_INPUT", *links, "L2V_API_KEY"]) == ["L2V_API_KEY", "L2V_MAX_INPUT"]
 
 
 def test_the_key_of_a_client_does_not_leave_the_service_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("L2V_API_KEY", "sesame")
-    with pytest.raises(ValidationError, match="Set L2V_API_KEYS to the service's keys"):
+    with pytest.raises(ValidationError, match="set L2V_API_KEYS to the service's keys"):
         Settings()
     assert Settings(api_keys="sesame").read_keys() == ("sesame",)
 
@@ -92,7 +92,7 @@ def test_the_key_of_a_client_does_not_leave_the_service_open(monkeypatch: pytest
         ),
     ],
 )
-def test_addresses_are_whole(name: str, good: list[str], bad: list[str]) -> None:
+def test_addresses_are_validated(name: str, good: list[str], bad: list[str]) -> None:
     for value in good:
         Settings(**{name: value})
     for value in bad:
@@ -100,19 +100,19 @@ def test_addresses_are_whole(name: str, good: list[str], bad: list[str]) -> None
             Settings(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["", "x" * 101])
-def test_a_prompt_has_a_name_that_can_be_asked_for(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "reason"), [("", "at least 1 character"), ("x" * 101, "at most 100 characters")])
+def test_the_name_of_a_prompt_is_validated(tmp_path: Path, name: str, reason: str) -> None:
     (file := tmp_path / "prompts.json").write_text(json.dumps({name: "Find:"}))
-    with pytest.raises(ValidationError, match="name of a prompt must have 1 to 100 characters"):
+    with pytest.raises(ValidationError, match=rf"prompts\.json is not a JSON object .*{reason}"):
         Settings(prompts=file)
 
 
-def test_prompts_of_the_two_sides_are_instructions() -> None:
-    with pytest.raises(ValidationError, match="query_instruction must not contain a NUL"):
+def test_default_instructions_are_validated() -> None:
+    with pytest.raises(ValidationError, match="the prompt query must not contain a NUL"):
         Settings(query_instruction="a\0b")
 
 
-def test_a_prompt_that_leaves_no_room_ends_the_start(encoder: Encoder) -> None:
+def test_a_prompt_that_leaves_no_room_fails_the_start(encoder: Encoder) -> None:
     service = Service(Settings(document_instruction="word " * 600), Metrics())
     with pytest.raises(ModelError, match="the prompt document: instruction leaves no room"):
         service.start(encoder)

@@ -1,4 +1,4 @@
-"""The OpenAI and TEI surfaces by their wire format: shapes, options, statuses and error bodies."""
+"""The wire format of the OpenAI and TEI surfaces: bodies, options, statuses and errors."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ def test_openai_embeddings(post: Callable[..., Any], encoder: Encoder) -> None:
     assert content["usage"] == {"prompt_tokens": 12, "total_tokens": 12}
 
 
-def test_openai_takes_token_ids(post: Callable[..., Any], encoder: Encoder) -> None:
+def test_openai_accepts_token_ids(post: Callable[..., Any], encoder: Encoder) -> None:
     ids = [list(encoder.tokenize([Input(text)])[0].ids) for text in ("hello", "world")]
     expected = unit(encoder.encode([Input("hello"), Input("world")]))
     for given, rows in ((ids, expected), (ids[0], expected[:1])):
@@ -53,12 +53,12 @@ def test_openai_dimensions_base64_and_extensions(post: Callable[..., Any], encod
     np.testing.assert_allclose(vector, unit(encoder.encode([Input("hello", "Find:")])[0][:8]), atol=1e-5)
 
 
-def test_openai_takes_null_for_the_format_that_is_not_said(post: Callable[..., Any]) -> None:
-    """As LiteLLM and Dify send it."""
+def test_openai_accepts_null_as_encoding_format(post: Callable[..., Any]) -> None:
+    """LiteLLM and Dify send it."""
     assert isinstance(post("/v1/embeddings", input="hello", encoding_format=None)["data"][0]["embedding"], list)
 
 
-def test_openai_refuses_what_is_too_long(post: Callable[..., Any]) -> None:
+def test_openai_rejects_texts_that_are_too_long(post: Callable[..., Any]) -> None:
     error = post("/v1/embeddings", 400, input=["short", "word " * 500])["error"]
     assert error["type"] == "invalid_request_error"
     assert error["param"] == "input[1].text"
@@ -88,7 +88,7 @@ def test_openai_models(server: LocalServer) -> None:
     assert server.client.get("/v1/models/demo").json() == listed[0]
     assert server.client.get("/v1/models/gpt").status_code == 404
     counted = 'l2v_requests_total{route="/v1/models/{name}",status="404"} '
-    # What callers write is none of the labels. A request is counted when it has been answered.
+    # A label never contains a path that a caller chose. A request is counted after its response.
     wait_for(lambda: counted in server.client.get("/metrics").text, what="the count")
 
 
@@ -102,7 +102,7 @@ def test_tei_embed(post: Callable[..., Any], encoder: Encoder) -> None:
     post("/tei/embed", inputs="hello", parameters={"unknown": 1})
 
 
-def test_tei_embed_all_gives_every_token(post: Callable[..., Any], encoder: Encoder) -> None:
+def test_tei_embed_all_returns_every_token(post: Callable[..., Any], encoder: Encoder) -> None:
     short, long = post("/tei/embed_all", inputs=["hi", "hello"])
     assert (len(short), len(long)) == (3, 6)
     raw = encoder.encode([Input("hello")])[0]
@@ -117,8 +117,8 @@ def test_tei_similarity(post: Callable[..., Any]) -> None:
     assert post("/tei/similarity", inputs=inputs, parameters=None) == scores
 
 
-def test_tei_truncates_on_the_side_asked_for(post: Callable[..., Any]) -> None:
-    words = [f"w{i:03}" for i in range(200)]  # 5 tokens each: 80 words stay
+def test_tei_truncation_direction(post: Callable[..., Any]) -> None:
+    words = [f"w{i:03}" for i in range(200)]  # 5 tokens each, so 80 words are kept
     text = " ".join(words)
     right, left = (post("/tei/embed", inputs=text, truncation_direction=direction) for direction in ("right", "Left"))
     assert np.array(right) @ np.array(left).T < 0.9999
@@ -127,7 +127,7 @@ def test_tei_truncates_on_the_side_asked_for(post: Callable[..., Any]) -> None:
 
 
 def _kept(words: list[str]) -> int:
-    """The reference's loop, for words of one length and one token a character."""
+    """The reference's truncation loop, for words of one length and one token per character."""
     kept = len(words)
     while (tokens := min(512, kept * 5 - 1)) > 400:
         kept = int(kept * 400 / tokens)
@@ -145,7 +145,7 @@ def test_tei_tokenize_and_decode_are_inverse(post: Callable[..., Any]) -> None:
 
 
 def test_tei_tokenize_shows_the_text_of_a_token(post: Callable[..., Any]) -> None:
-    """Not the vocabulary's own letters for its bytes, of which this one has two for an é."""
+    """Not the symbols that the vocabulary uses for bytes, of which é has two."""
     (tokens,) = post("/tei/tokenize", inputs="a é", add_special_tokens=False)
     assert [token["text"] for token in tokens] == ["a", " ", "é", "é"]
 
@@ -157,13 +157,13 @@ def test_tei_decode_names_the_row(post: Callable[..., Any]) -> None:
     assert post("/tei/decode", 413, ids=[9999])["error"].startswith("Invalid value for 'ids': 9999 is not")
 
 
-def test_token_ids_make_no_more_text_than_a_body_may_hold(encoder: Encoder) -> None:
-    """A vocabulary has tokens of a hundred characters; this one's longest has three."""
+def test_the_text_of_token_ids_is_limited_to_max_body_bytes(encoder: Encoder) -> None:
+    """A vocabulary may have tokens of a hundred characters. Here, the longest has three."""
     with LocalServer(encoder, max_body_bytes=1000) as server:
         rows = [[256] * 200] * 2
-        with pytest.raises(TooLargeError, match="decode to more than 1000 characters") as refused:
+        with pytest.raises(TooLargeError, match="decode to more than 1000 characters") as rejected:
             asyncio.run(read_texts(server.service, "ids", rows, skip_special=False))
-        assert refused.value.param == "ids[1]"
+        assert rejected.value.param == "ids[1]"
         assert asyncio.run(read_texts(server.service, "ids", rows)) == ["", ""]
 
 
@@ -203,7 +203,7 @@ def test_tei_errors(post: Callable[..., Any], path: str, content: dict[str, Any]
     assert error["error_type"] == kind
 
 
-def test_tei_errors_name_the_field_in_their_text(post: Callable[..., Any]) -> None:
+def test_tei_errors_name_the_field_in_the_message(post: Callable[..., Any]) -> None:
     assert post("/tei/embed", 413) == {"error": "Missing required parameter: 'inputs'.", "error_type": "Validation"}
     assert post("/tei/embed", 413, inputs="a", truncate="yes")["error"].startswith("Invalid type for 'truncate': ")
     message = "Invalid value for 'inputs': 3000 inputs, at most 2048 (max_inputs)."
@@ -212,28 +212,28 @@ def test_tei_errors_name_the_field_in_their_text(post: Callable[..., Any]) -> No
 
 def test_one_row_of_token_ids_is_one_input(post: Callable[..., Any]) -> None:
     assert len(post("/v1/embeddings", input=[97, 98])["data"]) == 1
-    fault = post("/v1/embeddings", 400, input=[97, 98], instruction="x" * 600)["error"]
-    assert fault["param"] == "instruction"
+    error = post("/v1/embeddings", 400, input=[97, 98], instruction="x" * 600)["error"]
+    assert error["param"] == "instruction"
     assert post("/v1/embeddings", 400, input=[97] * 500, truncate=False)["error"]["param"] == "input"
 
 
-def test_tei_openai_errors_are_teis(post: Callable[..., Any]) -> None:
+def test_teis_openai_path_returns_tei_errors(post: Callable[..., Any]) -> None:
     assert post("/tei/v1/embeddings", 400, input="") == {
         "message": "Invalid value for 'input': must not be empty or blank.",
         "code": 400,
         "type": "Empty",
     }
     assert len(post("/tei/v1/embeddings", input=["a", "b"])["data"]) == 2
-    # As its other paths, and unlike OpenAI's: what is too long is shortened, and what it does not know ignored.
+    # Unlike OpenAI's surface, it truncates long texts and ignores unknown fields, as TEI's other paths do.
     assert len(post("/tei/v1/embeddings", input=["word " * 500], odd=1)["data"]) == 1
     assert post("/tei/v1/embeddings", 413, input=["word " * 500], truncate=False)["type"] == "Validation"
 
 
-def test_the_address_of_tei_may_end_in_a_slash(post: Callable[..., Any]) -> None:
+def test_teis_url_may_end_in_a_slash(post: Callable[..., Any]) -> None:
     assert post("/tei/", inputs="a") == post("/tei", inputs="a")
 
 
-def test_tei_has_openais_path_twice(post: Callable[..., Any]) -> None:
+def test_tei_has_two_openai_paths(post: Callable[..., Any]) -> None:
     assert post("/tei/embeddings", input="a") == post("/tei/v1/embeddings", input="a")
     assert post("/tei/embeddings", 400, input="")["type"] == "Empty"
 
@@ -257,16 +257,16 @@ def test_named_prompts_in_every_surface(encoder: Encoder, tmp_path: Any) -> None
         ):
             np.testing.assert_allclose(vectors, expected, atol=1e-5)
         assert len(send("/tei/tokenize", inputs="a", prompt_name="sts").json()[0]) == len("<Retrieve similar text: a")
-        # Without a word of the caller, /embed has no instruction and the sides of /similarity have their defaults.
+        # By default, /embed uses no instruction, and /similarity uses the configured ones.
         np.testing.assert_allclose(
             send("/embed", inputs="hello").json()["embeddings"], unit(encoder.encode([Input("hello")])), atol=1e-5
         )
         left, right = unit(encoder.encode([Input("a", "Find:"), Input("b", "Passage:")]))
-        sides = {"queries": "a", "documents": "b"}
-        assert send("/similarity", **sides).json()["scores"][0][0] == pytest.approx(float(left @ right), abs=1e-5)
+        texts = {"queries": "a", "documents": "b"}
+        assert send("/similarity", **texts).json()["scores"][0][0] == pytest.approx(float(left @ right), abs=1e-5)
         left, right = unit(encoder.encode([Input("a"), Input("b", "Retrieve similar text:")]))
-        answer = send("/similarity", **sides, query_instruction="", document_prompt_name="sts").json()
-        assert answer["scores"][0][0] == pytest.approx(float(left @ right), abs=1e-5)
+        response = send("/similarity", **texts, query_instruction="", document_prompt_name="sts").json()
+        assert response["scores"][0][0] == pytest.approx(float(left @ right), abs=1e-5)
         for content, param in (
             ({"inputs": "a", "prompt_name": "nope"}, "prompt_name"),
             ({"inputs": "a", "prompt_name": "sts", "instruction": "x"}, "prompt_name"),
@@ -277,20 +277,20 @@ def test_named_prompts_in_every_surface(encoder: Encoder, tmp_path: Any) -> None
         )
         long = "x" * 600
         for content, param in (
-            (sides | {"query_instruction": long}, "query_instruction"),
-            (sides | {"document_instruction": long}, "document_instruction"),
+            (texts | {"query_instruction": long}, "query_instruction"),
+            (texts | {"document_instruction": long}, "document_instruction"),
             ({"queries": ["a", [long, "b"]]}, "queries[1].instruction"),
         ):
             assert send("/similarity", **content).json()["error"]["param"] == param
 
 
-def test_cors_is_off_unless_asked_for(server: LocalServer, encoder: Encoder) -> None:
+def test_cors_is_disabled_by_default(server: LocalServer, encoder: Encoder) -> None:
     origin = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     assert "access-control-allow-origin" not in server.client.options("/embed", headers=origin).headers
     with LocalServer(encoder, cors_origins="https://a.example", api_keys="sesame") as open_server:
-        answer = open_server.client.options("/embed", headers=origin)
-        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://a.example")
-        refused = open_server.client.post("/embed", json={"inputs": "a"}, headers=origin)
-        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://a.example")
+        response = open_server.client.options("/embed", headers=origin)
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, "https://a.example")
+        rejected = open_server.client.post("/embed", json={"inputs": "a"}, headers=origin)
+        assert (rejected.status_code, rejected.headers["access-control-allow-origin"]) == (401, "https://a.example")
         other = open_server.client.options("/embed", headers=origin | {"Origin": "https://b.example"})
         assert "access-control-allow-origin" not in other.headers

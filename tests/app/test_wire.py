@@ -1,4 +1,4 @@
-"""HTTP by raw sockets against the real command: what could be read in two ways, or never ends, is refused."""
+"""HTTP over raw sockets against `l2v serve`: ambiguous and endless requests are rejected."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ def chunked(*chunks: bytes) -> bytes:
 
 
 def exchange(server: ServerProcess, *parts: bytes, seconds: float = 0.5) -> list[bytes]:
-    """Sends the parts and gives the answers, split at their status lines, up to the end or to silence."""
+    """Sends the parts and returns the responses that arrive until the connection is closed or silent."""
     received = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         try:
@@ -38,21 +38,21 @@ def exchange(server: ServerProcess, *parts: bytes, seconds: float = 0.5) -> list
                 connection.settimeout(seconds)
         except (TimeoutError, ConnectionError):
             pass
-    return [b"HTTP/1.1 " + answer for answer in received.split(b"HTTP/1.1 ")[1:]]
+    return [b"HTTP/1.1 " + response for response in received.split(b"HTTP/1.1 ")[1:]]
 
 
-def status(answer: bytes) -> int:
-    return int(answer.split(b" ")[1])
+def status(response: bytes) -> int:
+    return int(response.split(b" ")[1])
 
 
-def error(answer: bytes) -> dict[str, str]:
-    content: dict[str, str] = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+def error(response: bytes) -> dict[str, str]:
+    content: dict[str, str] = json.loads(response.partition(b"\r\n\r\n")[2])["error"]
     return content
 
 
 @pytest.fixture(scope="module")
 def wired() -> Iterator[ServerProcess]:
-    """A server of its own, whose log may fill with what it is sent."""
+    """A separate server, because these requests fill its log."""
     with ServerProcess() as process:
         process.wait_ready()
         yield process
@@ -78,7 +78,7 @@ SMUGGLED = {
     "a bare line feed": POST.replace(b"\r\n", b"\n") + length().replace(b"\r\n", b"\n") + b"\n" + BODY,
     "a bare carriage return": POST + b"X: a\rContent-Length: 1\r\n" + length() + b"\r\n" + BODY,
     "NUL in a header": POST + b"X: a\0b\r\n" + length() + b"\r\n" + BODY,
-    "a chunk's size that is none": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + BODY,
+    "a chunk's size that is not a number": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + BODY,
     "a chunk's size beyond 64 bits": POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n" + BODY,
     "chunks ended by line feeds": POST + b"Transfer-Encoding: chunked\r\n\r\n20\n" + BODY + b"\n0\n\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -90,45 +90,45 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("name", SMUGGLED)
-def test_what_two_parsers_could_read_in_two_ways_is_refused(name: str, wired: ServerProcess) -> None:
-    """One answer, of the table, and the end: nothing that stands behind is read as a second request."""
-    (answer,) = exchange(wired, SMUGGLED[name])
-    assert status(answer) == 400
-    assert error(answer) == {"type": "malformed", "message": "the request is not valid HTTP/1.1", "param": "request"}
-    assert b"connection: close" in answer.lower()
+def test_an_ambiguous_request_is_rejected(name: str, wired: ServerProcess) -> None:
+    """The server sends one error and closes the connection; it parses no second request."""
+    (response,) = exchange(wired, SMUGGLED[name])
+    assert status(response) == 400
+    assert error(response) == {"type": "malformed", "message": "the request is not valid HTTP/1.1", "param": "request"}
+    assert b"connection: close" in response.lower()
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
-def test_an_offer_of_another_protocol_is_passed_over(protocol: bytes, wired: ServerProcess) -> None:
-    """As Java's client makes with each first request; its body is a body, and no second request."""
+def test_an_upgrade_to_another_protocol_is_ignored(protocol: bytes, wired: ServerProcess) -> None:
+    """Java's client offers one with its first request. The body must not be parsed as a second request."""
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAA\r\nUpgrade: " + protocol + b"\r\n"
     head = POST + offer + length() + b"\r\n"
     hidden = POST + offer + length(HIDDEN) + b"\r\n" + HIDDEN
     closing = POST + b"Connection: close\r\n" + length() + b"\r\n" + BODY
     for parts in ([head + BODY], [head, BODY], [head[:50], head[50:], BODY[:9], BODY[9:]], [head + BODY[:9], BODY[9:]]):
-        answers = exchange(wired, *parts, closing, seconds=30)
-        assert [status(answer) for answer in answers] == [200, 200]
-    assert [status(answer) for answer in exchange(wired, hidden + closing, seconds=30)] == [400, 200]
+        responses = exchange(wired, *parts, closing, seconds=30)
+        assert [status(response) for response in responses] == [200, 200]
+    assert [status(response) for response in exchange(wired, hidden + closing, seconds=30)] == [400, 200]
     chunks = POST + offer + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(BODY[:9], BODY[9:])
-    assert [status(answer) for answer in exchange(wired, chunks + closing, seconds=30)] == [200, 200]
+    assert [status(response) for response in exchange(wired, chunks + closing, seconds=30)] == [200, 200]
     info = b"GET /info HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n"
-    assert [status(answer) for answer in exchange(wired, info * 1500 + closing, seconds=30)] == [200] * 1501
+    assert [status(response) for response in exchange(wired, info * 1500 + closing, seconds=30)] == [200] * 1501
     last = POST + b"Connection: close, Upgrade\r\nUpgrade: " + protocol + b"\r\n" + length() + b"\r\n" + BODY
-    assert [status(answer) for answer in exchange(wired, last, seconds=30)] == [200]
+    assert [status(response) for response in exchange(wired, last, seconds=30)] == [200]
 
 
-def test_what_stands_behind_the_last_request_is_nobodys(wired: ServerProcess) -> None:
+def test_bytes_after_the_last_request_are_ignored(wired: ServerProcess) -> None:
     closing = POST + b"Connection: close\r\n" + length() + b"\r\n" + BODY
-    assert [status(answer) for answer in exchange(wired, closing + HIDDEN, seconds=30)] == [200]
+    assert [status(response) for response in exchange(wired, closing + HIDDEN, seconds=30)] == [200]
 
 
-def test_requests_in_a_row_are_answered_in_their_order(wired: ServerProcess) -> None:
-    """The strictness above does not cost what is allowed."""
+def test_pipelined_requests_are_answered_in_order(wired: ServerProcess) -> None:
+    """Strict parsing does not break valid requests."""
     whole = POST + length() + b"\r\n" + BODY
     last = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(BODY[:9], BODY[9:])
-    answers = exchange(wired, whole + HIDDEN + last, seconds=30)
-    assert [status(answer) for answer in answers] == [200, 200, 200]
-    assert [b"embeddings" in answer for answer in answers] == [True, False, True]
+    responses = exchange(wired, whole + HIDDEN + last, seconds=30)
+    assert [status(response) for response in responses] == [200, 200, 200]
+    assert [b"embeddings" in response for response in responses] == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -142,19 +142,19 @@ def test_requests_in_a_row_are_answered_in_their_order(wired: ServerProcess) -> 
         (b"Transfer-Encoding: gzip, chunked\r\n", "transfer-encoding"),
     ],
 )
-def test_a_compressed_body_is_refused_and_never_unpacked(headers: bytes, param: str, wired: ServerProcess) -> None:
+def test_a_compressed_body_is_rejected_and_never_decompressed(headers: bytes, param: str, wired: ServerProcess) -> None:
     bomb = zlib.compress(b" " * 50_000_000) if b"deflate" in headers else gzip.compress(b" " * 50_000_000)
     framing = b"\r\n" + chunked(bomb) if b"Transfer" in headers else length(bomb) + b"\r\n" + bomb
-    answer = exchange(wired, POST + headers + framing)[0]
-    assert (status(answer), error(answer)["param"]) == (415, param)
+    response = exchange(wired, POST + headers + framing)[0]
+    assert (status(response), error(response)["param"]) == (415, param)
 
 
-def test_headers_are_bounded_to_the_byte(wired: ServerProcess) -> None:
-    """The path, and each header with its overhead."""
+def test_the_limit_of_headers_is_exact(wired: ServerProcess) -> None:
+    """It counts the path, and each header with an overhead."""
     fixed = len(b"/info") + len(b"host") + len(b"x") + len(b"x") + 2 * _HEADER_OVERHEAD
     for size, expected in ((LIMIT - fixed, 200), (LIMIT - fixed + 1, 431)):
-        (answer,) = exchange(wired, b"GET /info HTTP/1.1\r\nHost: x\r\nX: " + b"a" * size + b"\r\n\r\n")
-        assert status(answer) == expected
+        (response,) = exchange(wired, b"GET /info HTTP/1.1\r\nHost: x\r\nX: " + b"a" * size + b"\r\n\r\n")
+        assert status(response) == expected
 
 
 @pytest.mark.parametrize(
@@ -165,13 +165,13 @@ def test_headers_are_bounded_to_the_byte(wired: ServerProcess) -> None:
         ("/v1/models", b"GET /v1/models HTTP/1.1\r\n" + b"".join(b"x-%d: y\r\n" % i for i in range(2000)) + b"\r\n"),
     ],
 )
-def test_too_many_or_too_large_headers_are_refused_by_the_name_of_the_limit(
+def test_the_error_of_too_many_or_too_large_headers_names_the_limit(
     path: str, request_: bytes, wired: ServerProcess
 ) -> None:
-    (answer,) = exchange(wired, request_)
-    assert status(answer) == 431
-    assert error(answer)["message"] == f"the headers are larger than {LIMIT} bytes (max_header_bytes)"
-    assert error(answer)["type"] == ("invalid_request_error" if path.startswith("/v1") else "headers_too_large")
+    (response,) = exchange(wired, request_)
+    assert status(response) == 431
+    assert error(response)["message"] == f"the headers are larger than {LIMIT} bytes (max_header_bytes)"
+    assert error(response)["type"] == ("invalid_request_error" if path.startswith("/v1") else "headers_too_large")
 
 
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -184,7 +184,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
         *(CHUNKED + b"1;", CHUNKED + b"0\r\nX: ", CHUNKED + b"0\r\nX"),
     ],
 )
-def test_a_head_or_trailer_that_never_ends_is_cut_off(start: bytes, wired: ServerProcess) -> None:
+def test_an_endless_header_or_trailer_ends_the_connection(start: bytes, wired: ServerProcess) -> None:
     sent = 0
     with socket.create_connection(("127.0.0.1", wired.port), timeout=10) as connection:
         connection.sendall(start)
@@ -197,8 +197,8 @@ def test_a_head_or_trailer_that_never_ends_is_cut_off(start: bytes, wired: Serve
     assert sent < 20_000_000
 
 
-def test_headers_in_small_pieces_are_read(wired: ServerProcess) -> None:
-    """Pieces of a head are counted, not mistaken for one without end."""
+def test_headers_may_arrive_byte_by_byte(wired: ServerProcess) -> None:
+    """The parser counts bytes, not the number of reads."""
     with socket.create_connection(("127.0.0.1", wired.port), timeout=10) as connection:
         for byte in HIDDEN:
             connection.sendall(bytes([byte]))
@@ -225,8 +225,8 @@ def test_headers_in_small_pieces_are_read(wired: ServerProcess) -> None:
     ],
 )
 def test_no_path_leads_out_of_the_pages(path: str, wired: ServerProcess) -> None:
-    """As it stands on the wire: clients tidy such paths before they send them."""
-    (answer,) = exchange(wired, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    assert status(answer) == 404
-    assert b"root:" not in answer
-    assert b"import" not in answer
+    """Sends the raw path, which clients would normalize."""
+    (response,) = exchange(wired, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert status(response) == 404
+    assert b"root:" not in response
+    assert b"import" not in response

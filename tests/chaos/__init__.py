@@ -1,5 +1,5 @@
-"""The promises of docs/RELIABILITY.md, each in a file of its own, kept or missed by real server processes.
+"""Tests of the promises in docs/RELIABILITY.md against real server processes, one module per promise.
 
-`python -m tests.chaos` runs them at their full length and writes what it measured into that page; `test_promises.py`
-runs a short form of each.
+`python -m tests.chaos` runs them at full length and writes the results to that page. `test_promises.py` runs a short
+form of each.
 """

@@ -1,6 +1,6 @@
-"""`python -m tests.chaos [promise …]` measures promises at their full length and writes docs/RELIABILITY.md.
+"""`python -m tests.chaos [promise …]` tests promises at full length and writes the results to docs/RELIABILITY.md.
 
-Ends with status 1 if one is missed.
+Exits with status 1 if a target is missed.
 """
 
 import argparse
@@ -25,11 +25,13 @@ PROMISES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("promises", nargs="*", choices=[*PROMISES, "soak", []], help="by default all but soak")
-    parser.add_argument("--minutes", type=float, default=20.0, help="how long the soak lasts")
-    parser.add_argument("--share", type=float, default=1.0, help="of the full length; what is less is not written")
+    parser.add_argument("promises", nargs="*", choices=[*PROMISES, "soak", []], help="default: all except soak")
+    parser.add_argument("--minutes", type=float, default=20.0, help="duration of the soak")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="fraction of the full length; results of less than 1 are not written"
+    )
     given = parser.parse_args()
-    gc.freeze()  # or the collector would stop the clocks of the load for a quarter of a second at a time
+    gc.freeze()  # so that full collections don't pause the load for a quarter of a second
     missed = []
     for name in given.promises or PROMISES:
         started = time.monotonic()
@@ -40,11 +42,11 @@ def main() -> None:
             command, found = "make chaos", asyncio.run(PROMISES[name](given.share))
         seconds = time.monotonic() - started
         print(*(f"  {figure}" for figure in found), f"  {seconds:.0f} s", sep="\n", flush=True)
-        missed += [f"{name}: {figure}" for figure in found if not figure.kept]
+        missed += [f"{name}: {figure}" for figure in found if not figure.met]
         if given.share == 1.0:
             figures.write(name, command, found, seconds)
     if missed:
-        sys.exit("\n".join(["missed:", *missed]))
+        sys.exit("\n".join(["missed targets:", *missed]))
 
 
 if __name__ == "__main__":

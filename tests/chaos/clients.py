@@ -1,4 +1,4 @@
-"""Clients come and go: they leave at any moment, read or write slowly, or stand there and say nothing."""
+"""Badly behaved clients: they disconnect at any moment, read or write slowly, or send nothing."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ import struct
 from tests.chaos.figures import Figure
 from tests.chaos.load import open_loop, percentile
 from tests.chaos.server import ChaosServer
-from tests.chaos.texts import Known, ask, texts
+from tests.chaos.texts import ReferenceVectors, ask, texts
 from tests.chaos.wire import Reply, Wire, open_connection
 from tests.serving import wait_for
 
@@ -27,45 +27,45 @@ async def run(share: float) -> list[Figure]:
     with ChaosServer(*FLAGS) as server:
         server.wait_ready()
         wire = Wire(server.port)
-        known = await Known.learn(wire, SOME)
-        if share == 1:  # the same once before, so that the memory compared is a process's that has seen all of it
+        references = await ReferenceVectors.compute(wire, SOME)
+        if share == 1:  # a warm-up, so that caches and pools have reached their size before the memory is measured
             await _misbehave(server.port, leavers // 10, slow)
         await _settle(server)
         memory, descriptors = server.memory, server.descriptors
 
         done = asyncio.Event()
-        beside = asyncio.create_task(_beside(wire, done))
+        other = asyncio.create_task(_send_steadily(wire, done))
         await _misbehave(server.port, leavers, slow)
         done.set()
-        replies = await beside
+        replies = await other
         await _settle(server)
         growth = server.memory / memory - 1
         more = server.descriptors - descriptors
         held = server.metric("l2v_requests_in_flight") - 1  # the scrape itself
         queued = server.metric("l2v_queue_tokens")
-        computed, asked = await _abandon(server)
-        right = all([known.right([text], await wire.send(ask([text]))) for text in SOME])
+        computed, sent = await _abandon(server)
+        correct = all([references.match([text], await wire.send(ask([text]))) for text in SOME])
         await wire.close()
     good = sum(reply.status == 200 for reply in replies)
     return [
-        Figure("clients that left at random moments", f"{leavers:,}"),
+        Figure("clients that disconnected at random moments", f"{leavers:,}"),
         Figure("slow readers, slow writers, half-open connections", f"{slow} each"),
         Figure(
-            "requests of others meanwhile, answered",
+            "concurrent requests that succeeded",
             f"{good} of {len(replies)}, p99 {percentile([reply.seconds for reply in replies], 0.99):.2f} s",
             "all",
             good == len(replies) > 0,
         ),
-        Figure("descriptors more than before", f"{more}", "≤ 2", more <= 2),
-        Figure("requests in the house, tokens in the queue", f"{held:.0f}, {queued:.0f}", "0, 0", held == queued == 0),
-        Figure("resident memory against before", f"{100 * growth:+.1f} %", "≤ +5 %", growth <= 0.05, timing=share < 1),
+        Figure("additional file descriptors afterwards", f"{more}", "≤ 2", more <= 2),
+        Figure("requests in flight, tokens in the queue", f"{held:.0f}, {queued:.0f}", "0, 0", held == queued == 0),
+        Figure("growth of resident memory", f"{100 * growth:+.1f} %", "≤ +5 %", growth <= 0.05, timing=share < 1),
         Figure(
-            f"inputs computed of {ABANDONED} bulk requests abandoned at once",
-            f"{computed:,.0f} of {asked:,}",
+            f"inputs computed of {ABANDONED} abandoned bulk requests",
+            f"{computed:,.0f} of {sent:,}",
             "≤ 10 %",
-            computed <= 0.1 * asked,
+            computed <= 0.1 * sent,
         ),
-        Figure("vectors right afterwards", "yes" if right else "no", "yes", right),
+        Figure("vectors correct afterwards", "yes" if correct else "no", "yes", correct),
     ]
 
 
@@ -78,8 +78,8 @@ async def _misbehave(port: int, leavers: int, slow: int) -> None:
     await asyncio.gather(_leave(port, leavers), *odd)
 
 
-async def _beside(wire: Wire, done: asyncio.Event) -> list[Reply]:
-    """A well-behaved client, whose requests go on being answered."""
+async def _send_steadily(wire: Wire, done: asyncio.Event) -> list[Reply]:
+    """A well-behaved client, whose requests must succeed."""
     replies: list[Reply] = []
     while not done.is_set():
         replies += await open_loop(wire, 5, 1, lambda: ask(SOME[:1]))
@@ -87,7 +87,7 @@ async def _beside(wire: Wire, done: asyncio.Event) -> list[Reply]:
 
 
 async def _leave(port: int, leavers: int) -> None:
-    """Clients that close their connection somewhere within a request, half of them with a reset."""
+    """Clients that disconnect during a request, half of them with a reset."""
     chance, left = random.Random(0), iter(range(leavers))
 
     async def client() -> None:
@@ -107,17 +107,17 @@ async def _leave(port: int, leavers: int) -> None:
 
 
 async def _slow_reader(port: int) -> None:
-    """Asks for a large answer and takes none of it."""
-    with socket.socket() as taker:
-        taker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        taker.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(taker, ("127.0.0.1", port))
-        await asyncio.get_running_loop().sock_sendall(taker, LARGE)
+    """Requests a large response and never reads it."""
+    with socket.socket() as idle:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        idle.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(idle, ("127.0.0.1", port))
+        await asyncio.get_running_loop().sock_sendall(idle, LARGE)
         await asyncio.sleep(2 * DEADLINE)
 
 
 async def _slow_writer(port: int) -> None:
-    """Sends a byte of its body now and then, for longer than a request may take."""
+    """Sends its body byte by byte, for longer than `request_timeout`."""
     await _trickle(
         port,
         b"POST /embed HTTP/1.1\r\nHost: l2v\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n",
@@ -126,7 +126,7 @@ async def _slow_writer(port: int) -> None:
 
 
 async def _half_open(port: int, number: int) -> None:
-    """Says nothing at all, or a head that does not end."""
+    """Sends nothing, or a header that never ends."""
     await _trickle(port, b"POST /embed HTTP/1.1\r\nX-Slow: " if number % 2 else b"", IDLE, silent=number % 2 == 0)
 
 
@@ -147,13 +147,13 @@ async def _trickle(port: int, opening: bytes, limit: float, *, silent: bool = Fa
 
 
 async def _settle(server: ChaosServer) -> None:
-    """Waits until the server has let go of what those clients held."""
+    """Waits until the server has released the resources of those clients."""
     await asyncio.to_thread(wait_for, lambda: server.metric("l2v_requests_in_flight") == 1, 60, "requests to end")
     await asyncio.sleep(IDLE + 1)
 
 
 async def _abandon(server: ChaosServer) -> tuple[float, int]:
-    """(inputs computed, inputs asked for) of bulk requests that are left as soon as they wait in the queue."""
+    """Abandons bulk requests as soon as they are queued. Returns (inputs computed, inputs sent)."""
     server.fail(slow=0.2)
     before = server.metric("l2v_batch_inputs_sum")
     writers = []

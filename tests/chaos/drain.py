@@ -1,7 +1,7 @@
-"""Nothing accepted is lost: SIGTERM under load, at random moments, round after round.
+"""No accepted request is lost: SIGTERM under load, at random moments, in many rounds.
 
-A request is accepted when the server logs an answer other than 503 for it. Each such answer must be 200, and must have
-come to its client whole and right.
+A request counts as accepted if the server logs a status other than 503 for it. Each such status must be 200, and the
+client must have received the complete, correct response.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import time
 
 from tests.chaos.figures import Figure
 from tests.chaos.server import ChaosServer
-from tests.chaos.texts import Known, ask, texts
+from tests.chaos.texts import ReferenceVectors, ask, texts
 from tests.chaos.wire import Reply, Wire, open_connection
 
 ROUNDS, CLIENTS, AT_ONCE = 50, 8, 2
@@ -24,10 +24,10 @@ class Round:
     """One server, its clients, and the signal.
 
     Attributes:
-        sent: the inputs of each request, by its id.
-        replies: what came of it.
-        ended: the exit status.
-        seconds: from the signal to the end of the process.
+        sent: inputs by request id.
+        replies: replies by request id.
+        ended: exit status of the server.
+        seconds: time from the signal to the exit.
     """
 
     def __init__(self, seed: int) -> None:
@@ -37,11 +37,11 @@ class Round:
         self.ended: int | None = None
         self.seconds = 0.0
 
-    async def run(self, server: ChaosServer, known: Known) -> None:
+    async def run(self, server: ChaosServer, references: ReferenceVectors) -> None:
         await asyncio.to_thread(server.wait_ready)
         wire = Wire(server.port)
-        if not known.vectors:
-            known.vectors |= (await Known.learn(wire, SOME)).vectors
+        if not references.vectors:
+            references.vectors |= (await ReferenceVectors.compute(wire, SOME)).vectors
         clients = [asyncio.create_task(self._client(wire, fresh=number % 2 == 0)) for number in range(CLIENTS)]
         slow = asyncio.create_task(self._slow_reader(server.port))
         await asyncio.sleep(self._chance.uniform(0.5, 2))
@@ -53,7 +53,7 @@ class Round:
         await wire.close()
 
     async def _client(self, wire: Wire, fresh: bool) -> None:
-        """Sends without pause until nobody listens any more."""
+        """Sends requests without pause until the server refuses connections."""
         refused = 0
         while refused < 3:
             name = f"{len(self.sent)}"
@@ -64,7 +64,7 @@ class Round:
                 await asyncio.sleep(0.05)
 
     async def _slow_reader(self, port: int) -> None:
-        """Takes its large answer in small bites, beyond the signal."""
+        """Reads its large response slowly, past the signal."""
         reader, writer = await open_connection(port)
         name = "slow"
         self.sent[name] = LARGE
@@ -83,8 +83,8 @@ class Round:
         done = time.monotonic()
         self.replies[name] = Reply(status, done - started, done, {}, body)
 
-    def judge(self, known: Known, statuses: dict[str, int]) -> tuple[int, int]:
-        """(accepted, lost)."""
+    def judge(self, references: ReferenceVectors, statuses: dict[str, int]) -> tuple[int, int]:
+        """Returns the numbers of (accepted, lost) requests."""
         accepted = {name for name, status in statuses.items() if name in self.sent and status != 503}
         good = {
             name
@@ -93,16 +93,16 @@ class Round:
             and (
                 len(self.replies[name].content["embeddings"]) == len(LARGE)
                 if name == "slow"
-                else known.right(self.sent[name], self.replies[name])
+                else references.match(self.sent[name], self.replies[name])
             )
         }
-        torn = {name for name, reply in self.replies.items() if reply.status == -1}
-        return len(accepted), len((accepted - good) | torn)
+        interrupted = {name for name, reply in self.replies.items() if reply.status == -1}
+        return len(accepted), len((accepted - good) | interrupted)
 
 
 async def run(share: float) -> list[Figure]:
     rounds = [Round(seed) for seed in range(max(1, int(ROUNDS * share)))]
-    known = Known(0.9999)
+    references = ReferenceVectors(0.9999)
     accepted = lost = 0
     for start in range(0, len(rounds), AT_ONCE):
         some = rounds[start : start + AT_ONCE]
@@ -110,22 +110,22 @@ async def run(share: float) -> list[Figure]:
         try:
             for server in servers:
                 server.__enter__()
-            # One after the other, so that a round's load is not shared; the next one's server starts meanwhile.
+            # The rounds run one after another, each under its own load, while the next server starts.
             for round_, server in zip(some, servers, strict=True):
-                await round_.run(server, known)
-                counts = round_.judge(known, await asyncio.to_thread(server.statuses))
+                await round_.run(server, references)
+                counts = round_.judge(references, await asyncio.to_thread(server.statuses))
                 accepted, lost = accepted + counts[0], lost + counts[1]
         finally:
             for server in servers:
                 server.__exit__(None, None, None)
-    refused = sum(reply.status == 503 for round_ in rounds for reply in round_.replies.values())
+    rejected = sum(reply.status == 503 for round_ in rounds for reply in round_.replies.values())
     endings = [round_.ended for round_ in rounds]
     slowest = max(round_.seconds for round_ in rounds)
     return [
         Figure("rounds of SIGTERM under load", f"{len(rounds)}"),
-        Figure("accepted requests", f"{accepted:,}", "some", accepted > 10 * len(rounds)),
-        Figure("of these without a whole and right answer", f"{lost}", "0", lost == 0),
-        Figure("refused with 503 while it drained", f"{refused:,}"),
+        Figure("accepted requests", f"{accepted:,}", f"> {10 * len(rounds):,}", accepted > 10 * len(rounds)),
+        Figure("accepted requests without a complete, correct response", f"{lost}", "0", lost == 0),
+        Figure("requests rejected with 503 while draining", f"{rejected:,}"),
         Figure("exit status", ", ".join(map(str, sorted(set(map(str, endings))))), "0", set(endings) == {0}),
-        Figure("longest from signal to end", f"{slowest:.1f} s", "within `drain_timeout`, 30 s", slowest < 31),
+        Figure("longest time from signal to exit", f"{slowest:.1f} s", "within `drain_timeout`, 30 s", slowest < 31),
     ]

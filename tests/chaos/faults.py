@@ -1,6 +1,6 @@
-"""Which faults the server of a chaos run is to have: a small file that the harness writes and each forward pass reads.
+"""The faults to inject: a small file that the harness writes and each forward pass reads.
 
-The shipped service knows nothing of this. `tests.chaos.launcher` starts it with an encoder that does.
+The service itself has no hook for this. `tests.chaos.launcher` starts it with an encoder that reads the file.
 """
 
 import json
@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 VARIABLE = "CHAOS_FAULTS"
-# A text that begins so is guilty: every forward pass that holds it fails in this way.
-RAISES, NOT_FINITE = "guilty: raise.", "guilty: not finite."
+# A text with such a prefix is faulty: every forward pass with it fails in this way.
+RAISES, NOT_FINITE = "faulty: raise.", "faulty: not finite."
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What happens in the forward passes from now on.
+    """How forward passes fail.
 
     Attributes:
-        every: each so-manyth pass raises; 0: none.
-        memory: tokens that fit; more raise torch's own out-of-memory error; 0: all fit.
-        slow: seconds that each pass takes longer.
+        every: every nth pass raises; 0 for none.
+        memory: maximum number of tokens; more raise torch's out-of-memory error; 0 for no maximum.
+        slow: seconds added to each pass.
         fatal: what the next pass does: `die` ends the engine thread, `lose` loses the device, `hang` never returns.
     """
 
@@ -29,7 +29,7 @@ class Faults:
     fatal: str = ""
 
     def write(self, path: Path) -> None:
-        """Puts the faults in place; they hold from the next forward pass."""
+        """Replaces the current faults, starting with the next forward pass."""
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self)))
         partial.replace(path)

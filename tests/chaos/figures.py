@@ -1,4 +1,4 @@
-"""What a promise measured, and the page it goes to."""
+"""Measured figures, and the page that they are written to."""
 
 import datetime
 import os
@@ -18,47 +18,47 @@ PAGE = ROOT / "docs" / "RELIABILITY.md"
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of a promise.
+    """One row of a table.
 
     Attributes:
         name: what was measured.
-        value: what came out.
-        target: what was to be reached; "" where the figure only tells.
-        kept: whether it was.
-        timing: whether a busy machine or a short run can make it miss, so that the short form does not insist on it.
+        value: the result.
+        target: the required result; "" if there is none.
+        met: whether the target was met.
+        timing: whether a busy machine or a short run can miss the target. The short form ignores such misses.
     """
 
     name: str
     value: str
     target: str = ""
-    kept: bool = True
+    met: bool = True
     timing: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.value} (to reach: {self.target or '–'}{'' if self.kept else '; MISSED'})"
+        return f"{self.name}: {self.value} (target: {self.target or '–'}{'' if self.met else '; MISSED'})"
 
 
 def table(figures: list[Figure]) -> str:
-    rows = ["| measured | figure | to reach | |", "|---|---|---|---|"]
+    rows = ["| measured | value | target | |", "|---|---|---|---|"]
     for figure in figures:
-        mark = "" if not figure.target else "kept" if figure.kept else "**missed**"
+        mark = "" if not figure.target else "met" if figure.met else "**missed**"
         rows.append(f"| {figure.name} | {figure.value} | {figure.target} | {mark} |")
     return "\n".join(rows)
 
 
 def write(promise: str, command: str, figures: list[Figure], seconds: float) -> None:
-    """Puts a promise's figures between its marks on the page."""
+    """Writes the figures of a promise between its markers on the page."""
     text = PAGE.read_text(encoding="utf-8")
-    marked = re.compile(rf"(<!-- chaos {promise} -->\n).*?(<!-- /chaos {promise} -->)", re.DOTALL)
-    if not marked.search(text):
-        sys.exit(f"{PAGE.name} lacks the marks of {promise}")
+    section = re.compile(rf"(<!-- chaos {promise} -->\n).*?(<!-- /chaos {promise} -->)", re.DOTALL)
+    if not section.search(text):
+        sys.exit(f"{PAGE.name} has no markers for {promise}")
     origin = f"`{command}`, {seconds / 60:.1f} min, {datetime.date.today():%-d %B %Y}, {machine()}."
-    text = marked.sub(lambda match: f"{match[1]}\n{table(figures)}\n\n{origin}\n\n{match[2]}", text)
+    text = section.sub(lambda match: f"{match[1]}\n{table(figures)}\n\n{origin}\n\n{match[2]}", text)
     PAGE.write_text(text, encoding="utf-8")
 
 
 def machine() -> str:
-    """What the figures were taken on."""
+    """Describes this machine."""
     model = next(
         (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),

@@ -1,4 +1,4 @@
-"""Nothing hangs: whatever goes wrong, each request is answered or refused by its deadline."""
+"""Nothing hangs: whatever fails, each request gets a response or a refused connection by its deadline."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ REQUESTS, RATE = 10_000, 100.0
 DEADLINE, ENGINE_TIMEOUT = 4.0, 8.0
 FLAGS = ("--request-timeout", f"{DEADLINE:g}", "--engine-timeout", f"{ENGINE_TIMEOUT:g}")
 SLOWER = "forward passes slower than the deadline"
-# Each with a server of its own, since half of them end it.
+# Each runs on a new server, since half of them end the process.
 FAULTS: dict[str, dict[str, object]] = {
     "every 10th forward pass raises": {"every": 10},
     "memory for 64 tokens": {"memory": 64},
@@ -24,34 +24,34 @@ FAULTS: dict[str, dict[str, object]] = {
     "the engine thread dies": {"fatal": "die"},
     "the device is lost": {"fatal": "lose"},
     "a forward pass hangs": {"fatal": "hang"},
-    "the process is told to stop": {},
-    "the process is killed": {},
+    "the process gets SIGTERM": {},
+    "the process gets SIGKILL": {},
 }
-SIGNALS = {"the process is told to stop": signal.SIGTERM, "the process is killed": signal.SIGKILL}
+SIGNALS = {"the process gets SIGTERM": signal.SIGTERM, "the process gets SIGKILL": signal.SIGKILL}
 SOME = texts(200, longest=20)
 
 
 async def run(share: float) -> list[Figure]:
     figures: list[Figure] = []
     replies: list[Reply] = []
-    # A short form leaves to engine.py and drain.py what ends the process, and to batches.py what fails a batch.
+    # In the short form, engine.py and drain.py test faults that end the process; batches.py tests failed batches.
     for what, faults in FAULTS.items() if share == 1 else [(SLOWER, FAULTS[SLOWER])]:
         some = await _suffer(what, faults, int(REQUESTS * share) // len(FAULTS))
         slowest = max(reply.seconds for reply in some)
         counts = ", ".join(
-            f"{_word(status)} {count:,}" for status, count in Counter(r.status for r in some).most_common()
+            f"{_name(status)} {count:,}" for status, count in Counter(r.status for r in some).most_common()
         )
         figures.append(Figure(what, f"{counts}; slowest {slowest:.1f} s"))
         replies += some
-    # The tests' short form shares its two cores with other tests.
+    # The short form shares its cores with other tests.
     slack = 1 if share == 1 else 15
     late = sum(reply.seconds > DEADLINE + slack for reply in replies)
-    # Only a process that is killed leaves an answer unfinished; that is told as a refusal too, by its connection.
+    # SIGKILL interrupts responses. Their connections end, so those clients do not hang either.
     return [
         *figures,
         Figure(
-            f"of {len(replies):,} requests, neither answered nor refused within {DEADLINE:g} + {slack} s",
-            f"{late}",
+            f"requests without a response or a refused connection within {DEADLINE:g} + {slack} s",
+            f"{late} of {len(replies):,}",
             "0",
             late == 0,
         ),
@@ -82,5 +82,5 @@ async def _suffer(what: str, faults: dict[str, object], requests: int) -> list[R
     return replies
 
 
-def _word(status: int) -> str:
+def _name(status: int) -> str:
     return {0: "connection refused", -1: "connection ended"}.get(status, str(status))

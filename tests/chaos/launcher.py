@@ -19,16 +19,16 @@ _load = ModelSettings.load
 
 @dataclass(frozen=True)
 class FaultyEncoder(Encoder):
-    """The encoder that the settings name, with the faults that stand in a file.
+    """An encoder with the faults that a file lists.
 
     Attributes:
         faults: the file.
-        guilty: the rows of token ids of guilty texts, and what they do.
-        passes: counts the forward passes.
+        faulty: token ids of faulty texts (as bytes) → how they fail.
+        passes: one item per forward pass.
     """
 
     faults: Path = field(default_factory=Path)
-    guilty: dict[bytes, str] = field(default_factory=dict)
+    faulty: dict[bytes, str] = field(default_factory=dict)
     passes: list[None] = field(default_factory=list)
 
     def tokenize(self, inputs: list[Input]) -> list[Encoding]:  # type: ignore[override]
@@ -36,7 +36,7 @@ class FaultyEncoder(Encoder):
         for input_, encoding in zip(inputs, encodings, strict=True):
             for kind in (RAISES, NOT_FINITE):
                 if input_.text.startswith(kind):
-                    self.guilty[encoding.ids.tobytes()] = kind
+                    self.faulty[encoding.ids.tobytes()] = kind
         return encodings
 
     def forward(self, encodings: list[Encoding]) -> list[NDArray[np.float32]]:
@@ -48,10 +48,10 @@ class FaultyEncoder(Encoder):
         if faults.memory and tokens > faults.memory:
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {tokens} tokens.")
         if faults.every and len(self.passes) % faults.every == 0:
-            raise RuntimeError("a fault of the harness")
-        kinds = [self.guilty.get(encoding.ids.tobytes()) for encoding in encodings]
+            raise RuntimeError("an injected fault")
+        kinds = [self.faulty.get(encoding.ids.tobytes()) for encoding in encodings]
         if RAISES in kinds:
-            raise ValueError("a guilty text")
+            raise ValueError("a faulty text")
         vectors = super().forward(encodings)
         return [vector * np.nan if kind else vector for vector, kind in zip(vectors, kinds, strict=True)]
 
@@ -66,7 +66,7 @@ def _end_the_engine(fatal: str) -> None:
 
 
 def load(settings: ModelSettings, *, prepack: bool) -> Encoder:
-    """The encoder of the settings, made faulty."""
+    """Loads the encoder of the settings as a faulty one."""
     encoder = _load(settings, prepack=prepack)
     parts = {name: getattr(encoder, name) for name in Encoder.__dataclass_fields__}
     return FaultyEncoder(**parts, faults=Path(os.environ[VARIABLE]))

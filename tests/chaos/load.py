@@ -1,4 +1,4 @@
-"""Load on a server: open loop, by a clock that waits for nobody, or closed loop, by clients that wait for answers."""
+"""Load generators: open loop, at a fixed rate, or closed loop, with clients that wait for responses."""
 
 import asyncio
 import time
@@ -10,17 +10,17 @@ Next = Callable[[], bytes]
 
 
 async def open_loop(wire: Wire, rate: float, seconds: float, request: Next) -> list[Reply]:
-    """Sends `rate` requests a second, whatever comes of them; each one's time counts from when it was due."""
-    begun, tasks = time.monotonic(), []
+    """Sends `rate` requests per second without waiting for responses. Latency counts from when a request was due."""
+    started, tasks = time.monotonic(), []
     for number in range(int(rate * seconds)):
-        due = begun + number / rate
+        due = started + number / rate
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         tasks.append(asyncio.create_task(wire.send(request(), due)))
     return await asyncio.gather(*tasks)
 
 
 async def closed_loop(wire: Wire, clients: int, seconds: float, request: Next, *, fresh: bool = False) -> list[Reply]:
-    """So many clients, each of which sends its next request when it has its answer."""
+    """Runs `clients` clients, each of which waits for a response before it sends the next request."""
     end = time.monotonic() + seconds
 
     async def client() -> list[Reply]:
@@ -33,6 +33,6 @@ async def closed_loop(wire: Wire, clients: int, seconds: float, request: Next, *
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that `share` of them do not exceed; 0 of none."""
+    """The value that `share` of the values do not exceed; 0 if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -1,4 +1,4 @@
-"""A server process for a chaos run: started by the launcher, faulty on command, watched from outside."""
+"""A server process with injected faults, started by the launcher."""
 
 import sys
 import tempfile
@@ -17,13 +17,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class ChaosServer(ServerProcess):
-    """`l2v serve` with the built-in model and faults on command."""
+    """`l2v serve` with the built-in model and injected faults."""
 
     def __init__(self, *flags: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="l2v-chaos-")
         self._faults = Path(self._folder.name) / "faults.json"
         Faults().write(self._faults)
-        # As the command sets them before it imports torch; the launcher imports it sooner.
+        # `l2v` sets these before it imports torch, but the launcher imports torch earlier.
         environment = {VARIABLE: str(self._faults), "PYTHONPATH": str(ROOT), **LIBRARIES}
         super().__init__(*flags, **environment)
         self._command = [sys.executable, "-m", "tests.chaos.launcher", *self._command[1:]]
@@ -38,12 +38,12 @@ class ChaosServer(ServerProcess):
         self._folder.cleanup()
 
     def fail(self, **faults: Any) -> None:
-        """From now on these faults and no others."""
+        """Replaces the current faults."""
         Faults(**faults).write(self._faults)
 
     @property
     def memory(self) -> int:
-        """Resident bytes."""
+        """Resident memory in bytes."""
         return int(self._psutil.memory_info().rss)
 
     @property

@@ -1,4 +1,4 @@
-"""It runs for long: mixed traffic on every surface, hour after hour, with clients that leave among them."""
+"""A long run: mixed traffic on every surface, including clients that disconnect."""
 
 import asyncio
 import random
@@ -10,20 +10,20 @@ import numpy as np
 from tests.chaos.figures import Figure
 from tests.chaos.load import percentile
 from tests.chaos.server import ChaosServer
-from tests.chaos.texts import Known, ask, texts
+from tests.chaos.texts import ReferenceVectors, ask, texts
 from tests.chaos.wire import Wire, get, open_connection, post
 
 CLIENTS, SAMPLE_SECONDS = 4, 2.0
-# Until caches, arenas and connections have their size.
+# The fraction of the run until caches, arenas and connections have reached their size.
 WARM_UP = 0.2
 SOME = texts(500)
-# One of these in turn by chance, with its weight.
+# Kinds of requests, with their weights.
 KINDS = {"one": 60, "some": 20, "many": 4, "similarity": 5, "openai": 5, "tei": 5, "leave": 5, "wrong": 2, "metrics": 1}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was seen at a moment, in seconds from the start."""
+    """The resources in use at a time, in seconds from the start."""
 
     at: float
     memory: int
@@ -31,16 +31,16 @@ class Sample:
 
 
 class Traffic:
-    """Clients that do all kinds of things, and what they saw.
+    """Clients that send requests of all kinds.
 
     Attributes:
-        requests: how many were answered.
-        errors: of these, those with another answer than the right one.
-        times: (when, seconds) of the one-input requests.
+        requests: number of requests.
+        errors: number of requests without the expected response.
+        times: (start, latency) of the one-input requests, in seconds.
     """
 
-    def __init__(self, server: ChaosServer, wire: Wire, known: Known) -> None:
-        self._server, self._wire, self._known = server, wire, known
+    def __init__(self, server: ChaosServer, wire: Wire, references: ReferenceVectors) -> None:
+        self._server, self._wire, self._references = server, wire, references
         self._chance = random.Random(0)
         self.requests = self.errors = 0
         self.times: list[tuple[float, float]] = []
@@ -48,20 +48,20 @@ class Traffic:
     async def client(self, started: float, seconds: float) -> None:
         while (at := time.monotonic() - started) < seconds:
             (kind,) = self._chance.choices(list(KINDS), list(KINDS.values()))
-            spent, right = await self._act(kind)
+            spent, correct = await self._act(kind)
             self.requests += 1
-            self.errors += not right
+            self.errors += not correct
             if kind == "one":
                 self.times.append((at, spent))
             await asyncio.sleep(self._chance.expovariate(20))
 
     async def _act(self, kind: str) -> tuple[float, bool]:
-        """(seconds, whether all was right) of one request."""
+        """Sends a request. Returns (latency in seconds, whether the response is as expected)."""
         chance, wire = self._chance, self._wire
         if kind in ("one", "some", "many"):
             inputs = chance.sample(SOME, {"one": 1, "some": 16, "many": 200}[kind])
             reply = await wire.send(ask(inputs))
-            return reply.seconds, self._known.right(inputs, reply)
+            return reply.seconds, self._references.match(inputs, reply)
         if kind == "leave":
             _, writer = await open_connection(self._server.port)
             writer.write(ask(chance.sample(SOME, 50)))
@@ -83,7 +83,7 @@ async def run(seconds: float) -> list[Figure]:
     with ChaosServer("--log-level", "warning") as server:
         server.wait_ready()
         wire = Wire(server.port)
-        traffic = Traffic(server, wire, await Known.learn(wire, SOME))
+        traffic = Traffic(server, wire, await ReferenceVectors.compute(wire, SOME))
         started, samples = time.monotonic(), []
         clients = [asyncio.create_task(traffic.client(started, seconds)) for _ in range(CLIENTS)]
         while (at := time.monotonic() - started) < seconds:
@@ -103,9 +103,9 @@ def _figures(traffic: Traffic, samples: list[Sample], seconds: float) -> list[Fi
     change = percentile(last, 0.5) / percentile(first, 0.5) - 1
     descriptors = [sample.descriptors for sample in samples]
     return [
-        Figure("time", f"{seconds / 60:.1f} min"),
-        Figure("requests of all kinds", f"{traffic.requests:,}"),
-        Figure("of these not answered rightly", f"{traffic.errors}", "0", traffic.errors == 0),
+        Figure("duration", f"{seconds / 60:.1f} min"),
+        Figure("requests", f"{traffic.requests:,}"),
+        Figure("requests without the expected response", f"{traffic.errors}", "0", traffic.errors == 0),
         Figure(
             "resident memory after warm-up",
             f"{memory[0] / 2**20:.0f} → {memory[-1] / 2**20:.0f} MiB, {100 * slope:+.2f} % in 10 min",
@@ -113,13 +113,13 @@ def _figures(traffic: Traffic, samples: list[Sample], seconds: float) -> list[Fi
             slope <= 0.01,
             timing=seconds < 600,
         ),
-        Figure("descriptors", f"{min(descriptors)} to {max(descriptors)}"),
+        Figure("file descriptors", f"{min(descriptors)} to {max(descriptors)}"),
         Figure(
-            "one-input requests, p50 of the first and last quarter after warm-up",
+            "latency of one-input requests in the first and last quarter after warm-up, p50",
             f"{1000 * percentile(first, 0.5):.0f} ms, {1000 * percentile(last, 0.5):.0f} ms ({100 * change:+.0f} %)",
             "≤ +20 %",
             change <= 0.2,
             timing=True,
         ),
-        Figure("their p99", f"{1000 * percentile(first, 0.99):.0f} ms, {1000 * percentile(last, 0.99):.0f} ms"),
+        Figure("the same, p99", f"{1000 * percentile(first, 0.99):.0f} ms, {1000 * percentile(last, 0.99):.0f} ms"),
     ]

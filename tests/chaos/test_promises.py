@@ -1,4 +1,4 @@
-"""The short form of each promise. Figures that a busy machine alone can spoil are for `make chaos` to judge."""
+"""The short form of each promise. Only `make chaos` checks targets that a busy machine can miss."""
 
 import asyncio
 
@@ -11,23 +11,23 @@ from tests.chaos.figures import PAGE, Figure
 SHARE, SOAK_SECONDS = 0.03, 8.0
 
 
-def judge(figures: list[Figure]) -> None:
+def check(figures: list[Figure]) -> None:
     print(*figures, sep="\n")
-    missed = [str(figure) for figure in figures if not figure.kept and not figure.timing]
+    missed = [str(figure) for figure in figures if not figure.met and not figure.timing]
     assert not missed
     assert any(figure.target for figure in figures)
 
 
 @pytest.mark.parametrize("name", PROMISES)
 def test_promise(name: str) -> None:
-    judge(asyncio.run(PROMISES[name](SHARE)))
+    check(asyncio.run(PROMISES[name](SHARE)))
 
 
-def test_it_runs_for_long() -> None:
-    judge(asyncio.run(soak.run(SOAK_SECONDS)))
+def test_soak() -> None:
+    check(asyncio.run(soak.run(SOAK_SECONDS)))
 
 
-def test_every_promise_has_its_place_on_the_page() -> None:
+def test_every_promise_has_markers_on_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name in (*PROMISES, "soak"):
         assert text.count(f"<!-- chaos {name} -->\n") == text.count(f"<!-- /chaos {name} -->") == 1

@@ -1,4 +1,4 @@
-"""HTTP by hand, on asyncio's streams: cheap enough for the load, and open to every misbehaviour of a client."""
+"""A minimal HTTP client on asyncio streams: fast enough for the load, and able to misbehave."""
 
 import asyncio
 import json
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "application/json"
-# Seconds after which a client of the harness gives up, which no promise allows to come to pass.
-PATIENCE = 240.0
+# Timeout of a request in seconds, longer than any promise allows.
+TIMEOUT = 240.0
 
 
 @dataclass(slots=True)
 class Reply:
-    """What came of a request.
+    """The outcome of a request.
 
     Attributes:
-        status: of the answer; 0 where the connection ended before the first byte of one; -1 where it ended within.
-        seconds: from when it should have been sent to the last byte.
-        done: when that was, by the monotonic clock.
+        status: of the response; 0 if the connection ended before the response, -1 if it ended during the response.
+        seconds: time from when the request was due to the last byte.
+        done: time of the last byte, by the monotonic clock.
         headers: by lower-case name.
     """
 
@@ -34,7 +34,7 @@ class Reply:
 
 
 def post(path: str, content: Any, headers: dict[str, str] | None = None) -> bytes:
-    """The bytes of a POST."""
+    """Builds a POST request."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     lines = {"Host": "l2v", "Content-Type": JSON, "Content-Length": str(len(body))} | (headers or {})
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -46,19 +46,19 @@ def get(path: str) -> bytes:
 
 
 class Wire:
-    """Connections to one port, kept open and used again."""
+    """A pool of keep-alive connections to one port."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def send(self, request: bytes, due: float | None = None, *, fresh: bool = False) -> Reply:
-        """Sends a request, on a connection of its own if `fresh`; never raises for what the server does."""
+        """Sends a request, on a new connection if `fresh`. Errors of the connection are part of the reply."""
         started = time.monotonic() if due is None else due
         status, headers, body = 0, {}, b""
         writer = None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 reader, writer = (None if fresh else self._pop()) or await open_connection(self._port)
                 writer.write(request)
                 status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
@@ -76,7 +76,7 @@ class Wire:
         return Reply(status, done - started, done, headers, body)
 
     def _pop(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """A connection that is free, and that the server has not closed since."""
+        """Takes an idle connection that the server has not closed."""
         while self._free:
             reader, writer = self._free.pop()
             if not reader.at_eof():

@@ -1,6 +1,6 @@
-"""Embeds two texts by one client of others' each, as its users write it, with the address changed and nothing else.
+"""Embeds two texts with each third-party client; only the address differs from its usual use.
 
-docs/clients.md shows these lines, and tests/docs/test_clients.py runs that page.
+docs/clients.md shows this code, and tests/docs/test_clients.py runs that page.
 """
 
 TEXTS = ["the cat sits on the mat", "stocks fell sharply"]
@@ -25,7 +25,7 @@ def openai_instruction(url: str) -> Vectors:
 def langchain_openai(url: str) -> Vectors:
     from langchain_openai import OpenAIEmbeddings
 
-    # Without the check, texts go as they are; with it, they go as the token ids of OpenAI's own tokenizer.
+    # With the check, the client would send token ids of OpenAI's tokenizer instead of texts.
     embeddings = OpenAIEmbeddings(base_url=f"{url}/v1", api_key="none", model="demo", check_embedding_ctx_length=False)
     return embeddings.embed_documents(TEXTS)
 
@@ -35,7 +35,7 @@ def langchain_huggingface(url: str) -> Vectors:
     from langchain_huggingface import HuggingFaceEndpointEmbeddings
 
     embeddings = HuggingFaceEndpointEmbeddings()
-    embeddings.client = InferenceClient(f"{url}/tei")  # its own `model` takes names of the Hub only
+    embeddings.client = InferenceClient(f"{url}/tei")  # its `model` accepts only names on the Hub
     return embeddings.embed_documents(TEXTS)
 
 
@@ -82,5 +82,7 @@ def huggingface_hub_similarity(url: str) -> Vectors:
 def litellm(url: str) -> Vectors:
     from litellm import embedding
 
-    answer = embedding(model="openai/demo", input=TEXTS, api_base=f"{url}/v1", api_key="none", encoding_format="float")
-    return [item["embedding"] for item in answer.data]
+    response = embedding(
+        model="openai/demo", input=TEXTS, api_base=f"{url}/v1", api_key="none", encoding_format="float"
+    )
+    return [item["embedding"] for item in response.data]

@@ -1,4 +1,4 @@
-"""How a block runs: in which environment, after which other block, and against which server."""
+"""Determines the environment, the preceding block and the server of a block, and runs Python blocks."""
 
 import ast
 import os

@@ -62,7 +62,7 @@ def run(block: Block, folder: Path, address: str, capsys: pytest.CaptureFixture[
             if "--device cuda" in line and not torch.cuda.is_available():
                 fails = "cuda"
         elif program == "make":
-            # Not run for real: `make test` is what runs this test.
+            # A dry run, because `make test` runs this test.
             line = line.replace("make", f"make -n -C {ROOT}")  # noqa: PLW2901
         elif program == "pip":
             here = line.replace("'.[", f"'{ROOT}[")

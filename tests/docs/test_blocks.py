@@ -54,10 +54,7 @@ def servers(demo: ServerProcess) -> Iterator[dict[tuple[str, ...], ServerProcess
 
 @pytest.mark.parametrize("block", of("console"), ids=str)
 def test_a_console_block_shows_what_its_commands_print(
-    block: Block,
-    servers: dict[tuple[str, ...], ServerProcess],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    block: Block, servers: dict[tuple[str, ...], ServerProcess], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = f"localhost:{servers[flags_of(block)].port}"
     shell.lay_out(tmp_path)
@@ -160,14 +157,14 @@ def test_shell_that_cannot_run_names_flags_that_exist(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_settings_that_are_named_exist(block: Block) -> None:
+def test_named_settings_exist(block: Block) -> None:
     # L2V_PUBLISH belongs to the Compose file.
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}PUBLISH"}
     assert set(re.findall(rf"\b{PREFIX}[A-Z_]+", block.body)) <= known
 
 
 @pytest.mark.parametrize("block", [*of("yaml"), *of("yaml", skipped=True)], ids=str)
-def test_yaml_is_read(block: Block, tmp_path: Path) -> None:
+def test_yaml_is_valid(block: Block, tmp_path: Path) -> None:
     documents = list(yaml.safe_load_all(block.body))
     assert all(documents)
     if "scrape_configs" in documents[0]:
@@ -181,12 +178,12 @@ def test_yaml_is_read(block: Block, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", of("json"), ids=str)
-def test_json_is_read(block: Block) -> None:
+def test_json_is_valid(block: Block) -> None:
     assert json.loads(block.body)
 
 
 @pytest.mark.parametrize("block", of("promql"), ids=str)
-def test_queries_name_metrics_that_exist(block: Block) -> None:
+def test_metrics_in_queries_exist(block: Block) -> None:
     ours = {metric.name for metric in Metrics().registry.collect()}
     for name in re.findall(r"\bl2v_\w+", block.body):
         assert re.sub(r"_(total|bucket|sum|count)$", "", name) in ours, name
@@ -196,7 +193,7 @@ def test_queries_name_metrics_that_exist(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.skip], ids=str)
-def test_a_block_that_is_not_run_says_why(block: Block) -> None:
+def test_a_skipped_block_gives_a_reason(block: Block) -> None:
     assert block.skip in REASONS, f"{block}: {block.skip} is not one of {sorted(REASONS)}"
     assert re.search(REASONS[block.skip], block.body, re.IGNORECASE), (
         f"{block}: nothing in it suggests that it {block.skip}"
@@ -204,7 +201,7 @@ def test_a_block_that_is_not_run_says_why(block: Block) -> None:
     pytest.skip(f"{block} {block.skip}")
 
 
-def test_blocks_are_of_known_languages() -> None:
+def test_the_languages_of_blocks_are_known() -> None:
     assert not [f"{block} {block.language}" for block in BLOCKS if block.language not in LANGUAGES]
 
 

@@ -40,5 +40,5 @@ def test_a_client_gets_the_vectors_of_the_native_api(block: Block, demo: ServerP
 
 
 @pytest.mark.parametrize("block", STORES, ids=str)
-def test_a_vector_store_finds_what_was_asked_for(block: Block, demo: ServerProcess, tmp_path: Path) -> None:
+def test_a_vector_store_finds_the_matching_documents(block: Block, demo: ServerProcess, tmp_path: Path) -> None:
     assert result("places", block, demo, tmp_path) == [[0], [1], [2]]

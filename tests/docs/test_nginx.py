@@ -46,21 +46,21 @@ def proxy(demo: ServerProcess, tmp_path: Path) -> Iterator[httpx.Client]:
     process = subprocess.Popen([nginx, "-c", config, "-e", tmp_path / "error.log"], stderr=subprocess.DEVNULL)
     with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=False, timeout=60) as client:  # noqa: S501
         try:
-            wait_for(lambda: _answers(client), what="nginx")
+            wait_for(lambda: _is_ready(client), what="nginx")
             yield client
         finally:
             process.terminate()
             process.wait(20)
 
 
-def _answers(client: httpx.Client) -> bool:
+def _is_ready(client: httpx.Client) -> bool:
     try:
         return client.get("/ready").status_code == 200
     except httpx.TransportError:
         return False
 
 
-def test_the_configuration_balances_fails_over_and_keeps_the_metrics(proxy: httpx.Client, demo: ServerProcess) -> None:
+def test_the_configuration_balances_fails_over_and_hides_the_metrics(proxy: httpx.Client, demo: ServerProcess) -> None:
     expected = demo.client.post("/embed", json={"inputs": "the cat sits on the mat"}).json()
     for _ in range(6):
         response = proxy.post("/embed", json={"inputs": "the cat sits on the mat"})

@@ -17,7 +17,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 CONFIG = ROOT / "zensical.toml"
 
 
-def test_every_part_is_shown() -> None:
+def test_every_generated_part_is_used() -> None:
     shown = {name for page in PAGES for name in re.findall(r"^<!-- (\w[\w ]*) -->$", page.read_text(), re.MULTILINE)}
     assert set(pages.PARTS) <= shown
 
@@ -29,7 +29,7 @@ def test_every_page_is_in_the_navigation() -> None:
     assert set(listed) == {page.name for page in PAGES}
 
 
-def test_tables_are_whole() -> None:
+def test_tables_are_complete() -> None:
     """Each row of a table has as many cells as the header."""
     for page in PAGES:
         text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
@@ -59,12 +59,12 @@ def build(root: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_site_has_every_page_and_nothing_but_pages(site: Path) -> None:
+def test_the_site_contains_every_page_and_no_code(site: Path) -> None:
     assert {path.name for path in site.iterdir() if path.is_dir()} >= {page.stem for page in PAGES} - {"index"}
     assert not list(site.rglob("*.py"))
 
 
-def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
     for path in site.rglob("*.html"):
         html = path.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:link|script|img|iframe|source)\b[^>]*\b(?:href|src)=\"(?:https?:)?//[^>]*>", html)

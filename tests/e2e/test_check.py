@@ -1,4 +1,4 @@
-"""`l2v check`: what it finds of good models and bad ones, and that it and `l2v serve` refuse the same."""
+"""`l2v check`: its report on good and bad models; `l2v serve` rejects the same models."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.bulk.shell import call, run
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    """The built-in model's folders, one bit of an adapter's numbers flipped."""
+    """A copy of the built-in model with one bit of an adapter's weights flipped."""
     folder = Path(shutil.copytree(DEMO, tmp_path / "copy"))
     path = folder / "contrastive" / "adapter_model.safetensors"
     content = bytearray(path.read_bytes())
@@ -20,7 +20,7 @@ def damaged(tmp_path: Path) -> Path:
     return folder
 
 
-def test_it_says_what_it_found_of_the_built_in_model(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_reports_on_the_built_in_model(capsys: pytest.CaptureFixture[str]) -> None:
     ended = call(capsys, "check", "--dtype", "float32")
     assert (ended.status, ended.err) == (0, "")
     found = dict(line.split(": ", 1) for line in ended.out.splitlines())
@@ -30,7 +30,7 @@ def test_it_says_what_it_found_of_the_built_in_model(capsys: pytest.CaptureFixtu
     assert "256 finite dimensions" in found["repeatability"]
 
 
-def test_an_export_is_checked_against_what_it_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_is_checked_against_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "export", tmp_path / "merged").status == 0
     ended = call(capsys, "check", "--model", tmp_path / "merged")
     assert ended.status == 0, ended.err
@@ -38,7 +38,7 @@ def test_an_export_is_checked_against_what_it_recorded(tmp_path: Path, capsys: p
     assert str(tmp_path) not in ended.out
 
 
-def test_a_model_without_record_is_said_to_have_none(
+def test_the_report_states_that_a_model_has_no_record(
     base: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = call(capsys, "check", "--model", base, "--adapters", adapter)
@@ -48,11 +48,11 @@ def test_a_model_without_record_is_said_to_have_none(
     assert "repeatability: the same 32 finite dimensions twice, of length 1" in ended.out
 
 
-def test_a_short_model_can_be_checked(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_with_a_small_max_length_can_be_checked(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "check", "--model", base, "--max-length", 8).status == 0
 
 
-def test_a_damaged_model_is_refused_by_both_with_the_same_reason(
+def test_check_and_serve_reject_a_damaged_model_with_the_same_message(
     damaged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--model", damaged / "base", "--adapters", f"{damaged / 'mntp'},{damaged / 'contrastive'}"]
@@ -66,6 +66,6 @@ def test_a_damaged_model_is_refused_by_both_with_the_same_reason(
     assert "Traceback" not in served.err
 
 
-def test_it_takes_the_settings_of_serve(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_accepts_the_settings_of_serve(capsys: pytest.CaptureFixture[str]) -> None:
     ended = call(capsys, "check", "--api-keys-file", "/no/file")
     assert (ended.status, "cannot be read" in ended.err) == (2, True)

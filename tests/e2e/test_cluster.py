@@ -1,4 +1,4 @@
-"""The service on Ray: several replicas answer as one, and a replica that ends is replaced."""
+"""The service on Ray: several replicas act as one service, and a replica that dies is replaced."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ REPLICAS = 2
 
 
 class Cluster:
-    """Ray with the configuration of the docs, on this machine alone: without a GPU, and in float32."""
+    """Ray with the configuration from the docs, on this machine: on the CPU, in float32."""
 
     def __init__(self, folder: Path) -> None:
         config = yaml.safe_load(BLOCK.body)
@@ -49,8 +49,8 @@ class Cluster:
         self.client = httpx.Client(base_url=self.url, timeout=60)
         self._log = folder / "log"
         environment = {
-            "RAY_TMPDIR": str(folder),  # a cluster of its own
-            "RAY_AUTH_MODE": "disabled",  # otherwise it leaves a token in the home
+            "RAY_TMPDIR": str(folder),  # isolates the cluster
+            "RAY_AUTH_MODE": "disabled",  # otherwise Ray writes a token to the home folder
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         with self._log.open("w") as log:
@@ -60,10 +60,10 @@ class Cluster:
             )  # fmt: skip
 
     def wait_ready(self) -> None:
-        wait_for(lambda: self._process.poll() is not None or self._answers(), LOAD_SECONDS, "ready")
+        wait_for(lambda: self._process.poll() is not None or self._is_ready(), LOAD_SECONDS, "ready")
         assert self._process.poll() is None, self.log
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return self.client.get("/ready").status_code == 200
         except httpx.TransportError:
@@ -78,7 +78,7 @@ class Cluster:
         return psutil.Process(self._process.pid).children(recursive=True)
 
     def samples(self, name: str) -> list[Sample]:
-        """Those of one metric, of all replicas."""
+        """The samples of one metric from all replicas."""
         families = text_string_to_metric_families(self.client.get("/metrics").raise_for_status().text)
         return [sample for family in families for sample in family.samples if sample.name == name]
 
@@ -87,7 +87,7 @@ class Cluster:
         return {sample.labels["replica"] for sample in self.samples("l2v_engine_up") if sample.value == 1}
 
     def stop(self) -> None:
-        """Ctrl-C; nothing of Ray may stay."""
+        """Sends Ctrl-C and checks that no process of Ray is left."""
         self.client.close()
         processes = [] if self._process.poll() is not None else self.processes
         try:
@@ -103,7 +103,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    # A short name: there are sockets in it.
+    # The path of a socket is limited to 107 bytes, so the folder's name must be short.
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         cluster = Cluster(Path(folder))
         try:
@@ -118,41 +118,39 @@ def cluster() -> Iterator[Cluster]:
 
 
 def embed(cluster: Cluster, count: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sends texts in small requests, and compares the vectors with those of the encoder alone."""
-    said = texts(count)
-    source, out = write(folder / "texts.jsonl", [{"text": text} for text in said]), folder / "out.npy"
+    """Embeds texts in small requests, and compares the vectors with those of the encoder alone."""
+    sample = texts(count)
+    source, out = write(folder / "texts.jsonl", [{"text": text} for text in sample]), folder / "out.npy"
     ended = call(capsys, "embed", source, out, "--url", cluster.url, "--batch-size", 5, "--concurrency", 8)
     assert ended.status == 0, ended.err
-    expected = load(cluster.model, dtype="float32", device="cpu").encode([Input(text) for text in said])
+    expected = load(cluster.model, dtype="float32", device="cpu").encode([Input(text) for text in sample])
     np.testing.assert_allclose(read(out), normalize(expected), atol=1e-5)
 
 
-def test_the_replicas_answer_as_one_service(
-    cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_replicas_act_as_one_service(cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     embed(cluster, 200, tmp_path, capsys)
 
 
-def test_a_scrape_tells_of_all_replicas(cluster: Cluster) -> None:
-    def answered() -> dict[str, float]:
+def test_a_scrape_covers_all_replicas(cluster: Cluster) -> None:
+    def requests() -> dict[str, float]:
         samples = cluster.samples("l2v_requests_total")
         return {s.labels["replica"]: s.value for s in samples if s.labels["route"] == "/similarity"}
 
-    before = sum(answered().values())
+    before = sum(requests().values())
     with ThreadPoolExecutor(8) as pool:
         body = {"queries": "a cat", "documents": texts(20)}
-        answers = list(pool.map(lambda _: cluster.client.post("/similarity", json=body), range(40)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert sum(answered().values()) == before + 40
-    assert answered().keys() == cluster.replicas, "not all had a part of it"
+        responses = list(pool.map(lambda _: cluster.client.post("/similarity", json=body), range(40)))
+    assert {response.status_code for response in responses} == {200}
+    assert sum(requests().values()) == before + 40
+    assert requests().keys() == cluster.replicas, "a replica received no request"
 
 
 def test_errors_are_those_of_the_service(cluster: Cluster) -> None:
-    answer = cluster.client.post("/embed", json={"inputs": ["fine", ""]})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "inputs[1].text")
+    response = cluster.client.post("/embed", json={"inputs": ["fine", ""]})
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "inputs[1].text")
 
 
-def test_a_replica_that_is_killed_is_replaced_and_a_bulk_run_goes_on(
+def test_a_killed_replica_is_replaced_and_a_bulk_run_continues(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     before = cluster.replicas
@@ -160,23 +158,23 @@ def test_a_replica_that_is_killed_is_replaced_and_a_bulk_run_goes_on(
     timer = threading.Timer(0.3, killed.kill)
     timer.start()
     embed(cluster, 2000, tmp_path, capsys)
-    assert timer.finished.is_set(), "the run was over before"
+    assert timer.finished.is_set(), "the run ended before the replica was killed"
     wait_for(lambda: cluster.replicas - before and len(cluster.replicas) == REPLICAS, LOAD_SECONDS, "another replica")
 
 
-def test_an_argument_that_is_no_setting_is_refused() -> None:
+def test_an_unknown_argument_is_rejected() -> None:
     with pytest.raises(ValidationError, match="modle"):
         ReplicaSettings(modle="demo")
 
 
-def test_the_service_refuses_sooner_than_ray_lets_wait() -> None:
+def test_limits_of_the_service_apply_before_those_of_ray() -> None:
     settings = ReplicaSettings(max_requests=7, drain_timeout=11)
     deployment = build(settings)._bound_deployment
     assert deployment.max_ongoing_requests > settings.max_requests
     assert deployment._deployment_config.graceful_shutdown_timeout_s == settings.drain_timeout
 
 
-def test_a_model_that_cannot_be_loaded_fails_the_check_with_the_reason() -> None:
+def test_a_failed_load_fails_the_health_check_with_the_reason() -> None:
     async def check() -> None:
         replica = Replica(ReplicaSettings(model="nowhere"))
         app = replica.__serve_build_asgi_app__()

@@ -1,4 +1,4 @@
-"""The service shut in as a container can be: an unprivileged user, no capability, no new rights, nothing to write."""
+"""The service confined like a container: an unprivileged user, no capabilities, no new privileges, a read-only root."""
 
 import os
 import re
@@ -14,7 +14,8 @@ import pytest
 
 from tests.serving import ServerProcess
 
-# In mounts of its own: all read-only but a /var/tmp in memory; an interpreter in a closed home is made reachable.
+# In a mount namespace: everything is read-only except a tmpfs at /var/tmp. If the interpreter is in a home folder that
+# the user cannot enter, it is bind-mounted there.
 CONFINE = """
 set -e
 mount --make-rprivate /
@@ -33,19 +34,19 @@ exec setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-privs --boundin
 
 
 def closed(path: Path) -> Path | None:
-    """The first folder on the way to a path that other users cannot enter."""
+    """The outermost folder of a path that other users cannot enter."""
     return next((folder for folder in reversed([path, *path.parents]) if not folder.stat().st_mode & 0o001), None)
 
 
 class Confined(ServerProcess):
-    """`l2v serve`, shut in."""
+    """`l2v serve`, confined."""
 
     def __init__(self, *flags: str) -> None:
         interpreter = Path(sys.base_prefix).resolve()
         super().__init__(
             *flags,
             HOME="/nonexistent",
-            TMPDIR="/var/tmp",  # noqa: S108 - one of its own
+            TMPDIR="/var/tmp",  # noqa: S108 - a mount of the namespace
             HF_HOME="/var/tmp/models",  # noqa: S108
             HF_HUB_CACHE="",
             INTERPRETER=str(interpreter),
@@ -56,12 +57,12 @@ class Confined(ServerProcess):
 
     @property
     def inside(self) -> psutil.Process:
-        """The service itself, which is the first process of its namespace."""
+        """The service, which is the first process of its PID namespace."""
         (service,) = psutil.Process(self.process.pid).children()
         return service
 
     def terminate(self) -> int:
-        """What `docker compose stop` does: SIGTERM to the container's first process."""
+        """Sends SIGTERM to the first process, as `docker compose stop` does."""
         self.inside.terminate()
         return self.process.wait(60)
 
@@ -69,13 +70,13 @@ class Confined(ServerProcess):
 @pytest.fixture
 def confined() -> Confined:
     if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
-        pytest.skip("only root with util-linux can shut a process in")
+        pytest.skip("requires root and util-linux")
     if closed(Path(sys.executable).parent) is not None:
-        pytest.skip(f"{closed(Path(sys.executable).parent)} is closed to other users")
+        pytest.skip(f"{closed(Path(sys.executable).parent)} is not accessible to other users")
     return Confined()
 
 
-def test_it_serves_without_rights_or_a_place_to_write_and_loses_nothing_when_stopped(confined: Confined) -> None:
+def test_it_serves_without_privileges_or_writable_folders_and_drains_on_sigterm(confined: Confined) -> None:
     with confined as server:
         server.wait_ready()
         status = Path(f"/proc/{server.inside.pid}/status").read_text()
@@ -85,21 +86,21 @@ def test_it_serves_without_rights_or_a_place_to_write_and_loses_nothing_when_sto
         assert re.findall(r"^Cap\w+:\s+(\w+)$", status, re.MULTILINE) == ["0" * 16] * 5
         mounts = Path(f"/proc/{server.inside.pid}/mounts").read_text()
         assert re.search(r"^\S+ / \S+ ro\b", mounts, re.MULTILINE)
-        answer = server.client.post("/embed", json={"inputs": ["the cat sits on the mat"] * 3})
-        assert answer.status_code == 200
+        response = server.client.post("/embed", json={"inputs": ["the cat sits on the mat"] * 3})
+        assert response.status_code == 200
         assert server.client.get("/").status_code == 200
         assert not [line for line in server.log_lines if line["level"] not in ("info", "debug")]
         stop_under_load(server)
 
 
 def stop_under_load(server: Confined) -> None:
-    """Clients send without pause while the process is told to stop: each gets whole answers, and at last a 503."""
+    """Sends SIGTERM while clients send without pause. Each client gets complete responses, then a 503."""
     texts = [f"text {i} " + "words " * 20 for i in range(32)]
     outcomes: list[int] = []
     sent = threading.Semaphore(0)
 
     def client() -> None:
-        # A connection for each request, so that none is closed while it is idle; and no time lost between them.
+        # One connection per request, so that the server closes none while it is idle.
         with httpx.Client(base_url=server.url, headers={"Connection": "close"}, timeout=60) as http:
             while True:
                 sent.release()
@@ -121,8 +122,8 @@ def stop_under_load(server: Confined) -> None:
     assert outcomes.count(200) >= 12
 
 
-def test_a_container_that_is_stopped_while_it_loads_ends_at_once(confined: Confined) -> None:
-    """The first process of a namespace gets only signals that it handles: unhandled, it would wait for SIGKILL."""
+def test_sigterm_during_loading_ends_the_container_at_once(confined: Confined) -> None:
+    """The first process of a PID namespace receives only signals that it handles, so the handler must be set early."""
     with confined as server:
         server.wait_open()
         assert server.terminate() == 0

@@ -1,4 +1,4 @@
-"""`l2v serve` in a process of its own: from the open port to its end, and what it logs."""
+"""`l2v serve` in its own process: start, shutdown and logs."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from tests.serving import ServerProcess, wait_for
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as the Hub does for repositories that are gated or absent; keeps the asker of `slow/…` waiting."""
+    """Responds like the Hub for gated and missing repositories; never responds for `slow/…`."""
 
     release = threading.Event()
 
@@ -47,7 +47,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[dict[str, str]]:
-    """The environment that leads to such a Hub."""
+    """The environment variables that point to this Hub."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -58,7 +58,7 @@ def endpoint() -> Iterator[dict[str, str]]:
     server.server_close()
 
 
-REFUSED = {
+HUB_ERRORS = {
     "gated/model": "gated/model is gated: accept its licence on its Hub page, then set HF_TOKEN",
     "absent/model": "absent/model is not on the Hub, or it is private",
     "pinned/model@v9": "pinned/model has no revision v9",
@@ -74,22 +74,22 @@ for name in sys.argv[1:]:
 """
 
 
-def test_a_refusal_of_the_hub_is_told_in_one_sentence(endpoint: dict[str, str]) -> None:
-    command = [sys.executable, "-c", LOADS, *REFUSED]
-    told = subprocess.check_output(command, text=True, cwd=ROOT, env=os.environ | endpoint)
-    for line, reason in zip(told.splitlines(), REFUSED.values(), strict=True):
+def test_an_error_of_the_hub_is_one_sentence(endpoint: dict[str, str]) -> None:
+    command = [sys.executable, "-c", LOADS, *HUB_ERRORS]
+    printed = subprocess.check_output(command, text=True, cwd=ROOT, env=os.environ | endpoint)
+    for line, reason in zip(printed.splitlines(), HUB_ERRORS.values(), strict=True):
         assert line.startswith(reason)
 
 
 def test_the_port_is_open_while_the_model_loads(endpoint: dict[str, str]) -> None:
-    """The Hub does not answer, so loading lasts until Ctrl-C, which ends it at once."""
+    """The Hub does not respond, so loading lasts until Ctrl-C, which ends the process at once."""
     with ServerProcess("--model", "slow/model", **endpoint) as server:
         server.wait_open()
         ready = server.client.get("/ready")
         assert (ready.status_code, ready.json()) == (503, {"status": "loading"})
         assert server.client.get("/health").status_code == 200
-        refused = server.client.post("/embed", json={"inputs": "a"})
-        assert (refused.status_code, refused.json()["error"]["message"]) == (503, "the model is loading")
+        response = server.client.post("/embed", json={"inputs": "a"})
+        assert (response.status_code, response.json()["error"]["message"]) == (503, "the model is loading")
         assert server.client.get("/info").status_code == 503
         assert server.client.get("/metrics").status_code == 200
         server.process.send_signal(signal.SIGINT)
@@ -97,23 +97,23 @@ def test_the_port_is_open_while_the_model_loads(endpoint: dict[str, str]) -> Non
         assert "Traceback" not in server.log
 
 
-def test_sigterm_ends_it_before_its_port_is_open() -> None:
-    """As the first process of a container it would not notice one that it has no handler for."""
+def test_sigterm_ends_it_before_the_port_is_open() -> None:
+    """The first process of a container does not receive a signal without a handler."""
     with ServerProcess() as server:
         status = Path(f"/proc/{server.process.pid}/status")
 
-        def handles_it() -> bool:
+        def handles_sigterm() -> bool:
             caught = re.search(r"^SigCgt:\t(\w+)$", status.read_text(), re.MULTILINE)
             return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
-        wait_for(handles_it, what="a handler")
-        assert not server.answers()
+        wait_for(handles_sigterm, what="a handler")
+        assert not server.is_open()
         assert server.terminate() == 0
 
 
 @pytest.mark.parametrize("command", [["serve", "--port", "0"], ["tokenize", "a text"]])
-def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_sentence(command: list[str]) -> None:
-    """Until then the threads of OpenMP do not spin, as it says itself when torch brings it in."""
+def test_a_failed_load_ends_the_process_with_one_sentence(command: list[str]) -> None:
+    """OpenMP's threads must not spin, as OpenMP prints when torch loads it."""
     ended = run(*command, "--model", "./nowhere", OMP_DISPLAY_ENV="true")
     assert ended.status == 1
     assert ended.err.splitlines()[-1].startswith("l2v: ./nowhere is not a local folder, a published short name")
@@ -121,7 +121,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_process_with_one_sentence(comman
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in ended.err
 
 
-def test_the_libraries_are_told_nothing_that_the_environment_tells_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_our_defaults_for_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LIBRARIES:
         monkeypatch.setenv(name, "mine")
     prepare_libraries()
@@ -135,12 +135,12 @@ def test_the_libraries_are_told_nothing_that_the_environment_tells_them(monkeypa
         ([], {"L2V_PORT": "70000"}, "--port (L2V_PORT): "),
         (["--dtype", "float8"], {}, "dtype"),
         (["--pooling", "max"], {}, "pooling"),
-        ([], {"L2V_API_KEYS": ","}, "holds no key"),
+        ([], {"L2V_API_KEYS": ","}, "contains no key"),
         (["--prompts", "/no/file.json"], {}, "cannot be read"),
         (["--colour", "red"], {}, "--colour"),
     ],
 )
-def test_a_wrong_setting_is_named(
+def test_an_invalid_setting_is_named(
     arguments: list[str],
     environment: dict[str, str],
     reason: str,
@@ -154,20 +154,20 @@ def test_a_wrong_setting_is_named(
     assert reason in ended.err
 
 
-def test_a_taken_port_is_named(demo: ServerProcess) -> None:
+def test_a_port_in_use_is_named(demo: ServerProcess) -> None:
     ended = run("serve", "--port", demo.port)
     assert ended.status == 1
     assert ended.err.splitlines()[-1].startswith(f"l2v: cannot listen on 127.0.0.1:{demo.port}")
 
 
-def test_the_command_alone_says_what_it_can() -> None:
+def test_help_lists_the_subcommands() -> None:
     ended = run("--help")
     assert ended.status == 0
     assert "serve" in ended.out
     assert "export" in ended.out
 
 
-def test_an_upload_that_never_ends_does_not_hold_up_ctrl_c() -> None:
+def test_an_endless_upload_does_not_delay_ctrl_c() -> None:
     with ServerProcess("--drain-timeout", "1") as server:
         server.wait_ready()
         with socket.create_connection(("127.0.0.1", server.port)) as slow:
@@ -183,7 +183,7 @@ def test_an_upload_that_never_ends_does_not_hold_up_ctrl_c() -> None:
         assert "Traceback" not in server.log
 
 
-def test_logs_are_json_lines_without_any_text_and_flags_beat_the_environment() -> None:
+def test_logs_are_json_lines_without_texts_and_flags_override_the_environment() -> None:
     flags = ["--log-level", "debug", "--pooling", "last_token"]
     environment = {"L2V_POOLING": "mean", "L2V_MAX_LENGTH": "64", "L2V_DTYPE": "float32", "L2V_API_KEYS": "sesame"}
     with ServerProcess(*flags, **environment) as server:
@@ -214,8 +214,7 @@ def test_logs_are_json_lines_without_any_text_and_flags_beat_the_environment() -
         assert (info["pooling"], info["max_length"], info["dtype"]) == ("last_token", 64, "float32")
 
 
-def test_it_warns_of_nothing_at_start(demo: ServerProcess) -> None:
-    """What a newcomer reads first is calm."""
+def test_it_starts_without_warnings(demo: ServerProcess) -> None:
     lines = demo.log_lines
     ready = next(i for i, line in enumerate(lines) if line["message"] == "ready")
     assert not [line for line in lines[: ready + 1] if line["level"] not in ("info", "debug")]
@@ -227,7 +226,8 @@ def test_export_serves_with_the_same_embeddings(tmp_path: Path, capsys: pytest.C
     ended = call(capsys, "export", "--dtype", "float32", out)
     assert ended.status == 0, ended.err
     assert str(out) in ended.out
-    again = call(capsys, "export", "--model", "./nowhere", out)  # before anything is loaded
+    # The folder is checked before the model is loaded.
+    again = call(capsys, "export", "--model", "./nowhere", out)
     assert (again.status, "already exists" in again.err) == (1, True)
     moved = shutil.move(out, tmp_path / "renamed")
     with ServerProcess("--dtype", "float32", "--model", str(moved)) as server:
@@ -252,11 +252,11 @@ def test_the_built_in_model_ranks_sensibly(demo: ServerProcess) -> None:
         ("how to read lines from a file", {3}),
     ):
         body = {"queries": query, "documents": documents, "top_k": 1}
-        answer = server_answer(demo, body)
-        assert answer["results"][0][0]["index"] in best, query
+        content = similarity(demo, body)
+        assert content["results"][0][0]["index"] in best, query
 
 
-def server_answer(server: ServerProcess, body: dict[str, object]) -> dict[str, list[list[dict[str, float]]]]:
+def similarity(server: ServerProcess, body: dict[str, object]) -> dict[str, list[list[dict[str, float]]]]:
     response = server.client.post("/similarity", json=body)
     assert response.status_code == 200, response.text
     content: dict[str, list[list[dict[str, float]]]] = response.json()

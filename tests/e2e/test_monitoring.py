@@ -1,4 +1,4 @@
-"""The metrics as a real Prometheus sees them, and the dashboard that reads them."""
+"""The metrics scraped by a real Prometheus, the alerts, and the dashboard."""
 
 import json
 import re
@@ -41,7 +41,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def busy(demo: ServerProcess) -> ServerProcess:
-    """The service after some traffic of every kind."""
+    """The service after traffic of every kind."""
     for number in range(5):
         demo.client.post("/embed", json={"inputs": ["a text"] * (number + 1) + ["word " * 900]})
         demo.client.post("/similarity", json={"queries": "a", "documents": ["b", "c"]})
@@ -51,7 +51,7 @@ def busy(demo: ServerProcess) -> ServerProcess:
 
 
 class Prometheus:
-    """A Prometheus that scrapes one service, by the configuration of the compose file."""
+    """A Prometheus that scrapes one service, with the configuration of the Compose file."""
 
     def __init__(self, folder: Path, target: str) -> None:
         config = (DOCKER / "prometheus.yml").read_text()
@@ -77,10 +77,10 @@ class Prometheus:
         except httpx.TransportError:
             return []
         if response.status_code == 503:
-            return []  # it starts
-        answer = response.json()
-        assert answer["status"] == "success", answer
-        result: list[dict[str, Any]] = answer["data"]["result"]
+            return []  # Prometheus is starting
+        content = response.json()
+        assert content["status"] == "success", content
+        result: list[dict[str, Any]] = content["data"]["result"]
         return result
 
     def value(self, expression: str) -> float:
@@ -102,7 +102,7 @@ def prometheus(busy: ServerProcess) -> Iterator[Prometheus]:
             running.process.wait(30)
 
 
-def test_promtool_finds_nothing_to_mend(busy: ServerProcess) -> None:
+def test_promtool_finds_no_problems(busy: ServerProcess) -> None:
     text = busy.client.get("/metrics").text
     checked = subprocess.run(
         [program("promtool", "prometheus"), "check", "metrics"], check=False, input=text, capture_output=True, text=True
@@ -110,25 +110,25 @@ def test_promtool_finds_nothing_to_mend(busy: ServerProcess) -> None:
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_every_metric_of_the_design_is_declared(busy: ServerProcess) -> None:
+def test_every_metric_is_declared(busy: ServerProcess) -> None:
     declared = re.findall(r"^# TYPE (l2v_\w+)", busy.client.get("/metrics").text, re.MULTILINE)
     assert sorted(declared) == sorted(NAMES)
 
 
-def test_alerts_fire_on_what_they_are_for() -> None:
+def test_alerts_fire_as_the_rule_tests_expect() -> None:
     command = [program("promtool", "prometheus"), "test", "rules", str(DOCKER / "alerts_test.yml")]
     tested = subprocess.run(command, check=False, capture_output=True, text=True)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-def test_prometheus_takes_the_alerts_and_none_fires(busy: ServerProcess, prometheus: Prometheus) -> None:
+def test_prometheus_loads_the_alerts_and_none_fires(busy: ServerProcess, prometheus: Prometheus) -> None:
     groups = httpx.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert len(rules) == 7
     assert not [rule["name"] for rule in rules if rule["state"] == "firing"]
 
 
-def test_prometheus_sees_the_traffic(busy: ServerProcess, prometheus: Prometheus) -> None:
+def test_prometheus_scrapes_the_traffic(busy: ServerProcess, prometheus: Prometheus) -> None:
     wait_for(lambda: prometheus.query('l2v_requests_total{route="/similarity",status="200"}'), what="samples")
     assert prometheus.value('l2v_requests_total{route="/embed",status="200"}') >= 5
     assert prometheus.value('l2v_requests_total{route="/embed",status="422"}') >= 1
@@ -137,7 +137,7 @@ def test_prometheus_sees_the_traffic(busy: ServerProcess, prometheus: Prometheus
     assert prometheus.value("l2v_inputs_total") >= 30
     assert prometheus.value("l2v_tokens_total") > prometheus.value("l2v_inputs_total")
     assert prometheus.value('l2v_stage_seconds_count{stage="forward"}') >= 10
-    assert prometheus.value("l2v_batch_tokens_sum") >= prometheus.value("l2v_tokens_total")  # the warm-up too
+    assert prometheus.value("l2v_batch_tokens_sum") >= prometheus.value("l2v_tokens_total")  # includes the warm-up
     assert prometheus.value("l2v_engine_up") == 1
     assert prometheus.value("l2v_queue_tokens") == 0
     (info,) = prometheus.query("l2v_model_info")

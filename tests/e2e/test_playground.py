@@ -1,4 +1,4 @@
-"""The web page in a real browser: Debian's Chromium, headless, driven by Playwright."""
+"""The playground in a real browser: Debian's Chromium, headless, driven by Playwright."""
 
 import ast
 import json
@@ -44,15 +44,15 @@ DOCUMENTS = [
 ]
 INSTRUCTION = "Retrieve semantically similar text:"
 EXAMPLE = {"queries": QUERIES, "documents": DOCUMENTS, "query_instruction": INSTRUCTION}
-# What shells, Python and HTML would each make something else of.
+# Characters that a shell, Python or HTML would each interpret.
 TRICKY = """it's "quoted", $HOME `id` $(id) \\ \\n \\' !! %s {} # <b>bold</b> <img src=x> naïve 日本 🐈"""
 
 
 def chromium() -> str:
-    """The browser; without it the test is skipped, and fails in CI, which installs it."""
+    """Returns the browser's path. Without it, skips the test, or fails it in CI, which installs the browser."""
     path = shutil.which("chromium")
     if path is None:
-        reason = "chromium is not installed (Debian's package chromium has it)"
+        reason = "chromium is not installed (Debian package: chromium)"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     return path
 
@@ -71,7 +71,7 @@ Open = Callable[..., "Playground"]
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """Opens the page of a server in a browser context of its own."""
+    """Returns a function that opens a server's page in a new browser context."""
     contexts: list[BrowserContext] = []
 
     def open_(server: LocalServer | ServerProcess, **options: Any) -> Playground:
@@ -84,24 +84,24 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
 
 class Playground:
-    """The page, and everything that it said and asked for."""
+    """The page, with the errors that it logged and the requests that it sent."""
 
     def __init__(self, context: BrowserContext, server: LocalServer | ServerProcess) -> None:
         self.server = server
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         self.requests: list[str] = []
         self.page: Page = context.new_page()
         self.page.set_default_timeout(20_000)
         expect.set_options(timeout=20_000)
         self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(f"{server.url}/")
-        expect(self.page.locator("#model li").first).not_to_contain_text("asking")
+        expect(self.page.locator("#model li").first).not_to_contain_text("loading")
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
+            self.errors.append(message.text)
 
     def __getitem__(self, selector: str) -> Locator:
         return self.page.locator(selector)
@@ -119,7 +119,7 @@ class Playground:
         expect(self["#status"]).to_contain_text(" ms")
 
     def scores(self) -> list[list[float]]:
-        """What the heatmap shows, cell by cell, the rounded text checked against the whole number."""
+        """The scores of the heatmap. Checks that each cell shows its score, rounded."""
         rows = []
         for row in self["#heatmap tbody tr"].all():
             cells = [
@@ -135,7 +135,7 @@ class Playground:
         return self[f"#texts tbody tr > :nth-child({number})"].all_inner_texts()
 
     def points(self) -> int:
-        """How many points Chart.js has drawn."""
+        """The number of points that Chart.js drew."""
         count: int = self.page.evaluate(
             "Chart.getChart('map').getSortedVisibleDatasetMetas().reduce((sum, meta) => sum + meta.data.length, 0)"
         )
@@ -149,7 +149,7 @@ def similarity(server: LocalServer | ServerProcess, **body: Any) -> dict[str, An
     return content
 
 
-def test_files_come_with_strict_headers_and_a_tag(server: LocalServer) -> None:
+def test_files_have_strict_headers_and_an_etag(server: LocalServer) -> None:
     for path, media_type in {
         "/": "text/html",
         "/playground/main.js": "text/javascript",
@@ -174,20 +174,20 @@ def test_files_come_with_strict_headers_and_a_tag(server: LocalServer) -> None:
     ["nothing.js", "", "../main.py", "%2e%2e/main.py", "..%2fmain.py", "/etc/passwd", "vendor", "vendor/../../main.py"],
 )
 def test_no_path_leads_out_of_the_known_files(path: str, server: LocalServer) -> None:
-    # Not through httpx alone, which would tidy the path up first.
-    answered = subprocess.run(
+    # httpx would normalize the path.
+    body = subprocess.run(
         ["curl", "-s", "--path-as-is", f"{server.url}/playground/{path}"], capture_output=True, text=True, check=True
     ).stdout
-    assert json.loads(answered)["error"]["type"] == "not_found"
+    assert json.loads(body)["error"]["type"] == "not_found"
 
 
-def test_it_can_be_switched_off(encoder: Encoder) -> None:
+def test_it_can_be_disabled(encoder: Encoder) -> None:
     with LocalServer(encoder, playground=False) as server:
         assert server.client.get("/").status_code == 404
         assert server.client.get("/playground/main.js").status_code == 404
 
 
-def test_the_vendored_library_is_named_with_its_licence() -> None:
+def test_the_licence_of_the_vendored_library_is_included() -> None:
     library = (PLAYGROUND / "vendor" / "chart.umd.min.js").read_text()
     licences = (PLAYGROUND / "vendor" / "LICENSES.txt").read_text()
     for name, marker in (("chart.js", r"Chart\.js v"), ("@kurkle/color", "@kurkle/color v")):
@@ -197,7 +197,7 @@ def test_the_vendored_library_is_named_with_its_licence() -> None:
     assert licences.count("Permission is hereby granted") == 2
 
 
-def test_it_loads_without_a_complaint_and_says_what_is_served(demo: ServerProcess, open_page: Open) -> None:
+def test_it_loads_without_errors_and_shows_the_model(demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo)
     info = demo.client.get("/info").json()
     facts = [
@@ -211,7 +211,7 @@ def test_it_loads_without_a_complaint_and_says_what_is_served(demo: ServerProces
     expect(page["#key-row"]).to_be_hidden()
     expect(page["#outcome"]).to_be_hidden()
     assert page["nav a"].evaluate_all("links => links.map(link => link.pathname)") == ["/docs", "/metrics"]
-    assert page.complaints == []
+    assert page.errors == []
 
 
 def test_the_example_shows_the_scores_of_the_api(demo: ServerProcess, open_page: Open) -> None:
@@ -224,7 +224,7 @@ def test_the_example_shows_the_scores_of_the_api(demo: ServerProcess, open_page:
     best = page["#heatmap tbody tr"].evaluate_all("rows => rows.map(row => row.querySelector('.best').cellIndex - 1)")
     assert best == [int(np.argmax(row)) for row in expected["scores"]]
     assert page["#status"].inner_text().startswith("4 × 5 scores in ")
-    assert page.complaints == []
+    assert page.errors == []
 
 
 def test_every_request_goes_to_the_server_itself(demo: ServerProcess, open_page: Open) -> None:
@@ -252,7 +252,7 @@ def test_the_map_holds_the_principal_components_of_all_texts(demo: ServerProcess
     assert f"component 1, {share} %" in label
 
 
-def test_tokens_and_what_was_shortened_are_shown(demo: ServerProcess, open_page: Open) -> None:
+def test_token_counts_and_truncation_are_shown(demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo)
     long = "a long text of many words " * 200
     page.fill([QUERIES[0]], [long, DOCUMENTS[0]])
@@ -261,25 +261,25 @@ def test_tokens_and_what_was_shortened_are_shown(demo: ServerProcess, open_page:
     tokens = expected["tokens"]["queries"] + expected["tokens"]["documents"]
     assert page.column(3) == [str(number) for number in tokens]
     assert expected["truncated"] == {"queries": [], "documents": [0]}
-    assert ["shortened" in text for text in page.column(2)] == [False, True, False]
-    assert page["#tokens-note"].inner_text() == f"{sum(tokens)} tokens, 1 text shortened"
-    assert "1 text shortened" in page["#status"].inner_text()
+    assert ["truncated" in text for text in page.column(2)] == [False, True, False]
+    assert page["#tokens-note"].inner_text() == f"{sum(tokens)} tokens, 1 text truncated"
+    assert "1 text truncated" in page["#status"].inner_text()
 
 
 def test_timings_of_both_calls_are_shown(demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo)
     page.run()
     rows = {row.split("\t")[0].strip(): row.split("\t")[1:] for row in page["#timings tbody tr"].all_inner_texts()}
-    assert set(rows) == {"tokenize", "queue", "forward", "finish", "network, browser", "seen by this page"}
+    assert set(rows) == {"tokenize", "queue", "forward", "finish", "network, browser", "total"}
     for call in (0, 1):
-        parts = [float(values[call]) for name, values in rows.items() if name != "seen by this page"]
+        parts = [float(values[call]) for name, values in rows.items() if name != "total"]
         assert float(rows["forward"][call]) > 0
-        assert sum(parts) == pytest.approx(float(rows["seen by this page"][call]), abs=0.05)
+        assert sum(parts) == pytest.approx(float(rows["total"][call]), abs=0.05)
 
 
 def test_without_documents_the_queries_are_compared_with_each_other(demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo)
-    page["#document-instruction"].fill("of no use without documents")
+    page["#document-instruction"].fill("has no effect without documents")
     page.fill(QUERIES, ["", "  "])
     page.run()
     np.testing.assert_allclose(page.scores(), similarity(demo, queries=QUERIES)["scores"], atol=1e-6)
@@ -288,27 +288,27 @@ def test_without_documents_the_queries_are_compared_with_each_other(demo: Server
     assert all(row != column for row, column in enumerate(best))
 
 
-def test_texts_are_never_read_as_markup(demo: ServerProcess, open_page: Open) -> None:
+def test_texts_are_never_parsed_as_markup(demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo)
     page.fill([TRICKY, "<script>document.title = 'no'</script>"], ["<h1>no</h1>"])
     page.run()
     assert page.column(2)[0] == TRICKY
     assert page["h1"].count() == 1
     assert page["main img"].count() == 0
-    assert page.complaints == []
+    assert page.errors == []
 
 
-def test_alike_texts_and_a_single_one_have_a_map_too(demo: ServerProcess, open_page: Open) -> None:
+def test_a_single_text_and_identical_texts_have_a_map(demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo)
     for queries in (["alone"], ["twice", "twice"]):
         page.fill(queries, [])
         page.run()
         assert page.column(4) == page.column(5) == ["0.000"] * len(queries)
         assert page.points() == len(queries)
-    assert page.complaints == []
+    assert page.errors == []
 
 
-def test_an_error_names_its_line_and_leads_there(encoder: Encoder, open_page: Open) -> None:
+def test_an_error_names_its_line_and_links_to_it(encoder: Encoder, open_page: Open) -> None:
     with LocalServer(encoder, max_characters=100) as server:
         page = open_page(server)
         page.fill(["short", "", "x" * 101, "short again"], ["also short"])
@@ -318,10 +318,10 @@ def test_an_error_names_its_line_and_leads_there(encoder: Encoder, open_page: Op
         expect(problem).to_contain_text("422 · invalid · queries[1].text")
         assert problem.get_attribute("role") == "alert"
         expect(page["#query-texts"]).to_have_attribute("aria-invalid", "true")
-        problem.get_by_role("button", name="Show the place").click()
+        problem.get_by_role("button", name="Show in the form").click()
         expect(page["#query-texts"]).to_be_focused()
         assert page.page.evaluate("getSelection().toString()") == "x" * 101
-        page.page.keyboard.type("mended")
+        page.page.keyboard.type("corrected")
         page.page.keyboard.press("Control+Enter")
         page.done()
         expect(problem).to_be_empty()
@@ -332,20 +332,20 @@ def test_an_error_names_its_line_and_leads_there(encoder: Encoder, open_page: Op
         expect(page["#document-instruction"]).to_have_attribute("aria-invalid", "true")
 
 
-def test_nothing_to_compare_is_said_without_asking(server: LocalServer, open_page: Open) -> None:
+def test_a_form_without_queries_is_reported_without_a_request(server: LocalServer, open_page: Open) -> None:
     page = open_page(server)
     page.fill(["", "   "], ["a document"])
     page["#run"].click()
-    expect(page["#problem"]).to_contain_text("Write at least one query")
+    expect(page["#problem"]).to_contain_text("Enter at least one query")
     expect(page["#query-texts"]).to_be_focused()
     assert not [url for url in page.requests if url.endswith("/similarity")]
 
 
-def test_a_service_out_of_reach_is_said(server: LocalServer, open_page: Open) -> None:
+def test_an_unreachable_service_is_reported(server: LocalServer, open_page: Open) -> None:
     page = open_page(server)
     page.page.route("**/similarity", lambda route: route.abort())
     page["#run"].click()
-    expect(page["#problem"]).to_contain_text("out of reach")
+    expect(page["#problem"]).to_contain_text("cannot be reached")
     page.page.unroute("**/similarity")
     page.run()
     expect(page["#problem"]).to_be_empty()
@@ -358,7 +358,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def fill_queue(gated: GatedEncoder, server: LocalServer, pool: ThreadPoolExecutor) -> list[Any]:
-    """Shuts the gate, keeps the engine at it with one request and lets another wait."""
+    """Closes the gate, then sends one request to occupy the engine and another to fill the queue."""
     before = len(gated.started)
     gated.gate.clear()
     held = [pool.submit(httpx.post, f"{server.url}/embed", json={"inputs": "first"}, timeout=60)]
@@ -368,7 +368,7 @@ def fill_queue(gated: GatedEncoder, server: LocalServer, pool: ThreadPoolExecuto
     return held
 
 
-def test_overload_is_said_and_the_countdown_tries_again(
+def test_overload_is_reported_and_retried_after_the_countdown(
     gated: GatedEncoder, pool: ThreadPoolExecutor, open_page: Open
 ) -> None:
     with LocalServer(gated, max_queue_tokens=4) as server:
@@ -387,12 +387,12 @@ def test_overload_is_said_and_the_countdown_tries_again(
         assert [request.result().status_code for request in held] == [200, 200]
 
 
-def test_overload_can_be_retried_at_once_or_given_up(
+def test_overload_can_be_retried_at_once_or_not_at_all(
     gated: GatedEncoder, pool: ThreadPoolExecutor, open_page: Open
 ) -> None:
     with LocalServer(gated, max_queue_tokens=4) as server:
         page = open_page(server)
-        # A countdown that does not end within the test.
+        # The countdown must not end during the test.
         page.page.route("**/similarity", lambda route: _with_retry_after(route, "600"))
         held = fill_queue(gated, server, pool)
         page["#run"].click()
@@ -416,7 +416,7 @@ def _with_retry_after(route: Any, seconds: str) -> None:
     route.fulfill(response=response, headers=response.headers | {"retry-after": seconds})
 
 
-def test_while_busy_nothing_is_sent_twice_and_it_can_be_cancelled(gated: GatedEncoder, open_page: Open) -> None:
+def test_a_running_request_is_not_sent_twice_and_can_be_cancelled(gated: GatedEncoder, open_page: Open) -> None:
     with LocalServer(gated) as server:
         page = open_page(server)
         gated.gate.clear()
@@ -429,16 +429,16 @@ def test_while_busy_nothing_is_sent_twice_and_it_can_be_cancelled(gated: GatedEn
         expect(page["#results"]).to_have_attribute("aria-busy", "false")
         expect(page["#run"]).to_be_enabled()
         assert len([url for url in page.requests if url.endswith("/similarity")]) == 1
-        wait_for(lambda: server.service.in_flight == 0, what="the permit given back")
+        wait_for(lambda: server.service.in_flight == 0, what="the permit to be released")
         gated.gate.set()
 
 
-def test_a_key_is_asked_for_and_then_opens_the_service(encoder: Encoder, open_page: Open) -> None:
+def test_the_page_prompts_for_a_required_key_and_uses_it(encoder: Encoder, open_page: Open) -> None:
     with LocalServer(encoder, api_keys="open-sesame") as server:
         page = open_page(server)
-        expect(page["#key-row"]).to_be_visible()  # /info wanted one
+        expect(page["#key-row"]).to_be_visible()  # because /info returned 401
         page["#run"].click()
-        expect(page["#problem"]).to_contain_text("asks for a key")
+        expect(page["#problem"]).to_contain_text("requires an API key")
         expect(page["#key"]).to_be_focused()
         page.page.keyboard.type("wrong")
         page.page.keyboard.press("Enter")
@@ -448,7 +448,7 @@ def test_a_key_is_asked_for_and_then_opens_the_service(encoder: Encoder, open_pa
         page.done()
         assert len(page.scores()) == len(QUERIES)
         expect(page["#model li"].nth(1)).to_have_text("float32")
-        # The key is in no snippet and in no storage.
+        # Neither a snippet nor any storage holds the key.
         expect(page["#curl"]).to_contain_text("Authorization: Bearer $L2V_API_KEY")
         assert "open-sesame" not in page["body"].inner_text()
         assert page.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
@@ -458,24 +458,22 @@ def test_a_key_is_asked_for_and_then_opens_the_service(encoder: Encoder, open_pa
 
 
 def shell(command: str, **environment: str) -> Any:
-    answered = subprocess.run(["sh", "-c", command], capture_output=True, check=True, env=os.environ | environment)
-    return json.loads(answered.stdout)["scores"]
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, check=True, env=os.environ | environment)
+    return json.loads(ended.stdout)["scores"]
 
 
 def interpreter(code: str, **environment: str) -> Any:
-    answered = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, env=os.environ | environment
-    )
-    return ast.literal_eval(answered.stdout.decode())
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ | environment)
+    return ast.literal_eval(ended.stdout.decode())
 
 
 @pytest.mark.parametrize(("name", "run"), [("curl", shell), ("python", interpreter)])
-@pytest.mark.parametrize("clipboard", ["the browser's", "none, as without TLS"])
-def test_copied_requests_run_and_give_the_same_scores(
+@pytest.mark.parametrize("clipboard", ["available", "missing, as without TLS"])
+def test_copied_requests_run_and_return_the_same_scores(
     name: str, run: Callable[..., Any], clipboard: str, demo: ServerProcess, open_page: Open
 ) -> None:
     page = open_page(demo, permissions=["clipboard-read", "clipboard-write"])
-    if clipboard != "the browser's":
+    if clipboard != "available":
         page.page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     page.fill([TRICKY, "plain"], ["'", '"', "\\", TRICKY], instruction="it's an instruction: $1")
     page.run()
@@ -483,13 +481,12 @@ def test_copied_requests_run_and_give_the_same_scores(
     page[f"[data-copy={name}]"].click()
     expect(page["#copied"]).to_contain_text("copied")
     expect(page[f"[data-copy={name}]"]).to_be_focused()
-    # Pasted as a user would paste it.
     page["#query-texts"].fill("")
     page["#query-texts"].press("Control+V")
     np.testing.assert_allclose(run(page["#query-texts"].input_value()), shown, atol=1e-6)
 
 
-def test_it_is_used_with_the_keyboard_alone(demo: ServerProcess, open_page: Open) -> None:
+def test_it_works_with_the_keyboard_alone(demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo)
     keyboard = page.page.keyboard
     order = []
@@ -497,7 +494,7 @@ def test_it_is_used_with_the_keyboard_alone(demo: ServerProcess, open_page: Open
         keyboard.press("Tab")
         order.append(page.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
         outline = page.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline == "solid", f"no focus to be seen on {order[-1]}"
+        assert outline == "solid", f"no visible focus on {order[-1]}"
     assert order == [
         "Skip to the texts", "Skip to the results", "API docs", "Metrics",
         "query-instruction", "query-texts", "document-instruction", "document-texts", "run",
@@ -526,8 +523,8 @@ def test_screen_readers_find_each_table_by_its_name(demo: ServerProcess, open_pa
     page.run()
     for name in (
         "Cosine similarity of each query with each document.",
-        "Each text with its tokens and its place on the map.",
-        "Milliseconds of each call, by stage.",
+        "Each text with its token count and its coordinates on the map.",
+        "Milliseconds per call and stage.",
     ):
         expect(page.page.get_by_role("table", name=name)).to_be_visible()
     expect(page.page.get_by_role("group", name="Queries").get_by_label("Texts")).to_have_value("\n".join(QUERIES))
@@ -536,8 +533,8 @@ def test_screen_readers_find_each_table_by_its_name(demo: ServerProcess, open_pa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_to_mend(scheme: str, encoder: Encoder, open_page: Open) -> None:
-    """Names, roles, landmarks, contrast and the like, before and after a run and with every panel open."""
+def test_axe_finds_no_violations(scheme: str, encoder: Encoder, open_page: Open) -> None:
+    """Names, roles, landmarks, contrast and more: before a run, after an error, and after a run."""
     with LocalServer(encoder, api_keys="open-sesame", max_characters=100) as server:
         page = open_page(server, color_scheme=scheme)
         states = [_axe(page)]
@@ -565,23 +562,23 @@ def test_light_and_dark_differ(demo: ServerProcess, open_page: Open) -> None:
         page.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         pictures.append(page["#outcome"].screenshot())
     assert pictures[0] != pictures[1]
-    # The heatmap and the map are drawn anew by script, the rest by the style sheet.
+    # A script redraws the heatmap and the map; the style sheet does the rest.
     cell = page["#heatmap tbody td"].first
     dark = cell.evaluate("cell => cell.style.backgroundColor")
     page.page.emulate_media(color_scheme="light")
     expect(cell).not_to_have_css("background-color", dark)
-    assert page.complaints == []
+    assert page.errors == []
 
 
 @pytest.mark.parametrize("width", [320, 768])
-def test_narrow_windows_scroll_only_downwards(width: int, demo: ServerProcess, open_page: Open) -> None:
+def test_narrow_windows_do_not_scroll_sideways(width: int, demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo, viewport={"width": width, "height": 800})
     page.fill([TRICKY * 3, "a-long-word-" * 20], [TRICKY] * 12)
     page.run()
     assert page.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_big_matrix_is_shown_in_part(demo: ServerProcess, open_page: Open) -> None:
+def test_a_large_matrix_is_shown_in_part(demo: ServerProcess, open_page: Open) -> None:
     page = open_page(demo)
     texts = [f"text number {number}" for number in range(70)]
     page.fill(texts, texts[:3])
@@ -592,17 +589,17 @@ def test_a_big_matrix_is_shown_in_part(demo: ServerProcess, open_page: Open) -> 
     assert len(page.column(3)) == 73
 
 
-def test_the_picture_in_the_readme_is_small() -> None:
+def test_the_screenshot_in_the_readme_is_small() -> None:
     assert SCREENSHOT.stat().st_size <= 300_000
 
 
 def main() -> None:
-    """Takes the picture for the README anew: `python -m tests.e2e.test_playground`."""
+    """Takes the screenshot for the README: `python -m tests.e2e.test_playground`."""
     with ServerProcess() as server, sync_playwright() as playwright:
         server.wait_ready()
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = Playground(browser.new_context(viewport={"width": 1280, "height": 800}), server)
-        for _ in range(3):  # the first ones warm up
+        for _ in range(3):  # the first two warm up
             page["#query-texts"].press("Control+Enter")
             expect(page["#results"]).to_have_attribute("aria-busy", "false")
             page.done()

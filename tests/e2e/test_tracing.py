@@ -1,4 +1,4 @@
-"""Traces as a real OTLP exporter sends them: one span a request, one for each stage below it, and no text in any."""
+"""Traces sent by a real OTLP exporter: one span per request, a child span per stage, and no texts."""
 
 import time
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-SENT: list[bytes] = []
+RECEIVED: list[bytes] = []
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes what an OTLP exporter posts."""
+    """Stores the requests of an OTLP exporter."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if found := self.path == "/v1/traces":
-            SENT.append(body)
+            RECEIVED.append(body)
         self.send_response(200 if found else 404)
         self.end_headers()
 
@@ -37,7 +37,7 @@ def endpoint() -> Iterator[str]:
 
 
 def spans() -> list[Span]:
-    requests = [ExportTraceServiceRequest.FromString(body) for body in SENT]
+    requests = [ExportTraceServiceRequest.FromString(body) for body in RECEIVED]
     return [
         span
         for request in requests
@@ -48,8 +48,8 @@ def spans() -> list[Span]:
 
 
 @pytest.mark.parametrize("path", ["", "/v1/traces"])
-def test_a_request_is_one_span_with_one_below_it_for_each_stage(encoder: Encoder, endpoint: str, path: str) -> None:
-    SENT.clear()
+def test_a_request_is_one_span_with_a_child_span_per_stage(encoder: Encoder, endpoint: str, path: str) -> None:
+    RECEIVED.clear()
     with LocalServer(encoder, otlp_endpoint=f"{endpoint}{path}") as server:
         server.client.post("/embed?note=swordfish", json={"inputs": "swordfish", "instruction": "albatross"})
         server.client.get("/ready")
@@ -67,10 +67,10 @@ def test_a_request_is_one_span_with_one_below_it_for_each_stage(encoder: Encoder
         assert request.start_time_unix_nano <= span.start_time_unix_nano + 5_000_000
         assert span.end_time_unix_nano <= request.end_time_unix_nano + 5_000_000
     for secret in (b"swordfish", b"albatross"):
-        assert not any(secret in body for body in SENT)
+        assert not any(secret in body for body in RECEIVED)
 
 
-def test_a_collector_that_is_away_does_not_hold_up_the_end(encoder: Encoder) -> None:
+def test_an_unreachable_collector_does_not_delay_the_shutdown(encoder: Encoder) -> None:
     with LocalServer(encoder, otlp_endpoint=f"http://127.0.0.1:{free_port()}") as server:
         server.embed("hello")
         ending = time.monotonic()

@@ -1,6 +1,6 @@
-"""`python -m tests.fuzz`: more than 10,000 odd requests to a real server, and the figures as one line of JSON.
+"""`python -m tests.fuzz`: sends more than 10,000 malformed requests to a real server and prints a summary as JSON.
 
-Ends with status 1 where an answer breaks a promise, and prints each such request.
+If a response breaks the contract, prints the request and exits with status 1.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from tests.fuzz.serving import server
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--cases", type=int, default=10_000, help="odd requests of our own")
-    parser.add_argument("--examples", type=int, default=50, help="of schemathesis, for each operation")
+    parser.add_argument("--cases", type=int, default=10_000, help="number of requests of our own fuzzer")
+    parser.add_argument("--examples", type=int, default=50, help="examples of schemathesis per operation")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -27,10 +27,10 @@ def main() -> None:
     problems = [problem for part in figures for problem in part.problems + part.unaccepted]
     summary = {
         "cases": sum(part.cases for part in figures),
-        "of our own": figures[0].cases,
-        "of schemathesis": figures[1].cases,
-        "statuses of our own": dict(sorted(figures[0].statuses.items())),
-        "broken promises": len(problems),
+        "own cases": figures[0].cases,
+        "schemathesis cases": figures[1].cases,
+        "own statuses": dict(sorted(figures[0].statuses.items())),
+        "problems": len(problems),
         "seconds": round(time.monotonic() - started),
     }
     print(*problems[:50], json.dumps(summary), sep="\n")

@@ -1,4 +1,4 @@
-"""Requests that no client should send, made from some that one would: wrong values, odd Unicode, broken JSON."""
+"""Mutates valid requests into malformed ones: wrong values, unusual Unicode, broken JSON."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = {"Content-Type": "application/json"}
-# What a text holds that must never be found in a log or a metric.
+# Part of many texts; must never appear in a log or a metric.
 MARK = "swordfish"
 
 SEEDS: dict[str, list[Any]] = {
@@ -29,15 +29,13 @@ SEEDS: dict[str, list[Any]] = {
     "/tei": [{"inputs": ["a", "b"]}],
     "/tei/embed": [{"inputs": ["a", [1, 2]], "normalize": True, "truncate": False, "truncation_direction": "Left"}],
     "/tei/embed_all": [{"inputs": "a", "prompt_name": "sts"}],
-    "/tei/similarity": [
-        {"inputs": {"source_sentence": "a", "sentences": ["b"]}, "parameters": {"truncate": True}},
-    ],
+    "/tei/similarity": [{"inputs": {"source_sentence": "a", "sentences": ["b"]}, "parameters": {"truncate": True}}],
     "/tei/tokenize": [{"inputs": ["a", "b"], "add_special_tokens": False}],
     "/tei/decode": [{"ids": [[1, 2], [3]], "skip_special_tokens": False}, {"ids": [4]}],
     "/tei/v1/embeddings": [{"input": ["a", "b"], "dimensions": 3}],
 }
 
-# Joined, repeated and mixed: what tokenizers, normalisers and JSON libraries stumble over.
+# Strings that break tokenizers, normalisers and JSON libraries. They are joined, repeated and mixed.
 # fmt: off
 PIECES = [
     "", " ", "\t\n", "\u00a0", "\u2003", "\u200b", "\u2028", "\ufeff", "\u0085", "\x1f", "\x7f", "\0", "a\0b",
@@ -53,7 +51,7 @@ VALUES: list[Any] = [
     ["i", "t", "x"], [1, "a"],
 ]
 # fmt: on
-# Not JSON, or more than JSON.
+# Invalid JSON, and values at its limits.
 # fmt: off
 LITERALS = [
     b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"0" * 50, b"1" * 5000, b"undefined", b"'a'", b"01",
@@ -95,7 +93,7 @@ class Attempt:
 
 
 def attempt(dice: random.Random) -> Attempt:
-    """One request; the same dice give the same one."""
+    """Creates a request, determined by the state of `dice`."""
     path = dice.choice(list(SEEDS))
     made = Attempt(path)
     body = json.loads(json.dumps(dice.choice(SEEDS[path])))
@@ -116,7 +114,7 @@ def attempt(dice: random.Random) -> Attempt:
 
 
 def text(dice: random.Random) -> str:
-    """Any text: pieces from above, whole runs of a plane of Unicode, or one thing very often."""
+    """Creates a text: one piece 1,000 times, a few pieces, or characters of one range of Unicode."""
     roll = dice.random()
     if roll < 0.02:
         return dice.choice(PIECES) * 1000
@@ -130,7 +128,7 @@ def text(dice: random.Random) -> str:
 
 
 def _places(node: Any) -> list[tuple[Any, Any]]:
-    """Each (container, key) of a body."""
+    """Every (container, key) of a body."""
     found = []
     for key, value in list(
         node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
@@ -160,7 +158,7 @@ def _mutate(body: Any, dice: random.Random) -> None:
 
 
 def _dump(body: Any, dice: random.Random) -> bytes:
-    """As UTF-8 where it can be; lone surrogates only exist as escapes."""
+    """Serialises as UTF-8, or as ASCII if there are lone surrogates, which exist only as escapes."""
     try:
         return json.dumps(body, ensure_ascii=dice.random() < 0.5).encode()
     except UnicodeEncodeError:
@@ -168,7 +166,7 @@ def _dump(body: Any, dice: random.Random) -> bytes:
 
 
 def _spoil(content: bytes, dice: random.Random) -> bytes:
-    """Bytes that are no longer what a JSON library wrote."""
+    """Corrupts the bytes of a body."""
     place = dice.randrange(len(content) + 1)
     match dice.randrange(7):
         case 0:

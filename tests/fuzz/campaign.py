@@ -1,4 +1,4 @@
-"""Runs both fuzzers against a server: ours with anything, schemathesis with what the OpenAPI document leads it to."""
+"""Runs two fuzzers against a server: ours mutates requests, schemathesis generates them from the OpenAPI document."""
 
 import json
 import random
@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 
-from tests.fuzz.answers import Contract
 from tests.fuzz.bodies import MARK, Attempt, attempt
+from tests.fuzz.contract import Contract
 from tests.serving import ServerProcess
 
 _CLIENTS = 4
@@ -23,13 +23,13 @@ _CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 @dataclass
 class Figures:
-    """What came of a campaign.
+    """The results of a campaign.
 
     Attributes:
-        cases: requests sent.
-        statuses: how often each was answered.
-        problems: answers that break a promise, each with its request; no answer at all counts too.
-        unaccepted: operations of which not one request was accepted, so that little was tried.
+        cases: number of requests sent.
+        statuses: number of responses by status.
+        problems: invalid or missing responses, each with its request.
+        unaccepted: operations that accepted no request, so that little of them was tested.
     """
 
     cases: int = 0
@@ -39,7 +39,7 @@ class Figures:
 
 
 def fuzz(server: ServerProcess, cases: int, seed: int) -> Figures:
-    """Sends that many odd requests; the same seed gives the same ones."""
+    """Sends `cases` malformed requests, determined by the seed."""
     contract = Contract(server.client.get("/openapi.json").json())
     figures = Figures()
 
@@ -66,14 +66,14 @@ def fuzz(server: ServerProcess, cases: int, seed: int) -> Figures:
 
 
 def leaks(server: ServerProcess) -> list[str]:
-    """Where a text or a bug has come into what operators read."""
-    seen = {"the log": server.log, "the metrics": server.client.get("/metrics").text}
-    found = [f"{name} holds a caller's text" for name, content in seen.items() if MARK in content]
+    """Reports texts of callers in the log or the metrics, and logged bugs."""
+    outputs = {"the log": server.log, "the metrics": server.client.get("/metrics").text}
+    found = [f"{name} contain a caller's text" for name, content in outputs.items() if MARK in content]
     return found + [f"a bug is logged: {line}" for line in server.log_lines if line["message"] == "bug"]
 
 
 def schemathesis(server: ServerProcess, examples: int, seed: int) -> Figures:
-    """All checks of schemathesis, with up to that many generated cases an operation and phase."""
+    """Runs all checks of schemathesis, with up to `examples` generated cases per operation and phase."""
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = [
             *(

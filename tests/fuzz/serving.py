@@ -1,4 +1,4 @@
-"""The server that is fuzzed: the command with the built-in model, and a prompt by name."""
+"""The server under test: `l2v serve` with the built-in model and a named prompt."""
 
 import tempfile
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Packed bidirectional attention compared with plain attention, and the architectures that do and do not support it."""
 
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,13 +10,13 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import masking_utils
 
-from l2v.models import Encoder, Input, UnsupportedModelError, load
+from l2v.models import Encoder, Input, UnsupportedModelError, attention, load
 from l2v.models import bucketed_attention as buckets
 from l2v.models.attention import _has_kernel, attend, packed_attention, segment_attention
 from l2v.models.bucketed_attention import bucketed_attention
 from l2v.models.devices import computes_bfloat16
 from tests import tiny
-from tests.dtypes import LEAST
+from tests.dtypes import MIN_COSINE
 
 SUPPORTED = ["llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "starcoder2"]
 TEXTS = ["a", "a longer text with several words in it", "mid sized", "x" * 300, "Grüße, 世界 🙂"]
@@ -36,6 +36,35 @@ def test_each_segment_attends_to_itself_alone_and_both_ways(key_heads: int) -> N
     for start, end in pairwise(bounds):
         expected = torch.softmax(query[:, :, start:end] @ key[:, :, start:end].mT * 0.3, -1) @ value[:, :, start:end]
         torch.testing.assert_close(output[:, start:end], expected.transpose(1, 2))
+
+
+@pytest.mark.parametrize("window", [0, 1, 3, 50])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_token_attends_up_to_itself_and_within_the_window(causal: bool, window: int) -> None:
+    torch.manual_seed(0)
+    bounds = [0, 1, 4, 11]
+    query, key, value = (states(11, 4) for _ in range(3))
+    limits = torch.tensor(bounds, dtype=torch.int32)
+    output = segment_attention(query, key, value, limits, 0.3, causal, window)
+    for start, end in pairwise(bounds):
+        scores = query[:, :, start:end] @ key[:, :, start:end].mT * 0.3
+        for i, j in product(range(end - start), repeat=2):
+            if (causal and j > i) or (window and abs(i - j) >= window):
+                scores[:, :, i, j] = -torch.inf
+        expected = torch.softmax(scores, -1) @ value[:, :, start:end]
+        torch.testing.assert_close(output[:, start:end], expected.transpose(1, 2))
+
+
+@pytest.mark.parametrize("window", [0, 5, 40])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("key_heads", [1, 4])
+def test_buckets_are_causal_and_windowed_as_sequences_are(key_heads: int, causal: bool, window: int) -> None:
+    torch.manual_seed(0)
+    lengths = (1, 40, 3, 300, 129, 33, 40)
+    query, key, value = states(sum(lengths), 4), states(sum(lengths), key_heads), states(sum(lengths), key_heads)
+    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    output = bucketed_attention(query, key, value, lengths, 0.3, causal=causal, window=window)
+    torch.testing.assert_close(output, attend(query, key, value, bounds, 0.3, causal=causal, window=window))
 
 
 @pytest.mark.parametrize("key_heads", [1, 4])
@@ -62,7 +91,7 @@ def test_the_operator_is_well_formed_for_compilation() -> None:
     bounds = torch.tensor([0, 2, 5], dtype=torch.int32)
     torch.library.opcheck(
         segment_attention,
-        (states(5, 4), states(5, 2), states(5, 2), bounds, 0.5),
+        (states(5, 4), states(5, 2), states(5, 2), bounds, 0.5, True, 3),
         test_utils=["test_schema", "test_faketensor"],
     )
 
@@ -158,7 +187,7 @@ def test_an_architecture_that_cannot_is_refused_with_the_reason(
         load(str(folder), dtype="float32")
 
 
-@pytest.mark.parametrize(("dtype", "least"), LEAST.items())
+@pytest.mark.parametrize(("dtype", "least"), MIN_COSINE.items())
 def test_batch_mates_do_not_matter(adapter: Path, dtype: str, least: float) -> None:
     encoder: Encoder = load(str(adapter), dtype=dtype)  # type: ignore[arg-type]
     inputs = [Input(f"text {i} " + "word " * (i * 7 % 60), "Find it:" if i % 3 else "") for i in range(64)]
@@ -170,3 +199,24 @@ def test_batch_mates_do_not_matter(adapter: Path, dtype: str, least: float) -> N
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     left, right = left.astype(np.float64), right.astype(np.float64)
     return (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("causal", "windowed", "size"),
+    [(False, False, None), (True, False, (-1, 0)), (False, True, (7, 7)), (True, True, (7, 0))],
+)
+def test_the_kernel_of_gpus_gets_the_window(
+    causal: bool, windowed: bool, size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def kernel(query: torch.Tensor, *_: object, **options: object) -> torch.Tensor:
+        asked.append(options)
+        return query
+
+    monkeypatch.setattr(attention, "_has_kernel", lambda query: True)
+    monkeypatch.setattr(attention, "_varlen_attn", kernel)
+    bounds = torch.tensor([0, 3], dtype=torch.int32)
+    options = {"cu_seqlens": bounds, "max_seqlen": 3, "sliding_window": 8, "causal": causal, "windowed": windowed}
+    packed_attention(torch.nn.Identity(), states(3, 2), states(3, 2), states(3, 2), None, **options)  # type: ignore[arg-type]
+    assert asked[0].get("window_size") == size

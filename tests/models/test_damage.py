@@ -104,13 +104,7 @@ def test_a_tampered_config_is_noticed_by_the_recorded_vector(merged: Path) -> No
 def test_a_damaged_record_of_a_vector_is_refused(merged: Path) -> None:
     path = merged / REFERENCE
     content = json.loads(path.read_text())
-    for change in (
-        {"vector": "no base64!"},
-        {"vector": None},
-        {"vector": "AAA="},
-        {"text": 5},
-        {"settings": None},
-    ):
+    for change in ({"vector": "no base64!"}, {"vector": None}, {"vector": "AAA="}, {"text": 5}, {"settings": None}):
         path.write_text(json.dumps(content | change))
         checksums.write(merged)
         with pytest.raises(ModelError, match=r"reference_vector\.json|dimensions"):

@@ -45,6 +45,16 @@ def test_pooling_equals_the_formula(batch: Batch, pooling: Pooling, dtype: torch
         torch.testing.assert_close(row.double(), expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", ["weighted_mean", "bos_token"])
+def test_sentence_transformers_counts_from_the_start_of_the_row(batch: Batch, pooling: Pooling) -> None:
+    hidden = torch.randn(sum(LENGTHS), 6)
+    pooled = pool(hidden, batch, pooling, "sentence-transformers")
+    for row, sequence, span in zip(pooled, hidden.split(LENGTHS), SPANS, strict=True):
+        weights = torch.arange(1, len(sequence) + 1.0)[-span:, None]
+        expected = (sequence[-span:] * weights).sum(0) / weights.sum()
+        torch.testing.assert_close(row, sequence[-span] if pooling == "bos_token" else expected)
+
+
 def test_pooling_repeats_to_the_bit(batch: Batch) -> None:
     hidden = torch.randn(sum(LENGTHS), 6)
     assert torch.equal(pool(hidden, batch, "mean"), pool(hidden, batch, "mean"))

@@ -17,8 +17,8 @@ def make_hub_cache(cache: Path, repos: dict[str, Path]) -> None:
         if not folder.is_dir():
             raise NotADirectoryError(f"{repo_id}: {folder}")
         repo = cache / ("models--" + repo_id.replace("/", "--"))
-        # The name of a snapshot is a commit: any fixed 40 hex digits.
-        commit = hashlib.sha256(repo_id.encode()).hexdigest()[:40]
+        # The name of a snapshot is a commit: 40 hex digits, others for each revision.
+        commit = hashlib.sha256(name.encode()).hexdigest()[:40]
         snapshot = repo / "snapshots" / commit
         snapshot.mkdir(parents=True, exist_ok=True)
         for source in sorted(folder.iterdir()):

@@ -265,12 +265,7 @@ def gemma(size: int) -> TokenizerFiles:
         added,
         model,
         normalizer={"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-        pre_tokenizer={
-            "type": "Split",
-            "pattern": {"String": " "},
-            "behavior": "MergedWithPrevious",
-            "invert": False,
-        },
+        pre_tokenizer={"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
         post_processor=bos_template("<bos>", 2),
         decoder={"type": "Sequence", "decoders": [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}]},
     )

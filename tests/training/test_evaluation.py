@@ -15,9 +15,10 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 from scipy.stats import spearmanr
 
+from l2v.app.bulk.embedders import embed_inputs
 from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.options import EmbedOptions
-from l2v.app.commands.evaluate import Evaluate, encode
+from l2v.app.commands.evaluate import Evaluate
 from l2v.models import Encoder, Encoding, Input, load
 from l2v.training.errors import TrainingError
 from l2v.training.evaluation import MtebEncoder, evaluate, find_tasks, read_instructions
@@ -80,10 +81,10 @@ def test_what_an_encoder_cannot_take_ends_in_a_sentence(monkeypatch: pytest.Monk
     command = Evaluate(tasks=("STSBenchmark",), max_batch_tokens=8)
     with command.open_embedder(EmbedOptions(normalize=False)) as embedder:
         with pytest.raises(CommandError, match="a text cannot be embedded: instruction leaves no room"):
-            encode(embedder, [Input("a text", "long " * 600)])
+            embed_inputs(embedder, [Input("a text", "long " * 600)])
         monkeypatch.setattr(Encoder, "forward", forward)
         with pytest.raises(CommandError, match="does not fit into memory: lower --max-batch-tokens"):
-            encode(embedder, [Input("the cat")] * 9)
+            embed_inputs(embedder, [Input("the cat")] * 9)
     assert max(sizes) <= 8
 
 
@@ -92,7 +93,7 @@ def test_a_service_scores_as_its_encoder(demo: ServerProcess, tmp_path: Path) ->
     with command.open_embedder(EmbedOptions(normalize=False)) as embedder:
         assert embedder.info["max_length"] == 512
         assert embedder.info["model"] == "demo"
-        model = MtebEncoder("demo", partial(encode, embedder), {}, {})
+        model = MtebEncoder("demo", partial(embed_inputs, embedder), {}, {})
         (remote,) = evaluate(model, [Small()], tmp_path / "remote")
     (local,) = evaluate(MtebEncoder("local", load("demo").encode, {}, {}), [Small()], tmp_path / "local")
     assert remote.score == pytest.approx(local.score, abs=1e-6)

@@ -8,7 +8,7 @@ import pytest
 
 from l2v.models import Input, SourceError, load
 from l2v.models.sources import resolve
-from l2v.models.tokenizer import read_backend, read_tokenizer
+from l2v.models.tokenizer import read_tokenizer
 from l2v.training import contrastive
 from l2v.training.recipes import Simcse
 from tests.conftest import PARITY
@@ -25,7 +25,7 @@ def test_an_adapter_brings_what_it_was_trained_with(
     contrastive.build(Simcse(**settings, dtype="float32", batch_size=4, steps=1, learning_rate=1e-2)).run()
 
     sources = [resolve(name) for name in ("base", "made/mine")]
-    base, mine = (read_backend(source, read_tokenizer(source)) for source in sources)
+    base, mine = (read_tokenizer(source).backend for source in sources)
     for text in ("the cat", " the cat", "a </s> b"):
         assert mine.encode(text).ids == base.encode(text).ids
 
@@ -62,3 +62,17 @@ def test_an_adapter_keeps_the_template_of_a_base_that_it_does_not_name(
     assert load(str(named), dtype="float32").template == "llama-3-instruct"
     mine = load(str(tmp_path / "mine"), dtype="float32")
     assert (mine.template, mine.base) == ("llama-3-instruct", "Meta-Llama-3-8B-Instruct")
+
+
+@pytest.mark.parametrize(("bidirectional", "attention"), [(True, "bidirectional"), (False, "causal")])
+def test_an_adapter_of_a_model_with_sentence_transformers_files_is_served_as_it_was_trained(
+    bidirectional: bool, attention: str, lines: Path, tmp_path: Path
+) -> None:
+    base = PARITY / "families" / "stacks" / "old-mean"
+    settings = {"model": str(base), "out": tmp_path / "mine", "data": (str(lines),), "device": "cpu"}
+    recipe = Simcse(**settings, bidirectional=bidirectional, dtype="float32", batch_size=4, steps=1)
+    contrastive.build(recipe).run()
+    declared = load(str(tmp_path / "mine"), dtype="float32").declaration
+    assert (declared.attention.value, declared.attention.origin) == (attention, "llm2vec_config.json")
+    assert (declared.semantics.value, declared.max_length.value) == ("sentence-transformers", 64)
+    assert not declared.skip_instruction.value

@@ -73,7 +73,7 @@ async def model(name: str, service: ServiceDep) -> Model:
 
 def _instruction(request: EmbeddingsFields, service: ServiceDep) -> DefaultInstruction:
     if request.instruction is None and request.prompt_name is None and (side := request.side):
-        return DefaultInstruction(service.prompts.by_name.get(side, ""), "input_type" if request.input_type else "task")
+        return DefaultInstruction(service.prompts.default(side), "input_type" if request.input_type else "task")
     return service.prompts.select(request.instruction, request.prompt_name)
 
 

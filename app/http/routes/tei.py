@@ -72,7 +72,7 @@ async def similarity(request: schemas.TeiSimilarityRequest, service: ServiceDep,
         await _group(service, inputs.source_sentence, options, "inputs.source_sentence"),
         await _group(service, inputs.sentences, options, "inputs.sentences"),
     ]
-    matrix, _ = await service.similarity(groups, timings, truncate=options.truncate is not False)
+    matrix, _ = await service.similarity(groups, timings, truncate=options.truncate is not False, metric="cosine")
     with timings.stage("finish"):
         return await json_response(matrix[0])
 

@@ -60,7 +60,11 @@ class SimilarityRequest(StrictRequest):
     document_instruction: Instruction | None = Field(None, description="For the documents that have none of their own")
     query_prompt_name: PromptName | None = Field(None, description="Named prompt to use as query_instruction")
     document_prompt_name: PromptName | None = Field(None, description="Named prompt to use as document_instruction")
-    metric: Literal["cosine", "dot"] = Field("cosine", description="dot: the product of the vectors, not normalized")
+    metric: Literal["cosine", "dot"] | None = Field(
+        None,
+        description="dot: the product of the vectors, which are normalized only if the model declares that. Default: "
+        "the model's own metric, else cosine",
+    )
     top_k: Dimensions | None = Field(None, description="Return only this many best documents of each query, best first")
     truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
 

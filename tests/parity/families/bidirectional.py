@@ -89,10 +89,7 @@ FAMILIES = (
         config=QWEN3
         | {
             "architectures": ["PPLXQwen3Model"],
-            "auto_map": {
-                "AutoConfig": "configuration.PPLXQwen3Config",
-                "AutoModel": "modeling.PPLXQwen3Model",
-            },
+            "auto_map": {"AutoConfig": "configuration.PPLXQwen3Config", "AutoModel": "modeling.PPLXQwen3Model"},
             "max_position_embeddings": LENGTH,
             "model_type": "bidirectional_pplx_qwen3",
             "use_bidirectional_attention": True,
@@ -150,11 +147,7 @@ FAMILIES = (
             "max_position_embeddings": LENGTH,
             "sliding_window": 512,
         },
-        native={
-            "model_type": "gemma3_text",
-            "architectures": ["Gemma3TextModel"],
-            "use_bidirectional_attention": True,
-        },
+        native={"model_type": "gemma3_text", "architectures": ["Gemma3TextModel"], "use_bidirectional_attention": True},
         tokenizer=lambda: gemma3(length=131072, ends_row=False),
         attention="bidirectional",
         declaration=Declaration(pooling="mean", normalize=False),

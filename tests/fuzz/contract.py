@@ -1,4 +1,4 @@
-"""What an answer must be, whatever was asked: as the OpenAPI document has it, or the error table."""
+"""Checks responses: a 200 must match the OpenAPI document, an error must be in the table of errors."""
 
 from functools import cache
 from typing import Any
@@ -8,20 +8,20 @@ import jsonschema_rs
 
 from l2v.app.http.errors import ERROR_CLASSES
 
-# Nobody else is there, the server is up and nothing is slow: these would be its own fault.
+# The server is up, fast and has no other clients, so it must not return these.
 _FAULTS = {429, 500, 503, 504}
 _ROWS = [row for row in ERROR_CLASSES.values() if row.status not in _FAULTS]
-# Surface → (the statuses and types of its column, what its body holds).
+# The statuses and types of errors, by surface.
 _NATIVE = {(row.status, row.type) for row in _ROWS}
 _OPENAI = {row.openai for row in _ROWS}
 _TEI = {row.tei for row in _ROWS}
 
 
 class Contract:
-    """The promises of one server.
+    """Which responses of a server are valid.
 
     Args:
-        document: its OpenAPI document.
+        document: the server's OpenAPI document.
     """
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -29,7 +29,7 @@ class Contract:
         self._validator = cache(self._make_validator)
 
     def problem(self, response: httpx.Response) -> str | None:
-        """What is wrong with an answer; None where nothing is."""
+        """Describes why a response is invalid. Returns None if it is valid."""
         status, path = response.status_code, response.request.url.path
         if response.request.method == "HEAD" or status == 204:
             return None if status < 500 else f"status {status}"
@@ -39,7 +39,11 @@ class Contract:
             body = response.json()
         except ValueError:
             return f"status {status} without JSON: {response.content[:100]!r}"
-        return None if _in_table(path, status, body) else f"status {status} with {body}, which the table does not have"
+        return (
+            None
+            if _in_table(path, status, body)
+            else f"status {status} with {body}, which is not in the table of errors"
+        )
 
     def _problem_of_200(self, path: str, response: httpx.Response) -> str | None:
         operation = self._document["paths"].get("/tei/embed" if path == "/tei" else path, {}).get("post")

@@ -1,0 +1,72 @@
+"""What config.json declares beside the network: attention, pooling, and the sizes of Matryoshka embeddings."""
+
+from l2v.models.errors import SourceError, UnsupportedModelError
+from l2v.models.native_types import Config, native_type, remote_code
+from l2v.models.sources import Source
+from l2v.models.types import Attention
+
+FILE = "config.json"
+# The words of NVIDIA's code for the key `pooling`.
+_POOLINGS = {"avg": "mean", "mean": "mean", "last": "last_token", "cls": "bos_token"}
+
+
+def attention_of(config: Config, base: Source) -> Attention | None:
+    """The attention that a published config.json declares, by a key or by its type; None: none.
+
+    transformers itself leaves `use_bidirectional_attention` to the classes, most of which ignore it.
+
+    Raises:
+        SourceError: if a key has a value of another kind.
+        UnsupportedModelError: if only code of the repository could say it, which is never run.
+    """
+    both_ways, causal = config.get("use_bidirectional_attention"), config.get("is_causal")
+    # Multimodal types write `all`, or `vision` if texts stay causal.
+    if not isinstance(both_ways, bool | None) and both_ways not in ("all", "vision"):
+        raise SourceError(
+            f"{FILE} of {base.name} has use_bidirectional_attention = {both_ways!r}: set attention instead"
+        )
+    if not isinstance(causal, bool | None):
+        raise SourceError(f"{FILE} of {base.name} has is_causal = {causal!r}: set attention")
+    if both_ways in (True, "all") or causal is False:
+        return "bidirectional"
+    if causal:
+        return "causal"
+    if native_type(config):
+        return "bidirectional"
+    if both_ways is not None:
+        return "causal"
+    if code := remote_code(config):
+        raise UnsupportedModelError(
+            f"{FILE} of {base.name} names code of its own ({code}), which is never run, and says nothing of its "
+            "attention: set attention to bidirectional or causal, as its model card describes it"
+        )
+    return None
+
+
+def has_windows_both_ways(config: Config) -> bool:
+    """Whether the type is one whose bidirectional sliding windows are known: half the width to each side."""
+    return config.get("model_type") == "gemma3_text" and config.get("use_bidirectional_attention") is True
+
+
+def pooling_of(config: Config, base: Source) -> str | None:
+    """The pooling that config.json declares for its publisher's code; None: none."""
+    native = native_type(config)
+    word = config.get("pooling") or (native.pooling if native else "")
+    if not word:
+        return None
+    if word not in _POOLINGS:
+        raise UnsupportedModelError(
+            f"{FILE} of {base.name} has the pooling {word} (not one of {', '.join(_POOLINGS)}): set semantics to "
+            "llm2vec to ignore it"
+        )
+    return _POOLINGS[word]
+
+
+def matryoshka_of(config: Config, base: Source) -> tuple[int, ...] | None:
+    """The sizes in `matryoshka_dimensions`, ascending; None: not declared."""
+    sizes = config.get("matryoshka_dimensions")
+    if sizes is None:
+        return None
+    if not isinstance(sizes, list) or not sizes or not all(type(size) is int and size > 0 for size in sizes):
+        raise SourceError(f"{FILE} of {base.name} has matryoshka_dimensions = {sizes!r}, which is no list of sizes")
+    return tuple(sorted(sizes))

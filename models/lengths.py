@@ -1,0 +1,49 @@
+"""Checks of the length of rows: whether the model has the positions, and computes each text as it does alone."""
+
+from transformers import PreTrainedConfig
+
+from l2v.models.declaration import Declaration
+from l2v.models.errors import ModelError, UnsupportedModelError
+
+
+def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None:
+    """Checks that the model supports rows of `max_length` tokens.
+
+    Raises:
+        ModelError: if the model has fewer positions.
+        UnsupportedModelError: if long rows would change how other texts of the batch, or the rows, are embedded.
+    """
+    max_length = declaration.max_length.value
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and max_length > positions:
+        raise ModelError(
+            f"max_length {max_length} ({declaration.max_length.origin}) exceeds the {positions} positions of the "
+            f"model: set max_length to at most {positions}"
+        )
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type") or rope.get("type")
+    short = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    if kind == "longrope" and short and max_length > short:
+        # The longest text of a batch selects one of two sets of frequencies for the whole batch.
+        raise UnsupportedModelError(
+            f"{config.model_type} embeds short texts differently in a batch with long ones (longrope): max_length "
+            f"{max_length} must not exceed {short}"
+        )
+
+
+def check_window(config: PreTrainedConfig, declaration: Declaration) -> None:
+    """Refuses rows longer than a window that the model would apply and packed attention does not.
+
+    LLM2Vec clears the window of a model whose layers all have one, as the reference does for Mistral.
+    """
+    max_length, window = declaration.max_length.value, getattr(config, "sliding_window", None)
+    if not window or max_length <= window or declaration.windowed:
+        return
+    layers = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    cleared = declaration.semantics.value == "llm2vec" and len(layers) == 1
+    if "sliding_attention" in layers and not cleared:
+        raise UnsupportedModelError(
+            f"{config.model_type} has layers of sliding-window attention, which l2v does not compute in both "
+            f"directions: max_length {max_length} ({declaration.max_length.origin}) must not exceed its window of "
+            f"{window}, so set max_length to at most {window}"
+        )

@@ -1,0 +1,148 @@
+"""Tensors that do not fit a model: which are rightly left out, and the likely cause of the others."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+# Tensors that an encoder does without, wherever they are found.
+_LEFT_OUT = (
+    r"(^|\.)lm_head\.|^embed_out\.",
+    r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$|(^|\.)position_ids$",
+    r"^(model\.)?(visual|vision_tower|vision_model|multi_modal_projector|mm_projector|embed_vision)\.",
+    r"^(model\.)?(audio_tower|embed_audio)\.",
+    r"^(model\.)?mtp\.",
+    r"\.(k|v)_scale$|\.(k|v)_proj\.output_scale$",  # of a quantized key-value cache
+    r"^v_head\.",  # of reinforcement learning
+)
+# The head of a class in `architectures`.
+_HEADS = {"SequenceClassification": r"^score\.", "TokenClassification": r"^(score|classifier)\."}
+# The tensors by which the formats of quantized weights differ from whole ones.
+_QUANTIZED = re.compile(
+    r"[.:](qweight|qzeros|scales|g_idx|qdata|weight_scale(_inv|_2)?|weight_(packed|shape|zero_point|global_scale)"
+    r"|input_(scale|global_scale|zero_point)|absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|W_q"
+    r"|q_weight|q_scale|Qidxs|trellis|codebooks)$|\.quant_state\.|_proj_(blocks|scales)$|\.(w[123]|experts)_scales?$"
+)
+_WHOLE = {"F64", "F32", "F16", "BF16"}
+# What training tools put into names.
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.", "module.")
+_LORA = re.compile(r"lora_|\.base_layer\.|modules_to_save")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+
+
+def left_out(name: str, config: PreTrainedConfig, more: Iterable[str] = ()) -> bool:
+    """Whether a tensor has no part in an encoder.
+
+    Args:
+        name: its name in the file.
+        config: of the decoder.
+        more: regular expressions of further tensors, those that the decoder's class leaves out.
+    """
+    architectures = str(getattr(config, "architectures", None))
+    heads = [pattern for head, pattern in _HEADS.items() if head in architectures]
+    prediction = layer_of(name) >= config.num_hidden_layers > layer_of(name) - _extra_layers(config)
+    return prediction or any(re.search(pattern, name) for pattern in (*_LEFT_OUT, *heads, *more))
+
+
+def named(name: str, patterns: Sequence[str]) -> bool:
+    """Whether the setting `ignore_tensors` names a tensor."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def summary(names: Iterable[str]) -> list[str]:
+    """Names for people: those that differ only in numbers become one."""
+    return sorted({re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names})
+
+
+def count(names: Collection[str], noun: str = "tensor") -> str:
+    return f"{len(names)} {noun}{'s' * (len(names) > 1)}"
+
+
+def layer_of(name: str) -> int:
+    """The index of the layer that a tensor belongs to; -1 if to none."""
+    found = _LAYER.search(name)
+    return int(found[1]) if found else -1
+
+
+def _extra_layers(config: PreTrainedConfig) -> int:
+    """Layers after the last that predict further tokens."""
+    count = getattr(config, "num_nextn_predict_layers", 0) or 0
+    return count if isinstance(count, int) else 0
+
+
+def quantized(dtypes: Mapping[str, str]) -> str:
+    """The first tensor that shows that the weights are quantized; "" if they are whole."""
+    for name, dtype in dtypes.items():
+        if _QUANTIZED.search(name) or (name.endswith("weight") and dtype not in _WHOLE):
+            return name
+    return ""
+
+
+def unexpected_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -> str:
+    """The likely cause of a tensor that the decoder has no place for, and what to do, as the end of a sentence.
+
+    Args:
+        name: the tensor.
+        names: all tensors of the files.
+        decoder: on any device.
+    """
+    config = decoder.config
+    if prefix := wrapper(names, decoder):
+        return f"the names have the prefix `{prefix}`; save the model again without it"
+    if lora := next(filter(_LORA.search, names), ""):
+        return f"{lora} belongs to an adapter that was not merged; merge it with peft's merge_and_unload and save again"
+    if layer_of(name) >= config.num_hidden_layers:
+        return (
+            f"config.json has num_hidden_layers = {config.num_hidden_layers}, but the weights have more layers; "
+            "correct the one that is wrong"
+        )
+    if name.endswith(".bias"):
+        switches = [f"{key} = {value}" for key, value in config.to_dict().items() if key.endswith("bias")]
+        return (
+            f"config.json switches biases off ({', '.join(switches) or 'by its model_type'}); correct it, or set "
+            "ignore_tensors to leave them out"
+        )
+    return "another class has it; correct model_type in config.json, or set ignore_tensors to leave it out"
+
+
+def missing_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -> str:
+    """The likely cause of a tensor that the decoder needs and the files lack, and what to do; arguments as above."""
+    if prefix := wrapper(names, decoder):
+        return f"the names have the prefix `{prefix}`; save the model again without it"
+    if layer_of(name) > (last := max(map(layer_of, names), default=-1)):
+        return (
+            f"config.json has num_hidden_layers = {decoder.config.num_hidden_layers}, but the weights have {last + 1} "
+            "layers; correct the one that is wrong"
+        )
+    if name.endswith(".bias"):
+        return "config.json switches biases on that the weights lack, or it has the wrong model_type"
+    return "config.json has the wrong model_type, or the files do not hold the whole model"
+
+
+def shape_cause(held: Sequence[int], required: Sequence[int], config: PreTrainedConfig) -> str:
+    """Which fields of the config require other sizes than the files hold."""
+    values = {key: value for key, value in config.to_dict().items() if type(value) is int}
+    sizes = [size for size in required if size not in held]
+    fields = [f"{key} = {value}" for key, value in values.items() if value in sizes and not key.endswith("_id")]
+    return f"shape {list(required)}" + (f" ({', '.join(fields)})" if fields else "")
+
+
+def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
+    """What a training tool put before most of the names, or into them; "" if nothing."""
+    for infix in _WRAPPERS:
+        if 2 * sum(f".{infix}" in f".{name}" for name in names) > len(names):
+            return infix
+    expected = decoder.state_dict().keys()
+    prefixes = Counter(prefix for name in names if (prefix := _prefix(name, expected)) is not None)
+    common, count = (prefixes.most_common(1) or [("", 0)])[0]
+    return common if 2 * count > len(names) and common not in ("", f"{decoder.base_model_prefix}.") else ""
+
+
+def _prefix(name: str, expected: Collection[str]) -> str | None:
+    """What stands before the name of a tensor of the model."""
+    parts = name.split(".")
+    found = (index for index in range(len(parts)) if ".".join(parts[index:]) in expected)
+    index = next(found, None)
+    return None if index is None else "".join(f"{part}." for part in parts[:index])

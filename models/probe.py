@@ -1,0 +1,189 @@
+"""Short runs of a loaded model that record what reaches its attention and what that attends to.
+
+`models.verify` judges the results.
+"""
+
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from l2v.models import attention
+from l2v.models.batch import Batch
+from l2v.models.encoder import hidden_states
+from l2v.models.types import Encoding
+
+# Tokens of a probe, few enough to fit into every sliding window.
+TOKENS = 16
+# The rows of the sequences in a pack of three probes.
+LEFT, OWN, RIGHT = (slice(TOKENS * i, TOKENS * (i + 1)) for i in range(3))
+# The attention function of a run that is recorded.
+_RECORDED = "l2v_recorded"
+# Least unit of rounding noise: a float32 sum of some thousand products differs by this from the sum in another order.
+_LEAST_UNIT = 2.0**-17
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What one call of attention attends to in a pack of three probes, independently of the scores.
+
+    Attributes:
+        ahead: how many tokens of the middle probe attend to its last one, apart from that itself.
+        back: how many attend to its first one, apart from that itself.
+        leaks: whether any of them attends to a token of a neighbour.
+    """
+
+    ahead: int
+    back: int
+    leaks: bool
+
+
+@dataclass
+class Trace:
+    """One forward pass over a row of T tokens.
+
+    Attributes:
+        sequences: the token ids of each sequence.
+        layers: for each call of attention [T, n], the queries, keys and values of each token; at the end [T, d], the
+            hidden states after the final norm.
+        reach: for each call of attention in a pack of three, what it attends to.
+    """
+
+    sequences: tuple[list[int], ...]
+    layers: list[torch.Tensor] = field(default_factory=list)
+    reach: list[Reach] = field(default_factory=list)
+
+    @property
+    def states(self) -> torch.Tensor:
+        return self.layers[-1]
+
+    def differs(self, other: "Trace", rows: slice) -> bool:
+        """Whether any bit of these rows is different in another run, in any layer."""
+        return not all(torch.equal(a[rows], b[rows]) for a, b in zip(self.layers, other.layers, strict=True))
+
+    def distances(self, other: "Trace", rows: slice, other_rows: slice | None = None) -> list[float]:
+        """For each layer, the distance of these rows from those of another run, relative to their norm."""
+        pairs = zip(self.layers, other.layers, strict=True)
+        return [_distance(a[rows].float(), b[rows if other_rows is None else other_rows].float()) for a, b in pairs]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Runs sequences of token ids through a model.
+
+    Attributes:
+        model: the bare decoder.
+        causal: run it causally.
+        windowed: apply the sliding windows of the architecture.
+    """
+
+    model: PreTrainedModel
+    causal: bool = False
+    windowed: bool = False
+
+    def sequences(self, count: int) -> list[list[int]]:
+        """Probes that differ from each other in every token, as far as the vocabulary is large enough."""
+        ids = [(7919 * i + 13) % self.model.config.vocab_size for i in range(count * TOKENS)]
+        return [ids[start : start + TOKENS] for start in range(0, len(ids), TOKENS)]
+
+    def run(self, *sequences: list[int], noise: int | None = None) -> Trace:
+        """Runs sequences packed in one row.
+
+        Args:
+            sequences: token ids.
+            noise: round the products of all layers at random, with this seed.
+        """
+        batch = Batch.pack([Encoding(array("q", ids), pooled=1) for ids in sequences], self.model.device)
+        disturbed = nullcontext() if noise is None else _rounding_noise(self.model, noise)
+        trace = Trace(sequences)
+        with _recording(self.model, trace), disturbed:
+            states = hidden_states(self.model, batch, causal=self.causal, windowed=self.windowed)
+        trace.layers.append(states)
+        return trace
+
+
+_trace: ContextVar[Trace] = ContextVar("trace")
+
+
+@contextmanager
+def _recording(model: PreTrainedModel, trace: Trace) -> Iterator[None]:
+    """Records the calls of packed attention; none if the model uses another attention function."""
+    token = _trace.set(trace)
+    packed = model.config._attn_implementation == attention.NAME  # noqa: SLF001 - it has no public getter
+    try:
+        if packed:
+            model.set_attn_implementation(_RECORDED)
+        yield
+    finally:
+        if packed:
+            model.set_attn_implementation(attention.NAME)
+        _trace.reset(token)
+
+
+def _recorded_attention(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    """The model's attention function; adds what it receives and what it attends to to the current trace."""
+    attend = ALL_ATTENTION_FUNCTIONS[attention.NAME]
+    trace = _trace.get()
+    trace.layers.append(torch.cat([states[0].transpose(0, 1).flatten(1) for states in (query, key, value)], 1))
+
+    def attending(rows: slice) -> torch.Tensor:
+        """[T] bool: which tokens attend to any of these rows. With equal scores, no weight is rounded to 0."""
+        marked = torch.zeros_like(value)
+        marked[:, :, rows] = 1
+        output: torch.Tensor = attend(module, torch.zeros_like(query), torch.zeros_like(key), marked, *args, **kwargs)[
+            0
+        ]
+        return (output[0] != 0).flatten(1).any(1)
+
+    if query.shape[2] == RIGHT.stop:
+        ahead = attending(slice(OWN.stop - 1, OWN.stop))[OWN][:-1]
+        back = attending(slice(OWN.start, OWN.start + 1))[OWN][1:]
+        neighbours = attending(LEFT)[OWN] | attending(RIGHT)[OWN]
+        trace.reach.append(Reach(int(ahead.sum()), int(back.sum()), bool(neighbours.any())))
+    output: tuple[torch.Tensor, None] = attend(module, query, key, value, *args, **kwargs)
+    return output
+
+
+AttentionInterface.register(_RECORDED, _recorded_attention)
+
+
+@contextmanager
+def _rounding_noise(model: PreTrainedModel, seed: int) -> Iterator[None]:
+    """Moves the products of all layers by up to one unit of the model's dtype, relative to the token's mean square."""
+    generator = torch.Generator().manual_seed(seed)
+    unit = max(torch.finfo(model.dtype).eps, _LEAST_UNIT)
+
+    def disturb(module: torch.nn.Module, args: object, output: object) -> object:
+        if not isinstance(output, torch.Tensor) or not output.is_floating_point():
+            return output
+        size = unit * output.float().square().mean(-1, keepdim=True).sqrt()
+        noise = torch.rand(output.shape, generator=generator).mul_(2).sub_(1).to(output.device)
+        return (output + noise * size).to(output.dtype)
+
+    handles = [module.register_forward_hook(disturb) for module in model.modules() if _multiplies(module)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _multiplies(module: torch.nn.Module) -> bool:
+    """Whether a module multiplies by a matrix: linear layers and the experts of a mixture."""
+    weights = module.parameters(recurse=False)
+    return not isinstance(module, torch.nn.Embedding) and any(weight.dim() >= 2 for weight in weights)
+
+
+def _distance(expected: torch.Tensor, given: torch.Tensor) -> float:
+    """NaN becomes infinity."""
+    largest = expected.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)  # squares must not overflow
+    distance = ((given - expected) / largest).norm() / (expected / largest).norm().clamp(min=1e-30)
+    return float(distance.nan_to_num(nan=torch.inf))

@@ -1,0 +1,38 @@
+"""Reading all sentence-transformers files of a repository."""
+
+from l2v.models.errors import SourceError
+from l2v.models.sentence_transformers.files import MODEL_SETTINGS, MODULES, SETTINGS, Layout
+from l2v.models.sentence_transformers.modules import read_modules
+from l2v.models.sentence_transformers.settings import read_model_settings, read_settings
+from l2v.models.sources import Source
+
+
+def has_layout(source: Source) -> bool:
+    """Whether the folder has sentence-transformers files.
+
+    Raises:
+        SourceError: if it has some, but not the one that says what they are for.
+    """
+    if (source.folder / MODULES).is_file():
+        return True
+    files = [file for file in (SETTINGS, MODEL_SETTINGS, "1_Pooling/config.json") if (source.folder / file).is_file()]
+    if files:
+        raise SourceError(
+            f"{source.name} has {files[0]} but no {MODULES}, without which sentence-transformers ignores it: complete "
+            "the folder, or set semantics to llm2vec to ignore its sentence-transformers files"
+        )
+    return False
+
+
+def read_layout(source: Source) -> Layout:
+    """Reads the files.
+
+    Raises:
+        SourceError: if one is missing or damaged.
+        UnsupportedModelError: if one declares something that is not served.
+    """
+    layout = Layout()
+    read_model_settings(source, layout)
+    read_modules(source, layout)
+    read_settings(source, layout)
+    return layout

@@ -152,8 +152,8 @@ def _evidence(probe: Probe, distance: float, limit: float, effect: float) -> str
     moved = f"rounding in {dtype} hides a text's tokens from each other"
     if effect:
         moved = (
-            f"packing moves a text's states by {distance / effect:.2%} of what another token does, and rounding in "
-            f"{dtype} explains up to {limit / effect:.2%}"
+            f"packing moves a text's states by {distance / effect:.1%} of what another token does, and rounding in "
+            f"{dtype} explains up to {limit / effect:.1%}"
         )
     return f"attention: {attention} in every layer, without leaks between the sequences of a batch ({moved})"
 

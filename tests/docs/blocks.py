@@ -21,6 +21,7 @@ REASONS = {
     "needs Kubernetes": r"\bkubectl\b",
     "needs several machines": r"\bray start --address\b",
     "needs a GPU": r"\bcuda|\bgpu\b",
+    "downloads a model": r"\bl2v serve --model \w+/",
     "is of another program": r"llm2vec|infinity|text-embeddings|L2V",
 }
 _FENCE = re.compile(r"^```(?P<info>\w[^\n]*)?\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    """What is wrong with a setting, named by its flag and variable, or with several settings together."""
+    """Describes an invalid setting by its flag and variable, or settings that contradict each other."""
     name, message = str(*problem["loc"][-1:]), problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], dict) or not name.islower():
         return f"l2v: {message}"

@@ -8,7 +8,9 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+from bench.report import efficiency, tokens_per_second
 from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
 from l2v.models.published import STACKS
@@ -40,12 +42,23 @@ def stacks_table() -> str:
     return "\n".join(rows)
 
 
+def speed_table(runs: list[dict[str, Any]]) -> str:
+    """Tokens per second of all engines on mixed texts, one row per shape."""
+    tasks = {shape: found["workloads"]["mixed"] for run in runs for shape, found in run["shapes"].items()}
+    columns = ("l2v", "l2v over HTTP", "llm2vec", "sentence-transformers", "Infinity over HTTP")
+    rows = [f"| shape | {' | '.join(columns)} | l2v, share of the matrix products |", "|---" * (len(columns) + 2) + "|"]
+    for shape, task in tasks.items():
+        cells = [tokens_per_second(task, name) if name in task["engines"] else "" for name in columns]
+        rows.append(f"| {shape.upper()}, {task['texts']} texts | {' | '.join(cells)} | {efficiency(task, 'l2v'):.0%} |")
+    return "\n".join(rows)
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
     return {
-        ROOT / "README.md": {"settings": settings_table(), "stacks": stacks_table()},
+        ROOT / "README.md": {"settings": settings_table(), "stacks": stacks_table(), "speed": speed_table(runs)},
         ROOT / "docs/PERFORMANCE.md": {"bench": "\n\n".join(map(bench_tables, runs))},
     }
 

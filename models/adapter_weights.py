@@ -1,6 +1,7 @@
 """The weights of an adapter: which of them belong to the decoder, and which to a head that encoders do without."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel
 
 from l2v.models.checkpoint import Checkpoint
 from l2v.models.errors import AdapterError, SourceError
-from l2v.models.misfits import count, named, summary
+from l2v.models.misfits import WRAPPERS, count, named, summary
 from l2v.models.sources import Source
 
 PREFIX = "base_model.model."
@@ -86,7 +87,7 @@ def _check_prefix(source: Source, names: Collection[str]) -> None:
             f"the names of adapter {source.name}, such as {strange}, are not peft's: {reason}; save the adapter with "
             "peft's save_pretrained"
         )
-    for infix in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module."):
+    for infix in WRAPPERS:
         if wrapped := min((name for name in names if f".{infix}" in name), default=None):
             raise AdapterError(
                 f"the names of adapter {source.name}, such as {wrapped}, contain `{infix}`, which a training tool "
@@ -104,10 +105,10 @@ def _path(names: Collection[str], children: Collection[str]) -> str:
 
     Another modality's tower may have children with the same names, so the most common path wins.
     """
-    found = []
-    for name in names:
+    found: Counter[str] = Counter()
+    for name in sorted(names):
         parts = name.removeprefix(PREFIX).split(".")
         index = next((index for index, part in enumerate(parts) if part in children), None)
         if index is not None and not _LEFT_OUT.match(name.removeprefix(PREFIX)):
-            found.append(".".join(parts[:index]))
-    return max(set(found), key=found.count) if found else ""
+            found[".".join(parts[:index])] += 1
+    return found.most_common(1)[0][0] if found else ""

@@ -1,7 +1,10 @@
 """Merging adapters into the decoder, after checking that they fit and have an effect."""
 
+import os
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -13,6 +16,8 @@ from l2v.models.adapter_weights import PREFIX, AdapterWeights, read_weights
 from l2v.models.errors import AdapterError, first_line
 from l2v.models.misfits import count
 from l2v.models.sources import Source
+
+_A_OF_B = re.compile("lora_(embedding_)?B")
 
 
 def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) -> tuple[PreTrainedModel, list[str]]:
@@ -36,7 +41,7 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
     _check_finite(source, read.weights)
     _resize_vocabulary(decoder, read)
     before = {} if type(config) is LoraConfig else _sums(decoder)
-    with warnings.catch_warnings():
+    with _unchanged_compilers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # peft's, about training and saving
         adapted = _attach(decoder, source, config, read)
         _check_fit(source, read.weights, adapted)
@@ -57,6 +62,24 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
     # If this flag stayed set, `save_pretrained` would save an adapter instead of the model.
     merged._hf_peft_config_loaded = False  # noqa: SLF001
     return merged, [f"{name} of {source.label}" for name in read.left_out]
+
+
+@contextmanager
+def _unchanged_compilers() -> Iterator[None]:
+    """Restores the variables that name the compilers.
+
+    For BOFT, peft sets them to build a CUDA kernel, and leaves them set if that fails. Compiled layers would then be
+    linked without the C++ library.
+    """
+    before = {name: os.environ.get(name) for name in ("CC", "CXX")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class _TrainedModel(torch.nn.Module):
@@ -162,14 +185,15 @@ def _check_finite(source: Source, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _has_effect(config: LoraConfig, weights: dict[str, torch.Tensor], adapted: PeftModel) -> bool:
-    """Whether LoRA changes a weight. The change is the product of two factors and lora_alpha."""
+    """Whether LoRA changes a weight. The change is the product of two factors, scaled by lora_alpha."""
     untrained = adapted.state_dict() | get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    scaled = bool(config.lora_alpha or config.alpha_pattern)
     for key, weight in weights.items():
         if "lora_A" in key or "lora_embedding_A" in key or "lora_magnitude_vector" in key:
             continue
         if "lora_B" in key or "lora_embedding_B" in key:
-            other = weights[key.replace("_B", "_A").replace(".bias", ".weight")]
-            changed = (weight.any() and other.any()) and (config.lora_alpha or config.alpha_pattern)
+            alone = key.endswith(".bias")  # added without the other factor
+            changed = scaled and weight.any() and (alone or weights[_A_OF_B.sub(r"lora_\1A", key)].any())
         else:  # saved whole
             changed = not torch.equal(weight.to(untrained[key].dtype), untrained[key])
         if changed:

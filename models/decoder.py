@@ -11,9 +11,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from l2v.models import attention
 from l2v.models.checkpoint import Checkpoint
+from l2v.models.config_keys import FILE
 from l2v.models.config_values import faults, rope_faults, usable
 from l2v.models.errors import ModelError, SourceError, UnsupportedModelError, first_line
 from l2v.models.misfits import count, left_out, missing_cause, named, quantized, shape_cause, summary, unexpected_cause
+from l2v.models.native_types import native_config
 from l2v.models.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -23,13 +25,13 @@ _CORRECT = "correct it in a copy of the folder"
 
 
 def read_config(base: Source) -> PreTrainedConfig:
-    """Reads the base's config. The remote code that it may name is never run.
+    """Reads the base's config, that of the stand-in for a published type. The remote code that it names is never run.
 
     Raises:
         SourceError: if it is damaged or a value cannot be meant.
         UnsupportedModelError: if transformers does not know the architecture.
     """
-    return build_config(base.name, base.read("config.json"))
+    return build_config(base.name, native_config(base.read(FILE)))
 
 
 def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
@@ -79,7 +81,7 @@ def read_decoder(
 
     Args:
         base: the folder with the weights.
-        config: of a native class; not necessarily the one that `read_config` returns.
+        config: see `read_config`.
         dtype: the dtype to load the weights in.
         ignore: patterns of further tensors to leave out, with `*` and `?`.
         claimed: tensors that the caller reads itself, such as a projection.

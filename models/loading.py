@@ -10,15 +10,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from l2v.models import checksums
 from l2v.models.allocator import keep_freed_memory, unmap_weights
-from l2v.models.config_keys import FILE
 from l2v.models.declaration import Declaration
-from l2v.models.decoder import build_config, move, read_decoder
+from l2v.models.decoder import move, read_config, read_decoder
 from l2v.models.devices import check_dtype, select_device, select_dtype
 from l2v.models.encoder import Encoder
 from l2v.models.errors import ModelError, UnsupportedModelError
 from l2v.models.head import read_head
 from l2v.models.lengths import check_max_length, check_window
-from l2v.models.native_types import native_config
 from l2v.models.prepacking import prepack as prepack_linears
 from l2v.models.quantization import fp8, int8
 from l2v.models.reference_vector import ReferenceVector
@@ -76,7 +74,7 @@ def load(
     checked_files = sum(checksums.check(source) for source in [base, *adapter_sources])
     # Like the reference, prefer the tokenizer of the repository that the user named.
     tokenizer_source = next(source for source in [*adapter_sources[:1], base] if source.has_tokenizer or source is base)
-    config = build_config(base.name, native_config(base.read(FILE)))
+    config = read_config(base)
     settings = {
         "semantics": semantics,
         "attention": attention,
@@ -95,7 +93,7 @@ def load(
     projections = [layer.folder for layer in declaration.layers]
     decoder, left_out = read_decoder(base, config, select_dtype(dtype, target), ignore_tensors, projections)
     decoder, left_out_of_adapters = _merge(decoder, adapter_sources, target, ignore_tensors)
-    if decoder.config.vocab_size != config.vocab_size or adapter_sources:  # an adapter may have resized the vocabulary
+    if adapter_sources:  # they may have resized the vocabulary
         tokenizer = _read_tokenizer(tokenizer_source, decoder.config)
     evidence = _verify(decoder, declaration, dtype, prepack=prepack)
     if target.type == "cpu":

@@ -27,7 +27,8 @@ _QUANTIZED = re.compile(
 )
 _WHOLE = {"F64", "F32", "F16", "BF16"}
 # What training tools put into names.
-_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.", "module.")
+# What training tools put before names, or into them.
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.", "module.")
 _LORA = re.compile(r"lora_|\.base_layer\.|modules_to_save")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
@@ -131,7 +132,7 @@ def shape_cause(held: Sequence[int], required: Sequence[int], config: PreTrained
 
 def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
     """What a training tool put before most of the names, or into them; "" if nothing."""
-    for infix in _WRAPPERS:
+    for infix in WRAPPERS:
         if 2 * sum(f".{infix}" in f".{name}" for name in names) > len(names):
             return infix
     expected = decoder.state_dict().keys()

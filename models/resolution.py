@@ -25,6 +25,9 @@ _TYPES: dict[str, tuple[type, str]] = {
     "attention": _STRING,
     "semantics": _STRING,
 }
+_FORMAT = 1
+# What exports record besides.
+_RECORDED = ("format", "base", "sources", "sentence_transformers_limits")
 
 
 def base_name(base: Source, adapters: Sequence[Source]) -> str:
@@ -43,12 +46,21 @@ def own_settings(sources: Sequence[Source]) -> dict[str, Declared[Any]]:
     """The settings in the sources' l2v.json and llm2vec_config.json, later sources taking precedence.
 
     Raises:
-        SourceError: if a setting has the wrong type.
+        SourceError: if a setting is unknown or has the wrong type, or an export has an unknown format.
     """
     merged: dict[str, Declared[Any]] = {}
     for source in sources:
         for file in OWN_FILES:
             declared = {name: value for name, value in source.read(file).items() if value is not None}
+            if unknown := sorted(declared.keys() - _TYPES.keys() - set(_RECORDED)):
+                raise SourceError(
+                    f"{file} of {source.name} sets {unknown[0]}, which is unknown: remove it, or use one of "
+                    f"{', '.join(_TYPES)}"
+                )
+            if (version := declared.get("format", _FORMAT)) != _FORMAT:
+                raise SourceError(
+                    f"{file} of {source.name} has the format {version}, which needs a later l2v: update it"
+                )
             for name, (kind, expected) in _TYPES.items():
                 if name in declared and (type(declared[name]) is not kind or (kind is int and declared[name] < 1)):
                     raise SourceError(f"{file} of {source.name} is damaged: {name} must be {expected}")

@@ -124,7 +124,7 @@ class Tokenization:
         With a template, the reference strips instruction and text together, so a blank instruction vanishes.
         """
         instruction = self._instruction(input_)
-        return self.template.prefix + (instruction.lstrip() if self._strips else instruction)
+        return self.template.prefix + (instruction.lstrip() if self.template.suffix or self.eos else instruction)
 
     def _instruction(self, input_: Input) -> str:
         """What goes before the text: the instruction verbatim, or stripped and followed by a space."""
@@ -140,10 +140,6 @@ class Tokenization:
         """The pooled part: the text and its suffixes. As in the reference, the text before a suffix is stripped."""
         text = text.rstrip() + self.template.suffix if self.template.suffix else text
         return text.rstrip() + self.eos if self.eos else text
-
-    @property
-    def _strips(self) -> bool:
-        return bool(self.template.suffix or self.eos)
 
     def _excluded(self, heads: set[str]) -> dict[str, int]:
         """The number of first positions that sentence-transformers excludes from pooling for each head.

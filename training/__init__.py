@@ -10,7 +10,6 @@ preflight.py       checks before anything is loaded
 memory.py          estimate of the memory that a run needs
 processes.py       the processes of a distributed run
 student.py         base, merged adapters and the new LoRA adapter
-weights.py         the weight files of the base
 trainer.py         checkpoints, resuming, the finished adapter
 arguments.py       the arguments of transformers' Trainer
 folder.py          the output folder of a run

@@ -1,17 +1,18 @@
 """The memory that a run needs, estimated from the headers of the weight files before anything is loaded."""
 
-from pathlib import Path
+from math import prod
 
 import psutil
 import torch
-from transformers import AutoConfig
 
+from l2v.models.checkpoint import Checkpoint
+from l2v.models.decoder import read_config
 from l2v.models.devices import computes_bfloat16
+from l2v.models.sources import Source
 from l2v.models.stack import resolve_stack
 from l2v.training import processes
 from l2v.training.errors import TrainingError
 from l2v.training.recipes import Contrastive, Mntp, Recipe, Supervised
-from l2v.training.weights import read_tensors
 
 ADVICE = "lower --micro-batch, --batch-size or --max-length, or set --gradient-checkpointing"
 _GIB = 1 << 30
@@ -31,11 +32,11 @@ def check(recipe: Recipe, devices: int) -> None:
     """
     base, _ = resolve_stack(recipe.model, recipe.adapters)
     local = processes.per_machine()
-    needed = estimate(recipe, base.folder, devices, processes.is_sharded())
+    needed = estimate(recipe, base, devices, processes.is_sharded())
     free = psutil.virtual_memory().available
     if recipe.on_cuda:
         # Each process loads the whole base into main memory before it moves it, or its shard, to the GPU.
-        if (whole := local * _weight_bytes(recipe, base.folder)) > free:
+        if (whole := local * _weight_bytes(recipe, base)) > free:
             raise TrainingError(
                 f"loading the base in {local} processes takes about {whole / _GIB:.1f} GiB of memory, but only "
                 f"{free / _GIB:.1f} GiB are free: start fewer processes"
@@ -49,14 +50,14 @@ def check(recipe: Recipe, devices: int) -> None:
         )
 
 
-def estimate(recipe: Recipe, folder: Path, devices: int, sharded: bool) -> int:
+def estimate(recipe: Recipe, base: Source, devices: int, sharded: bool) -> int:
     """Bytes per device: weights, adapter, optimizer, and the activations that the backward pass keeps."""
-    config = AutoConfig.from_pretrained(folder)
+    config = read_config(base)
     size = _bytes_per_weight(recipe)
-    weights, trained = _weight_bytes(recipe, folder), 0
-    for name, tensor in read_tensors(folder):
+    weights, trained = _weight_bytes(recipe, base), 0
+    for name, shape in Checkpoint.of(base).shapes.items():
         if name.removesuffix(".weight").rpartition(".")[2] in recipe.lora_targets:
-            trained += recipe.lora_r * sum(tensor.shape)
+            trained += recipe.lora_r * sum(shape)
     texts_per_row = (
         2 + recipe.hard_negatives if isinstance(recipe, Supervised) else 2 if isinstance(recipe, Contrastive) else 1
     )
@@ -74,8 +75,8 @@ def estimate(recipe: Recipe, folder: Path, devices: int, sharded: bool) -> int:
     return int(held + tokens * layers + logits)
 
 
-def _weight_bytes(recipe: Recipe, folder: Path) -> int:
-    return sum(tensor.numel() for _, tensor in read_tensors(folder)) * _bytes_per_weight(recipe)
+def _weight_bytes(recipe: Recipe, base: Source) -> int:
+    return sum(map(prod, Checkpoint.of(base).shapes.values())) * _bytes_per_weight(recipe)
 
 
 def _bytes_per_weight(recipe: Recipe) -> int:

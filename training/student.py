@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from l2v.models import Encoder
 from l2v.models.batch import Batch
+from l2v.models.checkpoint import Checkpoint
 from l2v.models.encoder import hidden_states
 from l2v.models.permissions import apply_umask
 from l2v.models.sources import Source
@@ -21,7 +22,6 @@ from l2v.models.stack import resolve_stack
 from l2v.models.templates import template_for
 from l2v.training.errors import TrainingError
 from l2v.training.recipes import Recipe
-from l2v.training.weights import read_tensors
 
 # Config settings that make some architectures scale or cap the head's output.
 _CHANGES_LOGITS = ("logits_scaling", "logit_scale", "lm_head_multiplier", "final_logit_softcapping")
@@ -106,14 +106,11 @@ class Student:
         if self.encoder.model.config.tie_word_embeddings:
             embeddings: torch.Tensor = self.encoder.model.get_input_embeddings().weight
             return embeddings.detach()
-        head = None
-        for name, weights in read_tensors(self.base.folder):
-            if name == "lm_head.bias":
-                raise TrainingError(f"the head of {self.base.name} has a bias, which MNTP does not support")
-            if name == "lm_head.weight":
-                head = weights.to(self.encoder.model.dtype)
-        if head is not None:
-            return head
+        checkpoint = Checkpoint.of(self.base)
+        if "lm_head.bias" in checkpoint.shapes:
+            raise TrainingError(f"the head of {self.base.name} has a bias, which MNTP does not support")
+        if "lm_head.weight" in checkpoint.shapes:
+            return checkpoint.tensor("lm_head.weight").to(self.encoder.model.dtype)
         raise TrainingError(
             f"{self.base.name} has no language-modelling head (lm_head.weight): MNTP needs a full decoder checkpoint"
         )

@@ -17,7 +17,11 @@ _OUTPUTS: dict[str, OutputFormat] = {".parquet": "parquet", ".jsonl": "jsonl", "
 
 
 def input_format(path: str, chosen: InputFormat | None) -> InputFormat:
-    """The chosen format, else the one of the extension; text for `-`. Raises `ValueError` if there is none."""
+    """Returns `chosen`, or else the format that the extension names. `-` is text.
+
+    Raises:
+        ValueError: if the extension names no format.
+    """
     if chosen:
         return chosen
     if path == "-":
@@ -28,7 +32,11 @@ def input_format(path: str, chosen: InputFormat | None) -> InputFormat:
 
 
 def output_format(path: str, chosen: OutputFormat | None) -> OutputFormat:
-    """The chosen format, else the one of the extension; only JSONL for `-`. Raises `ValueError` if there is none."""
+    """Returns `chosen`, or else the format that the extension names. `-` is JSONL.
+
+    Raises:
+        ValueError: if the extension names no format, or `-` cannot have the chosen one.
+    """
     if path == "-":
         if chosen not in (None, "jsonl"):
             raise ValueError(f"standard output takes only jsonl: name a file to write {chosen}")

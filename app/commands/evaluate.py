@@ -14,9 +14,6 @@ from l2v.app.commands.output import show
 from l2v.models.settings import Names
 from l2v.training.errors import TrainingError
 
-# The settings that the vectors depend on.
-_SETTINGS = ("dtype", "attention", "pooling", "template", "max_length", "doc_max_length", "skip_instruction")
-
 
 class Evaluate(ClientSettings):
     """Score an encoder on MTEB tasks, in this process or through a service. An interrupted run resumes by task.
@@ -41,7 +38,8 @@ class Evaluate(ClientSettings):
         instructions, tasks = read_instructions(self.instructions), find_tasks(self.tasks)
         with self.open_embedder(EmbedOptions(normalize=False)) as embedder:
             name = "+".join([embedder.info["model"], *map(label, () if self.url else self.adapters)]).replace("/", "_")
-            settings = {setting: embedder.info.get(setting) for setting in _SETTINGS}
+            settings = {name: setting["value"] for name, setting in embedder.info["settings"].items()}
+            settings["dtype"] = embedder.info["dtype"]
             encoder = MtebEncoder(name, partial(embed_inputs, embedder), instructions, settings)
             scores = evaluate(encoder, tasks, self.out)
         rows = [asdict(score) | {"score": round(100 * score.score, 2)} for score in scores]

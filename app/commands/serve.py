@@ -92,7 +92,7 @@ def protocol(settings: Settings, app: "FastAPI") -> Any:
 
 
 def unknown(names: Iterable[str]) -> list[str]:
-    """The environment variables that look like settings of the service, but are none."""
+    """Returns the environment variables that have the prefix of settings but no setting's name."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)

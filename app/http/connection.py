@@ -26,7 +26,7 @@ _HEADER_OVERHEAD = 32
 
 
 class Connection(HttpToolsProtocol):
-    """Closes itself if the client exceeds a limit, and rejects what is not HTTP in the API's own form.
+    """Enforces the limits of one connection. Errors have the same form as those of the API.
 
     Args:
         settings: the limits.

@@ -120,7 +120,7 @@ def headers(error: ServiceError) -> dict[str, str]:
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong, and where in the request."""
+    """An error and the part of the request that caused it."""
 
     type: str
     message: str

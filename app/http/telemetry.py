@@ -50,7 +50,7 @@ class Telemetry:
         try:
             await self._app(scope, receive, sender)
         except asyncio.CancelledError:
-            # At the end of draining, the server cancels what is left.
+            # The server cancels the requests that outlast `drain_timeout`.
             error = UnavailableError("the service is shutting down")
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise

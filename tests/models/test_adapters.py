@@ -1,9 +1,11 @@
 """Adapters as peft writes them: each equals peft's own merge and forward pass, or is refused with the cause."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -34,6 +36,14 @@ from l2v.models.sources import Source
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Restores the environment, which peft changes for BOFT: programs that later tests start would inherit it."""
+    with patch.dict(os.environ):
+        yield
+
 
 IDS = torch.tensor([[256, 72, 101, 108, 108, 111, 32, 119, 250, 257]])
 LINEAR = ["q_proj", "v_proj", "down_proj"]
@@ -184,6 +194,24 @@ def test_biases_of_a_base_that_has_them(bias: str, lora_bias: bool, tmp_path: Pa
     base = tiny.make_base(tmp_path / "base", "qwen2")
     config = lora(target_modules=["q_proj"], bias=bias, lora_bias=lora_bias)
     check(base, write(tmp_path / "adapter", base, config, AutoModelForCausalLM), AutoModelForCausalLM)
+
+
+def test_a_bias_has_an_effect_without_the_product(tmp_path: Path) -> None:
+    base = tiny.make_base(tmp_path / "base", "qwen2")
+    folder = write(tmp_path / "adapter", base, lora(target_modules=["q_proj"], lora_bias=True), AutoModelForCausalLM)
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    save_file({name: weight * ("lora_A" not in name) for name, weight in weights.items()}, path, {"format": "pt"})
+    check(base, folder, AutoModelForCausalLM)
+
+
+def test_merging_leaves_the_compilers_as_they_were(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "adapter", base, *CARRIED["BOFT"])
+    monkeypatch.setenv("CC", "my-cc")
+    monkeypatch.delenv("CXX", raising=False)
+    merged(base, folder)
+    assert os.environ["CC"] == "my-cc"
+    assert "CXX" not in os.environ
 
 
 def test_experts(tmp_path: Path) -> None:

@@ -380,6 +380,13 @@ def test_the_former_vectors_come_back_with_one_setting(base: Path, checkpoint: P
     assert former.declaration.notice == ""
 
 
+def test_an_export_of_a_later_format_is_refused(base: Path, tmp_path: Path) -> None:
+    export = Path(shutil.copytree(base, tmp_path / "export"))
+    write(export, "l2v.json", {"format": 2})
+    with pytest.raises(ModelError, match="has the format 2, which needs a later l2v"):
+        load(str(export))
+
+
 def test_an_export_of_the_first_release_is_served_as_ever(base: Path, tmp_path: Path) -> None:
     """Its files as `l2v export` 0.1 wrote them, of an encoder whose last token is pooled."""
     export = Path(shutil.copytree(base, tmp_path / "export"))

@@ -262,6 +262,11 @@ ADAPTER_FAULTS: dict[str, tuple[Callable[[Path], object], type[ModelError], str]
         SourceError,
         "doc_max_length must be",
     ),
+    "settings without a meaning": (
+        lambda f: (f / "llm2vec_config.json").write_text('{"poolingmode": "mean", "max_length": null}'),
+        SourceError,
+        "llm2vec_config.json of .* sets poolingmode, which is unknown",
+    ),
     "untrained": (lambda f: scale(f / "adapter_model.safetensors", "lora_B", 0), AdapterError, "has no effect"),
     "NaN": (lambda f: scale(f / "adapter_model.safetensors", "lora_A", float("inf")), AdapterError, "NaN or infinity"),
     "a key too few": (

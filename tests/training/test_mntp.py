@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from l2v.models.sources import Source
 from l2v.training import mntp
 from l2v.training.errors import TrainingError
 from l2v.training.folder import ADAPTER
@@ -168,7 +169,8 @@ def test_the_head_is_found_in_pytorchs_own_files(small: Path, texts: Path, tmp_p
     torch.save(weights, old / "pytorch_model.bin")
     (old / "model.safetensors").unlink()
     recipes = [recipe(base, texts, tmp_path / f"out{base.name}") for base in (small, old)]
-    assert estimate(recipes[0], small, 1, False) == estimate(recipes[1], old, 1, False)
+    sizes = {estimate(each, Source(each.model, Path(each.model)), 1, False) for each in recipes}
+    assert len(sizes) == 1
     heads = [mntp.build(each).student.head() for each in recipes]
     torch.testing.assert_close(*heads)
 

@@ -65,7 +65,7 @@ class NoEffect:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Marks a field that is rejected, unless it is null or asks for what is done anyway.
+    """Marks a field that is rejected unless it is null or asks for what the service does anyway.
 
     Attributes:
         reason: a sentence without a period that says what to do instead.

@@ -14,6 +14,7 @@ import prometheus_client
 from fastapi import FastAPI
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
+from pydantic import model_validator
 from pydantic_settings import SettingsConfigDict
 from ray import serve
 
@@ -38,6 +39,12 @@ class ReplicaSettings(Settings):
     """
 
     model_config = SettingsConfigDict(extra="forbid")
+
+    @model_validator(mode="after")
+    def _refuse_front_ends(self) -> "ReplicaSettings":
+        if self.http_workers > 1:
+            raise ValueError("http_workers must be 1 on Ray, whose own proxies speak HTTP: set num_replicas instead")
+        return self
 
 
 class Replica:

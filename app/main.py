@@ -1,11 +1,9 @@
 """The application: puts the parts together, and takes them from loading to shutdown."""
 
 import asyncio
-import gc
-import logging
-import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from l2v.app import __version__
 from l2v.app.engine.errors import InvalidError, NotFoundError, ServiceError
+from l2v.app.engine.local import local_engine
 from l2v.app.engine.service import Service
 from l2v.app.http.auth import Auth
 from l2v.app.http.errors import ERROR_CLASSES, MethodError
@@ -27,26 +26,35 @@ from l2v.app.http.telemetry import Telemetry
 from l2v.app.http.tracing import Tracing
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
-from l2v.models import Encoder, ModelError
-from l2v.models.compilation import compile_layers
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from l2v.models.encoder import Encoder
 
 _API = (native.router, openai.router, tei.router, tei.openai_router, operations.router)
 
 
 def create_app(
-    settings: Settings, encoder: Encoder | None = None, on_failure: Callable[[str], None] = lambda reason: None
+    settings: Settings, encoder: "Encoder | None" = None, on_failure: Callable[[str], None] = lambda reason: None
 ) -> FastAPI:
-    """Builds the application.
+    """Builds the application with an engine in this process.
 
     Args:
         settings: all settings.
         encoder: the encoder to serve. By default, the one that the settings name is loaded while the port is open.
         on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
     """
-    metrics = Metrics()
-    service = Service(settings, metrics)
+    service = Service(settings, Metrics())
+    return build_app(service, local_engine(service, encoder, on_failure))
+
+
+def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> FastAPI:
+    """Builds the application of a service.
+
+    Args:
+        service: the service.
+        engine: entered before the first request, and left after the last one.
+    """
+    settings, metrics = service.settings, service.metrics
     auth = Auth(settings)
     tracing = Tracing(str(settings.otlp_endpoint)) if settings.otlp_endpoint else None
     routers = [*_API, pages.docs, *([pages.playground] if settings.playground else [])]
@@ -54,15 +62,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # A daemon thread, so that shutdown doesn't wait for loading to end.
-        loading = threading.Thread(
-            target=_start, args=(service, settings, encoder, on_failure), name="loader", daemon=True
-        )
-        loading.start()
-        watch = asyncio.create_task(_watch(service, on_failure))
-        yield
-        watch.cancel()
-        await asyncio.to_thread(service.close)
+        async with engine:
+            yield
         if tracing:
             await asyncio.to_thread(tracing.close)
 
@@ -85,7 +86,8 @@ def create_app(
     for router in routers:
         app.include_router(router, dependencies=keyed)
     _describe(app, targets, auth)
-    app.add_middleware(RequestLimits, auth=auth, settings=settings, admit=service.admit, metrics=metrics)
+    bodies = service.usage.body_bytes
+    app.add_middleware(RequestLimits, auth=auth, settings=settings, admit=service.admit, bodies=bodies, metrics=metrics)
     app.add_middleware(Telemetry, metrics=metrics, targets=targets, trace=tracing.record if tracing else None)
     if settings.cors_origins:  # outermost, so that pages can read rejections and errors too
         app.add_middleware(
@@ -109,43 +111,6 @@ def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
                 operation["responses"].pop("422", None)
             if not auth.requires_key(target):
                 operation.pop("security", None)
-
-
-def _start(service: Service, settings: Settings, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
-    try:
-        encoder = encoder or settings.load(prepack=not settings.compile)
-        _freeze()
-        service.start(encoder)
-        logger.info("ready", extra={"model": service.model})
-        if settings.compile:
-            _compile(encoder)
-    except ModelError as error:
-        on_failure(str(error))
-    except BaseException as error:  # a panic of the tokenizers library is no Exception
-        on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
-
-
-def _freeze() -> None:
-    """Freezes the loaded objects, so that a full collection doesn't pause requests for 0.3 s."""
-    gc.collect()
-    gc.freeze()
-    # The next full collection starts when the objects grow by a quarter of what the last one left. This one leaves few;
-    # otherwise, a hundred thousand objects could pile up first, such as malformed bodies in reference cycles.
-    gc.collect()
-
-
-def _compile(encoder: Encoder) -> None:
-    try:
-        compile_layers(encoder)
-    except ModelError as error:
-        logger.warning("serving without compilation", extra={"reason": str(error)})
-    else:
-        _freeze()
-        logger.info("compiled")
-
-
-async def _watch(service: Service, on_failure: Callable[[str], None]) -> None:
-    on_failure(await service.wait_down())
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -17,7 +17,9 @@ class Metrics:
         prometheus_client.ProcessCollector(registry=registry)
         prometheus_client.PlatformCollector(registry=registry)
         prometheus_client.GCCollector(registry=registry)
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        counter = partial(Counter, registry=registry)
+        # The mode has an effect only in the front ends of `http_workers`: gauges are summed over those that run.
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
         histogram = partial(Histogram, registry=registry)
         self.requests = counter("l2v_requests", "Requests by route and status.", ["route", "status"])
         self.request_seconds = histogram(

@@ -69,6 +69,9 @@ class Settings(ModelSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all interfaces")
     port: Port = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
+    http_workers: int = Field(
+        1, ge=1, le=64, description="Processes that speak HTTP; beyond 1, the engine has a process of its own"
+    )
     api_keys: Secrets = Field(
         (), description="Bearer keys that open the API, comma-separated; without keys, it is open"
     )

@@ -19,7 +19,7 @@ from typing import Any, Self
 import httpx
 import uvicorn
 
-from l2v.app.commands.serve import protocol
+from l2v.app.http.server import protocol
 from l2v.app.main import create_app
 from l2v.app.settings import Settings
 from l2v.models import Encoder

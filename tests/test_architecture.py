@@ -24,6 +24,7 @@ LAYERS = [
     ["l2v.app.engine"],
     ["l2v.app.http"],
     ["l2v.app.main", "l2v.app.bulk"],
+    ["l2v.app.workers"],
     ["l2v.app.commands"],
     ["l2v.app.cli", "l2v.app.cluster"],
 ]

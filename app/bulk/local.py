@@ -14,6 +14,7 @@ from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import BadRow, Row
 from l2v.app.engine.dimensions import choose_dimensions
 from l2v.app.engine.errors import InvalidError
+from l2v.app.engine.profile import Profile
 from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.vectors import Vectors, postprocess
 from l2v.models import Encoder, Encoding, Input, InputError
@@ -36,11 +37,12 @@ class LocalEmbedder:
     window = _THREADS + 1
 
     def __init__(self, encoder: Encoder, model: str, options: EmbedOptions, max_batch_tokens: int) -> None:
+        profile = Profile.of(encoder)
         try:
-            self._dimensions = choose_dimensions(encoder, options.dimensions)
+            self._dimensions = choose_dimensions(profile, options.dimensions)
         except InvalidError as error:
             raise UsageError(f"--dimensions: {error}") from None
-        self.encoder, self.prompts = encoder, Prompts.of(encoder)
+        self.encoder, self.prompts = encoder, Prompts.of(profile)
         self._instruction = self.prompts.default() if options.instruction is None else options.instruction
         if options.prompt_name is not None:
             if options.prompt_name not in self.prompts.by_name:
@@ -48,7 +50,7 @@ class LocalEmbedder:
                     f"--prompt-name: the model has no prompt {options.prompt_name}; its prompts: {self.prompts.names}"
                 )
             self._instruction = self.prompts.by_name[options.prompt_name]
-        self.info = {"model": model, **encoder.describe()}
+        self.info = {"model": model, **profile.description}
         self._options, self._budget = options, max_batch_tokens
         self._model_lock = threading.Lock()
         self._stopped = threading.Event()

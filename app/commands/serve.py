@@ -1,35 +1,20 @@
 """`l2v serve`."""
 
 import logging
-import math
 import os
 import re
 import resource
 import signal
 import sys
-import time
 from collections.abc import Iterable
-from functools import partial
-from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
-
-import uvicorn
 
 from l2v.app.logs import configure_logging
 from l2v.app.settings import Settings
 from l2v.models.runtime import prepare_libraries
 from l2v.models.settings import PREFIX
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-    from l2v.app.engine.service import Service
-    from l2v.app.http.connection import Connection
-
 logger = logging.getLogger(__name__)
 
-# How long the server keeps listening after the last response, so that clients get a 503 rather than a closed port.
-LINGER_SECONDS = 0.5
 # Variables that Kubernetes sets in the pods next to a Service whose name starts with l2v.
 _SERVICE_LINKS = re.compile(rf"{PREFIX}(\w+_)?(SERVICE|PORT)(_|$)")
 # Open files other than connections: libraries, the model, logs.
@@ -50,45 +35,35 @@ class Serve(Settings):
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
         prepare_libraries(serving=True)  # before the next import loads torch
         configure_logging(self.log_level)
-        from l2v.app.main import create_app
-
         for name in unknown(os.environ):
             logger.warning("unknown setting", extra={"variable": name})
         if reason := _allow_files(self.max_connections):
             _exit(f"l2v: {reason}")
-        failures: list[str] = []
-
-        def stop(reason: str) -> None:
-            failures.append(reason)
-            server.drain()
-
-        app = create_app(self, on_failure=stop)
-        config = uvicorn.Config(
-            app,
-            host=self.host,
-            port=self.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            http=protocol(self, app),
-            timeout_keep_alive=math.ceil(self.idle_timeout),
-            ws="none",  # uvicorn would log a handshake with its path and its key
-            timeout_graceful_shutdown=1,  # the server below has waited already
-        )
-        server = Server(config, app.state.service, self.drain_timeout)
-        try:
-            server.run()
-        except SystemExit:
-            failures.append(f"cannot listen on {self.host}:{self.port}: another process may use the port")
-        _exit(f"l2v: {failures[0]}" if failures else "")
+        if self.http_workers > 1:
+            from l2v.app.workers.supervisor import serve
+        else:
+            serve = _serve
+        reason = serve(self)
+        _exit(f"l2v: {reason}" if reason else "")
 
 
-def protocol(settings: Settings, app: "FastAPI") -> Any:
-    """The factory of uvicorn's connections."""
-    from l2v.app.http.connection import Connection
+def _serve(settings: Settings) -> str:
+    """Serves in this process until a signal, or until the engine fails. Returns the reason if it failed."""
+    from l2v.app.http.server import Server
+    from l2v.app.main import create_app
 
-    on_rejected = app.state.service.metrics.rejected.labels("connections").inc
-    return partial(Connection, settings, app.state.targets, on_rejected)
+    failures: list[str] = []
+
+    def stop(reason: str) -> None:
+        failures.append(reason)
+        server.drain()
+
+    server = Server(create_app(settings, on_failure=stop), settings)
+    try:
+        server.run()
+    except SystemExit:
+        failures.append(f"cannot listen on {settings.host}:{settings.port}: another process may use the port")
+    return next(iter(failures), "")
 
 
 def unknown(names: Iterable[str]) -> list[str]:
@@ -108,41 +83,6 @@ def _allow_files(connections: int) -> str:
     if resource.RLIM_INFINITY != soft < required:
         resource.setrlimit(resource.RLIMIT_NOFILE, (required, hard))
     return ""
-
-
-class Server(uvicorn.Server):
-    """Keeps listening while it drains, so that new requests get an error, and then exits with status 0."""
-
-    def __init__(self, config: uvicorn.Config, service: "Service", drain_timeout: float) -> None:
-        super().__init__(config)
-        self._service = service
-        self._drain_timeout = drain_timeout
-        self._draining_since: float | None = None
-        self._signalled = False
-        self._last_busy = 0.0
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # A second signal ends the process at once. uvicorn's own method would raise the signal again afterwards.
-        if self._signalled:
-            self.should_exit = self.force_exit = True
-        self._signalled = True
-        self.drain()
-
-    def drain(self) -> None:
-        """Rejects new requests, and exits once the accepted ones are answered and their responses sent."""
-        if self._draining_since is None:
-            self._last_busy = self._draining_since = time.monotonic()
-            self._service.drain()
-
-    async def on_tick(self, counter: int) -> bool:
-        if self._draining_since is not None:
-            now = time.monotonic()
-            connections = cast("set[Connection]", self.server_state.connections)
-            if self._service.in_flight or any(connection.unsent for connection in connections):
-                self._last_busy = now
-            idle = now - self._last_busy > LINGER_SECONDS
-            self.should_exit |= idle or now - self._draining_since > self._drain_timeout
-        return await super().on_tick(counter)
 
 
 def _exit(reason: str) -> None:

@@ -21,10 +21,11 @@ class Tokenize(ModelSettings):
 
     def cli_cmd(self) -> None:
         encoder = self.load()
-        from l2v.app.engine.prompts import Prompts  # imports torch, which `load` has configured
+        from l2v.app.engine.profile import Profile
+        from l2v.app.engine.prompts import Prompts
         from l2v.models import Input
 
-        instruction = Prompts.of(encoder).default() if self.instruction is None else self.instruction
+        instruction = Prompts.of(Profile.of(encoder)).default() if self.instruction is None else self.instruction
         (encoding,) = encoder.tokenize([Input(self.text, instruction)])
         token, first_pooled = encoder.tokenization.tokenizer.id_to_token, len(encoding) - encoding.pooled
         tokens = [

@@ -1,10 +1,10 @@
 """The number of leading dimensions of a vector that a request asks for."""
 
 from l2v.app.engine.errors import InvalidError
-from l2v.models import Encoder
+from l2v.app.engine.profile import Profile
 
 
-def choose_dimensions(encoder: Encoder, requested: int | None) -> int:
+def choose_dimensions(encoder: Profile, requested: int | None) -> int:
     """The number of leading dimensions to keep: the requested one, or the model's default.
 
     Raises:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.inputs import DefaultInstruction
-from l2v.models import Encoder, Input
+from l2v.app.engine.profile import Profile
+from l2v.models import Input
 from l2v.models.errors import InputError, ModelError
 
 
@@ -22,7 +23,7 @@ class Prompts:
     default_name: str | None = None
 
     @classmethod
-    def of(cls, encoder: Encoder, configured: Mapping[str, str] | None = None) -> "Prompts":
+    def of(cls, encoder: Profile, configured: Mapping[str, str] | None = None) -> "Prompts":
         """The prompts that the model declares, replaced and extended by the configured ones.
 
         Raises:

@@ -8,7 +8,6 @@ future was cancelled is dropped before the next forward pass.
 """
 
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -16,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-from l2v.app.engine.errors import OverloadedError, UnavailableError
+from l2v.app.engine.capacity import check_capacity
+from l2v.app.engine.errors import UnavailableError
 from l2v.app.engine.executor import BatchExecutor, DeviceLostError, Forward
 from l2v.app.engine.jobs import Job, JobBatch, Result
 from l2v.app.metrics import Metrics
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 # At this share of the token budget, a batch is about as fast per token as a full one.
 _EFFICIENT_SHARE = 0.25
-# Upper bound of Retry-After in seconds: the rate is an estimate, and waiting requests may be cancelled.
-_MAX_RETRY_AFTER = 60
 
 
 class Scheduler:
@@ -39,7 +37,12 @@ class Scheduler:
         max_queue_tokens: the number of waiting tokens at which requests are rejected.
         engine_timeout: seconds after which a forward pass counts as hung.
         metrics: counts batches and rejections.
+
+    Attributes:
+        ready: whether it accepts jobs, like each other `Engine`.
     """
+
+    ready = True
 
     def __init__(
         self, forward: Forward, max_batch_tokens: int, max_queue_tokens: int, engine_timeout: float, metrics: Metrics
@@ -88,18 +91,15 @@ class Scheduler:
                 self._reserved_tokens -= tokens
 
     def check_capacity(self) -> None:
-        """Raises `OverloadedError` if the waiting and reserved tokens have reached the limit.
-
-        A single job may exceed the limit; otherwise small jobs could starve a large one.
-        """
+        """Raises `OverloadedError` if the waiting and reserved tokens have reached the limit."""
         with self._changed:
-            if (tokens := self.queue_tokens + self._reserved_tokens) >= self._max_queue_tokens:
-                self._metrics.rejected.labels("queue").inc()
-                rate = self._executor.tokens_per_second
-                raise OverloadedError(
-                    f"{tokens} tokens are waiting; the limit is {self._max_queue_tokens} (max_queue_tokens)",
-                    min(_MAX_RETRY_AFTER, max(1, math.ceil(tokens / rate))) if rate else 1,
-                )
+            tokens, rate = self.queue_tokens + self._reserved_tokens, self.tokens_per_second
+        check_capacity(tokens, self._max_queue_tokens, rate, self._metrics)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The recent rate; 0 before the first pass."""
+        return self._executor.tokens_per_second
 
     @property
     def queue_tokens(self) -> int:

@@ -9,22 +9,21 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, ParamSpec, TypeVar
 
-import torch
-
 from l2v.app import __version__
 from l2v.app.engine import vectors
 from l2v.app.engine.dimensions import choose_dimensions
 from l2v.app.engine.errors import InternalError, OverloadedError, TooLargeError, UnavailableError
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
+from l2v.app.engine.profile import Profile
 from l2v.app.engine.prompts import Prompts
-from l2v.app.engine.scheduler import Scheduler
+from l2v.app.engine.protocol import Engine
 from l2v.app.engine.timings import Timings
 from l2v.app.engine.tokenization import TokenizerPool, truncated
+from l2v.app.engine.usage import Usage
 from l2v.app.engine.vectors import Rows, Vectors
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
-from l2v.models import Encoder
 from l2v.models.sources import label
 from l2v.models.types import Metric
 
@@ -55,20 +54,21 @@ class Service:
     """Embeds the inputs of requests, within limits.
 
     Attributes:
+        usage: what is in use of the limits.
         max_batch_tokens: the token budget of a forward pass; 0 until the encoder is loaded.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, usage: Usage | None = None) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.usage = usage or Usage()
         self.model = label(settings.model)
         self.prompts = Prompts(settings.read_prompts())  # extended by the model's once it is loaded
         self.tokenizers = TokenizerPool(settings, metrics)
         self.started = int(time.time())
         self.max_batch_tokens = 0
-        self.in_flight = 0
-        self._encoder: Encoder | None = None
-        self._scheduler: Scheduler | None = None
+        self._encoder: Profile | None = None
+        self._scheduler: Engine | None = None
         self._draining = False
         metrics.engine_up.set_function(lambda: float(self._scheduler is not None and not self._scheduler.failure))
         metrics.queue_tokens.set_function(lambda: self._scheduler.queue_tokens if self._scheduler else 0)
@@ -80,29 +80,35 @@ class Service:
             return State.DOWN
         if self._draining:
             return State.DRAINING
-        return State.READY if self._scheduler else State.LOADING
+        return State.READY if self._scheduler and self._scheduler.ready else State.LOADING
 
     @property
-    def encoder(self) -> Encoder:
-        """The encoder; raises `UnavailableError` while it is loading."""
+    def in_flight(self) -> int:
+        """The requests that this process works on."""
+        return self.usage.requests.own
+
+    @property
+    def encoder(self) -> Profile:
+        """The encoder's properties; raises `UnavailableError` while it is loading."""
         if self._encoder is None:
             raise UnavailableError("the model is loading", retry_after=LOADING_SECONDS)
         return self._encoder
 
-    def start(self, encoder: Encoder) -> None:
-        """Warms up the encoder and opens the service."""
-        self.prompts = Prompts.of(encoder, self.prompts.by_name)
-        if notice := encoder.declaration.notice:
-            logger.warning(notice)
-        # Warm up in this thread, so that errors propagate unchanged; the engine thread takes over afterwards.
-        self.max_batch_tokens = encoder.warm_up(self.settings.max_batch_tokens)
-        limits = (self.max_batch_tokens, self.settings.max_queue_tokens, self.settings.engine_timeout)
-        scheduler = Scheduler(encoder.forward, *limits, self.metrics)
-        self.metrics.model_info.labels(self.model, encoder.dtype, str(encoder.device), __version__).set(1)
-        self.metrics.memory.labels("weights").set(encoder.weight_bytes)
-        if encoder.device.type == "cuda":
-            self.metrics.memory.labels("allocated").set_function(lambda: torch.cuda.memory_allocated(encoder.device))
-            self.metrics.memory.labels("reserved").set_function(lambda: torch.cuda.memory_reserved(encoder.device))
+    @property
+    def engine(self) -> Engine | None:
+        """What runs the jobs of requests; None until the encoder is loaded."""
+        return self._scheduler
+
+    def open(self, encoder: Profile, prompts: Prompts, max_batch_tokens: int, scheduler: Engine) -> None:
+        """Accepts requests from now on.
+
+        Args:
+            encoder: the encoder's properties.
+            prompts: the named prompts, with those that the model declares.
+            max_batch_tokens: the token budget of a forward pass.
+            scheduler: runs the jobs of requests.
+        """
+        self.prompts, self.max_batch_tokens = prompts, max_batch_tokens
         self._encoder, self._scheduler = encoder, scheduler
 
     def drain(self) -> None:
@@ -133,7 +139,7 @@ class Service:
             "max_queue_tokens",
         )
         limits = {name: getattr(self.settings, name) for name in names}
-        return {"model": self.model, "version": __version__, **self.encoder.describe(), "limits": limits}
+        return {"model": self.model, "version": __version__, **self.encoder.description, "limits": limits}
 
     def check_open(self) -> None:
         """Raises `UnavailableError` unless the service accepts requests."""
@@ -156,14 +162,15 @@ class Service:
         self.check_open()
         if self._scheduler is not None:
             self._scheduler.check_capacity()
-        if self.in_flight >= self.settings.max_requests:
+        requests = self.usage.requests
+        if (in_flight := requests.total) >= self.settings.max_requests:
             self.metrics.rejected.labels("requests").inc()
-            raise OverloadedError(f"{self.in_flight} requests are in flight, the maximum (max_requests)")
-        self.in_flight += 1
+            raise OverloadedError(f"{in_flight} requests are in flight, the maximum (max_requests)")
+        requests.add(1)
         try:
             yield
         finally:
-            self.in_flight -= 1
+            requests.add(-1)
 
     async def embed(
         self, group: InputGroup, timings: Timings, *, truncate: bool, dimensions: int | None, normalize: bool

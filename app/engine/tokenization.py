@@ -8,9 +8,10 @@ from anyio import CapacityLimiter, to_thread
 
 from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
 from l2v.app.engine.inputs import InputGroup, estimate_tokens
+from l2v.app.engine.profile import Profile
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
-from l2v.models import Encoder, Encoding, Input, InputError
+from l2v.models import Encoding, Input, InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,7 +37,7 @@ class TokenizerPool:
         self._threads = CapacityLimiter(self.workers)
         self._bulk_threads = CapacityLimiter(max(1, self.workers // 2))
 
-    async def encode(self, encoder: Encoder, group: InputGroup, truncate: bool) -> list[Encoding]:
+    async def encode(self, encoder: Profile, group: InputGroup, truncate: bool) -> list[Encoding]:
         """Returns one encoding per input.
 
         Raises:
@@ -56,7 +57,7 @@ class TokenizerPool:
         self._metrics.truncated.inc(len(shortened))
         return encodings
 
-    async def show(self, encoder: Encoder, group: InputGroup, render: Callable[[Any], T], *, special: bool) -> list[T]:
+    async def show(self, encoder: Profile, group: InputGroup, render: Callable[[Any], T], *, special: bool) -> list[T]:
         """Tokenizes inputs without template and truncation, for display.
 
         Args:
@@ -83,7 +84,7 @@ class TokenizerPool:
         return await self._map(show, group.inputs)
 
     async def decode(
-        self, encoder: Encoder, items: Sequence[str | list[int]], param: Callable[[int], str], *, skip_special: bool
+        self, encoder: Profile, items: Sequence[str | list[int]], param: Callable[[int], str], *, skip_special: bool
     ) -> list[str]:
         """Decodes rows of token ids to texts; items that are texts stay as they are.
 
@@ -136,7 +137,7 @@ class TokenizerPool:
                         message = f"{field} has {length} characters, at most {limit} (max_characters)"
                         raise InvalidError(message, group.param(index, field))
 
-    async def _encode(self, encoder: Encoder, group: InputGroup) -> list[Encoding]:
+    async def _encode(self, encoder: Profile, group: InputGroup) -> list[Encoding]:
         encodings: list[Encoding] = []
         inputs = group.inputs
         try:

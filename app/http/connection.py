@@ -17,6 +17,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from l2v.app.engine.errors import OverloadedError, ServiceError
+from l2v.app.engine.usage import Amount
 from l2v.app.http.errors import HeadersTooLargeError, MalformedError
 from l2v.app.http.surfaces import Targets
 from l2v.app.settings import Settings
@@ -31,14 +32,23 @@ class Connection(HttpToolsProtocol):
     Args:
         settings: the limits.
         targets: the paths, whose surfaces word errors.
+        open_connections: the number of open connections.
         on_rejected: called if this connection exceeds `max_connections`.
         uvicorn: uvicorn's own arguments.
     """
 
-    def __init__(self, settings: Settings, targets: Targets, on_rejected: Callable[[], None], **uvicorn: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        targets: Targets,
+        open_connections: Amount,
+        on_rejected: Callable[[], None],
+        **uvicorn: Any,
+    ) -> None:
         super().__init__(**uvicorn)
         self._settings = settings
         self._targets = targets
+        self._open_connections = open_connections
         self._on_rejected = on_rejected
         self._head_timer: asyncio.TimerHandle | None = None
         self._response_timer: asyncio.TimerHandle | None = None
@@ -56,7 +66,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > (limit := self._settings.max_connections):
+        self._open_connections.add(1)
+        if self._open_connections.total > (limit := self._settings.max_connections):
             self._on_rejected()
             self._reject(OverloadedError(f"more than {limit} connections are open (max_connections)"))
         else:
@@ -66,6 +77,7 @@ class Connection(HttpToolsProtocol):
         _cancel(self._head_timer)
         _cancel(self._response_timer)
         super().connection_lost(exc)
+        self._open_connections.add(-1)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()

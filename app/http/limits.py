@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from l2v.app.engine.errors import OverloadedError, ServiceError, TooLargeError
+from l2v.app.engine.usage import Amount
 from l2v.app.http.auth import Auth
 from l2v.app.http.errors import DeadlineError, MediaTypeError
 from l2v.app.http.messages import check_encoding
@@ -35,16 +36,19 @@ class RequestLimits:
         auth: checks keys.
         settings: the limits.
         admit: returns a permit, or raises `ServiceError`.
+        bodies: the bytes of all bodies in memory.
         metrics: counts rejections.
     """
 
-    def __init__(self, app: ASGIApp, auth: Auth, settings: Settings, admit: Admit, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, auth: Auth, settings: Settings, admit: Admit, bodies: Amount, metrics: Metrics
+    ) -> None:
         self._app = app
         self._auth = auth
         self._settings = settings
         self._admit = admit
         self._metrics = metrics
-        self._reserved_bytes = 0
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,10 +106,10 @@ class RequestLimits:
     def _reserve(self, bytes_held: int, size: int) -> None:
         """Reserves memory for a body, or releases it. A request may exceed the limit while it is the only one."""
         limit = self._settings.max_total_body_bytes
-        if size > 0 and self._reserved_bytes > bytes_held and self._reserved_bytes + size > limit:
+        if size > 0 and bytes_held < (reserved := self._bodies.total) and reserved + size > limit:
             self._metrics.rejected.labels("bodies").inc()
             raise OverloadedError(f"the bodies in memory would exceed {limit} bytes (max_total_body_bytes)")
-        self._reserved_bytes += size
+        self._bodies.add(size)
 
 
 class _ResponseGate:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 import l2v.app.cli
-from l2v.models import Encoder, Encoding, Input
+from l2v.models import Encoder, Encoding
 from l2v.models.settings import ModelSettings
 from tests.chaos.faults import NOT_FINITE, RAISES, VARIABLE, Faults
 
@@ -23,21 +23,11 @@ class FaultyEncoder(Encoder):
 
     Attributes:
         faults: the file.
-        faulty: token ids of faulty texts (as bytes) → how they fail.
         passes: one item per forward pass.
     """
 
     faults: Path = field(default_factory=Path)
-    faulty: dict[bytes, str] = field(default_factory=dict)
     passes: list[None] = field(default_factory=list)
-
-    def tokenize(self, inputs: list[Input]) -> list[Encoding]:  # type: ignore[override]
-        encodings = super().tokenize(inputs)
-        for input_, encoding in zip(inputs, encodings, strict=True):
-            for kind in (RAISES, NOT_FINITE):
-                if input_.text.startswith(kind):
-                    self.faulty[encoding.ids.tobytes()] = kind
-        return encodings
 
     def forward(self, encodings: list[Encoding]) -> list[NDArray[np.float32]]:
         faults, tokens = Faults.read(self.faults), sum(map(len, encodings))
@@ -49,11 +39,11 @@ class FaultyEncoder(Encoder):
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {tokens} tokens.")
         if faults.every and len(self.passes) % faults.every == 0:
             raise RuntimeError("an injected fault")
-        kinds = [self.faulty.get(encoding.ids.tobytes()) for encoding in encodings]
-        if RAISES in kinds:
+        texts = self.tokenization.tokenizer.decode_batch([encoding.ids.tolist() for encoding in encodings])
+        if any(RAISES in text for text in texts):
             raise ValueError("a faulty text")
         vectors = super().forward(encodings)
-        return [vector * np.nan if kind else vector for vector, kind in zip(vectors, kinds, strict=True)]
+        return [vector * np.nan if NOT_FINITE in text else vector for vector, text in zip(vectors, texts, strict=True)]
 
 
 def _end_the_engine(fatal: str) -> None:

@@ -1,0 +1,29 @@
+"""The limit of the queue."""
+
+import math
+
+from l2v.app.engine.errors import OverloadedError
+from l2v.app.metrics import Metrics
+
+# Upper bound of Retry-After in seconds: the rate is an estimate, and waiting requests may be cancelled.
+_MAX_RETRY_AFTER = 60
+
+
+def check_capacity(tokens: int, limit: int, tokens_per_second: float, metrics: Metrics) -> None:
+    """Raises `OverloadedError` if the waiting and reserved tokens have reached the limit.
+
+    A single job may exceed the limit; otherwise small jobs could starve a large one.
+
+    Args:
+        tokens: waiting and reserved tokens.
+        limit: `max_queue_tokens`.
+        tokens_per_second: the recent rate of the engine; 0: unknown.
+        metrics: counts rejections.
+    """
+    if tokens >= limit:
+        metrics.rejected.labels("queue").inc()
+        seconds = math.ceil(tokens / tokens_per_second) if tokens_per_second else 1
+        raise OverloadedError(
+            f"{tokens} tokens are waiting; the limit is {limit} (max_queue_tokens)",
+            min(_MAX_RETRY_AFTER, max(1, seconds)),
+        )

@@ -1,0 +1,40 @@
+"""The engine in this process: loads the encoder in a thread, and watches it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from l2v.app.engine.service import Service
+
+if TYPE_CHECKING:
+    from l2v.models.encoder import Encoder
+
+
+@asynccontextmanager
+async def local_engine(
+    service: Service, encoder: "Encoder | None", on_failure: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Runs the engine of a service. Leave it once accepted requests have finished.
+
+    Args:
+        service: the service, which opens when the encoder is loaded.
+        encoder: the encoder; None: load the one that the settings name.
+        on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
+    """
+
+    def load() -> None:
+        from l2v.app.engine.startup import load_and_start  # which imports torch
+
+        load_and_start(service, encoder, on_failure)
+
+    async def watch() -> None:
+        on_failure(await service.wait_down())
+
+    # A daemon thread, so that shutdown doesn't wait for loading to end.
+    threading.Thread(target=load, name="loader", daemon=True).start()
+    watching = asyncio.create_task(watch())
+    yield
+    watching.cancel()
+    await asyncio.to_thread(service.close)

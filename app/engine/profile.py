@@ -1,0 +1,52 @@
+"""What requests need to know of the encoder: all but its weights. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from l2v.models.declaration import Declaration
+from l2v.models.tokenization import Tokenization
+from l2v.models.types import Encoding, Input
+
+if TYPE_CHECKING:
+    from l2v.models.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The properties of an encoder. It can be pickled, for processes that tokenize without the weights.
+
+    Attributes:
+        tokenization: converts inputs to token ids.
+        declaration: how the model is served.
+        width: the number of dimensions of a vector from the model.
+        dimensions: the number of leading dimensions to keep by default.
+        description: the model's properties, for `/info`.
+    """
+
+    tokenization: Tokenization
+    declaration: Declaration
+    width: int
+    dimensions: int
+    description: dict[str, Any]
+
+    @classmethod
+    def of(cls, encoder: "Encoder") -> "Profile":
+        return cls(encoder.tokenization, encoder.declaration, encoder.width, encoder.dimensions, encoder.describe())
+
+    @property
+    def max_length(self) -> int:
+        """Maximum length of a row, in tokens."""
+        return self.tokenization.max_length
+
+    def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
+        """Tokenizes inputs; raises `InputError` for one that cannot be encoded."""
+        return self.tokenization(inputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled tokenizer loses this flag.
+        return {**self.__dict__, "encode_special_tokens": self.tokenization.tokenizer.encode_special_tokens}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state["tokenization"].tokenizer.encode_special_tokens = state.pop("encode_special_tokens")
+        self.__dict__.update(state)

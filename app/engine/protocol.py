@@ -1,0 +1,39 @@
+"""What runs the jobs of requests: the scheduler, or its client in another process."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from l2v.app.engine.jobs import Result
+from l2v.models.types import Encoding
+
+
+class Engine(Protocol):
+    """See `Scheduler`, which implements it."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def failure(self) -> str | None: ...
+
+    @property
+    def queue_tokens(self) -> int: ...
+
+    @property
+    def queue_inputs(self) -> int: ...
+
+    @property
+    def tokens_per_second(self) -> float: ...
+
+    def submit(self, encodings: Sequence[Encoding]) -> "Future[Result] | asyncio.Future[Result]": ...
+
+    def reserve(self, tokens: int) -> AbstractContextManager[None]: ...
+
+    def check_capacity(self) -> None: ...
+
+    def fail_all(self, failure: str) -> None: ...
+
+    def close(self, timeout: float | None = None) -> None: ...

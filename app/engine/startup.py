@@ -1,0 +1,68 @@
+"""Loads the encoder, and opens the service with it. Imports torch."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from l2v.app import __version__
+from l2v.app.engine.freezing import freeze
+from l2v.app.engine.profile import Profile
+from l2v.app.engine.prompts import Prompts
+from l2v.app.engine.scheduler import Scheduler
+from l2v.app.engine.service import Service
+from l2v.models.compilation import compile_layers
+from l2v.models.encoder import Encoder
+from l2v.models.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+
+def load_and_start(service: Service, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
+    """Starts the service with an encoder, by default the one that the settings name.
+
+    Args:
+        service: the service to open.
+        encoder: the encoder; None: load it.
+        on_failure: called with one sentence if this fails.
+    """
+    settings = service.settings
+    try:
+        encoder = encoder or settings.load(prepack=not settings.compile)
+        freeze()
+        start(service, encoder)
+        logger.info("ready", extra={"model": service.model})
+        if settings.compile:
+            _compile(encoder)
+    except ModelError as error:
+        on_failure(str(error))
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
+        on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
+
+
+def start(service: Service, encoder: Encoder) -> None:
+    """Warms up the encoder and opens the service; raises `ModelError` if a prompt leaves no room for a text."""
+    settings, metrics, profile = service.settings, service.metrics, Profile.of(encoder)
+    prompts = Prompts.of(profile, service.prompts.by_name)
+    if notice := encoder.declaration.notice:
+        logger.warning(notice)
+    # Warm up in this thread, so that errors propagate unchanged; the engine thread takes over afterwards.
+    max_batch_tokens = encoder.warm_up(settings.max_batch_tokens)
+    limits = (max_batch_tokens, settings.max_queue_tokens, settings.engine_timeout)
+    scheduler = Scheduler(encoder.forward, *limits, metrics)
+    metrics.model_info.labels(service.model, encoder.dtype, str(encoder.device), __version__).set(1)
+    metrics.memory.labels("weights").set(encoder.weight_bytes)
+    if encoder.device.type == "cuda":
+        metrics.memory.labels("allocated").set_function(lambda: torch.cuda.memory_allocated(encoder.device))
+        metrics.memory.labels("reserved").set_function(lambda: torch.cuda.memory_reserved(encoder.device))
+    service.open(profile, prompts, max_batch_tokens, scheduler)
+
+
+def _compile(encoder: Encoder) -> None:
+    try:
+        compile_layers(encoder)
+    except ModelError as error:
+        logger.warning("serving without compilation", extra={"reason": str(error)})
+    else:
+        freeze()
+        logger.info("compiled")

@@ -1,0 +1,34 @@
+"""How much is in use of what the settings limit for the whole service."""
+
+
+class Amount:
+    """An amount in use, such as the number of open connections."""
+
+    def __init__(self) -> None:
+        self._own = 0
+
+    def add(self, amount: int) -> None:
+        self._own += amount
+
+    @property
+    def own(self) -> int:
+        """The part that this process uses."""
+        return self._own
+
+    @property
+    def total(self) -> int:
+        """What all processes of the service use together."""
+        return self._own
+
+
+class Usage:
+    """The amounts in use.
+
+    Attributes:
+        requests: the requests in flight.
+        connections: the open connections.
+        body_bytes: the bytes of all bodies in memory.
+    """
+
+    def __init__(self) -> None:
+        self.requests, self.connections, self.body_bytes = Amount(), Amount(), Amount()

@@ -1,0 +1,86 @@
+"""Accepts connections from a socket that several processes share."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from l2v.app.workers.table import SharedAmount
+
+logger = logging.getLogger(__name__)
+
+# How long a process leaves a new connection to one with fewer.
+_GRACE_SECONDS = 0.001
+# How long it stops accepting when it runs out of file descriptors.
+_PAUSE_SECONDS = 1.0
+
+
+class Acceptor:
+    """Accepts one connection at a time, and leaves it to a process with fewer connections for a moment.
+
+    The event loops' own servers accept all that wait: the process that wakes first would get every connection of a
+    client that opens many at once.
+
+    Args:
+        listener: the shared socket.
+        factory: makes the protocol of a connection.
+        connections: the open connections of all processes.
+    """
+
+    def __init__(
+        self, listener: socket.socket, factory: Callable[[], asyncio.Protocol], connections: SharedAmount
+    ) -> None:
+        self._listener = listener
+        self._factory = factory
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[object]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+        self._resume()
+
+    def close(self) -> None:
+        """Stops accepting."""
+        self._loop.remove_reader(self._listener)
+        if self._pause:
+            self._pause.cancel()
+        self._listener.close()
+
+    async def wait_closed(self) -> None:
+        """Waits for connections that were accepted already."""
+        await asyncio.gather(*self._opening, return_exceptions=True)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._on_waiting)
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(seconds, then)
+
+    def _on_waiting(self) -> None:
+        if self._connections.own + len(self._opening) > self._connections.fewest:
+            self._wait(_GRACE_SECONDS, self._accept_late)
+        else:
+            self._accept()
+
+    def _accept_late(self) -> None:
+        self._resume()
+        self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another process has taken it, or the client has left
+        except OSError as error:
+            logger.error("cannot accept connections", extra={"reason": error.strerror})
+            self._wait(_PAUSE_SECONDS, self._resume)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._open(connection))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: socket.socket) -> object:
+        return await self._loop.connect_accepted_socket(self._factory, connection)

@@ -1,0 +1,167 @@
+"""The engine, as a front end sees it."""
+
+import asyncio
+import itertools
+import pickle
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from l2v.app.engine.capacity import check_capacity
+from l2v.app.engine.errors import UnavailableError
+from l2v.app.engine.freezing import freeze
+from l2v.app.engine.jobs import EncodingFailedError, Result
+from l2v.app.engine.profile import Profile
+from l2v.app.engine.prompts import Prompts
+from l2v.app.engine.service import Service
+from l2v.app.workers.table import SharedUsage
+from l2v.app.workers.wire import Kind, pack_encodings, receive, send, unpack_result
+from l2v.models.types import Encoding
+
+LOST = "the engine is down: its process has ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a front end needs to accept requests.
+
+    Attributes:
+        encoder: the encoder's properties.
+        prompts: the named prompts.
+        max_batch_tokens: the token budget of a forward pass.
+    """
+
+    encoder: Profile
+    prompts: Prompts
+    max_batch_tokens: int
+
+
+class EngineClient:
+    """Sends jobs to the engine, and opens the service once the engine has loaded the encoder. Implements `Engine`.
+
+    Attributes:
+        queue_tokens: always 0: the engine reports its own queue.
+        queue_inputs: likewise.
+        opened: set once the service is open, or never will be.
+    """
+
+    def __init__(self, service: Service, usage: SharedUsage, reader: StreamReader, writer: StreamWriter) -> None:
+        self._service, self._usage = service, usage
+        self._reader, self._writer = reader, writer
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._failure: str | None = None
+        self.queue_tokens = self.queue_inputs = 0
+        self.opened = asyncio.Event()
+
+    async def run(self) -> str | None:
+        """Processes the engine's messages. Returns when it says to drain, with the reason if the engine is down."""
+        try:
+            while True:
+                kind, number, body = await receive(self._reader)
+                match kind:
+                    case Kind.OPEN:
+                        await self._open(body)
+                    case Kind.DRAIN:
+                        return self._failure
+                    case Kind.DOWN:
+                        self._failure = body.decode()
+                    case _:
+                        self._settle(number, kind, body)
+        except (EOFError, OSError):
+            self.fail_all(LOST)
+            return LOST
+        finally:
+            self.opened.set()
+
+    def submit(self, encodings: Sequence[Encoding]) -> asyncio.Future[Result]:
+        """See `Scheduler.submit`."""
+        if failure := self.failure:
+            raise UnavailableError(failure)
+        self._usage.sent_tokens.add(sum(map(len, encodings)))
+        return self._request(Kind.SUBMIT, pack_encodings(encodings))
+
+    async def scrape(self) -> bytes:
+        """The metrics of all processes in Prometheus' text format."""
+        metrics: bytes = await self._request(Kind.SCRAPE, [])
+        return metrics
+
+    @contextmanager
+    def reserve(self, tokens: int) -> Iterator[None]:
+        """See `Scheduler.reserve`."""
+        self.check_capacity()
+        self._usage.reserved_tokens.add(tokens)
+        try:
+            yield
+        finally:
+            self._usage.reserved_tokens.add(-tokens)
+
+    def check_capacity(self) -> None:
+        """See `Scheduler.check_capacity`."""
+        usage, limit = self._usage, self._service.settings.max_queue_tokens
+        check_capacity(usage.queue_tokens, limit, usage.tokens_per_second, self._service.metrics)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all front ends are open."""
+        return self._usage.is_engine_ready
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The engine's recent rate; 0 before its first pass."""
+        return self._usage.tokens_per_second
+
+    @property
+    def failure(self) -> str | None:
+        """The reason why the engine is down, or None while it works."""
+        if self._failure is None and self._usage.engine_silence > (limit := self._service.settings.engine_timeout):
+            return f"the engine is down: its process has not responded for {limit:g} s (engine_timeout)"
+        return self._failure
+
+    def fail_all(self, failure: str) -> None:
+        """Fails all jobs and accepts no more."""
+        self._failure = failure
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(UnavailableError(failure))
+        self._waiting.clear()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Disconnects from the engine."""
+        self._writer.close()
+
+    def _request(self, kind: Kind, parts: Sequence[Any]) -> asyncio.Future[Any]:
+        number = next(self._numbers)
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: self._cancel(number) if done.cancelled() else None)
+        send(self._writer, kind, number, parts)
+        return future
+
+    def _cancel(self, number: int) -> None:
+        if self._waiting.pop(number, None):
+            send(self._writer, Kind.CANCEL, number)
+
+    def _settle(self, number: int, kind: Kind, body: bytes) -> None:
+        future = self._waiting.pop(number, None)
+        if future is None or future.done():
+            return  # cancelled meanwhile
+        match kind:
+            case Kind.RESULT:
+                future.set_result(unpack_result(body))
+            case Kind.METRICS:
+                future.set_result(body)
+            case Kind.FAILED:
+                position, _, message = body.decode().partition(" ")
+                future.set_exception(EncodingFailedError(message, int(position)))
+            case Kind.REFUSED:
+                future.set_exception(UnavailableError(body.decode()))
+
+    async def _open(self, body: bytes) -> None:
+        # The engine's process sent it over a socket that no other process has.
+        opening: Opening = await asyncio.to_thread(pickle.loads, body)
+        freeze()
+        self._service.open(opening.encoder, opening.prompts, opening.max_batch_tokens, self)
+        self.opened.set()
+        send(self._writer, Kind.OPENED)

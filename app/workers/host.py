@@ -1,0 +1,98 @@
+"""The engine's end of the connection to one front end."""
+
+import asyncio
+import logging
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+
+from l2v.app.engine.errors import UnavailableError
+from l2v.app.engine.jobs import EncodingFailedError, Result
+from l2v.app.engine.protocol import Engine
+from l2v.app.logs import outline
+from l2v.app.workers.table import Column, EngineCell, Table
+from l2v.app.workers.wire import Kind, Part, pack_result, receive, send, unpack_encodings
+
+logger = logging.getLogger(__name__)
+
+
+class Host:
+    """Submits the jobs of one front end, and sends it the results.
+
+    Args:
+        slot: the front end's place in the table.
+        table: counts the tokens that have arrived.
+        engine: returns the scheduler; the front end sends jobs only once it is there.
+        scrape: returns the metrics.
+        writer: of the connection.
+
+    Attributes:
+        opened: whether the front end can accept requests.
+    """
+
+    def __init__(
+        self, slot: int, table: Table, engine: Callable[[], Engine], scrape: Callable[[], bytes], writer: StreamWriter
+    ) -> None:
+        self._slot, self._table = slot, table
+        self._engine, self._scrape = engine, scrape
+        self._writer = writer
+        self._jobs: dict[int, Future[Result] | asyncio.Future[Result]] = {}
+        self._loop = asyncio.get_running_loop()
+        self.opened = False
+
+    def send(self, kind: Kind, text: bytes = b"") -> None:
+        """Sends a message that is not about a job."""
+        send(self._writer, kind, 0, [text])
+
+    async def run(self, reader: StreamReader) -> None:
+        """Processes messages until the front end disconnects; then cancels its jobs."""
+        try:
+            while True:
+                kind, number, body = await receive(reader)
+                match kind:
+                    case Kind.SUBMIT:
+                        self._submit(number, body)
+                    case Kind.CANCEL:
+                        if job := self._jobs.pop(number, None):
+                            job.cancel()
+                    case Kind.OPENED:
+                        self.opened = True
+                    case Kind.SCRAPE:
+                        send(self._writer, Kind.METRICS, number, [self._scrape()])
+        except (EOFError, OSError):
+            pass
+        finally:
+            for job in self._jobs.values():
+                job.cancel()
+            self._jobs.clear()
+            self._writer.close()
+
+    def _submit(self, number: int, body: bytes) -> None:
+        encodings = unpack_encodings(body)
+        tokens = sum(map(len, encodings))
+        # In this order: counted twice for a moment, rather than not at all.
+        self._table.engine[EngineCell.QUEUE_TOKENS] += tokens
+        self._table.column(Column.RECEIVED_TOKENS)[self._slot] += tokens
+        try:
+            job = self._jobs[number] = self._engine().submit(encodings)
+        except UnavailableError as error:
+            send(self._writer, Kind.REFUSED, number, [str(error).encode()])
+            return
+        job.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._answer, number, done))
+
+    def _answer(self, number: int, job: "Future[Result] | asyncio.Future[Result]") -> None:
+        if self._jobs.pop(number, None):  # else nobody waits for it any more
+            kind, parts = _outcome(job)
+            send(self._writer, kind, number, parts)
+
+
+def _outcome(job: "Future[Result] | asyncio.Future[Result]") -> tuple[Kind, list[Part]]:
+    try:
+        return Kind.RESULT, pack_result(job.result())
+    except EncodingFailedError as error:
+        return Kind.FAILED, [f"{error.position} {error}".encode()]
+    except (UnavailableError, CancelledError) as error:
+        return Kind.REFUSED, [str(error).encode()]
+    except Exception as error:
+        logger.error("bug", extra=outline(error))
+        return Kind.FAILED, [b"0 the engine failed"]

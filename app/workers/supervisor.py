@@ -1,0 +1,211 @@
+"""The engine's process: binds the port, starts the front ends, and replaces those that end."""
+
+import asyncio
+import logging
+import pickle
+import signal
+import socket
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import SecretStr
+from uvicorn.loops.auto import auto_loop_factory
+
+from l2v.app.engine.local import local_engine
+from l2v.app.engine.protocol import Engine
+from l2v.app.engine.service import Service, State
+from l2v.app.logs import outline
+from l2v.app.metrics import Metrics
+from l2v.app.settings import Settings
+from l2v.app.workers import exposition
+from l2v.app.workers.client import Opening
+from l2v.app.workers.host import Host
+from l2v.app.workers.setup import Setup
+from l2v.app.workers.table import EngineCell, Table
+from l2v.app.workers.wire import STREAM_LIMIT, Kind
+
+logger = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.02
+# A front end that ends sooner than this after its start is replaced after a pause, which doubles each time.
+_STEADY_SECONDS = 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+# Beyond `drain_timeout`, front ends get this long to end.
+_END_SECONDS = 5.0
+
+
+def serve(settings: Settings) -> str:
+    """Serves with several front ends until a signal, or until the engine fails. Returns the reason if it failed."""
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner, tempfile.TemporaryDirectory(prefix="l2v-") as path:
+        return runner.run(Supervisor(settings, Path(path)).run())
+
+
+class Supervisor:
+    """Runs the engine and its front ends.
+
+    Args:
+        settings: all settings.
+        folder: a private folder, for the metrics of the front ends and the table of what they use.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._service = Service(settings, Metrics())
+        self._table_file = (folder / "table").open("w+b")
+        self._table = Table(self._table_file.fileno(), settings.http_workers)
+        self._setup = Setup(
+            settings=_resolved(settings),
+            prompts=self._service.prompts,
+            started=self._service.started,
+            folder=folder,
+            table=self._table_file.fileno(),
+        )
+        self._hosts: dict[int, Host] = {}
+        self._processes: dict[int, Process] = {}
+        self._opening: bytes | None = None
+        self._stopping = asyncio.Event()
+        self._failure = ""
+
+    async def run(self) -> str:
+        """Serves until a signal or a failure; returns the reason of the failure."""
+        self._loop = asyncio.get_running_loop()
+        host, port = self._settings.host, self._settings.port
+        try:
+            listeners = _listen(host, port)
+        except OSError:
+            return f"cannot listen on {host}:{port}: another process may use the port"
+        self._listeners = tuple(listener.fileno() for listener in listeners)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._on_signal)
+        for listener in listeners:
+            logger.info("listening", extra={"address": listener.getsockname()[:2]})
+        async with local_engine(self._service, None, self._fail):
+            ticking = asyncio.create_task(self._tick())
+            front_ends = [asyncio.create_task(self._keep(slot)) for slot in range(self._settings.http_workers)]
+            await self._stopping.wait()
+            for host_ in self._hosts.values():
+                host_.send(Kind.DRAIN)
+            for listener in listeners:
+                listener.close()  # so that the port closes when the last front end closes it
+            await asyncio.wait(front_ends, timeout=self._settings.drain_timeout + _END_SECONDS)
+            self._kill()
+            await asyncio.wait(front_ends)
+            ticking.cancel()
+        return self._failure
+
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            self._kill()  # a second signal ends everything at once
+        self._stop()
+
+    def _fail(self, reason: str) -> None:
+        """Stops after a failure. Called from any thread."""
+        self._loop.call_soon_threadsafe(self._stop, reason)
+
+    def _stop(self, failure: str = "") -> None:
+        self._failure = self._failure or failure
+        if self._service.state is State.DOWN:
+            for host in self._hosts.values():
+                host.send(Kind.DOWN, failure.encode())
+        self._service.drain()
+        self._stopping.set()
+
+    def _kill(self) -> None:
+        for process in self._processes.values():
+            with suppress(ProcessLookupError):
+                process.kill()
+
+    async def _keep(self, slot: int) -> None:
+        """Runs a front end, and replaces it when it ends."""
+        pause = _FIRST_PAUSE
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                status: object = await self._run(slot)
+            except OSError as error:  # no memory or no file descriptors for another process
+                status = error.strerror
+            if self._stopping.is_set():
+                return
+            steady = time.monotonic() - started > _STEADY_SECONDS
+            pause = _FIRST_PAUSE if steady else min(2 * pause, _LONGEST_PAUSE)
+            logger.error("a front end ended and is replaced", extra={"slot": slot, "status": status, "pause": pause})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _run(self, slot: int) -> int | None:
+        """Runs a front end until it ends; returns its exit status."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptors = (theirs.fileno(), self._setup.table, *self._listeners)
+            # -P: modules in the working folder must not shadow others.
+            command = (sys.executable, "-P", "-m", "l2v.app.workers.frontend")
+            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=descriptors)
+            setup = self._setup.of(slot, theirs.fileno(), self._listeners, loaded=self._opening is not None)
+        self._processes[slot] = process
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
+        host = self._hosts[slot] = Host(slot, self._table, self._engine, self._scrape, writer)
+        assert process.stdin
+        process.stdin.write(pickle.dumps(setup))
+        process.stdin.close()
+        if self._opening:
+            host.send(Kind.OPEN, self._opening)
+        if self._stopping.is_set():
+            host.send(Kind.DRAIN)
+        try:
+            await host.run(reader)
+            await asyncio.wait_for(process.wait(), _END_SECONDS)
+        except Exception as error:
+            logger.error("a front end fails", extra={"slot": slot, **outline(error)})
+            process.kill()
+        status = await process.wait()
+        del self._hosts[slot], self._processes[slot]
+        self._table.clear(slot)
+        exposition.forget_gauges(self._folder, slot)
+        return status
+
+    async def _tick(self) -> None:
+        """Keeps the engine's numbers in the table current, and opens the front ends once the encoder is loaded."""
+        cells = self._table.engine
+        while True:
+            cells[EngineCell.HEARTBEAT] = time.monotonic_ns()
+            if engine := self._service.engine:
+                cells[EngineCell.QUEUE_TOKENS] = engine.queue_tokens
+                cells[EngineCell.TOKENS_PER_SECOND] = int(engine.tokens_per_second)
+                if self._opening is None:
+                    self._open()
+                if all(host.opened for host in self._hosts.values()):
+                    cells[EngineCell.READY] = 1
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def _open(self) -> None:
+        service = self._service
+        self._opening = pickle.dumps(Opening(service.encoder, service.prompts, service.max_batch_tokens))
+        for host in self._hosts.values():
+            host.send(Kind.OPEN, self._opening)
+
+    def _engine(self) -> Engine:
+        engine = self._service.engine
+        assert engine is not None  # front ends open after it
+        return engine
+
+    def _scrape(self) -> bytes:
+        return exposition.render(self._service.metrics.registry, self._folder)
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on each address of a host; raises `OSError`. Front ends accept from them."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = {(family, address) for family, _, _, _, address in found}
+    return [socket.create_server(address, family=family, backlog=2048) for family, address in addresses]
+
+
+def _resolved(settings: Settings) -> Settings:
+    """The settings with the contents of files, so that a front end that starts later gets the same."""
+    keys = tuple(SecretStr(key) for key in settings.read_keys())
+    without = {"prompts": None, "query_instruction": "", "document_instruction": ""}
+    return settings.model_copy(update={"api_keys": keys, "api_keys_file": None, **without})

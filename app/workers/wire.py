@@ -1,0 +1,109 @@
+"""The messages between the engine and a front end: a small header, then the numbers as they lie in memory.
+
+Both ends are processes of one service on one machine, so numbers keep the machine's byte order.
+"""
+
+import struct
+from array import array
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Sequence
+from enum import IntEnum, auto
+
+import numpy as np
+
+from l2v.app.engine.jobs import Result
+from l2v.app.engine.vectors import Vectors
+from l2v.models.types import Encoding
+
+# Kind, number of the job, and length of the body.
+_HEADER = struct.Struct("=BQQ")
+# Seconds queued, seconds computed, and number of arrays.
+_RESULT = struct.Struct("=ddI")
+# Messages up to this size are sent as one piece; copying them is faster than sending pieces.
+_JOINED_BYTES = 65_536
+# Stands for the number of rows of an array with one dimension.
+_VECTOR = -1
+Part = bytes | memoryview
+# Bytes that wait to be read before the other end has to wait.
+STREAM_LIMIT = 1 << 20
+
+
+class Kind(IntEnum):
+    """Kinds of messages."""
+
+    # From a front end:
+    SUBMIT = auto()  # the encodings of a job
+    CANCEL = auto()  # nobody waits for the job any more
+    SCRAPE = auto()  # asks for the metrics
+    OPENED = auto()  # it can accept requests
+    # From the engine:
+    OPEN = auto()  # the encoder is loaded: a pickled `Opening`, to be answered with `OPENED`
+    DRAIN = auto()  # finish the accepted requests, then end
+    DOWN = auto()  # the engine is down, and why
+    RESULT = auto()  # the vectors of a job
+    FAILED = auto()  # the model fails on an encoding: its position, and why
+    REFUSED = auto()  # the engine accepts no jobs, and why
+    METRICS = auto()  # the metrics in Prometheus' text format
+
+
+def send(writer: StreamWriter, kind: Kind, number: int = 0, parts: Sequence[Part] = ()) -> None:
+    """Queues a message to be sent."""
+    size = sum(map(len, parts))
+    header = _HEADER.pack(kind, number, size)
+    if size <= _JOINED_BYTES:
+        writer.write(b"".join([header, *parts]))
+    else:
+        writer.writelines([header, *parts])
+
+
+async def receive(reader: StreamReader) -> tuple[Kind, int, bytes]:
+    """The next message: its kind, its number and its body.
+
+    Raises:
+        EOFError, OSError: the other end is gone.
+    """
+    kind, number, size = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+    return Kind(kind), number, await reader.readexactly(size) if size else b""
+
+
+def pack_encodings(encodings: Sequence[Encoding]) -> list[Part]:
+    lengths, pooled = array("i", map(len, encodings)), array("i", (encoding.pooled for encoding in encodings))
+    sizes = b"".join([struct.pack("=I", len(encodings)), lengths.tobytes(), pooled.tobytes()])
+    return [sizes, *(encoding.ids.tobytes() for encoding in encodings)]
+
+
+def unpack_encodings(body: bytes) -> list[Encoding]:
+    (count,) = struct.unpack_from("=I", body)
+    sizes = array("i")
+    start = 4 + 2 * count * sizes.itemsize
+    sizes.frombytes(body[4:start])
+    encodings = []
+    for length, pooled in zip(sizes[:count], sizes[count:], strict=True):
+        ids = array("q")
+        stop = start + length * ids.itemsize
+        ids.frombytes(body[start:stop])
+        encodings.append(Encoding(ids, pooled))
+        start = stop
+    return encodings
+
+
+def pack_result(result: Result) -> list[Part]:
+    shapes = array("i")
+    for vectors in result.vectors:
+        shapes.extend(vectors.shape if vectors.ndim > 1 else (_VECTOR, len(vectors)))
+    header = _RESULT.pack(result.queued, result.computed, len(result.vectors)) + shapes.tobytes()
+    return [header, *(np.ascontiguousarray(vectors).data.cast("B") for vectors in result.vectors)]
+
+
+def unpack_result(body: bytes) -> Result:
+    queued, computed, count = _RESULT.unpack_from(body)
+    shapes = array("i")
+    start = _RESULT.size + 2 * count * shapes.itemsize
+    shapes.frombytes(body[_RESULT.size : start])
+    rows: list[Vectors] = []
+    for height, width in zip(shapes[::2], shapes[1::2], strict=True):
+        size = width if height == _VECTOR else height * width
+        vectors = np.frombuffer(body, np.float32, size, start)
+        rows.append(vectors if height == _VECTOR else vectors.reshape(height, width))
+        start += vectors.nbytes
+    return Result(rows, queued, computed)

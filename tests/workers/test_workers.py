@@ -1,0 +1,217 @@
+"""`l2v serve --http-workers 2`: several processes act as one, and a front end that dies takes only its own requests."""
+
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from itertools import product
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.app.recording import PATHS, POSTS, series
+from tests.serving import ServerProcess, wait_for
+
+FRONT_ENDS, CONNECTIONS, CLIENTS = 2, 40, 8
+KEY = "secret"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+# Headers that differ between any two responses.
+VARYING = {"date", "x-request-id", "server-timing"}
+
+
+class Workers(ServerProcess):
+    """The service with two front ends."""
+
+    def __init__(self, *flags: str, **environment: str) -> None:
+        super().__init__("--http-workers", str(FRONT_ENDS), *flags, **environment)
+
+    @property
+    def front_ends(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "l2v.app.workers.frontend" in child.cmdline()]
+
+    @property
+    def folder(self) -> Path:
+        """The service's private folder, where its front ends count."""
+        (file,) = {file.path for file in self.front_ends[0].open_files() if file.path.endswith("table")}
+        return Path(file).parent
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples."""
+        text = httpx.get(f"{self.url}/metrics").text
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Two front ends, with a file of keys that is gone once they have started."""
+    (keys := tmp_path_factory.mktemp("keys") / "keys").write_text(KEY)
+    with Workers("--api-keys-file", str(keys), "--max-connections", str(CONNECTIONS)) as server:
+        server.wait_ready()
+        keys.unlink()
+        yield server
+
+
+def test_responses_are_those_of_one_process(demo: ServerProcess, workers: Workers) -> None:
+    """Each front end answers each request as `l2v serve` does, to the last bit of a vector."""
+    with httpx.Client(base_url=demo.url, timeout=60) as one, ExitStack() as stack:
+        # A front end with fewer connections takes the next one, so these reach both.
+        several = [stack.enter_context(httpx.Client(base_url=workers.url, timeout=60)) for _ in range(4)]
+        for number, (path, (name, headers, body)) in enumerate(product(PATHS, POSTS)):
+            expected = one.post(path, headers=headers, content=body)
+            response = several[number % 4].post(path, headers=HEADERS | headers, content=body)
+            assert _comparable(response) == _comparable(expected), (path, name)
+        for path in ("/prompts", "/health", "/ready", "/docs", "/tei/info", "/other"):
+            assert {_comparable(client.get(path, headers=HEADERS)) for client in several} == {
+                _comparable(one.get(path))
+            }
+        served = [len(process.net_connections("tcp")) for process in workers.front_ends]
+        assert min(served) >= 1 + 2, "a front end has no connections beside the one that it listens on"
+        infos = {client.get("/v1/models", headers=HEADERS).text for client in several}
+        assert len(infos) == 1
+        assert series(several[0].get("/metrics").text) == series(one.get("/metrics").text)
+
+
+def _comparable(response: httpx.Response) -> tuple[int, frozenset[tuple[str, str]], bytes]:
+    headers = {name: value for name, value in response.headers.items() if name not in VARYING}
+    return response.status_code, frozenset(headers.items()), response.content
+
+
+def test_a_front_end_loads_no_torch(workers: Workers) -> None:
+    for process in workers.front_ends:
+        assert not [file.path for file in process.memory_maps() if "libtorch" in file.path]
+
+
+def test_limits_hold_over_all_front_ends(workers: Workers) -> None:
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", workers.port))) for _ in range(CONNECTIONS)
+        ]
+        wait_for(lambda: _connections(workers) == CONNECTIONS, what="connections")
+        with socket.create_connection(("127.0.0.1", workers.port)) as excess:
+            assert b"max_connections" in excess.recv(10_000)
+        assert all(_is_open(connection) for connection in opened)
+    wait_for(lambda: _connections(workers) == 0, what="closed connections")
+
+
+def _connections(workers: Workers) -> int:
+    return sum(
+        connection.status == psutil.CONN_ESTABLISHED
+        for process in workers.front_ends
+        for connection in process.net_connections("tcp")
+    )
+
+
+def _is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+
+
+def test_a_killed_front_end_is_replaced_and_only_its_own_requests_fail(workers: Workers) -> None:
+    stopped, outcomes = threading.Event(), list[list[int | None]]()
+
+    def send(done: list[int | None]) -> None:
+        """Sends requests on one connection as long as it lasts, then on another; None: the connection broke."""
+        with httpx.Client(base_url=workers.url, headers=HEADERS, timeout=60) as client:
+            while not stopped.is_set():
+                try:
+                    done.append(client.post("/embed", json={"inputs": "a text"}).status_code)
+                except httpx.TransportError:
+                    done.append(None)
+
+    counted = workers.metric("l2v_requests_total")
+    threads = []
+    for _ in range(CLIENTS):
+        outcomes.append([])
+        threads.append(threading.Thread(target=send, args=(outcomes[-1],)))
+        threads[-1].start()
+    wait_for(lambda: all(len(done) > 3 for done in outcomes), what="responses")
+    victim, other = workers.front_ends
+    victim.kill()
+    scrapes = [counted]
+    wait_for(lambda: scrapes.append(workers.metric("l2v_requests_total")) or _replaced(workers, victim), 60, "new one")
+    before = [len(done) for done in outcomes]
+    wait_for(lambda: all(len(done) > count + 3 for done, count in zip(outcomes, before, strict=True)), what="more")
+    stopped.set()
+    for thread in threads:
+        thread.join(60)
+    statuses = [status for done in outcomes for status in done]
+    assert set(statuses) <= {200, None}
+    # Each client had one connection. Those to the other front end did not notice.
+    assert all(done.count(None) <= 1 for done in outcomes)
+    assert 1 <= statuses.count(None) < CLIENTS
+    assert other.is_running()
+    scrapes.append(workers.metric("l2v_requests_total"))
+    assert scrapes == sorted(scrapes)
+    assert scrapes[-1] - counted >= statuses.count(200)
+    # The requests and connections of the dead count no more.
+    assert workers.metric("l2v_requests_in_flight") == 1
+    with httpx.Client(base_url=workers.url) as client:
+        assert client.post("/embed", json={"inputs": "a"}).status_code == 401
+    test_limits_hold_over_all_front_ends(workers)
+
+
+def _replaced(workers: Workers, victim: psutil.Process) -> bool:
+    """Whether there are two front ends again, and both accept connections."""
+    front_ends = workers.front_ends
+    return victim not in front_ends and len(front_ends) == FRONT_ENDS and workers.log.count("startup complete") >= 3
+
+
+def test_sigterm_ends_all_processes_and_leaves_no_file(workers: Workers) -> None:
+    processes, folder = workers.front_ends, workers.folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for process in processes:  # as from systemd, which signals all processes of a unit
+        process.terminate()
+    assert workers.terminate() == 0
+    assert not psutil.wait_procs(processes, 5)[1]
+    assert not folder.exists()
+    assert "Traceback" not in workers.log
+
+
+def test_a_killed_engine_ends_all_processes() -> None:
+    with Workers() as server:
+        server.wait_ready()
+        processes, folder = server.front_ends, server.folder
+        server.process.kill()
+        with suppress(httpx.TransportError):  # the connection may end first
+            assert httpx.post(f"{server.url}/embed", json={"inputs": "a"}, timeout=60).status_code == 503
+        assert not psutil.wait_procs(processes, 10)[1]
+        assert not folder.exists()
+        with socket.create_server(("127.0.0.1", server.port)):
+            pass  # the next engine can listen
+
+
+def test_ctrl_c_ends_all_processes_while_the_model_loads() -> None:
+    with Workers() as server:
+        server.wait_open()
+        processes = server.front_ends
+        for process in [*processes, psutil.Process(server.process.pid)]:  # the whole group of a terminal
+            process.send_signal(signal.SIGINT)
+        assert server.process.wait(60) == 0
+        assert not psutil.wait_procs(processes, 5)[1]
+        assert "Traceback" not in server.log
+
+
+def test_a_second_signal_ends_all_processes_at_once() -> None:
+    with Workers("--drain-timeout", "600") as server:
+        server.wait_open()
+        processes = server.front_ends
+        with socket.create_connection(("127.0.0.1", server.port)) as upload:
+            upload.sendall(
+                b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            )
+            time.sleep(0.2)
+            os.kill(server.process.pid, signal.SIGTERM)
+            time.sleep(0.2)
+            os.kill(server.process.pid, signal.SIGTERM)
+            assert server.process.wait(20) == 0
+            assert not psutil.wait_procs(processes, 5)[1]

@@ -6,7 +6,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
@@ -17,9 +16,9 @@ from l2v.app.engine.errors import InvalidError, NotFoundError, ServiceError
 from l2v.app.engine.local import local_engine
 from l2v.app.engine.service import Service
 from l2v.app.http.auth import Auth
+from l2v.app.http.endpoints import Dispatcher
 from l2v.app.http.errors import ERROR_CLASSES, MethodError
 from l2v.app.http.limits import RequestLimits
-from l2v.app.http.messages import from_parser, from_validation
 from l2v.app.http.routes import native, openai, operations, pages, tei
 from l2v.app.http.surfaces import Targets
 from l2v.app.http.telemetry import Telemetry
@@ -74,11 +73,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,
-        exception_handlers={
-            ServiceError: _service_error,
-            RequestValidationError: _validation_error,
-            HTTPException: _http_error,
-        },
+        exception_handlers={ServiceError: _service_error, HTTPException: _http_error},
     )
     app.state.service, app.state.targets = service, targets
     # `RequestLimits` checks the key; this documents in OpenAPI that one is required.
@@ -86,6 +81,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
     for router in routers:
         app.include_router(router, dependencies=keyed)
     _describe(app, targets, auth)
+    app.add_middleware(Dispatcher, service=service)
     bodies = service.usage.body_bytes
     app.add_middleware(RequestLimits, auth=auth, settings=settings, admit=service.admit, bodies=bodies, metrics=metrics)
     app.add_middleware(Telemetry, metrics=metrics, targets=targets, trace=tracing.record if tracing else None)
@@ -119,17 +115,9 @@ async def _service_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def _validation_error(request: Request, error: Exception) -> Response:
-    """Reports the first fault of a request."""
-    assert isinstance(error, RequestValidationError)
-    return await _service_error(request, from_validation(error))
-
-
 async def _http_error(request: Request, error: Exception) -> Response:
     """Reports Starlette's own errors in the API's form."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 400:
-        return await _service_error(request, from_parser(error.__cause__))
     kind, path = MethodError if error.status_code == 405 else NotFoundError, request.scope["path"]
     misdirected = request.method == "POST" if path == "/" else kind is NotFoundError
     hint = request.app.state.targets.suggest(path) if misdirected else ""

@@ -75,6 +75,11 @@ class Encoder:
         return self.head.width(int(self.model.config.hidden_size))
 
     @property
+    def state_width(self) -> int:
+        """The number of dimensions of the hidden states from `forward`."""
+        return self.head.state_width(int(self.model.config.hidden_size))
+
+    @property
     def dimensions(self) -> int:
         """The number of leading dimensions to keep by default."""
         return self.declaration.truncate_dim.value or self.width

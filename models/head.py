@@ -49,6 +49,10 @@ class Head(torch.nn.Module):
         """The width of a vector, given that of the decoder's states."""
         return self.layers[-1].config.outputs if self.layers else states
 
+    def state_width(self, states: int) -> int:
+        """The width of a token's state after the layers before pooling, given that of the decoder's states."""
+        return next((layer.config.outputs for layer in reversed(self.layers) if layer.config.per_token), states)
+
     def move(self, device: torch.device, dtype: torch.dtype) -> "Head":
         """Moves the layers: those of every token compute in the decoder's dtype, those of a vector in float32."""
         self.states.to(device, dtype)

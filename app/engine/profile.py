@@ -20,6 +20,7 @@ class Profile:
         tokenization: converts inputs to token ids.
         declaration: how the model is served.
         width: the number of dimensions of a vector from the model.
+        state_width: the number of dimensions of a token's state.
         dimensions: the number of leading dimensions to keep by default.
         description: the model's properties, for `/info`.
     """
@@ -27,12 +28,20 @@ class Profile:
     tokenization: Tokenization
     declaration: Declaration
     width: int
+    state_width: int
     dimensions: int
     description: dict[str, Any]
 
     @classmethod
     def of(cls, encoder: "Encoder") -> "Profile":
-        return cls(encoder.tokenization, encoder.declaration, encoder.width, encoder.dimensions, encoder.describe())
+        return cls(
+            tokenization=encoder.tokenization,
+            declaration=encoder.declaration,
+            width=encoder.width,
+            state_width=encoder.state_width,
+            dimensions=encoder.dimensions,
+            description=encoder.describe(),
+        )
 
     @property
     def max_length(self) -> int:

@@ -173,7 +173,14 @@ class Service:
             requests.add(-1)
 
     async def embed(
-        self, group: InputGroup, timings: Timings, *, truncate: bool, dimensions: int | None, normalize: bool
+        self,
+        group: InputGroup,
+        timings: Timings,
+        *,
+        truncate: bool,
+        dimensions: int | None,
+        normalize: bool,
+        reserve: Callable[[int], None] = lambda dimensions: None,
     ) -> tuple[Vectors, EmbeddedGroup]:
         """Embeds a group of inputs.
 
@@ -183,6 +190,7 @@ class Service:
             truncate: truncate texts that are too long rather than reject them.
             dimensions: the number of leading dimensions to keep; None: the model's default.
             normalize: scale each vector to length 1, after truncating its dimensions.
+            reserve: called with the number of dimensions before any work is done; may reject the request.
 
         Returns:
             The postprocessed embeddings [n, dimensions], and the embedded group.
@@ -190,14 +198,22 @@ class Service:
         Raises:
             ServiceError: the request is rejected, or fails.
         """
-        dimensions = choose_dimensions(self.encoder, dimensions)
+        width = choose_dimensions(self.encoder, dimensions)
+        self.tokenizers.check_sizes([group])
+        reserve(width)
         (embedded,) = await self._embed([group], truncate, timings)
         with timings.stage("finish"):
             rows = embedded.rows
-            return await _compute(rows, vectors.postprocess, rows, dimensions, normalize), embedded
+            return await _compute(rows, vectors.postprocess, rows, width, normalize), embedded
 
     async def similarity(
-        self, groups: Sequence[InputGroup], timings: Timings, *, truncate: bool, metric: Metric | None = None
+        self,
+        groups: Sequence[InputGroup],
+        timings: Timings,
+        *,
+        truncate: bool,
+        metric: Metric | None = None,
+        reserve: Callable[[], None] = lambda: None,
     ) -> tuple[Vectors, list[EmbeddedGroup]]:
         """Returns the [q, n] similarities of the first group's inputs to the last group's, and the embedded groups.
 
@@ -206,8 +222,11 @@ class Service:
             timings: records the stages.
             truncate: see `embed`.
             metric: None: the model's default.
+            reserve: called before any work is done; may reject the request.
         """
         encoder, declared = self.encoder, self.encoder.declaration
+        self.tokenizers.check_sizes(groups)
+        reserve()
         embedded = await self._embed(groups, truncate, timings)
         sides = embedded[0].rows, embedded[-1].rows
         arguments = (*sides, metric or declared.similarity.value, encoder.dimensions)
@@ -216,25 +235,35 @@ class Service:
             matrix = await _compute(rows, vectors.similarity, *arguments, normalized=declared.normalize.value)
         return matrix, embedded
 
-    async def token_states(self, group: InputGroup, timings: Timings, *, truncate: bool) -> Sequence[Vectors]:
-        """The hidden states of all tokens of each input, [tokens, d]; raises as `embed` does."""
-        (embedded,) = await self._embed([group], truncate, timings, pooled=False)
+    async def token_states(
+        self, group: InputGroup, timings: Timings, *, truncate: bool, reserve: Callable[[int, int], None]
+    ) -> Sequence[Vectors]:
+        """The hidden states of all tokens of each input, [tokens, d]; raises as `embed` does.
+
+        `reserve` is called with the number of tokens and d before the forward pass, and may reject the request.
+        """
+        self.tokenizers.check_sizes([group])
+        (embedded,) = await self._embed([group], truncate, timings, reserve)
         return embedded.rows
 
     async def _embed(
-        self, groups: Sequence[InputGroup], truncate: bool, timings: Timings, *, pooled: bool = True
+        self,
+        groups: Sequence[InputGroup],
+        truncate: bool,
+        timings: Timings,
+        reserve_states: Callable[[int, int], None] | None = None,
     ) -> list[EmbeddedGroup]:
-        """Embeds all groups of a request as one job; with `pooled=False`, returns the states of all tokens."""
-        self.tokenizers.check_sizes(groups)
+        """Embeds all groups of a request as one job; with `reserve_states`, returns the states of all tokens."""
         assert self._scheduler is not None  # `admit` has checked the state
         with timings.stage("tokenize"), self._scheduler.reserve(estimate_tokens(groups, self.encoder.max_length)):
             encodings = [await self.tokenizers.encode(self.encoder, group, truncate) for group in groups]
         job = [encoding for group in encodings for encoding in group]
-        if not pooled:
+        if reserve_states:
             if (tokens := sum(map(len, job))) > (limit := self.max_batch_tokens):
                 # The states of a request must fit into one batch.
                 message = f"{tokens} tokens, at most {limit} if each returns a vector (max_batch_tokens)"
                 raise TooLargeError(message, groups[0].name)
+            reserve_states(tokens, self.encoder.state_width)
             job = [replace(encoding, pooled=0) for encoding in job]
         submitted = time.time()
         try:

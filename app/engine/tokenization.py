@@ -57,8 +57,10 @@ class TokenizerPool:
         self._metrics.truncated.inc(len(shortened))
         return encodings
 
-    async def show(self, encoder: Profile, group: InputGroup, render: Callable[[Any], T], *, special: bool) -> list[T]:
-        """Tokenizes inputs without template and truncation, for display.
+    async def show(
+        self, encoder: Profile, group: InputGroup, render: Callable[[Any], T], *, special: bool
+    ) -> AsyncIterator[T]:
+        """Tokenizes inputs without template and truncation, for display, and yields the result for each.
 
         Args:
             encoder: its tokenizer is used.
@@ -81,7 +83,8 @@ class TokenizerPool:
                 raise TooLargeError(f"more than {limit} tokens (max_queue_tokens)", group.name)
             return render(shown)
 
-        return await self._map(show, group.inputs)
+        async for shown in self._map(show, group.inputs):
+            yield shown
 
     async def decode(
         self, encoder: Profile, items: Sequence[str | list[int]], param: Callable[[int], str], *, skip_special: bool
@@ -98,6 +101,8 @@ class TokenizerPool:
             InvalidError: a row is too long, or holds an id that the model does not have.
             TooLargeError: the texts exceed `max_body_bytes`; one token may stand for a hundred characters.
         """
+        if all(isinstance(item, str) for item in items):
+            return [str(item) for item in items]
         tokenizer, max_characters = encoder.tokenization.tokenizer, self._settings.max_characters
         vocabulary, remaining = tokenizer.get_vocab_size(), self._settings.max_body_bytes
 
@@ -109,16 +114,16 @@ class TokenizerPool:
                 raise InvalidError(f"{len(ids)} token ids, at most {max_characters} (max_characters)", param(index))
             if (highest := max(ids)) >= vocabulary:
                 raise InvalidError(f"{highest} is not a token id of the model", param(index))
+            if min(ids) < 0:
+                first = next(position for position, id_ in enumerate(ids) if id_ < 0)
+                raise InvalidError("must be at least 0", f"{param(index)}[{first}]")
             text: str = tokenizer.decode(ids, skip_special_tokens=skip_special)
             if (remaining := remaining - len(text)) < 0:
                 limit = self._settings.max_body_bytes
                 raise TooLargeError(f"the ids decode to more than {limit} characters (max_body_bytes)", param(index))
             return text
 
-        indices = range(len(items))
-        if all(isinstance(item, str) for item in items):
-            return [decode(index) for index in indices]
-        return await self._map(decode, indices)
+        return [text async for text in self._map(decode, range(len(items)))]
 
     def check_count(self, count: int, *names: str) -> None:
         """Raises `TooLargeError` if the named fields hold too many inputs."""
@@ -149,10 +154,11 @@ class TokenizerPool:
             raise InvalidError(str(error), group.param(len(encodings) + error.index, error.field)) from error
         return encodings
 
-    async def _map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    async def _map(self, function: Callable[[T], R], items: Sequence[T]) -> AsyncIterator[R]:
         """Applies `function` to each item, in threads."""
-        chunks = self._chunks(lambda chunk: [function(item) for item in chunk], items)
-        return [result async for chunk in chunks for result in chunk]
+        async for chunk in self._chunks(lambda chunk: [function(item) for item in chunk], items):
+            for result in chunk:
+                yield result
 
     async def _chunks(self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> AsyncIterator[list[R]]:
         """Processes a chunk at a time, so that the rest of a cancelled request is skipped."""

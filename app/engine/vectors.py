@@ -12,16 +12,26 @@ Rows = Vectors | Sequence[Vectors]
 
 def postprocess(rows: Rows, dimensions: int | None, normalized: bool) -> Vectors:
     """Truncates [n, d] to the first `dimensions` columns (None keeps all), then normalizes if asked to."""
-    shortened = np.ascontiguousarray(np.asarray(rows)[:, :dimensions])
+    shortened = _stack(rows, dimensions)
     return normalize(shortened) if normalized else shortened
 
 
 def normalize(vectors: Vectors) -> Vectors:
     """Scales each row of [n, d] to length 1; a zero row stays zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths: Vectors = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
     lengths[lengths == 0] = 1
     normalized: Vectors = vectors / lengths
     return normalized
+
+
+def _stack(rows: Rows, dimensions: int | None = None) -> Vectors:
+    """The first dimensions of all rows, as one contiguous array. Copies row by row, so that other threads run too."""
+    if isinstance(rows, np.ndarray):
+        return np.ascontiguousarray(rows[:, :dimensions])
+    stacked = np.empty((len(rows), rows[0][:dimensions].size), np.float32)
+    for index, row in enumerate(rows):
+        stacked[index] = row[:dimensions]
+    return stacked
 
 
 def similarity(
@@ -39,7 +49,7 @@ def similarity(
     Returns:
         [q, n].
     """
-    left, right = np.asarray(queries), np.asarray(documents)
+    left, right = _stack(queries), _stack(documents)
     if normalized and metric == "dot":
         left, right = normalize(left), normalize(right)
     left, right = left[:, :dimensions], right[:, :dimensions]

@@ -1,4 +1,4 @@
-"""Limits on requests: key, media type, size, time and memory, before anything is parsed. Pure ASGI."""
+"""Limits on requests: key, media type, size, structure, time and memory, before anything is parsed. Pure ASGI."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from l2v.app.engine.errors import OverloadedError, ServiceError, TooLargeError
 from l2v.app.engine.usage import Amount
 from l2v.app.http.auth import Auth
+from l2v.app.http.bodies import SLICE, Structure
 from l2v.app.http.errors import DeadlineError, MediaTypeError
 from l2v.app.http.messages import check_encoding
 from l2v.app.http.surfaces import Surface
@@ -28,8 +29,8 @@ class RequestLimits:
     - A deadline runs from the request's headers to the start of its response.
     - A POST request takes a permit once its body has arrived, until its response starts. So clients that are slow to
       send or to read hold no permit, and excess requests are rejected before they are parsed.
-    - The memory of all bodies is limited: of requests from their first byte, of responses until they are sent. GET
-      requests are exempt.
+    - The memory of all bodies is limited: of requests from their first byte, of responses from before they are computed
+      until they are sent. GET requests are exempt.
 
     Args:
         app: the application to protect.
@@ -49,6 +50,7 @@ class RequestLimits:
         self._admit = admit
         self._metrics = metrics
         self._bodies = bodies
+        self._max_inputs = settings.max_inputs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,19 +59,19 @@ class RequestLimits:
         headers, post, target = Headers(scope=scope), scope["method"] == "POST", scope["state"]["target"]
         deadline = asyncio.timeout(self._settings.request_timeout)
         gate = _ResponseGate(send, deadline, self._reserve if post else lambda bytes_held, size: None)
+        scope["state"]["reserve"] = gate.reserve_response
         error: ServiceError | None = None
         try:
             self._auth.check(target, headers)
             if post:
                 _check_media_type(headers)
             async with deadline:
-                body = await self._read(headers, receive, gate)
-                if body is None:
+                messages = await self._read(headers, receive, gate)
+                if not messages:
                     return
                 if post:
-                    check_encoding(body)
                     gate.permit.enter_context(self._admit())
-                await _run_while_connected(self._app, scope, body, receive, gate)
+                await _run_while_connected(self._app, scope, messages, receive, gate)
             error = gate.rejection
         except ServiceError as rejection:
             error = rejection.with_traceback(None)  # its frames hold the body
@@ -86,27 +88,43 @@ class RequestLimits:
         if error and not gate.started:
             await gate.reject(error, target.surface, receive)
 
-    async def _read(self, headers: Headers, receive: Receive, gate: "_ResponseGate") -> bytes | None:
-        """Reads the body; returns None if the client disconnects."""
+    async def _read(self, headers: Headers, receive: Receive, gate: "_ResponseGate") -> list[Message]:
+        """Reads the body. Returns it as the only message, or nothing if the client disconnects."""
         announced = headers.get("content-length", "")
-        size, body = int(announced) if announced.isdecimal() else 0, bytearray()
+        size, body, structure = int(announced) if announced.isdecimal() else 0, bytearray(), Structure(self._max_inputs)
         while True:
             if size > (limit := self._settings.max_body_bytes):
                 raise TooLargeError(f"the body is larger than {limit} bytes (max_body_bytes)", "body")
             gate.reserve(len(body) - gate.bytes_held)
             if gate.body_complete:
-                return bytes(body)
+                check_encoding(body)
+                return [{"type": "http.request", "body": bytes(body), "more_body": False}]
             message = await receive()
             if message["type"] == "http.disconnect":
-                return None
+                return []
             gate.body_complete = not message.get("more_body", False)
-            body += message.get("body", b"")
+            received = message.get("body", b"")
+            for start in range(0, len(received), SLICE):
+                if start:
+                    await asyncio.sleep(0)
+                structure.feed(received[start : start + SLICE])
+            body += received
             size = len(body)
 
     def _reserve(self, bytes_held: int, size: int) -> None:
-        """Reserves memory for a body, or releases it. A request may exceed the limit while it is the only one."""
+        """Reserves memory for a body, or releases it.
+
+        Args:
+            bytes_held: what the request has reserved already.
+            size: how much more it needs; negative: how much less.
+        """
         limit = self._settings.max_total_body_bytes
-        if size > 0 and bytes_held < (reserved := self._bodies.total) and reserved + size > limit:
+        if size > 0 and bytes_held + size > limit:
+            raise TooLargeError(
+                f"the response may take {size} bytes, and bodies have {limit} in all (max_total_body_bytes): "
+                "ask for less at once, or for base64"
+            )
+        if size > 0 and self._bodies.total + size > limit:
             self._metrics.rejected.labels("bodies").inc()
             raise OverloadedError(f"the bodies in memory would exceed {limit} bytes (max_total_body_bytes)")
         self._bodies.add(size)
@@ -130,14 +148,19 @@ class _ResponseGate:
         self._deadline = deadline
         self._reserve = reserve
         self.permit = ExitStack()
-        self.bytes_held = 0
+        self.bytes_held = self._response_bytes = 0
         self.rejection: ServiceError | None = None
         self.body_complete = self.started = False
 
     def reserve(self, size: int) -> None:
-        """Reserves memory for a body; raises `OverloadedError`."""
+        """Reserves memory for a body; raises `OverloadedError` or `TooLargeError`."""
         self._reserve(self.bytes_held, size)
         self.bytes_held += size
+
+    def reserve_response(self, size: int) -> None:
+        """Reserves memory for a part of the response, before it is computed; raises as `reserve` does."""
+        self.reserve(size)
+        self._response_bytes += size
 
     def release(self) -> None:
         """Releases all reserved memory."""
@@ -149,7 +172,8 @@ class _ResponseGate:
             if self.rejection or self._deadline.expired():
                 return
             try:
-                self.reserve(int(Headers(raw=message["headers"]).get("content-length", "0")))
+                # Gives back what was reserved in excess.
+                self.reserve(int(Headers(raw=message["headers"]).get("content-length", "0")) - self._response_bytes)
             except ServiceError as error:
                 self.rejection = error.with_traceback(None)
                 return
@@ -190,22 +214,28 @@ def _check_media_type(headers: Headers) -> None:
         raise MediaTypeError("send the body with Content-Type: application/json", "content-type")
 
 
-async def _run_while_connected(app: ASGIApp, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-    """Runs the application on a body; a disconnect cancels it, and with it its jobs in the queue."""
-
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-    del body  # the application frees it once it is parsed
+async def _run_while_connected(
+    app: ASGIApp, scope: Scope, messages: list[Message], receive: Receive, send: Send
+) -> None:
+    """Runs the application on the messages; a disconnect cancels it, and with it its jobs in the queue."""
+    task, running = asyncio.current_task(), True
+    assert task is not None
 
     async def replay() -> Message:
+        # The list gives up its message, so that the body is freed once it is parsed.
         return messages.pop() if messages else await asyncio.shield(disconnect)
 
-    work = asyncio.ensure_future(app(scope, replay, send))
+    def leave(_: object) -> None:
+        if running:
+            task.cancel()
+
     disconnect = asyncio.ensure_future(receive())
+    disconnect.add_done_callback(leave)
     try:
-        await asyncio.wait({work, disconnect}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
+        await app(scope, replay, send)
+    except asyncio.CancelledError:
+        if not disconnect.done() or task.uncancel():
+            raise
     finally:
-        work.cancel()
+        running = False
         disconnect.cancel()
-        await asyncio.gather(work, disconnect, return_exceptions=True)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from l2v.app.engine.errors import EmptyError, InternalError, InvalidError, ServiceError, TooLargeError
 from l2v.app.http.errors import MalformedError
@@ -51,14 +51,12 @@ def full_message(error: ServiceError) -> str:
     return f"{'Failed on' if isinstance(error, InternalError) else 'Invalid value for'} '{param}': {message}."
 
 
-def from_validation(error: RequestValidationError) -> ServiceError:
+def from_validation(error: ValidationError) -> ServiceError:
     """Converts one of pydantic's errors, in the words of OpenAI's API."""
-    faults = error.errors()
+    faults = error.errors(include_url=False)
     # The other name that a field has elsewhere explains more than that the field is missing.
-    first: dict[str, Any] = next((fault for fault in faults if fault["type"] == "unsupported"), faults[0])
-    if first["type"] == "json_invalid":
-        return from_parser(error.__cause__)
-    param = param_of(tuple(first["loc"])) or "body"
+    first: Any = next((fault for fault in faults if fault["type"] == "unsupported"), faults[0])
+    param = param_of(first["loc"]) or "body"
     return _ERRORS.get(first["type"], InvalidError)(_validation_message(first, param), param)
 
 
@@ -79,9 +77,9 @@ def from_parser(cause: BaseException | None) -> MalformedError:
     return MalformedError(f"the body is not valid JSON: {reason}", "body")
 
 
-def check_encoding(body: bytes) -> None:
+def check_encoding(body: bytes | bytearray) -> None:
     """Raises `MalformedError` for a body whose first bytes show another encoding than UTF-8."""
-    encoding = json.detect_encoding(body[:4])
+    encoding = json.detect_encoding(bytes(body[:4]))
     if encoding == "utf-8-sig":
         raise MalformedError("the body starts with a byte order mark: send UTF-8 without one", "body")
     if encoding != "utf-8":
@@ -95,7 +93,7 @@ def _validation_message(error: dict[str, Any], param: str) -> str:
     if kind == "unsupported":
         return f"Unsupported {context['what']}: '{param}'. {error['msg']}."
     if kind == "missing":
-        return "The body is missing." if param == "body" else f"Missing required parameter: '{param}'."
+        return f"Missing required parameter: '{param}'."
     if kind not in _EXPECTED:
         return f"Invalid value for '{param}': {_REASONS.get(kind, '{message}').format(**context)}."
     value, expected = error["input"], _EXPECTED[kind].format(**context)

@@ -9,14 +9,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from l2v.app.engine.vectors import Rows, Vectors
+from l2v.app.engine.vectors import Rows, Vectors, top_k
 
+Encoding = Literal["float", "base64"]
 # Numbers per chunk; writing them takes about 3 ms.
 _CHUNK_NUMBERS = 65_536
+# The most bytes that orjson writes for a float32, like -0.0000063184107 and a comma.
+NUMBER_BYTES = 17
+# The most bytes around a vector: its index, the number of its tokens, and what a surface writes; and around a score.
+_ITEM_BYTES, _MATCH_BYTES = 100, 30
 # Minimum bytes per chunk sent; each costs a system call here and one at the client.
 _CHUNK_BYTES = 65_536
 
@@ -40,14 +47,46 @@ class ChunkedList:
         return cls(len(rows), width, lambda start, stop: rows[start:stop])
 
 
-def encoded(vectors: Vectors, encoding: Literal["float", "base64"] | None) -> ChunkedList:
+def encoded(vectors: Vectors, encoding: Encoding) -> ChunkedList:
     """The rows of [n, d] as lists of numbers, or as base64 of their little-endian float32 numbers."""
 
     def base64_items(start: int, stop: int) -> list[str]:
-        return [base64.b64encode(row.tobytes()).decode() for row in vectors[start:stop].astype("<f4", copy=False)]
+        return [base64.b64encode(row).decode() for row in vectors[start:stop].astype("<f4", copy=False)]
 
     rows = ChunkedList.of(vectors, vectors.shape[1])
     return ChunkedList(rows.length, rows.width, base64_items) if encoding == "base64" else rows
+
+
+def matches(matrix: Vectors, k: int) -> ChunkedList:
+    """The `k` best columns of each row of [q, n], as `{"index", "score"}` objects."""
+
+    def items(start: int, stop: int) -> list[orjson.Fragment]:
+        return [_match_list(*row) for row in zip(*top_k(matrix[start:stop], k), strict=True)]
+
+    return ChunkedList(len(matrix), matrix.shape[1], items)
+
+
+def _match_list(indices: NDArray[np.int64], scores: Vectors) -> orjson.Fragment:
+    # Text from the two arrays takes a tenth of the memory of a dict for each match.
+    columns = (_dumps(column)[1:-1].split(b",") for column in (indices, scores))
+    rows = (b'{"index":%b,"score":%b}' % row for row in zip(*columns, strict=True))
+    return orjson.Fragment(b"[" + b",".join(rows) + b"]")
+
+
+def vector_bytes(dimensions: int, encoding: Encoding = "float") -> int:
+    """The most bytes of a vector in a response, with what a surface writes around it."""
+    numbers = 4 * (4 * dimensions // 3 + 1) if encoding == "base64" else NUMBER_BYTES * dimensions
+    return numbers + _ITEM_BYTES
+
+
+def text_bytes(text: str) -> int:
+    """The most bytes of a text in a response: JSON escapes control characters to six."""
+    return 6 * len(text) + _ITEM_BYTES
+
+
+def match_bytes(count: int) -> int:
+    """The most bytes of the matches of one query."""
+    return (NUMBER_BYTES + _MATCH_BYTES) * count + _ITEM_BYTES
 
 
 class ChunkedResponse(Response):
@@ -70,6 +109,8 @@ class ChunkedResponse(Response):
 
 async def json_response(content: Any) -> Response:
     """Writes JSON. `content` may be a `ChunkedList`, or a dict or list that holds some; arrays may be anywhere."""
+    if _numbers(content) <= _CHUNK_NUMBERS:
+        return ChunkedResponse([_dumps(content)])
     chunks, pending = [], bytearray()
     async for part in _write(content):
         pending += part
@@ -77,6 +118,14 @@ async def json_response(content: Any) -> Response:
             chunks.append(bytes(pending))
             pending.clear()
     return ChunkedResponse([*chunks, bytes(pending)])
+
+
+def _numbers(content: Any) -> int:
+    """The approximate size of the chunked lists in some content."""
+    if isinstance(content, ChunkedList):
+        return content.length * content.width
+    items = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return sum(item.length * item.width for item in items if isinstance(item, ChunkedList))
 
 
 async def _write(value: Any) -> AsyncIterator[bytes]:
@@ -102,4 +151,10 @@ async def _write(value: Any) -> AsyncIterator[bytes]:
 
 
 def _dumps(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(value, default=_whole, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, ChunkedList):
+        return value.items(0, value.length)
+    raise TypeError

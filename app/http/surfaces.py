@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from l2v.app.engine.errors import ServiceError
+from l2v.app.http.endpoints import Endpoint
 from l2v.app.http.errors import ErrorClass, error_class, headers
 from l2v.app.http.messages import full_message
 
@@ -96,12 +97,14 @@ class Target:
         surface: how errors are worded.
         access: who may call it without a key.
         methods: the methods that it supports.
+        endpoint: what runs if it gets a body.
     """
 
     route: str
     surface: Surface
     access: Access = Access.KEY
     methods: frozenset[str] = frozenset()
+    endpoint: Endpoint | None = None
 
 
 class Targets:
@@ -159,7 +162,9 @@ class Targets:
             known = Target(label, surface, level)
         # Two methods of one path share its access, which is the stricter one.
         level = level if known.access is level else Access.KEY
-        target = replace(known, access=level, methods=known.methods | frozenset(route.methods or ()))
+        endpoint = Endpoint(route.endpoint) if "POST" in (route.methods or ()) else known.endpoint
+        methods = known.methods | frozenset(route.methods or ())
+        target = replace(known, access=level, methods=methods, endpoint=endpoint)
         if exact:
             self._exact[route.path] = target
         else:

@@ -1,13 +1,15 @@
 """Request ids, metrics, Server-Timing and log lines."""
 
 import asyncio
+import itertools
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable
+from functools import cache
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from l2v.app.engine.errors import InternalError, ServiceError, UnavailableError
@@ -20,6 +22,8 @@ logger = logging.getLogger("l2v.requests")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLIENT_CLOSED = 499
+# New ids: unique among processes by the first half, and within this one by the second.
+_PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count()
 
 
 class Telemetry:
@@ -35,6 +39,10 @@ class Telemetry:
         self._metrics = metrics
         self._targets = targets
         self._trace = trace
+        # There are few combinations of labels, and finding their series takes longer than counting.
+        self._requests = cache(metrics.requests.labels)
+        self._request_seconds = cache(metrics.request_seconds.labels)
+        self._stage_seconds = cache(metrics.stage_seconds.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,12 +72,12 @@ class Telemetry:
             self._record(target, sender, timings, (sender.ended or time.perf_counter()) - started)
 
     def _record(self, target: Target, sender: "_Sender", timings: Timings, seconds: float) -> None:
-        self._metrics.requests.labels(target.route, str(sender.status)).inc()
-        self._metrics.request_seconds.labels(target.route).observe(seconds)
+        self._requests(target.route, str(sender.status)).inc()
+        self._request_seconds(target.route).observe(seconds)
         if self._trace:
             self._trace(timings)
         for stage, stage_seconds in timings.items():
-            self._metrics.stage_seconds.labels(stage).observe(stage_seconds)
+            self._stage_seconds(stage).observe(stage_seconds)
         level = logging.DEBUG if target.access in (Access.PROBE, Access.METRICS) else logging.INFO
         fields = {"request_id": sender.request_id, "route": target.route, "status": sender.status}
         stages = {f"{stage}_ms": round(1000 * value, 2) for stage, value in timings.items()}
@@ -95,13 +103,11 @@ class _Sender:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
-            headers["X-Content-Type-Options"] = "nosniff"
+            headers = [(b"x-request-id", self.request_id.encode()), (b"x-content-type-options", b"nosniff")]
             if self._timings:
-                headers["Server-Timing"] = ", ".join(
-                    f"{name};dur={1000 * seconds:.2f}" for name, seconds in self._timings.items()
-                )
+                stages = (f"{name};dur={1000 * seconds:.2f}" for name, seconds in self._timings.items())
+                headers.append((b"server-timing", ", ".join(stages).encode()))
+            message = {**message, "headers": [*message["headers"], *headers]}
         await self._send(message)
         if message.get("body"):
             self.ended = time.perf_counter()
@@ -110,4 +116,4 @@ class _Sender:
 def _request_id(headers: Headers) -> str:
     """The caller's X-Request-Id if it is harmless, else a new one."""
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):016x}"

@@ -247,22 +247,83 @@ def _unread_large_response(server: LocalServer) -> Iterator[None]:
 
 
 def test_unread_responses_count_towards_the_total(encoder: Encoder) -> None:
-    with LocalServer(encoder, max_body_bytes=20_000, max_total_body_bytes=15_000_000) as server:
+    with LocalServer(encoder, max_body_bytes=20_000, max_total_body_bytes=25_000_000) as server:
         with _unread_large_response(server):
             rejected = _post_large(server)
             assert (rejected.status_code, rejected.headers["Retry-After"]) == (429, "1")
             assert "max_total_body_bytes" in rejected.json()["error"]["message"]
             assert server.embed("a")["embeddings"], "smaller requests must succeed"
+            for path in ("/health", "/ready", "/metrics", "/info"):
+                assert server.client.get(path).status_code == 200, path
         wait_for(lambda: _post_large(server).status_code == 200)
 
 
-def test_get_requests_succeed_while_the_total_is_exceeded(encoder: Encoder) -> None:
-    with LocalServer(encoder, max_body_bytes=20_000, max_total_body_bytes=5_000_000) as server:
-        with _unread_large_response(server):
-            assert server.client.post("/embed", json={"inputs": "a"}).status_code == 429
-            for path in ("/health", "/ready", "/metrics", "/info"):
-                assert server.client.get(path).status_code == 200, path
-        wait_for(lambda: server.client.post("/embed", json={"inputs": "a"}).status_code == 200)
+def test_what_was_reserved_in_excess_is_given_back(encoder: Encoder) -> None:
+    """The response may have 17 MB and has 10 MB, so two of them fit only once the first is computed."""
+    settings: dict[str, Any] = {"max_body_bytes": 20_000, "max_total_body_bytes": 30_000_000}
+    with LocalServer(encoder, **settings) as server, _unread_large_response(server):
+        assert _post_large(server).status_code == 200
+
+
+def test_memory_is_reserved_before_a_text_is_tokenized(gated: GatedEncoder) -> None:
+    with (
+        LocalServer(gated, max_body_bytes=20_000, max_total_body_bytes=20_000_000) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        gated.gate.clear()
+        before = len(gated.started)
+        held = pool.submit(_post_large, server)
+        wait_for(lambda: len(gated.started) > before)
+        rejected = _post_large(server)
+        assert (rejected.status_code, rejected.headers["Retry-After"]) == (429, "1")
+        assert "max_total_body_bytes" in rejected.json()["error"]["message"]
+        assert "l2v_inputs_total 2000.0" in server.client.get("/metrics").text
+        gated.gate.set()
+        assert held.result().status_code == 200
+        assert _post_large(server).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "smaller"),
+    [
+        ("/embed", {"inputs": ["a"] * 50}, {"inputs": ["a"] * 50, "encoding_format": "base64"}),
+        ("/v1/embeddings", {"input": ["a"] * 50}, {"input": ["a"] * 50, "dimensions": 4}),
+        ("/similarity", {"queries": ["a"] * 50}, {"queries": ["a"] * 50, "top_k": 1}),
+        ("/tei/embed", {"inputs": ["a"] * 50}, {"inputs": ["a"] * 10}),
+        ("/tei/embed_all", {"inputs": "a" * 50}, {"inputs": "a" * 10}),
+        ("/tei/tokenize", {"inputs": "a" * 500}, {"inputs": "a" * 10}),
+        ("/tei/decode", {"ids": [97] * 5000}, {"ids": [97] * 10}),
+    ],
+)
+def test_a_response_that_can_never_fit_is_rejected_before_the_forward_pass(
+    path: str, content: dict[str, Any], smaller: dict[str, Any], gated: GatedEncoder
+) -> None:
+    with LocalServer(gated, max_body_bytes=20_000, max_total_body_bytes=27_000) as server:
+        before = len(gated.started)
+        rejected = server.client.post(path, json=content)
+        assert (rejected.status_code, "(max_total_body_bytes)" in rejected.text) == (413, True)
+        assert len(gated.started) == before
+        assert server.client.post(path, json=smaller).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/tei/embed"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b'{"a":1' + b',"k":1' * 10_000, "keys (max_inputs)"),
+        (b'{"a":' + b"[" * 10_000, "arrays and objects (max_inputs)"),
+        (b'{"a":[1' + b",1" * 1_000_000, "values (split it into several requests)"),
+    ],
+)
+def test_what_a_body_is_made_of_is_limited_while_it_arrives(
+    path: str, content: bytes, what: str, server: LocalServer
+) -> None:
+    with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=60) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 16000000\r\n\r\n"
+        connection.sendall(head.encode() + content)  # the rest never comes
+        answer = connection.recv(65_536).decode()
+    assert answer.startswith("HTTP/1.1 413")
+    assert what in answer
 
 
 @pytest.mark.parametrize("reason", ["size", "key"])

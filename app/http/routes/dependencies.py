@@ -5,7 +5,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from l2v.app.engine.service import Service
-from l2v.app.engine.timings import Timings
+from l2v.app.http.endpoints import Call
 
 
 # Coroutines, since FastAPI would run plain functions in a thread.
@@ -13,8 +13,8 @@ async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-async def _timings(request: Request) -> Timings:
-    return cast(Timings, request.state.timings)
+async def _call(request: Request) -> Call:
+    return cast(Call, request.state.call)
 
 
 async def exposition(request: Request) -> bytes:
@@ -23,5 +23,5 @@ async def exposition(request: Request) -> bytes:
 
 
 ServiceDep = Annotated[Service, Depends(_service)]
-TimingsDep = Annotated[Timings, Depends(_timings)]
+CallDep = Annotated[Call, Depends(_call)]
 ExpositionDep = Annotated[bytes, Depends(exposition)]

@@ -6,11 +6,11 @@ from fastapi import Response
 
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.inputs import DefaultInstruction, InputGroup
-from l2v.app.engine.vectors import Vectors, top_k
+from l2v.app.engine.vectors import Vectors
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
-from l2v.app.http.responses import ChunkedList, encoded, json_response
-from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
+from l2v.app.http.responses import ChunkedList, encoded, json_response, match_bytes, matches, vector_bytes
+from l2v.app.http.routes.dependencies import CallDep, ServiceDep
 from l2v.app.http.schemas import native as schemas
 from l2v.app.http.schemas.inputs import read_inputs
 
@@ -19,20 +19,22 @@ _rejections = responses(400, 401, 413, 415, 422, 429, 500, 503, 504)
 
 
 @router.post("/embed", response_model=schemas.EmbedResponse, responses=_rejections)
-async def embed(request: schemas.EmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embed(request: schemas.EmbedRequest, call: CallDep) -> Response:
     """Embeds texts, each with its instruction.
 
     The model attends to the instruction; its tokens are excluded from pooling. Embeddings have the order of the inputs.
     """
-    instruction = service.prompts.select(request.instruction, request.prompt_name)
+    service = call.service
+    group = _group("inputs", request.inputs, service.prompts.select(request.instruction, request.prompt_name))
     vectors, embedded = await service.embed(
-        _group("inputs", request.inputs, instruction),
-        timings,
+        group,
+        call.timings,
         truncate=request.truncate,
         dimensions=request.dimensions,
         normalize=request.normalize,
+        reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width, request.encoding_format)),
     )
-    with timings.stage("finish"):
+    with call.timings.stage("finish"):
         return await json_response(
             {
                 "model": service.model,
@@ -45,8 +47,9 @@ async def embed(request: schemas.EmbedRequest, service: ServiceDep, timings: Tim
 
 
 @router.post("/similarity", response_model=schemas.SimilarityResponse, responses=_rejections)
-async def similarity(request: schemas.SimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def similarity(request: schemas.SimilarityRequest, call: CallDep) -> Response:
     """Compares queries with documents, each with its own instruction."""
+    service = call.service
     instruction = service.prompts.select(request.query_instruction, request.query_prompt_name, "query")
     groups = [_group("queries", request.queries, instruction)]
     given, prompt_name = request.document_instruction, request.document_prompt_name
@@ -58,8 +61,13 @@ async def similarity(request: schemas.SimilarityRequest, service: ServiceDep, ti
             "requires documents; without them, the queries are compared with each other",
             "document_prompt_name" if given is None else "document_instruction",
         )
-    matrix, embedded = await service.similarity(groups, timings, truncate=request.truncate, metric=request.metric)
-    with timings.stage("finish"):
+    columns = len(groups[-1].inputs)
+    row = vector_bytes(columns) if request.top_k is None else match_bytes(min(request.top_k, columns))
+    size = len(groups[0].inputs) * row + vector_bytes(columns)
+    matrix, embedded = await service.similarity(
+        groups, call.timings, truncate=request.truncate, metric=request.metric, reserve=lambda: call.reserve(size)
+    )
+    with call.timings.stage("finish"):
         named = {group.name: each for group, each in zip(groups, embedded, strict=True)}
         return await json_response(
             {
@@ -85,12 +93,4 @@ def _scores(matrix: Vectors, k: int | None) -> dict[str, ChunkedList]:
     """The field of the response that holds the scores, or the `k` best matches, of each query."""
     if k is None:
         return {"scores": ChunkedList.of(matrix, matrix.shape[1])}
-
-    def matches(start: int, stop: int) -> list[list[dict[str, Any]]]:
-        indices, scores = top_k(matrix[start:stop], k)
-        return [
-            [{"index": index, "score": score} for index, score in zip(*row, strict=True)]
-            for row in zip(indices.tolist(), scores, strict=True)
-        ]
-
-    return {"results": ChunkedList(len(matrix), matrix.shape[1], matches)}
+    return {"results": matches(matrix, k)}

@@ -6,10 +6,12 @@ from fastapi import Response
 
 from l2v.app.engine.errors import InvalidError, NotFoundError
 from l2v.app.engine.inputs import DefaultInstruction
+from l2v.app.engine.service import Service
 from l2v.app.http import surfaces
+from l2v.app.http.endpoints import Call
 from l2v.app.http.errors import responses
-from l2v.app.http.responses import ChunkedList, encoded, json_response
-from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
+from l2v.app.http.responses import ChunkedList, encoded, json_response, vector_bytes
+from l2v.app.http.routes.dependencies import CallDep, ServiceDep
 from l2v.app.http.routes.texts import text_group
 from l2v.app.http.schemas.openai import EmbeddingsFields, EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
 
@@ -19,13 +21,14 @@ router = surfaces.openai(tags=["OpenAI"])
 @router.post(
     "/embeddings", response_model=EmbeddingsResponse, responses=responses(400, 401, 413, 415, 429, 500, 503, 504)
 )
-async def embeddings(request: EmbeddingsRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embeddings(request: EmbeddingsRequest, call: CallDep) -> Response:
     """Embeds texts as the OpenAI API does."""
-    return await respond(request, service, timings)
+    return await respond(request, call)
 
 
-async def respond(request: EmbeddingsFields, service: ServiceDep, timings: TimingsDep) -> Response:
+async def respond(request: EmbeddingsFields, call: Call) -> Response:
     """The response to an embeddings request of any surface."""
+    service = call.service
     if request.truncate_prompt_tokens is not None and not request.truncates:
         raise InvalidError("cannot be combined with a 'truncate' that rejects texts", "truncate_prompt_tokens")
     group = await text_group(
@@ -37,9 +40,14 @@ async def respond(request: EmbeddingsFields, service: ServiceDep, timings: Timin
         max_tokens=request.max_tokens_per_text,
     )
     vectors, embedded = await service.embed(
-        group, timings, truncate=request.truncates, dimensions=request.dimensions, normalize=request.normalize
+        group,
+        call.timings,
+        truncate=request.truncates,
+        dimensions=request.dimensions,
+        normalize=request.normalize,
+        reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width, request.encoding_format)),
     )
-    with timings.stage("finish"):
+    with call.timings.stage("finish"):
         rows = encoded(vectors, request.encoding_format)
 
         def objects(start: int, stop: int) -> list[dict[str, Any]]:
@@ -71,11 +79,11 @@ async def model(name: str, service: ServiceDep) -> Model:
     return _model(service)
 
 
-def _instruction(request: EmbeddingsFields, service: ServiceDep) -> DefaultInstruction:
+def _instruction(request: EmbeddingsFields, service: Service) -> DefaultInstruction:
     if request.instruction is None and request.prompt_name is None and (side := request.side):
         return DefaultInstruction(service.prompts.default(side), "input_type" if request.input_type else "task")
     return service.prompts.select(request.instruction, request.prompt_name)
 
 
-def _model(service: ServiceDep) -> Model:
+def _model(service: Service) -> Model:
     return Model(id=service.model, created=service.started, owned_by="l2v")

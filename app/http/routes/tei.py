@@ -8,11 +8,12 @@ from fastapi.responses import PlainTextResponse
 
 from l2v.app import __version__
 from l2v.app.engine.inputs import InputGroup
+from l2v.app.engine.service import Service
 from l2v.app.http import surfaces
 from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
-from l2v.app.http.responses import ChunkedList, json_response
+from l2v.app.http.responses import ChunkedList, json_response, text_bytes, vector_bytes
 from l2v.app.http.routes import openai, operations
-from l2v.app.http.routes.dependencies import ServiceDep, TimingsDep
+from l2v.app.http.routes.dependencies import CallDep, ServiceDep
 from l2v.app.http.routes.texts import read_texts, text_group
 from l2v.app.http.schemas import tei as schemas
 from l2v.app.http.schemas.openai import EmbeddingsResponse
@@ -36,73 +37,89 @@ def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _rejections[status] for status in statuses}
 
 
-async def _group(service: ServiceDep, inputs: Any, options: schemas.Options, name: str = "inputs") -> InputGroup:
+async def _group(service: Service, inputs: Any, options: schemas.Options, name: str = "inputs") -> InputGroup:
     instruction = service.prompts.select(None, options.prompt_name)
     return await text_group(service, name, inputs, instruction, keep_end=options.keep_end)
 
 
 @router.post("/embed", response_model=list[list[float]], responses=_rejections)
-async def embed(request: schemas.TeiEmbedRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
     """One embedding per input."""
-    vectors, _ = await service.embed(
-        await _group(service, request.inputs, request),
-        timings,
+    group = await _group(call.service, request.inputs, request)
+    vectors, _ = await call.service.embed(
+        group,
+        call.timings,
         truncate=request.truncate is not False,
         dimensions=request.dimensions,
         normalize=request.normalize,
+        reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width)),
     )
-    with timings.stage("finish"):
+    with call.timings.stage("finish"):
         return await json_response(ChunkedList.of(vectors, vectors.shape[1]))
 
 
 @router.post("/embed_all", response_model=list[list[list[float]]], responses=_rejections)
-async def embed_all(request: schemas.EmbedAllRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response:
     """The hidden state of every token of each input, including special tokens and the instruction."""
-    group = await _group(service, request.inputs, request)
-    states = await service.token_states(group, timings, truncate=request.truncate is not False)
-    with timings.stage("finish"):
+    group = await _group(call.service, request.inputs, request)
+    states = await call.service.token_states(
+        group,
+        call.timings,
+        truncate=request.truncate is not False,
+        reserve=lambda tokens, width: call.reserve(tokens * vector_bytes(width)),
+    )
+    with call.timings.stage("finish"):
         return await json_response([ChunkedList.of(row, row.shape[1]) for row in states])
 
 
 @router.post("/similarity", response_model=list[float], responses=_rejections)
-async def similarity(request: schemas.TeiSimilarityRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def similarity(request: schemas.TeiSimilarityRequest, call: CallDep) -> Response:
     """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all."""
-    options, inputs = request.parameters or schemas.Options(), request.inputs
+    options, inputs, service = request.parameters or schemas.Options(), request.inputs, call.service
     groups = [
         await _group(service, inputs.source_sentence, options, "inputs.source_sentence"),
         await _group(service, inputs.sentences, options, "inputs.sentences"),
     ]
-    matrix, _ = await service.similarity(groups, timings, truncate=options.truncate is not False, metric="cosine")
-    with timings.stage("finish"):
+    matrix, _ = await service.similarity(
+        groups,
+        call.timings,
+        truncate=options.truncate is not False,
+        metric="cosine",
+        reserve=lambda: call.reserve(vector_bytes(len(inputs.sentences))),
+    )
+    with call.timings.stage("finish"):
         return await json_response(matrix[0])
 
 
 @router.post("", response_model=None, responses=_rejections, include_in_schema=False)
-async def run_task(request: schemas.TaskRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def run_task(request: schemas.TaskRequest, call: CallDep) -> Response:
     """The task that the inputs show: embedding, or the similarity of sentences."""
     if isinstance(request, schemas.TeiSimilarityRequest):
-        return await similarity(request, service, timings)
-    return await embed(request, service, timings)
+        return await similarity(request, call)
+    return await embed(request, call)
 
 
 @router.post("/tokenize", response_model=list[list[schemas.Token]], responses=_rejections)
-async def tokenize(request: schemas.TokenizeRequest, service: ServiceDep) -> Response:
+async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
     """The tokens of texts, without template; the instruction comes first if a prompt is named."""
+    service = call.service
     group = await text_group(service, "inputs", request.inputs, service.prompts.select(None, request.prompt_name))
 
-    def render(tokens: Any) -> orjson.Fragment:  # JSON takes a fifth of the memory of the objects
-        return orjson.Fragment(
-            orjson.dumps([dict(zip(schemas.Token.model_fields, token, strict=True)) for token in tokens])
-        )
+    def render(tokens: Any) -> bytes:  # JSON takes a fifth of the memory of the objects
+        return orjson.dumps([dict(zip(schemas.Token.model_fields, token, strict=True)) for token in tokens])
 
-    shown = await service.tokenizers.show(service.encoder, group, render, special=request.add_special_tokens)
+    shown = []
+    async for rendered in service.tokenizers.show(service.encoder, group, render, special=request.add_special_tokens):
+        call.reserve(len(rendered))
+        shown.append(orjson.Fragment(rendered))
     return await json_response(ChunkedList.of(shown, _WIDTH))
 
 
 @router.post("/decode", response_model=list[str], responses=_rejections)
-async def decode(request: schemas.DecodeRequest, service: ServiceDep) -> Response:
+async def decode(request: schemas.DecodeRequest, call: CallDep) -> Response:
     """The texts of token ids."""
-    texts = await read_texts(service, "ids", request.ids, skip_special=request.skip_special_tokens)
+    texts = await read_texts(call.service, "ids", request.ids, skip_special=request.skip_special_tokens)
+    call.reserve(sum(map(text_bytes, texts)))
     return await json_response(ChunkedList.of(texts, _WIDTH))
 
 
@@ -147,6 +164,6 @@ router.add_api_route("/metrics", operations.metrics, response_class=PlainTextRes
     response_model=EmbeddingsResponse,
     responses={status: rejection | {"model": schemas.TeiOpenaiErrorBody} for status, rejection in _rejections.items()},
 )
-async def embeddings(request: schemas.OpenaiRequest, service: ServiceDep, timings: TimingsDep) -> Response:
+async def embeddings(request: schemas.OpenaiRequest, call: CallDep) -> Response:
     """Embeds texts as the OpenAI API does, and truncates texts that are too long."""
-    return await openai.respond(request, service, timings)
+    return await openai.respond(request, call)

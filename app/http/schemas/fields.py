@@ -15,6 +15,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault
 
@@ -43,10 +44,23 @@ class Request(BaseModel):
         return schema
 
 
-class StrictRequest(Request):
-    """A request that rejects unknown fields."""
+class Strict(BaseModel):
+    """An object that rejects unknown fields."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_one_unknown(cls, value: Any) -> Any:
+        """Drops all unknown fields but the first, since pydantic makes an error of each."""
+        if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
+            return value
+        first = next(name for name in value if name not in cls.model_fields)
+        return {name: item for name, item in value.items() if name in cls.model_fields or name == first}
+
+
+class StrictRequest(Strict, Request):
+    """A request that rejects unknown fields."""
 
 
 @dataclass(frozen=True, slots=True)

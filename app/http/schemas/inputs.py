@@ -4,9 +4,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     StrictBool,
@@ -17,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from l2v.app.http.schemas.fields import Strict
 from l2v.app.settings import MAX_INPUTS
 from l2v.models.types import Input, text_fault
 
@@ -25,6 +24,8 @@ T = TypeVar("T")
 # The tags of the unions below appear in pydantic's error locations; the colon tells them from field names.
 _TEXT, _PAIR, _OBJECT, _IDS, _ONE, _MANY = ":text", ":pair", ":object", ":ids", ":one", ":many"
 _FLAG, _WORD = ":flag", ":word"
+# Characters of a field's name in an error.
+_MAX_NAME = 100
 
 
 def _check_text(text: str) -> str:
@@ -61,14 +62,14 @@ Text = Annotated[
 # Validation stops at the limit, and at the first error.
 Listed = Annotated[list[T], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), BeforeValidator(_check_count)]
 Dimensions = Annotated[StrictInt, Field(ge=1)]
-Ids = Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+# The engine checks that an id is one of the model's. Here, the lower bound would double the time of validation.
+_Id = Annotated[StrictInt, WithJsonSchema({"type": "integer", "minimum": 0})]
+Ids = Annotated[list[_Id], Field(min_length=1, fail_fast=True)]
 Texts = Listed[Text]
 
 
-class TextInput(BaseModel):
+class TextInput(Strict):
     """A text and its instruction."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: Text
     instruction: Instruction | None = None
@@ -151,7 +152,7 @@ def param_of(location: tuple[int | str, ...]) -> str | None:
     """Converts a pydantic error location to the caller's terms, like `inputs[3].text`."""
     path = ""
     in_pair = False
-    for part in location[1:]:
+    for part in location:
         if part == _TEXT:
             path += ".text" if path.endswith("]") else ""
         elif in_pair and isinstance(part, int):
@@ -159,6 +160,7 @@ def param_of(location: tuple[int | str, ...]) -> str | None:
         elif isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith(":"):
-            path += f".{part}" if path else part
+            name = part if len(part) <= _MAX_NAME else f"{part[:_MAX_NAME]}…"
+            path += f".{name}" if path else name
         in_pair = part == _PAIR
     return path or None

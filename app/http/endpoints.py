@@ -1,0 +1,84 @@
+"""Endpoints that take a JSON body: from the body to the response.
+
+FastAPI declares and documents them. It doesn't run them: its routing and its dependencies take longer than everything
+else that a small request needs.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from l2v.app.engine.errors import InvalidError
+from l2v.app.engine.service import Service
+from l2v.app.engine.timings import Timings
+from l2v.app.http.bodies import SLICE, parse
+from l2v.app.http.messages import from_validation
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler gets besides the body.
+
+    Attributes:
+        service: the service.
+        timings: records the stages of the request.
+        reserve: reserves memory for this many bytes of the response, before they are computed; raises `TooLargeError`
+            if they can never fit, `OverloadedError` if they don't fit now.
+    """
+
+    service: Service
+    timings: Timings
+    reserve: Callable[[int], None]
+
+
+class Endpoint:
+    """Parses and validates a body, and calls a handler.
+
+    Args:
+        handler: takes the body, as its first annotation describes it, and a `Call`.
+    """
+
+    def __init__(self, handler: Callable[[Any, Call], Awaitable[Response]]) -> None:
+        self._handler = handler
+        annotation = next(iter(get_type_hints(handler, include_extras=True).values()))
+        self._validator = TypeAdapter(annotation).validator
+
+    async def __call__(self, receive: Receive, call: Call) -> Response:
+        request = await self._read((await receive())["body"])
+        return await self._handler(request, call)
+
+    async def _read(self, body: bytes) -> Any:
+        """The validated body; raises `MalformedError`, `InvalidError` or `TooLargeError`."""
+        value = await parse(body) if body else None
+        if value is None:
+            raise InvalidError("The body is missing.", "body")
+        if len(body) > SLICE:
+            await asyncio.sleep(0)
+        try:
+            return self._validator.validate_python(value)
+        except ValidationError as error:
+            fault = from_validation(error)
+        raise fault  # here, since an error's context would keep the body
+
+
+class Dispatcher:
+    """Runs the endpoint of a path, if it takes a body; FastAPI does the rest."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = scope["state"]["target"].endpoint if scope.get("method") == "POST" else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+        state["call"] = call = Call(self._service, state["timings"], state["reserve"])
+        response = await endpoint(receive, call)
+        await response(scope, receive, send)

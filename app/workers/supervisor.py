@@ -141,14 +141,15 @@ class Supervisor:
         """Runs a front end until it ends; returns its exit status."""
         ours, theirs = socket.socketpair()
         with theirs:
-            descriptors = (theirs.fileno(), self._setup.table, *self._listeners)
+            engine = theirs.fileno()
+            descriptors = (engine, self._setup.table, *self._listeners)
             # -P: modules in the working folder must not shadow others.
             command = (sys.executable, "-P", "-m", "l2v.app.workers.frontend")
             process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=descriptors)
-            setup = self._setup.of(slot, theirs.fileno(), self._listeners, loaded=self._opening is not None)
         self._processes[slot] = process
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
         host = self._hosts[slot] = Host(slot, self._table, self._engine, self._scrape, writer)
+        setup = self._setup.of(slot, engine, self._listeners, loaded=self._opening is not None)
         assert process.stdin
         process.stdin.write(pickle.dumps(setup))
         process.stdin.close()
@@ -161,7 +162,8 @@ class Supervisor:
             await asyncio.wait_for(process.wait(), _END_SECONDS)
         except Exception as error:
             logger.error("a front end fails", extra={"slot": slot, **outline(error)})
-            process.kill()
+            with suppress(ProcessLookupError):
+                process.kill()
         status = await process.wait()
         del self._hosts[slot], self._processes[slot]
         self._table.clear(slot)

@@ -9,6 +9,7 @@ posting.py     requests from concurrent clients
 measure.py     throughput and latency
 report.py      results as JSON, Markdown and plots
 backlog.py     throughput with a short and with a long queue
+ceiling.py     CPU time of HTTP per request, by process
 saturation.py  throughput over HTTP against in process
 closeness.py   vectors of each dtype against float32
 results/       recorded results

@@ -4,11 +4,13 @@ A page marks the place of a part: `<!-- settings -->` … `<!-- /settings -->`.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 
+from bench import ceiling_report
 from docs import openapi, snippets
 from docs.tables import settings_table, stacks_table
 from l2v.app.metrics import Metrics
@@ -25,6 +27,12 @@ def memory_table() -> str:
         if not name.endswith(("-supervised", "-unsupervised")) and name != "demo":
             rows.append(f"| `{name}` | {stack.memory:.1f} GB | {2 * stack.memory:.1f} GB |")
     return "\n".join(rows)
+
+
+def workers_table() -> str:
+    """How many front ends a rate of requests takes."""
+    results = DOCS.parent / "bench/results/ceiling.json"
+    return ceiling_report.needed(json.loads(results.read_text(encoding="utf-8")))
 
 
 def metrics_table() -> str:
@@ -52,6 +60,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "stacks": stacks_table,
     "memory": memory_table,
     "metrics": metrics_table,
+    "workers": workers_table,
     "api": openapi.reference,
     "clients": snippets.clients_table,
     "corpus": python(snippets.corpus, 'name="corpus"'),

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import pickle
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,6 @@ from l2v.app.engine.service import Service
 from l2v.app.workers.table import SharedUsage
 from l2v.app.workers.wire import Kind, pack_encodings, receive, send, unpack_result
 from l2v.models.types import Encoding
-
-LOST = "the engine is down: its process has ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,8 @@ class EngineClient:
         self.queue_tokens = self.queue_inputs = 0
         self.opened = asyncio.Event()
 
-    async def run(self) -> str | None:
-        """Processes the engine's messages. Returns when it says to drain, with the reason if the engine is down."""
+    async def run(self, on_drain: Callable[[], None]) -> None:
+        """Processes the engine's messages until its process ends; `on_drain` is called when it says to drain."""
         try:
             while True:
                 kind, number, body = await receive(self._reader)
@@ -65,14 +63,14 @@ class EngineClient:
                     case Kind.OPEN:
                         await self._open(body)
                     case Kind.DRAIN:
-                        return self._failure
+                        self.opened.set()
+                        on_drain()
                     case Kind.DOWN:
                         self._failure = body.decode()
                     case _:
                         self._settle(number, kind, body)
         except (EOFError, OSError):
-            self.fail_all(LOST)
-            return LOST
+            self.fail_all("the engine is down: its process has ended")
         finally:
             self.opened.set()
 

@@ -21,7 +21,7 @@ from l2v.app.logs import configure_logging, outline
 from l2v.app.main import build_app
 from l2v.app.metrics import Metrics
 from l2v.app.workers.acceptor import Acceptor
-from l2v.app.workers.client import LOST, EngineClient
+from l2v.app.workers.client import EngineClient
 from l2v.app.workers.exposition import count_in_files
 from l2v.app.workers.setup import Setup
 from l2v.app.workers.table import SharedUsage, Table
@@ -60,12 +60,10 @@ class FrontEnd:
 
     async def _follow(self) -> None:
         """Ends this process as the engine says."""
-        if await self._client.run() == LOST:
-            # The port must be free for the next engine; waiting requests have got their errors.
-            self._server.should_exit = True
-            shutil.rmtree(self._setup.folder, ignore_errors=True)
-        else:
-            self._server.drain()
+        await self._client.run(self._server.drain)
+        # The engine is gone. The port must be free for the next one; waiting requests have got their errors.
+        self._server.should_exit = True
+        shutil.rmtree(self._setup.folder, ignore_errors=True)
 
     async def _scrape(self) -> bytes:
         return await self._client.scrape()

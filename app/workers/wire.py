@@ -92,7 +92,7 @@ def pack_result(result: Result) -> list[Part]:
     for vectors in result.vectors:
         shapes.extend(vectors.shape if vectors.ndim > 1 else (_VECTOR, len(vectors)))
     header = _RESULT.pack(result.queued, result.computed, len(result.vectors)) + shapes.tobytes()
-    return [header, *(np.ascontiguousarray(vectors).data.cast("B") for vectors in result.vectors)]
+    return [header, *(vectors.ravel().view(np.uint8).data for vectors in result.vectors)]
 
 
 def unpack_result(body: bytes) -> Result:

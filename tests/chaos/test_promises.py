@@ -23,6 +23,13 @@ def test_promise(name: str) -> None:
     check(asyncio.run(PROMISES[name](SHARE)))
 
 
+@pytest.mark.parametrize("name", ["drain", "engine", "overload", "batches"])
+def test_promise_of_several_processes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those promises to which the processes contribute."""
+    monkeypatch.setenv("L2V_HTTP_WORKERS", "2")
+    check(asyncio.run(PROMISES[name](SHARE)))
+
+
 def test_soak() -> None:
     check(asyncio.run(soak.run(SOAK_SECONDS)))
 

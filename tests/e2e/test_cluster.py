@@ -162,9 +162,11 @@ def test_a_killed_replica_is_replaced_and_a_bulk_run_continues(
     wait_for(lambda: cluster.replicas - before and len(cluster.replicas) == REPLICAS, LOAD_SECONDS, "another replica")
 
 
-def test_an_unknown_argument_is_rejected() -> None:
+def test_arguments_without_a_meaning_are_rejected() -> None:
     with pytest.raises(ValidationError, match="modle"):
         ReplicaSettings(modle="demo")
+    with pytest.raises(ValidationError, match="http_workers must be 1 on Ray"):
+        ReplicaSettings(http_workers=2)
 
 
 def test_limits_of_the_service_apply_before_those_of_ray() -> None:

@@ -81,9 +81,10 @@ def test_an_error_of_the_hub_is_one_sentence(endpoint: dict[str, str]) -> None:
         assert line.startswith(reason)
 
 
-def test_the_port_is_open_while_the_model_loads(endpoint: dict[str, str]) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_port_is_open_while_the_model_loads(workers: str, endpoint: dict[str, str]) -> None:
     """The Hub does not respond, so loading lasts until Ctrl-C, which ends the process at once."""
-    with ServerProcess("--model", "slow/model", **endpoint) as server:
+    with ServerProcess("--http-workers", workers, "--model", "slow/model", **endpoint) as server:
         server.wait_open()
         ready = server.client.get("/ready")
         assert (ready.status_code, ready.json()) == (503, {"status": "loading"})
@@ -111,7 +112,9 @@ def test_sigterm_ends_it_before_the_port_is_open() -> None:
         assert server.terminate() == 0
 
 
-@pytest.mark.parametrize("command", [["serve", "--port", "0"], ["tokenize", "a text"]])
+@pytest.mark.parametrize(
+    "command", [["serve", "--port", "0"], ["serve", "--port", "0", "--http-workers", "2"], ["tokenize", "a text"]]
+)
 def test_a_failed_load_ends_the_process_with_one_sentence(command: list[str]) -> None:
     """OpenMP's threads must not spin, as OpenMP prints when torch loads it."""
     ended = run(*command, "--model", "./nowhere", OMP_DISPLAY_ENV="true")
@@ -154,8 +157,9 @@ def test_an_invalid_setting_is_named(
     assert reason in ended.err
 
 
-def test_a_port_in_use_is_named(demo: ServerProcess) -> None:
-    ended = run("serve", "--port", demo.port)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_in_use_is_named(workers: str, demo: ServerProcess) -> None:
+    ended = run("serve", "--http-workers", workers, "--port", demo.port)
     assert ended.status == 1
     assert ended.err.splitlines()[-1].startswith(f"l2v: cannot listen on 127.0.0.1:{demo.port}")
 

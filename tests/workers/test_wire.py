@@ -35,7 +35,7 @@ def test_vectors_arrive_to_the_last_bit() -> None:
 def test_messages_of_any_size_arrive_in_order(size: int) -> None:
     async def run() -> None:
         ends = [await asyncio.open_unix_connection(sock=end) for end in socket.socketpair()]
-        (reader, _), (_, writer) = ends
+        (reader, other), (_, writer) = ends
         for number in range(3):
             send(writer, Kind.RESULT, number, [b"x" * size, memoryview(b"y")])
         for number in range(3):
@@ -43,6 +43,7 @@ def test_messages_of_any_size_arrive_in_order(size: int) -> None:
         writer.close()
         with pytest.raises(EOFError):
             await receive(reader)
+        other.close()
 
     asyncio.run(run())
 

@@ -42,17 +42,17 @@ def _small(clients: int = 0, rate: float = 0.0) -> Caller:
 MIXES = {
     "1,024 texts beside 64 clients of one text": (_small(64), Caller("large", (1024,), 1, once=True)),
     "sixteen requests of 64 texts at once": (Caller("large", (64,), 16, once=True),),
-    "four clients of 500 texts": (Caller("large", (500,), 4),),
-    "one client of one text": (_small(1),),
-    "sixteen clients of one text": (_small(16),),
-    "64 clients of one text": (_small(64),),
     "four clients of 500 texts, eight of one text": (_small(8), Caller("large", (500,), 4)),
-    "four clients of 1,000 texts, five texts a second": (_small(rate=5), Caller("large", (1000,), 4)),
     "four clients of 500 texts, two of 64, five texts a second": (
         _small(rate=5),
         Caller("medium", (64,), 2),
         Caller("large", (500,), 4),
     ),
-    "sixteen clients of 1 to 16 texts": (Caller("small", tuple(range(1, 17)), 16),),
     "eight clients of 1, 16 or 200 texts": (_small(4), Caller("medium", (16,), 3), Caller("large", (200,), 1)),
+    "four clients of 500 texts": (Caller("large", (500,), 4),),
+    "sixteen clients of 1 to 16 texts": (Caller("small", tuple(range(1, 17)), 16),),
+    "one client of one text": (_small(1),),
+    "sixteen clients of one text": (_small(16),),
+    "64 clients of one text": (_small(64),),
+    "four clients of 1,000 texts, five texts a second": (_small(rate=5), Caller("large", (1000,), 4)),
 }

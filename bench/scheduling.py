@@ -1,8 +1,8 @@
 """Compares scheduling policies: simulated with a measured cost of forward passes, and on the real server.
 
     python -m bench.scheduling           # simulates with the recorded costs; takes seconds
-    python -m bench.scheduling --costs   # measures the costs anew
-    python -m bench.scheduling --server  # runs the policies on real servers, in turn
+    python -m bench.scheduling --costs   # measures the costs anew, and simulates
+    python -m bench.scheduling --server  # instead runs the policies on real servers, in turn
 
 It uses the built-in model, and writes bench/results/scheduling.json.
 """
@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import report
 from bench.__main__ import commit, machine
 from bench.mixes import MIXES, Caller
 from bench.policies import POLICIES
@@ -113,9 +114,10 @@ def _bodies(caller: Caller) -> Iterator[bytes]:
 def on_server(rounds: int, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each mix with the medians of some rounds by policy. The policies take turns."""
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(PolicyServer(name)) for name in _ON_SERVER}
-        for server in servers.values():
-            server.wait_ready()
+        servers = {}
+        for name in _ON_SERVER:
+            servers[name] = stack.enter_context(PolicyServer(name))
+            servers[name].wait_ready()
         for mix, callers in MIXES.items():
             runs: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
             for _ in range(rounds):
@@ -130,29 +132,16 @@ def on_server(rounds: int, seconds: float) -> Iterator[tuple[str, dict[str, Any]
             )
 
 
-def table(found: dict[str, Any]) -> str:
-    """A row for each mix and policy; times in milliseconds."""
-    kinds = ("small mean", "small p99", "medium mean", "large mean", "large p99")
-    rows = [f"| mix | policy | {' | '.join(kinds)} | tokens/s | fill |", "|---" * (len(kinds) + 4) + "|"]
-    for mix, policies in found.items():
-        for number, (name, figures) in enumerate(policies.items()):
-            times = [f"{1000 * figures[kind]:,.0f}" if kind in figures else "" for kind in kinds]
-            cells = [mix if number == 0 else "", name, *times, f"{figures['tokens/s']:,.0f}", f"{figures['fill']:.0%}"]
-            rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scheduling", description=__doc__)
     parser.add_argument("--costs", action="store_true", help="measure the time of forward passes anew")
-    parser.add_argument("--server", action="store_true", help="run the policies on real servers as well")
+    parser.add_argument("--server", action="store_true", help="run the policies on real servers instead")
     parser.add_argument("--rounds", type=int, default=3, help="rounds on the servers")
     parser.add_argument("--seconds", type=float, default=15.0, help="length of a round on a server")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     if options.costs or "costs" not in results:
         results["costs"] = costs()
-    results["simulated"] = simulate(results["costs"])
     if options.server:
         results["served"] = {}
         results["origin"] = (
@@ -161,10 +150,12 @@ def main() -> None:
         )
         for mix, found in on_server(options.rounds, options.seconds):
             results["served"][mix] = found
-            print(table({mix: found}), flush=True)
+            print(report.scheduling({mix: found}), flush=True)
             _write(results)  # for runs that are interrupted
+    else:
+        results["simulated"] = simulate(results["costs"])
+        print(report.scheduling(results["simulated"]))
     _write(results)
-    print(table(results["simulated"]))
 
 
 def _write(results: dict[str, Any]) -> None:

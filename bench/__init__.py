@@ -10,6 +10,10 @@ measure.py     throughput and latency
 report.py      results as JSON, Markdown and plots
 backlog.py     throughput with a short and with a long queue
 ceiling.py     CPU time of HTTP per request, by process
+scheduling.py  scheduling policies, simulated and on real servers
+mixes.py       the requests for that
+policies.py    the policies to compare with ours, and a server with one of them
+simulation.py  a simulated engine and its clients
 saturation.py  throughput over HTTP against in process
 closeness.py   vectors of each dtype against float32
 results/       recorded results

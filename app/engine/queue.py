@@ -18,8 +18,8 @@ class JobQueue:
     it is the oldest, whatever comes after it. Lengths are compared by power of two, so that jobs of about one length
     finish in the order of their arrival.
 
-    A batch that completes jobs is kept small, since their responses are due: the others add no more than the completed
-    ones hold, or fill the batch to an efficient size.
+    A batch with short jobs is kept small, since their responses are due: the others add no more than the short ones
+    hold, or fill it to an efficient size.
 
     It has no clock, no thread and no lock.
 
@@ -68,13 +68,13 @@ class JobQueue:
         return batch
 
     def _size(self, budget: int) -> int:
-        """How many tokens the next batch should have: the whole budget unless it completes short jobs."""
-        completed = 0
+        """How many tokens the next batch should have: twice those of the short jobs, which half of it can complete."""
+        short, half = 0, budget // 2
         for _, _, job in self._by_length:
-            if completed + job.waiting_tokens > budget // 2:
+            if short >= half or job.tokens > half:
                 break
-            completed += job.waiting_tokens
-        return max(int(budget * _EFFICIENT_SHARE), 2 * completed) if completed else budget
+            short += job.tokens
+        return min(budget, max(int(budget * _EFFICIENT_SHARE), 2 * short)) if short else budget
 
     def _oldest(self) -> Job:
         return next(iter(self._by_age.values()))

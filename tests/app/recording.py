@@ -81,7 +81,7 @@ def record(open_url: str, keyed_url: str) -> dict[str, Any]:
             "posts without a key": {path: _describe(keyed.post(path, json={})) for path in PATHS},
             "with a key": {path: _describe(keyed.get(path, headers=bearer)) for path in PATHS},
         }
-        return recorded | {"metrics": series(client.get("/metrics").text)}
+        return recorded | {"metrics": _metrics(client.get("/metrics").text)}
 
 
 def render(recorded: dict[str, Any]) -> str:
@@ -130,7 +130,7 @@ def _shape(value: Any) -> Any:
     return type(value).__name__
 
 
-def series(exposition: str) -> list[str]:
+def _metrics(exposition: str) -> list[str]:
     """Our series, with the values of the labels that do not depend on the machine."""
     series = set()
     for family in text_string_to_metric_families(exposition):

@@ -1,18 +1,24 @@
-"""Scheduling policies to compare with `JobQueue`, and a server that uses one of them.
+"""Scheduling policies to compare with `JobQueue`, and servers that use them.
 
-python -m bench.policies POLICY serve …
+`python -m bench.policies` serves the built-in model on one port for each policy, prints their addresses, and ends with
+its standard input.
 """
 
+import json
 import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 
-import l2v.app.cli
 from l2v.app.engine import scheduler
 from l2v.app.engine.jobs import Job, JobBatch, Result
 from l2v.app.engine.queue import JobQueue
+from l2v.models import load
+from tests.serving import LocalServer
 
+# The token budget of a forward pass, a CPU's.
+BUDGET = 4096
 _EFFICIENT_SHARE = 0.25
 
 
@@ -40,8 +46,7 @@ class Deques:
         return sum(job.waiting_inputs for job in self)
 
     def add(self, job: Job) -> None:
-        budget = 4096  # of a CPU
-        self._deques[sum(job.tokens > bound * budget for bound in self.bounds)].append(job)
+        self._deques[sum(job.tokens > bound * BUDGET for bound in self.bounds)].append(job)
 
     def discard(self, future: "Future[Result]") -> None:
         for jobs in self._deques:
@@ -113,6 +118,16 @@ POLICIES = {
     "shortest and oldest": JobQueue,
 }
 
+
+def main() -> None:
+    encoder, addresses = load("demo"), {}
+    with ExitStack() as stack:
+        for name, policy in POLICIES.items():
+            scheduler.JobQueue = policy  # type: ignore[assignment, misc]
+            addresses[name] = stack.enter_context(LocalServer(encoder, max_batch_tokens=BUDGET)).url
+        print(json.dumps(addresses), flush=True)
+        sys.stdin.read()
+
+
 if __name__ == "__main__":
-    scheduler.JobQueue = POLICIES[sys.argv.pop(1)]  # type: ignore[assignment, misc]
-    l2v.app.cli.main()
+    main()

@@ -12,29 +12,31 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from bench import report
 from bench.__main__ import commit, machine
 from bench.mixes import MIXES, Caller
 from bench.policies import POLICIES
-from bench.simulation import BUDGET, Costs, Outcome, Simulation
+from bench.simulation import Costs, Outcome, Simulation
 from l2v.models import Encoding, load
+from l2v.models.runtime import LIBRARIES
 from tests.chaos.load import closed_loop, open_loop
 from tests.chaos.texts import WORDS, ask
 from tests.chaos.wire import Reply, Wire
-from tests.serving import ServerProcess
 
 RESULTS = Path(__file__).parent / "results" / "scheduling.json"
 _TOKENS = (1, 16, 64, 128, 256, 512, 1024, 2048, 3072, 4096)
-_SIMULATED_SECONDS = 60.0
+_SIMULATED_SECONDS = 30.0
 _ON_SERVER = ("round robin", "the same in two classes", "shortest and oldest")
 
 
@@ -65,18 +67,17 @@ def simulate(measured: Costs) -> dict[str, Any]:
     }
 
 
-class PolicyServer(ServerProcess):
-    """`l2v serve` with the built-in model and a policy."""
+class PolicyServer:
+    """A server with a policy, at an address."""
 
-    def __init__(self, policy: str) -> None:
-        super().__init__("--max-batch-tokens", str(BUDGET), "--log-level", "warning")
-        self._command = [sys.executable, "-m", "bench.policies", policy, *self._command[1:]]
-        self._environment = self._environment | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    def __init__(self, url: str) -> None:
+        self.port = int(url.rpartition(":")[2])
+        self._client = httpx.Client(base_url=url, timeout=60)
 
     def metrics(self) -> tuple[float, float, float]:
         """Tokens, seconds and number of batches so far."""
         names = ("l2v_batch_tokens_sum", "l2v_batch_seconds_sum", "l2v_batch_tokens_count")
-        lines = dict(line.rsplit(" ", 1) for line in self.client.get("/metrics").text.splitlines() if line[0] != "#")
+        lines = dict(line.rsplit(" ", 1) for line in self._client.get("/metrics").text.splitlines() if line[0] != "#")
         tokens, seconds, batches = (float(lines[name]) for name in names)
         return tokens, seconds, batches
 
@@ -113,23 +114,22 @@ def _bodies(caller: Caller) -> Iterator[bytes]:
 
 def on_server(rounds: int, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each mix with the medians of some rounds by policy. The policies take turns."""
-    with ExitStack() as stack:
-        servers = {}
-        for name in _ON_SERVER:
-            servers[name] = stack.enter_context(PolicyServer(name))
-            servers[name].wait_ready()
+    command = [sys.executable, "-m", "bench.policies"]
+    environment = os.environ | LIBRARIES
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdin and process.stdout
+        servers = {name: PolicyServer(url) for name, url in json.loads(process.stdout.readline()).items()}
         for mix, callers in MIXES.items():
-            runs: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+            runs: dict[str, list[dict[str, float]]] = {name: [] for name in _ON_SERVER}
             for _ in range(rounds):
-                for name, server in servers.items():
-                    runs[name].append(asyncio.run(_run(server, callers, seconds)))
-            yield (
-                mix,
-                {
-                    name: {key: statistics.median(run[key] for run in each) for key in each[0]}
-                    for name, each in runs.items()
-                },
-            )
+                for name, each in runs.items():
+                    each.append(asyncio.run(_run(servers[name], callers, seconds)))
+            medians = {
+                name: {key: statistics.median(run[key] for run in each) for key in each[0]}
+                for name, each in runs.items()
+            }
+            yield mix, medians
+        process.stdin.close()
 
 
 def main() -> None:

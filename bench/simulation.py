@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.mixes import Caller
+from bench.policies import BUDGET
 from l2v.app.engine.jobs import Job
 from l2v.app.engine.queue import JobQueue
 from l2v.models import Encoding
 
-BUDGET = 4096
 # From a response to the client's next request, in seconds.
 _PAUSE = 0.003
 

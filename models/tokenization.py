@@ -109,7 +109,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
-                if len(self._ids(self._piece(head, keep_end=False), special=False)) >= self.max_length:
+                if head and len(self._ids(self._piece(head, keep_end=False), special=False)) >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 
@@ -246,4 +246,6 @@ class Tokenization:
         return self._batch([text], special=special)[0]
 
     def _batch(self, texts: list[str], *, special: bool) -> list[list[int]]:
+        if not texts:  # a call takes some 20 µs, whatever it is given
+            return []
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]

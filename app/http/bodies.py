@@ -11,7 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from l2v.app.engine.errors import TooLargeError
-from l2v.app.http.messages import from_parser
+from l2v.app.http.messages import check_encoding, from_parser
 
 # What any body may have beyond its inputs: the request's own fields, and objects like OpenAI's `metadata`.
 _ALLOWANCE = 1024
@@ -70,6 +70,7 @@ class Structure:
 
 async def parse(body: bytes) -> Any:
     """Parses JSON; raises `MalformedError`."""
+    check_encoding(body)
     try:
         return from_json(body, cache_strings="keys")
     except ValueError:

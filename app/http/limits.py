@@ -12,7 +12,6 @@ from l2v.app.engine.usage import Amount
 from l2v.app.http.auth import Auth
 from l2v.app.http.bodies import SLICE, Structure
 from l2v.app.http.errors import DeadlineError, MediaTypeError
-from l2v.app.http.messages import check_encoding
 from l2v.app.http.surfaces import Surface
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
@@ -50,7 +49,6 @@ class RequestLimits:
         self._admit = admit
         self._metrics = metrics
         self._bodies = bodies
-        self._max_inputs = settings.max_inputs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,13 +89,13 @@ class RequestLimits:
     async def _read(self, headers: Headers, receive: Receive, gate: "_ResponseGate") -> list[Message]:
         """Reads the body. Returns it as the only message, or nothing if the client disconnects."""
         announced = headers.get("content-length", "")
-        size, body, structure = int(announced) if announced.isdecimal() else 0, bytearray(), Structure(self._max_inputs)
+        size, body = int(announced) if announced.isdecimal() else 0, bytearray()
+        structure = Structure(self._settings.max_inputs)
         while True:
             if size > (limit := self._settings.max_body_bytes):
                 raise TooLargeError(f"the body is larger than {limit} bytes (max_body_bytes)", "body")
             gate.reserve(len(body) - gate.bytes_held)
             if gate.body_complete:
-                check_encoding(body)
                 return [{"type": "http.request", "body": bytes(body), "more_body": False}]
             message = await receive()
             if message["type"] == "http.disconnect":

@@ -77,9 +77,9 @@ def from_parser(cause: BaseException | None) -> MalformedError:
     return MalformedError(f"the body is not valid JSON: {reason}", "body")
 
 
-def check_encoding(body: bytes | bytearray) -> None:
+def check_encoding(body: bytes) -> None:
     """Raises `MalformedError` for a body whose first bytes show another encoding than UTF-8."""
-    encoding = json.detect_encoding(bytes(body[:4]))
+    encoding = json.detect_encoding(body[:4])
     if encoding == "utf-8-sig":
         raise MalformedError("the body starts with a byte order mark: send UTF-8 without one", "body")
     if encoding != "utf-8":

@@ -45,11 +45,11 @@ ROWS = np.arange(600 * 512, dtype=np.float32).reshape(600, 512)
         (ChunkedList.of(ROWS[:0], 512), []),
         (
             {"results": matches(-ROWS, 3)},
-            {"results": [[{"index": i, "score": -row[i]} for i in range(3)] for row in ROWS]},
+            {"results": [[{"index": i, "score": float(-row[i])} for i in range(3)] for row in ROWS]},
         ),
         (
             {"results": matches(ROWS[:2, :4], 9)},
-            {"results": [[{"index": i, "score": row[i]} for i in (3, 2, 1, 0)] for row in ROWS[:2, :4]]},
+            {"results": [[{"index": i, "score": float(row[i])} for i in (3, 2, 1, 0)] for row in ROWS[:2, :4]]},
         ),
         ({}, {}),
         ([], []),

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from docs.tables import settings_table
 from l2v.app.commands.serve import unknown
 from l2v.app.engine.service import Service
+from l2v.app.engine.startup import start
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoder
@@ -115,4 +116,4 @@ def test_default_instructions_are_validated() -> None:
 def test_a_prompt_that_leaves_no_room_fails_the_start(encoder: Encoder) -> None:
     service = Service(Settings(document_instruction="word " * 600), Metrics())
     with pytest.raises(ModelError, match="the prompt document: instruction leaves no room"):
-        service.start(encoder)
+        start(service, encoder)

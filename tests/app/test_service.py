@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from l2v.app.engine.profile import Profile
 from l2v.app.engine.vectors import Vectors
 from l2v.models import Encoder, Encoding, load
 from l2v.models.types import DType
@@ -243,7 +244,7 @@ def test_a_bug_returns_the_request_id_and_nothing_else(
         raise kind("the secret text")
 
     with LocalServer(gated, cors_origins="*") as server:
-        monkeypatch.setattr(GatedEncoder, "tokenize", broken)
+        monkeypatch.setattr(Profile, "tokenize", broken)
         response = server.client.post("/embed", json={"inputs": "the secret text"}, headers={"Origin": "http://a"})
     # A page of another origin can read the error.
     assert response.headers["Access-Control-Allow-Origin"] == "*"

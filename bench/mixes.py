@@ -41,6 +41,7 @@ def _small(clients: int = 0, rate: float = 0.0) -> Caller:
 
 MIXES = {
     "1,024 texts beside 64 clients of one text": (_small(64), Caller("large", (1024,), 1, once=True)),
+    "1,024 texts beside 256 clients of one text": (_small(256), Caller("large", (1024,), 1, once=True)),
     "sixteen requests of 64 texts at once": (Caller("large", (64,), 16, once=True),),
     "four clients of 500 texts, eight of one text": (_small(8), Caller("large", (500,), 4)),
     "four clients of 500 texts, two of 64, five texts a second": (

@@ -25,7 +25,7 @@ _EFFICIENT_SHARE = 0.25
 class Deques:
     """Jobs in first-come-first-served queues, shortest jobs first.
 
-    Args:
+    Attributes:
         bounds: the longest job of each queue but the last, as a share of the budget.
     """
 

@@ -117,7 +117,8 @@ def on_server(rounds: int, seconds: float) -> Iterator[tuple[str, dict[str, Any]
     command = [sys.executable, "-m", "bench.policies"]
     environment = os.environ | LIBRARIES
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         servers = {name: PolicyServer(url) for name, url in json.loads(process.stdout.readline()).items()}
         for mix, callers in MIXES.items():
             runs: dict[str, list[dict[str, float]]] = {name: [] for name in _ON_SERVER}

@@ -94,13 +94,13 @@ def test_batches_are_those_of_the_queue(scheduler: Scheduler, fake: FakeEncoder)
     second = scheduler.submit(encodings(20, 21))
     single = scheduler.submit(encodings(30))
     fake.release()
-    assert fake.next_batch() == [30, 10]
+    assert fake.next_batch() == [30, 20, 10, 11]
     fake.release()
-    assert fake.next_batch() == [20, 21, 11, 12]
+    assert fake.next_batch() == [21, 12, 13, 14]
     assert ids(single.result(SECONDS)) == [30]
     assert not bulk.done()
     fake.release(2)
-    assert fake.next_batch() == [13, 14, 15]
+    assert fake.next_batch() == [15]
     assert ids(bulk.result(SECONDS)) == [10, 11, 12, 13, 14, 15]
     assert ids(second.result(SECONDS)) == [20, 21]
 

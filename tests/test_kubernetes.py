@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_kubernetes_accepts_all_objects(version: str, tmp_path: Path) -> None:
         jsonschema.validate(each, schema(each["kind"]))
     path = tmp_path / "manifest.yaml"
     path.write_text(yaml.safe_dump_all([each for each in objects if each not in custom]))
-    command = [ROOT / ".venv-clients/bin/kubernetes-validate", "--strict", "--kubernetes-version", version, path]
+    command = [Path(sys.executable).with_name("kubernetes-validate"), "--strict", "--kubernetes-version", version, path]
     validated = subprocess.run(command, check=False, capture_output=True, text=True)
     assert validated.returncode == 0, validated.stdout + validated.stderr
 

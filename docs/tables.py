@@ -1,6 +1,6 @@
 """Writes the generated tables of README.md and docs/PERFORMANCE.md. With --check, fails if they are outdated.
 
-Settings and stacks come from the code, benchmark results from bench/results.
+Settings come from the code, benchmark results from bench/results.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from typing import Any
 from bench.report import efficiency, tokens_per_second
 from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
-from l2v.models.published import STACKS
 from l2v.models.settings import PREFIX
 
 ROOT = Path(__file__).parents[1]
@@ -25,20 +24,6 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, (), "") else f"`{field.default}`"
         rows.append(f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` | {default} | {field.description} |")
-    return "\n".join(rows)
-
-
-def stacks_table() -> str:
-    """The published models by short name, the stages of an LLM2Vec model in one row."""
-    rows = ["| `--model` | base or model | weights in bfloat16 | licence |", "|---|---|---|---|"]
-    by_base: dict[str, list[str]] = {}
-    for name, stack in STACKS.items():
-        by_base.setdefault(stack.base, []).append(name)
-    for base, names in list(by_base.items())[1:]:  # without the built-in model
-        stack = STACKS[names[0]]
-        shown = " · ".join(f"`{name}`" for name in reversed(names))
-        accept = ", to accept on the Hub" if stack.gated else ""
-        rows.append(f"| {shown} | {base} | {stack.memory:.1f} GB | {stack.licence}{accept} |")
     return "\n".join(rows)
 
 
@@ -58,7 +43,7 @@ def pages() -> dict[Path, dict[str, str]]:
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
     return {
-        ROOT / "README.md": {"settings": settings_table(), "stacks": stacks_table(), "speed": speed_table(runs)},
+        ROOT / "README.md": {"settings": settings_table(), "speed": speed_table(runs)},
         ROOT / "docs/PERFORMANCE.md": {"bench": "\n\n".join(map(bench_tables, runs))},
     }
 

@@ -74,7 +74,7 @@ def test_the_template_goes_by_the_base_that_the_adapter_names() -> None:
 
 
 def test_all_published_stacks_are_hub_ids() -> None:
-    assert len(STACKS) == 45
+    assert len(STACKS) == 54
     for name, stack in STACKS.items():
         assert stack.licence
         if name != "demo":

@@ -88,7 +88,7 @@ class Declaration:
         return (
             f"served as its sentence-transformers files declare ({', '.join(changed)}); l2v 0.1 ignored them, so "
             "vectors that it stored do not match: embed the texts again, or set L2V_SEMANTICS=llm2vec to get the "
-            "former vectors"
+            "former vectors (not where tokenizer_config.json sets add_eos_token or the like, which 0.1 ignored too)"
         )
 
     def describe(self) -> dict[str, dict[str, Any]]:

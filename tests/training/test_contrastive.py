@@ -156,7 +156,7 @@ def test_graded_pairs_stand_beside_others(base: Path, pairs: Path, graded: Path,
         ({"score": "high"}, {}, "line 33: score must be a number"),
         ({"score": 3}, {}, "line 33: score must be a number from -1 to 1"),
         ({"score": True}, {}, "line 33: score must be a number"),
-        ({}, {}, "line 33: either all rows of a dataset have the field score, or none"),
+        ({}, {}, "line 33: all rows of a dataset must have the field score, or none"),
         ({"score": 0.5}, {"micro_batch": 4}, "--micro-batch cannot be used with scores"),
     ],
 )
@@ -254,7 +254,7 @@ def test_a_row_without_negatives_is_named(base: Path, pairs: Path, tmp_path: Pat
         contrastive.build(supervised(base, [path], tmp_path / "out"))
     rows = [{"query": f"q{i}", "positive": "p", "vectors": [[0.1, 0.2]] * 2} for i in range(16)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(TrainingError, match=r"more\.jsonl: the teacher's vectors have 2 dimensions, the model 32"):
+    with pytest.raises(TrainingError, match=r"more\.jsonl: the teacher's vectors have 2 dimensions, but"):
         contrastive.build(supervised(base, [path], tmp_path / "out", hard_negatives=0, distillation=1.0))
 
 

@@ -44,7 +44,7 @@ def test_vectors_are_of_one_length(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     rows = [{"query": "a", "positive": "b", "vectors": [[0.5] * n] * 2} for n in (3, 3, 2)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(TrainingError, match="line 3: vectors have 2 dimensions, those before 3"):
+    with pytest.raises(TrainingError, match="line 3: vectors have 2 dimensions, but 3 in earlier rows"):
         data.pairs(str(path))
 
 
@@ -72,7 +72,7 @@ def test_a_hash_is_that_of_what_is_read(tmp_path: Path, monkeypatch: pytest.Monk
         hashes.append(data_sources.digest("owner/name"))
     assert hashes[0] == hashes[1]
     monkeypatch.setattr(data_sources, "load_dataset", lambda *args: DatasetDict(test=tables[0]))
-    with pytest.raises(TrainingError, match="owner/name has no split train, only test"):
+    with pytest.raises(TrainingError, match="owner/name has no `train` split, only test"):
         data.texts(["owner/name"], lines=True)
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     for source, reason in (
         (empty, "no training data found"),
         (binary, "is not UTF-8"),
-        (folder, "has no file that ends in"),
+        (folder, "contains no file that ends in"),
         (tmp_path / "missing.txt", "neither a local file or folder nor a Hub dataset"),
         ("nobody/nothing", "cannot be fetched"),
     ):

@@ -1,4 +1,4 @@
-"""One library in a process of its own: loads a checkpoint, then handles a request per line of standard input.
+"""One library in its own process: loads a checkpoint, then handles one request per line of standard input.
 
 It runs in the venv of the library, and therefore imports our code only for our own engine and for matrix products.
 
@@ -80,7 +80,7 @@ def peak_resident_bytes(process: str = "self") -> int:
     """Peak resident memory of a process since the last call, which resets it."""
     folder = Path("/proc") / process
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-    with suppress(OSError):  # some containers lack this file, so the peak is that since the process started
+    with suppress(OSError):  # some containers lack this file; the peak is then that since the process started
         (folder / "clear_refs").write_text("5")
     return int(status["VmHWM"].split()[0]) * 1024
 

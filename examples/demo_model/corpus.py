@@ -39,7 +39,7 @@ def read(data: Path, seed: int = 0) -> Corpus:
 
     Args:
         data: the folder with `text/`, `pairs/` and `sts/` (docs/DEMO_MODEL.md lists where to get them).
-        seed: of the composed sentences and the order.
+        seed: seed for the composed sentences and the order.
     """
     rng = random.Random(seed)
     texts: list[str] = []

@@ -263,7 +263,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "QALoRA": (lambda f: edit(f, use_qalora=True), "sets use_qalora = True"),
     "later setting": (lambda f: edit(f, use_magic=0.5), r"sets use_magic = 0.5, which peft \S+ does not know"),
     "later setting, unset": (lambda f: edit(f, use_magic=None), ""),
-    "rank in quotes": (lambda f: edit(f, r="4"), 'r is "4", which must be an integer'),
+    "rank in quotes": (lambda f: edit(f, r="4"), 'r is "4", but must be an integer'),
     "rank 0": (lambda f: edit(f, r=0), "`r` should be a positive integer"),
     "no targets": (lambda f: edit(f, target_modules=None), "has no place in the model for"),
     "another rank": (lambda f: edit(f, r=8), "has shape"),

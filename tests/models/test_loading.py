@@ -114,7 +114,7 @@ def test_the_revision_that_an_adapter_names_is_fetched(hub: Path, base: Path, ad
     with pytest.raises(SourceError, match="someone/moving@v9 is not in the local Hub cache"):
         load(str(folder))
     edit(folder / "adapter_config.json", revision=9)
-    with pytest.raises(SourceError, match="has revision 9, which must be text"):
+    with pytest.raises(SourceError, match="has revision 9, but must be text"):
         load(str(folder))
 
 
@@ -144,7 +144,7 @@ def test_an_adapter_beside_whole_weights_is_refused_unless_it_is_named_as_an_ada
     folder = copy(adapter, tmp_path / "both")
     for name in ("config.json", "model.safetensors"):
         shutil.copy(base / name, folder)
-    with pytest.raises(SourceError, match=r"both an adapter and whole weights \(model.safetensors\)"):
+    with pytest.raises(SourceError, match=r"both an adapter and a model's weights \(model.safetensors\)"):
         load(str(folder))
     np.testing.assert_array_equal(vectors(base, folder), vectors(base, adapter))
 

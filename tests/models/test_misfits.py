@@ -216,7 +216,7 @@ def test_quantized_weights_are_refused_as_such(kind: str, folder: Path) -> None:
 def test_whole_weights_with_a_mark_of_quantization_are_served(folder: Path, base: Path) -> None:
     edit(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
     decoder, names = read(folder)
-    assert names[0] == "quantization_config of config.json (bitsandbytes; the weights are whole)"
+    assert names[0] == "quantization_config of config.json (bitsandbytes; the weights have full precision)"
     assert not hasattr(decoder.config, "quantization_config")
     for name, weight in read(base)[0].state_dict().items():
         torch.testing.assert_close(decoder.state_dict()[name], weight, rtol=0, atol=0)

@@ -2,7 +2,7 @@
 
     python -m bench.saturation
 
-`python -m bench` cannot measure this: it uses few texts, since it also runs slow engines, so its last batches are not full.
+`python -m bench` also runs slow engines, so it uses fewer texts, and its last batches are not full.
 """
 
 import statistics

@@ -65,7 +65,7 @@ def test_refusals(
     assert (tmp_path / "taken.npy").read_bytes() == b"mine"
 
 
-def test_a_full_disk_is_told_and_can_be_resumed(
+def test_a_full_disk_is_reported_and_the_run_can_be_resumed(
     encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A limit on file sizes simulates the full disk."""

@@ -1,4 +1,4 @@
-"""Values in config.json: one that cannot be meant is refused with its field, before any weight is read."""
+"""Invalid values in config.json are refused with their field, before any weight is read."""
 
 import json
 import random
@@ -120,13 +120,13 @@ def test_the_field_and_its_value_are_named(values: dict[str, object], reason: st
         {"rms_norm_eps": 1},
     ],
 )
-def test_a_value_without_effect_or_doubt_is_no_hindrance(values: dict[str, object], base: Path) -> None:
+def test_values_without_effect_are_accepted(values: dict[str, object], base: Path) -> None:
     content = json.loads((base / "config.json").read_text()) | values
     config = build_config("x/y", content)
     read_decoder(Source("x/y", base), config, torch.float32)
 
 
-def test_other_kinds_of_models_are_named() -> None:
+def test_other_kinds_of_models_are_refused() -> None:
     source = Source("x/y", Path())
     for model_type in ("t5", "gemma3", "whisper"):
         config = build_config("x/y", {"model_type": model_type})
@@ -150,5 +150,5 @@ def test_other_kinds_of_models_are_named() -> None:
         (ValueError("only a heading:"), "only a heading"),
     ],
 )
-def test_the_line_of_a_message_that_says_something_is_shown(error: Exception, line: str) -> None:
+def test_the_informative_line_of_an_error_is_shown(error: Exception, line: str) -> None:
     assert first_line(error) == line

@@ -1,4 +1,4 @@
-"""Vectors, rows and pooled spans against the real `llm2vec` 0.2.3 (see generate.py); mean pooling through HTTP."""
+"""Vectors, rows and pooled spans equal those of the real `llm2vec` 0.2.3 (see generate.py); mean pooling also over HTTP."""
 
 import json
 

@@ -41,7 +41,7 @@ class Declaration:
         prompts: named prompts.
         default_prompt_name: the prompt for texts without an instruction or another prompt; None: none.
         similarity: the metric for comparing vectors.
-        normalize: whether the model normalizes its vectors. Embedding requests have a field of their own for this.
+        normalize: whether the model normalizes its vectors. Requests to embed have their own field for this.
         truncate_dim: how many leading dimensions to keep by default; None: all.
         matryoshka_dimensions: the numbers of leading dimensions that the model was trained for; None: not declared.
         windowed: apply the sliding windows of the architecture. LLM2Vec does not.

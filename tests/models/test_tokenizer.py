@@ -1,4 +1,4 @@
-"""Token ids are those of transformers 4.44.2, which the reference uses; a tokenizer that cannot give them is refused."""
+"""Token ids are those of transformers 4.44.2, as in the reference; a tokenizer that cannot give them is refused."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Vectors, rows and pooled spans equal those of the real `llm2vec` 0.2.3 (see generate.py); mean pooling also over HTTP."""
+"""Vectors, rows and pooled spans equal the real `llm2vec` 0.2.3's (see generate.py); mean pooling through HTTP."""
 
 import json
 

@@ -83,7 +83,7 @@ class Settings(ModelSettings):
     )
     max_queue_tokens: Count = Field(1_048_576, description="Maximum tokens in the queue; beyond that, requests get 429")
     max_requests: Count = Field(
-        512, description="Maximum requests whose body has been received and whose response has not started"
+        512, description="Maximum requests in progress, from the end of the request body to the start of the response"
     )
     max_connections: Count = Field(2048, description="Maximum open connections, including idle ones")
     max_inputs: Count = Field(
@@ -95,7 +95,7 @@ class Settings(ModelSettings):
         536_870_912, description="Maximum bytes of all request and response bodies together"
     )
     max_header_bytes: int = Field(
-        32_768, ge=1024, description="Maximum bytes of path and headers; each header counts as 32 bytes more"
+        32_768, ge=1024, description="Maximum bytes of path and headers; each header counts 32 bytes extra"
     )
     request_timeout: Seconds = Field(
         120.0,

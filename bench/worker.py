@@ -77,7 +77,7 @@ def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
 
 
 def peak_resident_bytes(process: str = "self") -> int:
-    """Peak resident memory of a process since the last call, which resets it."""
+    """Peak resident memory of a process since the last call. Each call resets the peak."""
     folder = Path("/proc") / process
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
     with suppress(OSError):  # some containers lack this file; the peak is then that since the process started
@@ -86,7 +86,7 @@ def peak_resident_bytes(process: str = "self") -> int:
 
 
 def _peak_memory(device: str) -> int:
-    """Peak memory of this process since the last call: of tensors on the GPU, or resident."""
+    """Peak memory of this process since the last call: GPU memory of tensors, or resident memory on a CPU."""
     if device != "cuda":
         return peak_resident_bytes()
     import torch

@@ -254,7 +254,7 @@ def test_head_works_wherever_get_does(server: LocalServer) -> None:
 
 def test_a_loading_service_returns_503_with_retry_after() -> None:
     async def answers() -> list[httpx.Response]:
-        app = create_app(Settings())  # it loads the model only once it runs
+        app = create_app(Settings())  # loads no model, since it is never started
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://l2v") as client:
             return [
                 await client.post("/embed", json={"inputs": "a"}),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 VARIABLE = "CHAOS_FAULTS"
-# A text with such a prefix is faulty: every forward pass with it fails in this way.
+# Prefixes of faulty texts. A forward pass fails as the prefix says if its batch contains such a text.
 RAISES, NOT_FINITE = "faulty: raise.", "faulty: not finite."
 
 

@@ -38,7 +38,7 @@ def losses(out: Path) -> dict[int, float]:
 
 
 def start_and_kill_after_checkpoint(words: Sequence[object], out: Path, **environment: str) -> None:
-    """Send SIGKILL once a checkpoint is complete, that is, its last file has its last line."""
+    """Send SIGKILL once a checkpoint is complete: the trainer writes `trainer_state.json` last."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     run = subprocess.Popen(list(map(str, words)), env=os.environ | environment, cwd=ROOT, **quiet)
 
@@ -60,7 +60,7 @@ def start_and_kill_after_checkpoint(words: Sequence[object], out: Path, **enviro
         assert not others or is_locked(out)
     finally:
         for process in others:
-            with suppress(psutil.NoSuchProcess):  # it ended with another one
+            with suppress(psutil.NoSuchProcess):  # ending one process may have ended this one
                 process.kill()
         psutil.wait_procs(others)
     assert not (out / "adapter_model.safetensors").exists(), "the run ended before it was killed"
@@ -102,7 +102,7 @@ def test_a_killed_run_ends_with_the_same_loss(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Masks, dropout and data order continue from any step of an epoch."""
+    """Masks, dropout and data order continue as if the run had not been killed, from any step of an epoch."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     source = request.getfixturevalue(data)
     assert call(capsys, *command(stage, whole, base, source, *flags)).status == 0

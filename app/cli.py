@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    """Describe what is wrong with a setting, by its flag and variable, or with several settings together."""
+    """Describe an invalid setting, with its flag and variable. An error about several settings names none."""
     name, message = str(*problem["loc"][-1:]), problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], dict) or not name.islower():
         return f"l2v: {message}"

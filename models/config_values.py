@@ -13,7 +13,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 # Fields for other tasks, and fields whose value is chosen at load.
 _DROPPED = {"dtype", "torch_dtype", "id2label", "label2id", "num_labels", "problem_type", "transformers_version"}
-# Fields that do not affect the hidden states of an encoder. A value of the wrong type is dropped.
+# Fields without effect on the hidden states of an encoder. Their invalid values are dropped.
 _DROPOUTS = {"attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"}
 _WITHOUT_EFFECT = {
     *_DROPOUTS,
@@ -40,7 +40,7 @@ _SHOWN = 60
 
 
 def usable(content: dict[str, Any], kind: type[PreTrainedConfig]) -> dict[str, Any]:
-    """Drops values that have no effect and that the class would reject. Converts integers to floats where required."""
+    """Drops invalid values of fields without effect, and converts integers to floats where the class requires them."""
     kept = {}
     for name, value in content.items():
         if name in _DROPPED or (name in _WITHOUT_EFFECT and _misfit(name, value, kind)):

@@ -117,7 +117,7 @@ def missing_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -
             "layers; correct the one that is wrong"
         )
     if name.endswith(".bias"):
-        return "config.json switches biases on that the weights lack, or it has the wrong model_type"
+        return "config.json declares biases, but the weights have none, or it has the wrong model_type"
     return "config.json has the wrong model_type, or the files do not hold the whole model"
 
 
@@ -141,7 +141,7 @@ def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
 
 
 def _prefix(name: str, expected: Collection[str]) -> str | None:
-    """The prefix of a name that ends in the name of a tensor of the model; None if it does not."""
+    """What precedes the name of a tensor of the model in a longer name; None if the name contains none."""
     parts = name.split(".")
     found = (index for index in range(len(parts)) if ".".join(parts[index:]) in expected)
     index = next(found, None)

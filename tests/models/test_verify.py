@@ -31,7 +31,7 @@ def decoder(
     seed: int = 0,
     **changes: object,
 ) -> PreTrainedModel:
-    """A random decoder with weights of this std, into which two rank-16 adapters of the std `adapters` are merged."""
+    """A random decoder. `std` is that of its weights, `adapters` that of two rank-16 adapters merged into it."""
     torch.manual_seed(seed)
     heads = max(1, width // 32)
     shape = {
@@ -215,7 +215,7 @@ def test_sliding_windows_are_checked_in_each_kind_of_layer(*, causal: bool) -> N
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_an_architecture_that_mixes_texts_outside_attention_is_refused(
+def test_an_architecture_with_its_own_attention_or_state_is_refused(
     model_type: str, changes: dict[str, object], dtype: torch.dtype, reason: str
 ) -> None:
     """XGLM has its own attention. Some layers of Jamba and MiniMax read all earlier tokens of the row."""
@@ -226,7 +226,7 @@ def test_an_architecture_that_mixes_texts_outside_attention_is_refused(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layer", range(LAYERS))
 @pytest.mark.parametrize(("model_type", "weight"), [("mixtral", 1e-3), ("granitemoe", 0.5)])
-def test_a_leak_in_a_mixture_of_experts_is_told_from_its_rounding(
+def test_a_leak_in_a_mixture_of_experts_is_distinguished_from_rounding(
     model_type: str, weight: float, layer: int, dtype: torch.dtype
 ) -> None:
     """The rounding of an expert depends on the other tokens routed to it, unless it is made to multiply all tokens.

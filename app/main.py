@@ -101,7 +101,7 @@ def create_app(
 
 
 def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
-    """Removes from the OpenAPI document what a surface doesn't use: the status 422, or a key."""
+    """Removes what a path doesn't use from the OpenAPI document: the status 422, or a key."""
     for path, methods in app.openapi()["paths"].items():
         target = targets.find(path)
         for operation in methods.values():
@@ -130,7 +130,7 @@ def _freeze() -> None:
     gc.collect()
     gc.freeze()
     # The next full collection starts when the number of objects has grown by a quarter since the last one. After this
-    # one, that number is small. Otherwise, a hundred thousand objects could accumulate first, such as malformed bodies
+    # collection, that number is small. Otherwise, a hundred thousand objects could accumulate first, such as malformed bodies
     # in reference cycles.
     gc.collect()
 

@@ -1,4 +1,4 @@
-"""How a stack's files declare that it is served, and which file each value comes from.
+"""What a stack's files declare about serving it, and which file each value comes from.
 
 Precedence: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers, the defaults.
 """

@@ -126,7 +126,7 @@ def read_declaration(
 
 
 def _semantics(sources: Sequence[Source]) -> Declared[Semantics]:
-    """The semantics according to the last source whose files imply any."""
+    """The semantics of the last source whose files declare any, else LLM2Vec's."""
     for source in reversed(sources):
         if file := next((file for file in reversed(OWN_FILES) if (source.folder / file).is_file()), None):
             return Declared("llm2vec", file)

@@ -141,6 +141,6 @@ class Student:
             settings["attention"] = "causal" if self.causal else "bidirectional"
         elif self.causal:
             settings["attention"] = "causal"
-        if self.encoder.template != template_for(self.parent):  # as above
+        if self.encoder.template != template_for(self.parent):  # omit the default, as above
             settings["template"] = self.encoder.template
         (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ class RejectedError(Exception):
 
 
 class _BusyError(Exception):
-    """The service may accept the request later: after `after` seconds, if it names a time."""
+    """The service may accept the request later. `after` is its Retry-After in seconds, 0 if it sends none."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)

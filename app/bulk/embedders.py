@@ -14,7 +14,7 @@ from l2v.models.types import Input
 
 # Inputs per batch, or per request to a service.
 _BATCH_SIZE = 256
-# The fields of a model's information that must not change before a run is resumed.
+# The fields of a model's information that must be the same when a run is resumed.
 _IDENTITY = (
     "model",
     "base",
@@ -63,7 +63,7 @@ class Embedder(Protocol):
 
 
 def identity(info: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a model's information that must not change before a run is resumed."""
+    """The fields of a model's information that must be the same when a run is resumed."""
     return {name: info.get(name) for name in _IDENTITY}
 
 

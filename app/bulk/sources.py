@@ -222,7 +222,7 @@ def _texts(column: "pa.Array") -> list[Any]:
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """What identifies a file, without reading all of it."""
+    """Values that identify a file, found without reading all of it."""
     status = path.stat()
     with path.open("rb") as file:
         head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()

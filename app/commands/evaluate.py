@@ -16,7 +16,7 @@ from l2v.training.errors import TrainingError
 
 
 class Evaluate(ClientSettings):
-    """Score an encoder on MTEB tasks, in this process or through a service. To resume an interrupted run, repeat it.
+    """Score an encoder on MTEB tasks, in this process or through a service. An interrupted run resumes if repeated.
 
     Examples:
         l2v evaluate STSBenchmark,SciFact --model sheared-llama-1.3b-supervised

@@ -130,8 +130,8 @@ def _freeze() -> None:
     gc.collect()
     gc.freeze()
     # The next full collection starts when the number of objects has grown by a quarter since the last one. After this
-    # collection, that number is small. Otherwise, a hundred thousand objects could accumulate first, such as malformed bodies
-    # in reference cycles.
+    # collection, that number is small. Otherwise, a hundred thousand objects could accumulate first, such as malformed
+    # bodies in reference cycles.
     gc.collect()
 
 

@@ -25,7 +25,7 @@ _CORRECT = "correct it in a copy of the folder"
 
 
 def read_config(base: Source) -> PreTrainedConfig:
-    """Reads the base's config. A type with remote code is read as its native type, if it has one; the code is never run.
+    """Reads the base's config. A type with remote code is read as its native type if it has one; the code is never run.
 
     Raises:
         SourceError: if it is damaged or has an invalid value.

@@ -260,7 +260,7 @@ def test_a_row_without_negatives_is_named(base: Path, pairs: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"hard_negatives": 0, "batch_size": 97}, "fewer than the 97"),
+        ({"hard_negatives": 0, "batch_size": 97}, "too few for one batch of 97"),
         ({"distillation": 0.5}, "no teacher's vectors"),
         ({"lora_targets": ("query_proj",)}, "no module query_proj"),
         ({"batch_size": 10_000_000, "micro_batch": 0}, "GiB of memory"),

@@ -70,7 +70,7 @@ def speedup(found: dict[str, Any], name: str) -> float | None:
 
 
 def efficiency(found: dict[str, Any], name: str) -> float:
-    """Useful FLOPs relative to those of plain matrix products in the same time."""
+    """Useful FLOPs, relative to what plain matrix products would do in the same time."""
     pairs = zip(found["rates"], found["engines"][name]["seconds"], strict=True)
     return statistics.median(found["flops"] / (rate * seconds) for rate, seconds in pairs)
 

@@ -1,6 +1,6 @@
 """Writes the generated parts of the pages in docs/: `python -m docs.pages`. With --check, reports outdated pages.
 
-A page marks the place of a part: `<!-- settings -->` … `<!-- /settings -->`.
+Two comments enclose each part: `<!-- settings -->` … `<!-- /settings -->`.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def fill(text: str) -> str:
             before, _, rest = text.partition(opening)
             _, found, after = f"\n{rest}".partition(closing)
             if not found:
-                sys.exit(f"the part {name} has no closing mark")
+                sys.exit(f"the part {name} has no closing comment")
             text = f"{before}{opening}\n{part()}\n{closing}{after}"
     return text
 

@@ -49,12 +49,12 @@ def pages() -> dict[Path, dict[str, str]]:
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
-    """Replace the tables between their marks in the page's text."""
+    """Replace the tables in the page's text, each between its two comments."""
     text = page.read_text(encoding="utf-8")
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
-            sys.exit(f"{page.name} has no marks for the table {name}")
+            sys.exit(f"{page.name} has no comments around the table {name}")
         text = marked.sub(lambda match, table=table: match[1] + table + match[2], text)
     return text
 

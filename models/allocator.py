@@ -29,7 +29,7 @@ def unmap_weights(model: torch.nn.Module) -> None:
     """Copies the weights out of the files that they are mapped from.
 
     When a mapped weight is changed, its pages are copied, and the copies live as long as any weight of the file. A
-    weight with its own memory can be freed alone.
+    weight with its own memory can be freed separately.
     """
     for weight in model.parameters():
         weight.data = weight.data.clone()

@@ -21,10 +21,10 @@ from l2v.models.errors import SourceError, first_line
 
 logger = logging.getLogger(__name__)
 
-# Configuration and tokenizer files. Weights are downloaded as safetensors if there are any, code never.
+# Configuration and tokenizer files. Weights are downloaded as safetensors if possible; code is never downloaded.
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _IGNORED = ["*/*", "consolidated*", "*.py"]
-# Names of a base's weights, the first that exists being read, as transformers does.
+# Names of a base's weight files. The first one that exists is read, as in transformers.
 BASE_WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -184,10 +184,10 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
 
 
 def _modules(folder: Path) -> list[str]:
-    """Patterns of the files of sentence-transformers' modules, which modules.json places in folders of their own."""
+    """Patterns for the files of sentence-transformers' modules, whose folders modules.json names."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8-sig"))
         paths = [module["path"] for module in modules if module["path"]]
     except (OSError, ValueError, TypeError, KeyError):
-        return []  # there are none, or they are refused when they are read
+        return []  # there is no such file, or `read_modules` will refuse it
     return [f"{path}/{file}" for path in paths for file in ("*.json", "*.safetensors", "*.bin")]

@@ -27,6 +27,6 @@ class Export(ModelSettings):
         if self.dtype in QUANTIZED:
             raise UsageError(f"--dtype: {self.dtype} weights cannot be exported, since they are quantized at load")
         logging.basicConfig(level="INFO", format="%(message)s")
-        check_free(self.out)  # before the model is loaded, which may take minutes
+        check_free(self.out)  # before loading the model, which may take minutes
         export(self.load(prepack=False), self.out)
         print(f"wrote {self.out}: serve it with `l2v serve --model {self.out}`")

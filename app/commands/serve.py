@@ -46,7 +46,7 @@ class Serve(Settings):
     """
 
     def cli_cmd(self) -> None:
-        # The first process of a container gets no signals that it has no handler for. uvicorn installs its own later.
+        # Until it has a handler, the first process of a container gets no signal. uvicorn installs its own later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
         prepare_libraries(serving=True)  # before the next import loads torch
         configure_logging(self.log_level)
@@ -72,14 +72,14 @@ class Serve(Settings):
             server_header=False,
             http=protocol(self, app),
             timeout_keep_alive=math.ceil(self.idle_timeout),
-            ws="none",  # uvicorn would log a handshake with its path and its key
-            timeout_graceful_shutdown=1,  # the server below has waited already
+            ws="none",  # uvicorn logs a WebSocket handshake with its path and key
+            timeout_graceful_shutdown=1,  # `Server` has already waited
         )
         server = Server(config, app.state.service, self.drain_timeout)
         try:
             server.run()
         except SystemExit:
-            failures.append(f"cannot listen on {self.host}:{self.port}: another process may use the port")
+            failures.append(f"cannot listen on {self.host}:{self.port}: another process may be using the port")
         _exit(f"l2v: {failures[0]}" if failures else "")
 
 
@@ -92,7 +92,7 @@ def protocol(settings: Settings, app: "FastAPI") -> Any:
 
 
 def unknown(names: Iterable[str]) -> list[str]:
-    """Returns the environment variables that have the prefix of settings but no setting's name."""
+    """The environment variables that have the prefix of settings but name no setting."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)
@@ -100,7 +100,7 @@ def unknown(names: Iterable[str]) -> list[str]:
 
 
 def _allow_files(connections: int) -> str:
-    """Raises the limit of open files to what the connections require; returns the reason if it cannot."""
+    """Raises the limit of open files to what the connections require. Returns the reason if it cannot, else ""."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     required = connections + _FILES
     if resource.RLIM_INFINITY != hard < required:
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
         self._last_busy = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # A second signal ends the process at once. uvicorn's own method would raise the signal again afterwards.
+        # A second signal ends the process at once. uvicorn's method would raise the signal again at exit.
         if self._signalled:
             self.should_exit = self.force_exit = True
         self._signalled = True
@@ -146,7 +146,7 @@ class Server(uvicorn.Server):
 
 
 def _exit(reason: str) -> None:
-    """Ends the process and prints the reason, if any. Python's own exit aborts if a daemon thread is in torch."""
+    """Prints the reason, if any, and ends the process. Python's normal exit aborts if a daemon thread runs torch."""
     if reason:
         print(reason, file=sys.stderr)
     logging.shutdown()

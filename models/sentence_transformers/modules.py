@@ -1,4 +1,4 @@
-"""modules.json and the folders of the modules: Pooling, Dense and Normalize."""
+"""Reads modules.json and the folders of the modules: Pooling, Dense and Normalize."""
 
 import json
 
@@ -23,7 +23,7 @@ _ACTIVATIONS = (
     *("ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softsign", "Tanh", "Tanhshrink"),
 )
 _NAMES = ("module_input_name", "module_output_name")
-# Published by perplexity-ai with its models: it quantizes the vector. l2v serves the vector before that.
+# A module of perplexity-ai's models, which quantizes the vector. l2v serves the vector as it is before that.
 _QUANTIZER = "st_quantize.FlexibleQuantizer"
 
 
@@ -70,7 +70,7 @@ def _modules(file: File) -> list[tuple[str, str]]:
             file.refuse(f"names the module {kind}")
         if not isinstance(folder, str) or folder.startswith("/") or ".." in folder.split("/"):
             file.refuse(f"names the folder {folder}, which is not within the repository")
-    # Releases of sentence-transformers keep their modules in different packages.
+    # The package of a module depends on the release of sentence-transformers.
     return [(kind.rpartition(".")[2], folder) for kind, folder in modules]
 
 

@@ -115,10 +115,10 @@ def test_a_batch_that_completes_short_requests_stays_small(fake: FakeEncoder, me
     scheduler.submit(encodings(30))
     scheduler.submit(encodings(40, 41, 42))
     fake.release()
-    # A quarter of the budget round-robin, then the rest of the requests that this batch completes.
+    # The batch gets a quarter of the budget round-robin, and then the rest of the requests that it completes.
     assert fake.next_batch() == [100, 200, 30, 40, 101, 201, 41, 102, 202, 42]
     fake.release()
-    # This batch completes no request, so it is full. The round-robin continues where it stopped.
+    # This batch completes no request, so it is filled. The round-robin continues where it stopped.
     batch = fake.next_batch()
     assert (len(batch), batch[:3]) == (40, [103, 203, 104])
     fake.release(1000)
@@ -252,7 +252,7 @@ def test_a_hanging_forward_pass_fails_all_requests_for_good(fake: FakeEncoder, m
 
 
 def test_an_idle_engine_does_not_count_as_hung(fake: FakeEncoder, metrics: Metrics) -> None:
-    """Without a forward pass there is no timeout, for example after the process was suspended."""
+    """The timeout applies only during a forward pass, so suspending an idle process does no harm."""
     scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=0.1, metrics=metrics)
     assert not threading.Event().wait(0.5)
     assert scheduler.failure is None

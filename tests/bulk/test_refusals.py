@@ -38,7 +38,7 @@ ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
         ("in.txt", "o.npy", ["--url", "localhost:8080"], 1, "must be the address of a service"),
         ("in.txt", "o.npy", ["--url", "http://127.0.0.1:9", "--retry-for", "0.2"], 1, "cannot be reached"),
         ("-", "o.npy", ["--format", "parquet"], 2, "standard input cannot be Parquet"),
-        ("in.txt", "-", ["--output-format", "npy"], 2, "standard output takes only jsonl"),
+        ("in.txt", "-", ["--output-format", "npy"], 2, "standard output can only be jsonl"),
     ],
 )
 def test_refusals(
@@ -65,7 +65,7 @@ def test_refusals(
     assert (tmp_path / "taken.npy").read_bytes() == b"mine"
 
 
-def test_a_full_disk_is_told_and_can_be_resumed(
+def test_a_full_disk_is_reported_and_the_run_can_be_resumed(
     encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A limit on file sizes simulates the full disk."""

@@ -113,7 +113,7 @@ def test_sigterm_ends_it_before_the_port_is_open() -> None:
 
 @pytest.mark.parametrize("command", [["serve", "--port", "0"], ["tokenize", "a text"]])
 def test_a_failed_load_ends_the_process_with_one_sentence(command: list[str]) -> None:
-    """OpenMP's threads must not spin, as OpenMP prints when torch loads it."""
+    """OpenMP prints its settings when torch loads it: its threads must not spin."""
     ended = run(*command, "--model", "./nowhere", OMP_DISPLAY_ENV="true")
     assert ended.status == 1
     assert ended.err.splitlines()[-1].startswith("l2v: ./nowhere is not a local folder, a published short name")

@@ -1,4 +1,4 @@
-"""The merged export: the same vectors, without peft, and as much as sentence-transformers can express."""
+"""The merged export gives the same vectors, without peft, and in sentence-transformers as far as that is possible."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_the_export_gives_the_same_vectors(original: Encoder, folder: Path) -> N
     assert described[0] == described[1]
 
 
-def test_an_adapter_on_top_of_an_export_joins_its_record(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_top_of_an_export_is_recorded_with_it(base: Path, adapter: Path, tmp_path: Path) -> None:
     export(load(str(base), dtype="float32", prepack=False), tmp_path / "out")
     both = load(str(tmp_path / "out"), [str(adapter)], dtype="float32")
     assert [source["name"] for source in both.provenance] == [base.name, adapter.name]
@@ -63,7 +63,7 @@ def test_the_export_loads_without_peft(original: Encoder, folder: Path) -> None:
     np.testing.assert_allclose(json.loads(run.stdout), original.encode(INPUTS[:1])[0, :3], atol=1e-6)
 
 
-def test_the_export_says_what_sentence_transformers_cannot(folder: Path) -> None:
+def test_the_export_states_what_sentence_transformers_cannot_express(folder: Path) -> None:
     own = json.loads((folder / "l2v.json").read_text())
     assert len(own["sources"]) == 3
     for limit in own["sentence_transformers_limits"]:
@@ -73,7 +73,7 @@ def test_the_export_says_what_sentence_transformers_cannot(folder: Path) -> None
 
 @pytest.mark.filterwarnings("ignore")
 def test_sentence_transformers_loads_the_export(adapter: Path, tmp_path: Path) -> None:
-    """With a prompt it pools as we do; without one it pools the beginning token too."""
+    """With a prompt, it pools as l2v does; without one, it pools the beginning token too."""
     from sentence_transformers import SentenceTransformer
 
     encoder = load(str(adapter), dtype="float32", prepack=False)
@@ -91,7 +91,7 @@ def test_a_container_can_read_the_export(folder: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*.*")} == {readable(folder.parent)}
 
 
-def test_an_existing_folder_is_not_touched(plain: Encoder, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_changed(plain: Encoder, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
     with pytest.raises(ModelError, match="already exists"):
@@ -116,7 +116,7 @@ def test_a_failed_export_leaves_nothing(
 
 @pytest.mark.parametrize("family", ["qwen3-embedding", "embeddinggemma"])
 def test_a_model_that_an_export_cannot_express_is_refused(family: str, tmp_path: Path) -> None:
-    """It would be served with other vectors than its own repository."""
+    """The export would give other vectors than the model's own repository."""
     stack = Path(__file__).parents[1] / "parity/families/stacks" / family
     with pytest.raises(ModelError, match="serve its own repository"):
         export(load(str(stack), dtype="float32", prepack=False), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of their publishers against sentence-transformers 6 (see families/), also through HTTP."""
+"""Checkpoints in published layouts, compared with sentence-transformers 6 (see families/), also through HTTP."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ GOLDENS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (
 REFUSED = ["st6-chat-template"]
 SERVED = sorted(GOLDENS.keys() - set(REFUSED))
 LLM2VEC = [name for name in SERVED if GOLDENS[name]["semantics"] == "llm2vec"]
-# The words of sentence-transformers, in ours.
+# sentence-transformers' names → ours.
 POOLINGS = {"mean": "mean", "weightedmean": "weighted_mean", "lasttoken": "last_token", "cls": "bos_token"}
 
 

@@ -195,8 +195,9 @@ def _leaves_out_instruction(encoder: Encoder) -> bool:
 
 def _counts_alone_as_in_row(encoder: Encoder) -> bool:
     """Whether a text has the same tokens after an instruction as alone: the tokenizer puts a blank before each text."""
-    ids = [encoder.tokenization.tokenizer.encode(text, add_special_tokens=False).ids for text in ("a cat", "x: a cat")]
-    return ids[1][-len(ids[0]) :] == ids[0]
+    texts = ("x:", "a cat", "x: a cat")
+    prompt, alone, row = (encoder.tokenization.tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    return prompt + alone == row
 
 
 def _rope_type(config: Any) -> str:

@@ -95,3 +95,9 @@ def test_a_folder_that_cannot_be_made_is_refused(plain: Encoder, tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="is no folder or not writable"):
         export(plain, tmp_path / "file" / "out")
+
+
+def test_the_readme_warns_of_a_blank_that_is_a_token_of_its_own(plain: Encoder, tmp_path: Path) -> None:
+    """sentence-transformers would pool it with the text after an instruction."""
+    export(plain, tmp_path / "out")
+    assert "as many tokens after a blank as alone" in (tmp_path / "out/README.md").read_text()

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers import logging as transformers_logging
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from l2v.models import attention
@@ -14,8 +13,20 @@ from l2v.models.checkpoint import Checkpoint
 from l2v.models.config_keys import FILE
 from l2v.models.config_values import faults, rope_faults, usable
 from l2v.models.errors import ModelError, SourceError, UnsupportedModelError, first_line
-from l2v.models.misfits import count, left_out, missing_cause, named, quantized, shape_cause, summary, unexpected_cause
+from l2v.models.misfits import (
+    MARKS,
+    count,
+    left_out,
+    missing_cause,
+    named,
+    quantization,
+    quantization_method,
+    shape_cause,
+    summary,
+    unexpected_cause,
+)
 from l2v.models.native_types import native_config
+from l2v.models.quiet import quiet
 from l2v.models.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -112,23 +123,15 @@ def _check_whole(base: Source, config: PreTrainedConfig, checkpoint: Checkpoint)
     Returns:
         A readable list of what was dropped from the config.
     """
-    marks = [mark for mark in ("quantization_config", "quantization") if getattr(config, mark, None)]
-    method = next((_method(getattr(config, mark)) for mark in marks), "")
-    if sign := quantized(checkpoint.dtypes):
-        raise SourceError(
-            f"the weights of {base.name} are quantized ({method or 'no quantization_config'}; for example {sign} of "
-            f"type {checkpoint.dtypes[sign]}): name the full-precision model that they were made from, with dtype int8 "
-            "or fp8 to quantize it while loading"
-        )
-    for mark in marks:
-        delattr(config, mark)
-        logger.info("%s has full-precision weights: its %s (%s) is ignored", base.name, mark, method)
-    return [f"{mark} of config.json ({method}; the weights have full precision)" for mark in marks]
-
-
-def _method(mark: Any) -> str:
-    known = mark if isinstance(mark, dict) else {}
-    return str(known.get("quant_method") or (f"{known['bits']} bits" if known.get("bits") else "unknown method"))
+    marks = {mark: value for mark in MARKS if (value := getattr(config, mark, None))}
+    mark = next(iter(marks.values()), None)
+    if refusal := quantization(base.name, mark, checkpoint.dtypes):
+        raise SourceError(refusal)
+    method = quantization_method(mark)
+    for name in marks:
+        delattr(config, name)
+        logger.info("%s has full-precision weights: its %s (%s) is ignored", base.name, name, method)
+    return [f"{name} of config.json ({method}; the weights have full precision)" for name in marks]
 
 
 def _load(
@@ -141,29 +144,23 @@ def _load(
             f"{base.name} ({config.model_type}) is not a text decoder: name a causal language model without an encoder "
             "or other modalities"
         )
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()  # `_check_fit` reports instead
-    transformers_logging.disable_progress_bar()
     try:
-        return kind.from_pretrained(  # type: ignore[no-any-return]
-            None,
-            config=config,
-            state_dict=tensors,
-            dtype=dtype,
-            attn_implementation=attention.NAME,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # `_check_fit` refuses them
-            **settings,
-        )
+        with quiet():  # `_check_fit` reports instead
+            return kind.from_pretrained(  # type: ignore[no-any-return]
+                None,
+                config=config,
+                state_dict=tensors,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `_check_fit` refuses them
+                **settings,
+            )
     except Exception as error:  # the architecture's own code fails on the values of the config
         raise UnsupportedModelError(
             f"{base.name} ({config.model_type}) cannot be built from its config.json and run with packed attention: "
             f"{first_line(error)}"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
 
 
 def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, report: dict[str, Any]) -> set[str]:

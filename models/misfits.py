@@ -25,6 +25,8 @@ _QUANTIZED = re.compile(
     r"|input_(scale|global_scale|zero_point)|absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|W_q"
     r"|q_weight|q_scale|Qidxs|trellis|codebooks)$|\.quant_state\.|_proj_(blocks|scales)$|\.(w[123]|experts)_scales?$"
 )
+# Keys of config.json that mark quantized weights.
+MARKS = ("quantization_config", "quantization")
 _FULL_PRECISION = {"F64", "F32", "F16", "BF16"}
 # What training tools insert into names, or put before them.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.", "module.")
@@ -78,6 +80,28 @@ def quantized(dtypes: Mapping[str, str]) -> str:
         if _QUANTIZED.search(name) or (name.endswith("weight") and dtype not in _FULL_PRECISION):
             return name
     return ""
+
+
+def quantization(name: str, mark: object, dtypes: Mapping[str, str]) -> str:
+    """Why the weights of a base cannot be served, if they are quantized; "" if they are whole.
+
+    Args:
+        name: the base's.
+        mark: the `quantization_config` of its config.json; None: there is none.
+        dtypes: of its tensors, named as in safetensors.
+    """
+    if not (sign := quantized(dtypes)):
+        return ""
+    method = quantization_method(mark) if mark else "no quantization_config"
+    return (
+        f"the weights of {name} are quantized ({method}; for example {sign} of type {dtypes[sign]}): name the "
+        "full-precision model that they were made from, with dtype int8 or fp8 to quantize it while loading"
+    )
+
+
+def quantization_method(mark: object) -> str:
+    known = mark if isinstance(mark, dict) else {}
+    return str(known.get("quant_method") or (f"{known['bits']} bits" if known.get("bits") else "unknown method"))
 
 
 def unexpected_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -> str:

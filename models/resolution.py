@@ -25,7 +25,8 @@ _TYPES: dict[str, tuple[type, str]] = {
     "attention": _STRING,
     "semantics": _STRING,
 }
-_FORMAT = 1
+# The format of l2v.json. Before 2, it had LLM2Vec's semantics and bidirectional attention alone.
+FORMAT = 2
 # Other keys that exports record.
 _RECORDED = ("format", "base", "sources", "sentence_transformers_limits")
 
@@ -57,7 +58,7 @@ def own_settings(sources: Sequence[Source]) -> dict[str, Declared[Any]]:
                     f"{file} of {source.name} sets {unknown[0]}, which is unknown: remove it, or use one of "
                     f"{', '.join(_TYPES)}"
                 )
-            if (version := declared.get("format", _FORMAT)) != _FORMAT:
+            if (version := declared.get("format", FORMAT)) not in range(1, FORMAT + 1):
                 raise SourceError(
                     f"{file} of {source.name} has the format {version}, which needs a later l2v: update l2v"
                 )

@@ -14,7 +14,7 @@ from l2v.app.bulk.reporting import Report, print_line
 from l2v.app.bulk.rows import BadRow, Row
 from l2v.app.bulk.settings import RunSettings
 from l2v.app.bulk.sinks import Sink, open_sink
-from l2v.app.bulk.sources import RowSource, open_source
+from l2v.app.bulk.sources import STDIN, RowSource, open_source
 
 # An interruption loses at most the work of this time, and the batches in flight.
 _SECONDS_BETWEEN_COMMITS = 1.0
@@ -52,6 +52,7 @@ def run(
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(settings))
         source = stack.enter_context(closing(open_source(settings.input, settings.source_format, settings.columns)))
+        _check_first_row(source, settings)
         report = Report(source.total)
         embedder = stack.enter_context(open_embedder(report.note))
         job = {"input": source.identity, "options": settings.identity, "model": identity(embedder.info)}
@@ -62,6 +63,14 @@ def run(
             _process(source, embedder, sink, report, settings)
         bad = f", {sink.progress.bad:,} set aside in {settings.skip_bad}" if sink.progress.bad else ""
         print_line(f"{report.speed}; {sink.progress.written:,} vectors in {sink.name}{bad}")
+
+
+def _check_first_row(source: RowSource, settings: RunSettings) -> None:
+    """Refuses an unknown column, and a first row that is bad, before the model is loaded, which may take minutes."""
+    if source.identity["path"] == STDIN or settings.skip_bad:
+        return  # it can be read only once, or bad rows are no reason to stop
+    with closing(open_source(settings.input, settings.source_format, settings.columns)) as again:
+        _refuse(again, [row for row in islice(again.rows(0), 1) if isinstance(row, BadRow)])
 
 
 def _process(source: RowSource, embedder: Embedder, sink: Sink, report: Report, settings: RunSettings) -> None:

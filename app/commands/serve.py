@@ -1,11 +1,13 @@
 """`l2v serve`."""
 
+import errno
 import logging
 import math
 import os
 import re
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterable
@@ -15,7 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from l2v.app.logs import configure_logging
 from l2v.app.settings import Settings
 from l2v.models.runtime import prepare_libraries
 from l2v.models.settings import PREFIX
@@ -48,7 +49,11 @@ class Serve(Settings):
     def cli_cmd(self) -> None:
         # Until it has a handler, the first process of a container gets no signal. uvicorn installs its own later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
+        if reason := _unusable(self.host, self.port):  # before torch is loaded, which takes seconds
+            _exit(f"l2v: {reason}")
         prepare_libraries(serving=True)  # before the next import loads torch
+        from l2v.app.logs import configure_logging
+
         configure_logging(self.log_level)
         from l2v.app.main import create_app
 
@@ -79,7 +84,7 @@ class Serve(Settings):
         try:
             server.run()
         except SystemExit:
-            failures.append(f"cannot listen on {self.host}:{self.port}: another process may be using the port")
+            failures.append(_unusable(self.host, self.port) or f"cannot listen on {self.host}:{self.port}")
         _exit(f"l2v: {failures[0]}" if failures else "")
 
 
@@ -97,6 +102,19 @@ def unknown(names: Iterable[str]) -> list[str]:
     return sorted(
         name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)
     )
+
+
+def _unusable(host: str, port: int) -> str:
+    """Why a server cannot listen at an address; "" if it can."""
+    try:
+        for family, *_, address in socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM):
+            socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return ""  # a name may have other addresses: the server decides
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        return f"cannot listen on {host}:{port} ({reason}): end the process that uses the port, or set another address"
+    return ""
 
 
 def _allow_files(connections: int) -> str:

@@ -10,6 +10,8 @@ from l2v.models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, start, texts, write
 
 MODEL = ("--dtype", "float32", "--model")
+# What is refused with it is refused before a model is loaded.
+NOWHERE = ["--model", "./nowhere"]
 ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
 
 
@@ -18,12 +20,12 @@ ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
     [
         ("none.txt", "o.npy", [], 1, "cannot read"),
         ("in.csv", "nowhere/o.npy", [], 1, "cannot write"),
-        ("in.csv", "o.npy", ["--column", "body"], 1, "has no column 'body'; it has id, text"),
-        ("in.parquet", "o.npy", ["--column", "body"], 1, "has no column 'body'; it has id, text"),
-        ("in.jsonl", "o.npy", ["--column", "body"], 1, "row 1: has no field 'body'"),
+        ("in.csv", "o.npy", ["--column", "body", *NOWHERE], 1, "has no column 'body'; it has id, text"),
+        ("in.parquet", "o.npy", ["--column", "body", *NOWHERE], 1, "has no column 'body'; it has id, text"),
+        ("in.jsonl", "o.npy", ["--column", "body", *NOWHERE], 1, "row 1: has no field 'body'"),
         ("in.jsonl", "o.npy", ["--format", "parquet"], 1, "is not a Parquet file"),
         ("in.txt", "o.npy", ["--model", "./nowhere"], 1, "./nowhere is not a local folder"),
-        ("in.txt", "taken.npy", [], 1, "already exists"),
+        ("in.txt", "taken.npy", NOWHERE, 1, "already exists"),
         ("in.txt", "folder.npy", [], 1, "it is a folder"),
         ("in.txt", "o.npy", ["--dimensions", "99"], 2, "--dimensions: must be at most 32"),
         ("in.txt", "o.npy", ["--dimensions", "0"], 2, "--dimensions (L2V_DIMENSIONS)"),

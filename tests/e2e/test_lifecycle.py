@@ -155,9 +155,11 @@ def test_an_invalid_setting_is_named(
 
 
 def test_a_port_in_use_is_named(demo: ServerProcess) -> None:
-    ended = run("serve", "--port", demo.port)
+    """Before anything else, as the model, which there is not, shows."""
+    ended = run("serve", "--port", demo.port, "--model", "./nowhere")
     assert ended.status == 1
-    assert ended.err.splitlines()[-1].startswith(f"l2v: cannot listen on 127.0.0.1:{demo.port}")
+    assert ended.err.startswith(f"l2v: cannot listen on 127.0.0.1:{demo.port} (Address already in use): end the ")
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_help_lists_the_subcommands() -> None:

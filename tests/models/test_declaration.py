@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
 from safetensors.torch import load_file, save_file
 
-from l2v.models import Encoder, Input, ModelError, UnsupportedModelError, load
+from l2v.models import Encoder, Input, ModelError, UnsupportedModelError, load, sources
 from l2v.models.declaration import Declaration
 from l2v.models.native_types import native_config, native_type
 from l2v.models.resolution import read_declaration
@@ -382,8 +383,8 @@ def test_one_setting_restores_the_vectors_of_earlier_releases(base: Path, checkp
 
 def test_an_export_of_a_later_format_is_refused(base: Path, tmp_path: Path) -> None:
     export = Path(shutil.copytree(base, tmp_path / "export"))
-    write(export, "l2v.json", {"format": 2})
-    with pytest.raises(ModelError, match="has the format 2, which needs a later l2v"):
+    write(export, "l2v.json", {"format": 3})
+    with pytest.raises(ModelError, match="has the format 3, which needs a later l2v"):
         load(str(export))
 
 
@@ -519,23 +520,50 @@ def test_causal_models_apply_their_windows(tmp_path: Path) -> None:
         load(str(folder), dtype="float32", attention="bidirectional")
 
 
-def test_the_folders_of_modules_are_downloaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from l2v.models import sources
-
+@pytest.fixture
+def asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The patterns of the files that are asked of the Hub, which answers with `folder`."""
     asked: list[list[str]] = []
 
     def download(repository: str, revision: str | None, allow_patterns: list[str], **_: object) -> str:
         asked.append(allow_patterns)
         return str(folder)
 
-    (folder / "model.safetensors").touch()
     monkeypatch.setattr(sources, "snapshot_download", download)
+    return asked
+
+
+def test_the_folders_of_modules_are_downloaded(folder: Path, asked: list[list[str]]) -> None:
+    (folder / "model.safetensors").touch()
     sources.resolve("some/model")
     assert "1_Pooling/*.json" in asked[-1]
     assert "1_Pooling/*.safetensors" in asked[-1]
+    asked.clear()
     (folder / "modules.json").unlink()
     sources.resolve("some/model")
-    assert len(asked) == 3
+    assert "*.safetensors" not in asked[0]
+    assert "*.safetensors" in asked[1]
+    assert len(asked) == 2
+
+
+def test_quantized_weights_are_refused_before_they_are_downloaded(
+    folder: Path, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their headers: a mark in config.json alone may be a remnant of training."""
+    edit(folder, "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    tensors = {"layers.0.mlp.up_proj.qweight": TensorInfo("I32", [4, 8], (0, 128))}
+
+    def headers(repository: str, revision: str | None) -> SafetensorsRepoMetadata:
+        files = {"model.safetensors": SafetensorsFileMetadata({}, tensors)}
+        return SafetensorsRepoMetadata(metadata=None, sharded=False, weight_map={}, files_metadata=files)
+
+    monkeypatch.setattr(sources, "get_safetensors_metadata", headers)
+    with pytest.raises(ModelError, match=r"weights of some/model are quantized \(gptq; for example layers.0.mlp"):
+        sources.resolve("some/model")
+    assert len(asked) == 1
+    tensors.clear()
+    (folder / "model.safetensors").touch()
+    sources.resolve("some/model")
 
 
 def test_an_adapter_saved_by_sentence_transformers_keeps_its_declaration(

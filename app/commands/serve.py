@@ -48,8 +48,9 @@ class Serve(Settings):
     def cli_cmd(self) -> None:
         # The first process of a container gets no signals that it has no handler for. uvicorn installs its own later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
-        prepare_libraries(serving=True)  # before the next import loads torch
         configure_logging(self.log_level)
+        logger.info("loading", extra={"model": self.model})
+        prepare_libraries(serving=True)  # before the next import loads torch
         from l2v.app.main import create_app
 
         for name in unknown(os.environ):

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from l2v.models.adapter_config import read_config, targets_all_linear
 from l2v.models.adapter_weights import PREFIX, AdapterWeights, read_weights
-from l2v.models.allocator import keep_freed_memory
 from l2v.models.errors import AdapterError, first_line
 from l2v.models.misfits import count
 from l2v.models.progress import stage
@@ -59,7 +58,6 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
             raise _misfit(source, decoder, f"there is no place for {loaded.unexpected_keys[0]}")
         try:
             _merge_linears(adapted, f"merging {source.label}")
-            keep_freed_memory()  # for what peft merges
             merged = adapted.merge_and_unload(safe_merge=False)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise AdapterError(f"adapter {source.name} cannot be merged ({first_line(error)})") from error

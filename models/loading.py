@@ -101,7 +101,7 @@ def load(
         evidence = _verify(decoder, declaration, dtype, prepack=prepack)
         checked_files = checked.result()
     if target.type == "cpu":
-        keep_freed_memory()  # only now, so that the memory used for loading is returned
+        keep_freed_memory()  # again, to return the memory used for loading
 
     encoder = Encoder(
         model=decoder,
@@ -137,6 +137,7 @@ def _merge(
         if device.type == "cpu":
             with stage("reading the weights", sum(weight.nbytes for weight in decoder.parameters())) as advance:
                 unmap_weights(decoder, advance)
+            keep_freed_memory()  # for the large temporary copies of what peft merges
         for adapter in adapters:
             decoder, names = merge(decoder, adapter, ignore)
             left_out += names

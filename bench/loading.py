@@ -6,6 +6,7 @@ The checkpoints have random weights in the shape of a published model. All files
 import argparse
 import json
 import logging
+import os
 import shlex
 import subprocess
 import sys
@@ -24,8 +25,8 @@ from transformers import AutoModel
 from bench.__main__ import RESULTS, commit, machine
 from bench.report import loading
 from bench.shapes import SHAPES, Shape
-from l2v.models import checksums
-from l2v.models.runtime import prepare_libraries
+from l2v.models import checksums, load
+from l2v.models.runtime import LIBRARIES
 
 _RANK = 16
 _LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -43,7 +44,8 @@ def main() -> None:
             write(SHAPES[options.shape], folder)
         # A new process, so that the libraries' own start is part of it.
         command = [sys.executable, "-m", "bench.loading", "--measure", folder, "--dtype", options.dtype]
-        measured = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        environment = {**LIBRARIES, **os.environ}  # as `prepare_libraries` sets before torch is imported
+        measured = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     results = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine("cpu"),
@@ -82,9 +84,6 @@ def measure(folder: Path, dtype: str) -> dict[str, Any]:
         Bytes of the weights and of the most anonymous memory at a time; seconds on the clock and of the CPU, also by
         stage, with the computation of checksums, which runs beside the stages; and bytes read from the disk.
     """
-    prepare_libraries()
-    from l2v.models import load
-
     stages = {"starting": 0.0}
     handler = logging.Handler()
     handler.emit = lambda record: stages.setdefault(record.__dict__["stage"], time.process_time())  # type: ignore[method-assign, assignment]
@@ -108,7 +107,7 @@ def measure(folder: Path, dtype: str) -> dict[str, Any]:
 
 
 class _Peak:
-    """The most anonymous memory of this process while active, sampled a hundred times a second."""
+    """The most anonymous memory of this process while active, sampled five times a second."""
 
     bytes = 0
 
@@ -123,7 +122,7 @@ class _Peak:
         self._thread.join()
 
     def _sample(self) -> None:
-        while not self._stop.wait(0.01):
+        while not self._stop.wait(0.2):
             self.bytes = max(self.bytes, 1024 * _counter("status", "RssAnon"))
 
 

@@ -10,6 +10,7 @@ measure.py     throughput and latency
 report.py      results as JSON, Markdown and plots
 backlog.py     throughput with a short and with a long queue
 saturation.py  throughput over HTTP, compared with in process
+loading.py     CPU time and memory of loading, by stage
 closeness.py   vectors of each dtype, compared with float32
 results/       recorded results
 """

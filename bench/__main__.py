@@ -37,7 +37,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": _machine(device),
+        "machine": machine(device),
         "commit": commit(),
         "versions": _versions(),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
@@ -159,7 +159,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _machine(device: str) -> str:
+def machine(device: str) -> str:
+    """The GPU, or the cores of the CPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     model = next(

@@ -19,8 +19,8 @@ from l2v.models.batch import Batch
 from l2v.models.encoder import hidden_states
 from l2v.models.types import Encoding
 
-# Tokens of a probe, few enough to fit into every sliding window.
-TOKENS = 16
+# Tokens of a probe, few enough to fit into every sliding window, and to take little time in a large model.
+TOKENS = 8
 # The rows of the sequences in a pack of three probes.
 LEFT, OWN, RIGHT = (slice(TOKENS * i, TOKENS * (i + 1)) for i in range(3))
 # The attention function of a run that is recorded.

@@ -51,10 +51,9 @@ class Serve(Settings):
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
         if reason := _unusable(self.host, self.port):  # before torch is loaded, which takes seconds
             _exit(f"l2v: {reason}")
-        prepare_libraries(serving=True)  # before the next import loads torch
-        from l2v.app.logs import configure_logging
-
         configure_logging(self.log_level)
+        logger.info("loading", extra={"model": self.model})
+        prepare_libraries(serving=True)  # before the next import loads torch
         from l2v.app.main import create_app
 
         for name in unknown(os.environ):

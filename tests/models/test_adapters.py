@@ -163,6 +163,19 @@ def test_an_adapter_equals_peft(name: str, base: Path, tmp_path: Path) -> None:
     assert bool(left_out) == (name in {"causal with its head", "classifier", "saved embeddings and head"})
 
 
+def test_merging_rounds_bfloat16_as_peft_does(base: Path, tmp_path: Path) -> None:
+    """Weights are rounded once per adapter; few differ, since products are summed in another order."""
+    folder = write(tmp_path / "adapter", base, lora(), AutoModel)
+    source = Source(str(base), base)
+    decoder, _ = read_decoder(source, read_config(source), torch.bfloat16)
+    ours, _ = merge(decoder, Source(str(folder), folder))
+    expected = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=torch.bfloat16), folder)
+    theirs = expected.merge_and_unload().state_dict()
+    for name, weight in ours.state_dict().items():
+        assert (weight != theirs[name]).float().mean() < 0.01
+        torch.testing.assert_close(weight, theirs[name], rtol=2**-7, atol=0)
+
+
 @pytest.mark.parametrize("kind", [AutoModel, AutoModelForCausalLM])
 @pytest.mark.parametrize("targets", [LINEAR, ["embed_tokens"]])
 @pytest.mark.parametrize("tokens", [300, 258])

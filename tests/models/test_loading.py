@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from l2v.models import AdapterError, Input, ModelError, SourceError, UnsupportedModelError, load
+from l2v.models import AdapterError, Input, ModelError, SourceError, UnsupportedModelError, load, progress
 from l2v.models.published import STACKS
 from l2v.models.sources import resolve
 from tests import tiny
@@ -41,6 +41,36 @@ def test_merging_adds_the_low_rank_product_to_the_weights(base: Path, adapter: P
     a, b = (weights[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
     expected = plain.get_submodule(name).weight + 2.0 * (b @ a)  # lora_alpha 8 over r 4
     torch.testing.assert_close(merged.get_submodule(name).weight, expected)
+
+
+def test_stages_are_logged_and_shown_on_a_terminal(
+    base: Path,
+    adapter: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    load(str(base), [str(adapter)], dtype="float32")
+    reading, merging = "reading the weights", f"merging {adapter.name}"
+    assert f"l2v: {merging}: 0.0 of 0.0 GB\n" in capsys.readouterr().err
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # for rich, a terminal
+    load(str(base), [str(adapter)], dtype="float32")
+    shown = capsys.readouterr().err
+    assert all(stage in shown for stage in (reading, merging, "verifying"))
+    assert "l2v:" not in shown
+    caplog.set_level("INFO", progress.logger.name)
+    load(str(base), [str(adapter)], dtype="float32")
+    records = [record.__dict__ for record in caplog.records if record.name == progress.logger.name]
+    assert list(dict.fromkeys(record["stage"] for record in records)) == [reading, merging, "verifying"]
+    last = {record["stage"]: record for record in records}
+    assert (
+        last[reading]["bytes"]
+        == last[reading]["total_bytes"]
+        > last[merging]["bytes"]
+        == last[merging]["total_bytes"]
+        > 0
+    )
 
 
 def test_an_adapter_folder_brings_its_base(base: Path, adapter: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_layer_that_depends_on_the_length_of_the_row_is_found(
 
 
 def test_attention_to_only_part_of_the_text_is_found() -> None:
-    halves = changing(cu_seqlens=lambda bounds: torch.arange(0, int(bounds[-1]) + 1, 8, dtype=torch.int32))
+    halves = changing(cu_seqlens=lambda bounds: torch.arange(0, int(bounds[-1]) + 1, 4, dtype=torch.int32))
     with planted(halves, 1), pytest.raises(UnsupportedModelError, match="does not attend to all tokens of a text"):
         verify(decoder())
 

@@ -9,6 +9,10 @@ posting.py     requests from concurrent clients
 measure.py     throughput and latency
 report.py      results as JSON, Markdown and plots
 backlog.py     throughput with a short and with a long queue
+scheduling.py  scheduling policies, simulated and on real servers
+mixes.py       the requests for that
+policies.py    the policies to compare with ours, and a server with one of them
+simulation.py  a simulated engine and its clients
 saturation.py  throughput over HTTP, compared with in process
 loading.py     CPU time and memory of loading, by stage
 closeness.py   vectors of each dtype, compared with float32

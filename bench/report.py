@@ -94,6 +94,22 @@ def tables(results: dict[str, Any]) -> str:
     return "\n\n".join([*parts, "Versions:", versions])
 
 
+def scheduling(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A row for each mix and scheduling policy, times in milliseconds; one row where all policies come to the same."""
+    kinds = ("small mean", "small p99", "medium mean", "large mean", "large p99")
+    lines = [f"| requests | policy | {' | '.join(kinds)} | tokens/s | fill |", "|---" * (len(kinds) + 4) + "|"]
+    for mix, policies in found.items():
+        rows = {}
+        for policy, figures in policies.items():
+            times = [f"{1000 * figures[kind]:,.0f}" if kind in figures else "" for kind in kinds]
+            rows[policy] = " | ".join([*times, f"{figures['tokens/s']:,.0f}", f"{figures['fill']:.0%}"])
+        if len(set(rows.values())) == 1:
+            rows = {"any": next(iter(rows.values()))}
+        for number, (policy, row) in enumerate(rows.items()):
+            lines.append(f"| {'' if number else mix} | {policy} | {row} |")
+    return "\n".join(lines)
+
+
 def _serialisation(seconds: float, mixed: dict[str, Any], shape: str) -> str:
     first, *_ = mixed["engines"].values()
     forward = 1000 * statistics.median(first["seconds"]) / mixed["texts"]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.report import efficiency, loading, tokens_per_second
+from bench.report import efficiency, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
 from l2v.models.settings import PREFIX
@@ -38,14 +38,31 @@ def speed_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def scheduling_tables(results: dict[str, Any]) -> str:
+    """The comparison of scheduling policies, simulated and on servers."""
+    costs = ", ".join(f"{tokens:,} in {1000 * seconds:.0f} ms" for tokens, seconds in results["costs"])
+    parts = [
+        f"Simulated (`python -m bench.scheduling`), with forward passes of so many tokens as measured: {costs}.",
+        scheduling(results["simulated"]),
+        f"On real servers, {results['origin']}:",
+        scheduling(results["served"]),
+    ]
+    return "\n\n".join(parts)
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
     start = json.loads((results / "loading.json").read_text(encoding="utf-8"))
+    policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
         ROOT / "README.md": {"settings": settings_table(), "speed": speed_table(runs)},
-        ROOT / "docs/PERFORMANCE.md": {"bench": "\n\n".join(map(bench_tables, runs)), "loading": loading(start)},
+        ROOT / "docs/PERFORMANCE.md": {
+            "bench": "\n\n".join(map(bench_tables, runs)),
+            "loading": loading(start),
+            "scheduling": scheduling_tables(policies),
+        },
     }
 
 

@@ -51,6 +51,8 @@ class Serve(Settings):
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
         if reason := _unusable(self.host, self.port):  # before torch is loaded, which takes seconds
             _exit(f"l2v: {reason}")
+        from l2v.app.logs import configure_logging
+
         configure_logging(self.log_level)
         logger.info("loading", extra={"model": self.model})
         prepare_libraries(serving=True)  # before the next import loads torch

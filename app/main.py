@@ -1,4 +1,4 @@
-"""The application: puts the parts together, and takes them from loading to shutdown."""
+"""Builds the application from its parts, and starts and stops them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -39,7 +39,7 @@ def create_app(
 
     Args:
         settings: all settings.
-        encoder: the encoder to serve. By default, the one that the settings name is loaded while the port is open.
+        encoder: the encoder to serve. By default, a thread loads the one that the settings name.
         on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
     """
     service = Service(settings, Metrics())
@@ -99,7 +99,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
 
 
 def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
-    """Removes from the OpenAPI document the 422 of surfaces that use another status, and keys that aren't required."""
+    """Removes what a path doesn't use from the OpenAPI document: the status 422, or a key."""
     for path, methods in app.openapi()["paths"].items():
         target = targets.find(path)
         for operation in methods.values():

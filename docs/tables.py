@@ -1,6 +1,6 @@
 """Writes the generated tables of README.md and some pages of docs. With --check, fails if they are outdated.
 
-Settings and stacks come from the code, benchmark results from bench/results, costs of requests from tests/fuzz.
+Settings come from the code, benchmark results from bench/results, costs of requests from tests/fuzz.
 """
 
 import argparse
@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.report import efficiency, scheduling, tokens_per_second
+from bench.report import efficiency, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
-from l2v.models.published import STACKS
 from l2v.models.settings import PREFIX
 from tests.fuzz import costs
 
@@ -26,20 +25,6 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, (), "") else f"`{field.default}`"
         rows.append(f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` | {default} | {field.description} |")
-    return "\n".join(rows)
-
-
-def stacks_table() -> str:
-    """The published models by short name, the stages of an LLM2Vec model in one row."""
-    rows = ["| `--model` | base or model | weights in bfloat16 | licence |", "|---|---|---|---|"]
-    by_base: dict[str, list[str]] = {}
-    for name, stack in STACKS.items():
-        by_base.setdefault(stack.base, []).append(name)
-    for base, names in list(by_base.items())[1:]:  # without the built-in model
-        stack = STACKS[names[0]]
-        shown = " · ".join(f"`{name}`" for name in reversed(names))
-        accept = ", to accept on the Hub" if stack.gated else ""
-        rows.append(f"| {shown} | {base} | {stack.memory:.1f} GB | {stack.licence}{accept} |")
     return "\n".join(rows)
 
 
@@ -70,11 +55,13 @@ def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
+    start = json.loads((results / "loading.json").read_text(encoding="utf-8"))
     policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
-        ROOT / "README.md": {"settings": settings_table(), "stacks": stacks_table(), "speed": speed_table(runs)},
+        ROOT / "README.md": {"settings": settings_table(), "speed": speed_table(runs)},
         ROOT / "docs/PERFORMANCE.md": {
             "bench": "\n\n".join(map(bench_tables, runs)),
+            "loading": loading(start),
             "scheduling": scheduling_tables(policies),
         },
         ROOT / "docs/RELIABILITY.md": {"costs": costs.table(costs.worst(costs.read())[:10])},
@@ -82,12 +69,12 @@ def pages() -> dict[Path, dict[str, str]]:
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
-    """Replace the tables between their marks in the page's text."""
+    """Replace the tables in the page's text, each between its two comments."""
     text = page.read_text(encoding="utf-8")
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
-            sys.exit(f"{page.name} has no marks for the table {name}")
+            sys.exit(f"{page.name} has no comments around the table {name}")
         text = marked.sub(lambda match, table=table: match[1] + table + match[2], text)
     return text
 

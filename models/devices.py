@@ -1,4 +1,4 @@
-"""Selecting the device and the dtype of a model."""
+"""Selects the device and the dtype of a model."""
 
 import torch
 
@@ -31,7 +31,7 @@ def select_device(name: str) -> torch.device:
 
 
 def check_dtype(name: DType, device: torch.device) -> None:
-    """Checks that the device can compute in a dtype; call it before weights are read.
+    """Checks that the device can compute in a dtype. Call it before reading weights.
 
     Raises:
         UnsupportedModelError: if it cannot.
@@ -52,7 +52,7 @@ def select_dtype(name: DType, device: torch.device) -> torch.dtype:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 natively. Emulated, it takes several times as long as float32."""
+    """Whether a device computes in bfloat16 natively. Emulation takes several times as long as float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()

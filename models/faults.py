@@ -22,8 +22,8 @@ class Fault(StrEnum):
     def of(cls, error: Exception) -> "Fault":
         """Classifies an error.
 
-        Memory is checked first: CUDA reports it in the same words as a lost device, but keeps working. After any other
-        CUDA error the context is lost, and every later call in the process fails.
+        Out of memory is checked first: CUDA reports it in the same words as a lost device, but keeps working. After any
+        other CUDA error, the context is lost, and every later call in the process fails.
         """
         message = str(error)
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in message for word in _MEMORY_WORDS):

@@ -161,8 +161,8 @@ def _evidence(probe: Probe, distance: float, limit: float, effect: float) -> str
 def _check_finite(model: PreTrainedModel) -> None:
     """Checks all weights: a damaged row of the embeddings may belong to a token that the probes do not contain."""
     for name, weight in model.named_parameters():
-        # The sum is NaN or infinite if any element is, and needs no copy of the weight.
-        if not weight.sum(dtype=torch.float32).isfinite():
+        # NaN is both the least and the largest element, and neither needs a copy of the weight.
+        if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise ModelError(
                 f"{name} of {type(model).__name__} holds NaN or infinity: it is damaged or needs another dtype"
             )

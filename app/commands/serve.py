@@ -1,14 +1,15 @@
 """`l2v serve`."""
 
+import errno
 import logging
 import os
 import re
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Iterable
 
-from l2v.app.logs import configure_logging
 from l2v.app.settings import Settings
 from l2v.models.runtime import prepare_libraries
 from l2v.models.settings import PREFIX
@@ -31,10 +32,15 @@ class Serve(Settings):
     """
 
     def cli_cmd(self) -> None:
-        # The first process of a container gets no signals that it has no handler for. uvicorn installs its own later.
+        # Until it has a handler, the first process of a container gets no signal. uvicorn installs its own later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
-        prepare_libraries(serving=True)  # before the next import loads torch
+        if reason := _unusable(self.host, self.port):  # before torch is loaded, which takes seconds
+            _exit(f"l2v: {reason}")
+        from l2v.app.logs import configure_logging
+
         configure_logging(self.log_level)
+        logger.info("loading", extra={"model": self.model})
+        prepare_libraries(serving=True)  # before the next import loads torch
         for name in unknown(os.environ):
             logger.warning("unknown setting", extra={"variable": name})
         if reason := _allow_files(self.max_connections):
@@ -62,20 +68,33 @@ def _serve(settings: Settings) -> str:
     try:
         server.run()
     except SystemExit:
-        failures.append(f"cannot listen on {settings.host}:{settings.port}: another process may use the port")
+        failures.append(_unusable(settings.host, settings.port) or f"cannot listen on {settings.host}:{settings.port}")
     return next(iter(failures), "")
 
 
 def unknown(names: Iterable[str]) -> list[str]:
-    """Returns the environment variables that have the prefix of settings but no setting's name."""
+    """The environment variables that have the prefix of settings but name no setting."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)
     )
 
 
+def _unusable(host: str, port: int) -> str:
+    """Why a server cannot listen at an address; "" if it can."""
+    try:
+        for family, *_, address in socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM):
+            socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return ""  # a name may have other addresses: the server decides
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        return f"cannot listen on {host}:{port} ({reason}): end the process that uses the port, or set another address"
+    return ""
+
+
 def _allow_files(connections: int) -> str:
-    """Raises the limit of open files to what the connections require; returns the reason if it cannot."""
+    """Raises the limit of open files to what the connections require. Returns the reason if it cannot, else ""."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     required = connections + _FILES
     if resource.RLIM_INFINITY != hard < required:
@@ -86,7 +105,7 @@ def _allow_files(connections: int) -> str:
 
 
 def _exit(reason: str) -> None:
-    """Ends the process and prints the reason, if any. Python's own exit aborts if a daemon thread is in torch."""
+    """Prints the reason, if any, and ends the process. Python's normal exit aborts if a daemon thread runs torch."""
     if reason:
         print(reason, file=sys.stderr)
     logging.shutdown()

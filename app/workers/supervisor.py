@@ -77,8 +77,8 @@ class Supervisor:
         host, port = self._settings.host, self._settings.port
         try:
             listeners = _listen(host, port)
-        except OSError:
-            return f"cannot listen on {host}:{port}: another process may use the port"
+        except OSError as error:
+            return f"cannot listen on {host}:{port} ({error.strerror})"
         self._listeners = tuple(listener.fileno() for listener in listeners)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)

@@ -232,7 +232,7 @@ def test_a_hanging_forward_pass_fails_all_requests_for_good(fake: FakeEncoder, m
 
 
 def test_an_idle_engine_does_not_count_as_hung(fake: FakeEncoder, metrics: Metrics) -> None:
-    """Without a forward pass there is no timeout, for example after the process was suspended."""
+    """The timeout applies only during a forward pass, so suspending an idle process does no harm."""
     scheduler = Scheduler(fake.forward, 4, 20, engine_timeout=0.1, metrics=metrics)
     assert not threading.Event().wait(0.5)
     assert scheduler.failure is None

@@ -27,7 +27,7 @@ def states(tokens: int, heads: int, dtype: torch.dtype = torch.float32) -> torch
 
 
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_each_segment_attends_to_itself_alone_and_both_ways(key_heads: int) -> None:
+def test_each_segment_attends_only_to_itself_and_bidirectionally(key_heads: int) -> None:
     torch.manual_seed(0)
     bounds = [0, 1, 4, 11]
     query, key, value = states(11, 4), states(11, key_heads), states(11, key_heads)
@@ -58,7 +58,7 @@ def test_a_token_attends_up_to_itself_and_within_the_window(causal: bool, window
 @pytest.mark.parametrize("window", [0, 5, 40])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("key_heads", [1, 4])
-def test_buckets_are_causal_and_windowed_as_sequences_are(key_heads: int, causal: bool, window: int) -> None:
+def test_buckets_apply_causality_and_windows_per_sequence(key_heads: int, causal: bool, window: int) -> None:
     torch.manual_seed(0)
     lengths = (1, 40, 3, 300, 129, 33, 40)
     query, key, value = states(sum(lengths), 4), states(sum(lengths), key_heads), states(sum(lengths), key_heads)
@@ -69,8 +69,8 @@ def test_buckets_are_causal_and_windowed_as_sequences_are(key_heads: int, causal
 
 @pytest.mark.parametrize("key_heads", [1, 4])
 @pytest.mark.parametrize("lengths", [(1, 40, 3, 300, 129, 33), (100,), (32, 64, 64, 32), (1, 1)], ids=str)
-def test_buckets_attend_as_each_sequence_does_alone(lengths: tuple[int, ...], key_heads: int) -> None:
-    """In float32, which shows smaller errors than bfloat16, for which buckets are used."""
+def test_bucketed_attention_equals_attention_per_sequence(lengths: tuple[int, ...], key_heads: int) -> None:
+    """In float32, which shows smaller errors than bfloat16, the dtype that buckets are meant for."""
     torch.manual_seed(0)
     total = sum(lengths)
     query, key, value = states(total, 4), states(total, key_heads), states(total, key_heads)
@@ -79,7 +79,7 @@ def test_buckets_attend_as_each_sequence_does_alone(lengths: tuple[int, ...], ke
     torch.testing.assert_close(output, attend(query, key, value, bounds, 0.3))
 
 
-def test_a_bucket_of_many_scores_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_with_too_many_scores_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "_MAX_SCORES", 4 * 32 * 32 * 2)
     query, key, value = (states(7 * 20, 4) for _ in range(3))
     bounds = torch.arange(0, 141, 20, dtype=torch.int32)
@@ -87,7 +87,7 @@ def test_a_bucket_of_many_scores_is_divided(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(output, attend(query, key, value, bounds, 0.31))
 
 
-def test_the_operator_is_well_formed_for_compilation() -> None:
+def test_the_operator_passes_opcheck() -> None:
     bounds = torch.tensor([0, 2, 5], dtype=torch.int32)
     torch.library.opcheck(
         segment_attention,
@@ -96,8 +96,8 @@ def test_the_operator_is_well_formed_for_compilation() -> None:
     )
 
 
-def test_positions_are_not_looked_at_for_a_mask(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU the CPU would have to wait for them."""
+def test_positions_are_not_read_to_build_a_mask(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, the CPU would have to wait for the positions."""
 
     def looked(*_: object) -> None:
         pytest.fail("transformers looked for packed sequences")
@@ -136,7 +136,7 @@ def test_scaling_defaults_to_the_head_dimension() -> None:
         ({"s_aux": torch.zeros(1)}, "sinks"),
     ],
 )
-def test_what_would_change_the_scores_is_refused(arguments: dict[str, object], reason: str) -> None:
+def test_arguments_that_change_the_scores_are_refused(arguments: dict[str, object], reason: str) -> None:
     bounds = torch.tensor([0, 3], dtype=torch.int32)
     arguments = {"attention_mask": None, "cu_seqlens": bounds} | arguments
     with pytest.raises(UnsupportedModelError, match=reason):
@@ -179,7 +179,7 @@ def test_a_sliding_window_is_cleared(window: int, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_an_architecture_that_cannot_is_refused_with_the_reason(
+def test_an_unsupported_architecture_is_refused_with_the_reason(
     model_type: str, changes: dict[str, object], reason: str, tmp_path: Path
 ) -> None:
     folder = tiny.make_base(tmp_path, model_type, **changes)
@@ -188,7 +188,7 @@ def test_an_architecture_that_cannot_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize(("dtype", "least"), MIN_COSINE.items())
-def test_batch_mates_do_not_matter(adapter: Path, dtype: str, least: float) -> None:
+def test_vectors_do_not_depend_on_the_batch(adapter: Path, dtype: str, least: float) -> None:
     encoder: Encoder = load(str(adapter), dtype=dtype)  # type: ignore[arg-type]
     inputs = [Input(f"text {i} " + "word " * (i * 7 % 60), "Find it:" if i % 3 else "") for i in range(64)]
     together = encoder.encode(inputs, max_batch_tokens=100_000)
@@ -205,7 +205,7 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     ("causal", "windowed", "size"),
     [(False, False, None), (True, False, (-1, 0)), (False, True, (7, 7)), (True, True, (7, 0))],
 )
-def test_the_kernel_of_gpus_gets_the_window(
+def test_the_gpu_kernel_gets_the_window(
     causal: bool, windowed: bool, size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, object]] = []

@@ -1,4 +1,4 @@
-"""Classification of torch's errors, most of them raised for real."""
+"""Classification of torch's errors."""
 
 import pytest
 import torch
@@ -6,13 +6,13 @@ import torch
 from l2v.models.faults import Fault
 
 
-def test_memory_that_this_machine_does_not_have() -> None:
+def test_an_impossible_allocation_is_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(10**15)
     assert Fault.of(raised.value) is Fault.OUT_OF_MEMORY
 
 
-def test_an_error_of_the_computation_is_no_more_than_that() -> None:
+def test_other_errors_of_a_computation_are_plain_errors() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.ones(2, 3) @ torch.ones(2, 3)
     assert Fault.of(raised.value) is Fault.ERROR
@@ -33,5 +33,5 @@ def test_an_error_of_the_computation_is_no_more_than_that() -> None:
         (KeyError("CUDA"), Fault.ERROR),
     ],
 )
-def test_errors_of_devices_that_are_not_here(error: Exception, fault: Fault) -> None:
+def test_errors_of_gpus(error: Exception, fault: Fault) -> None:
     assert Fault.of(error) is fault

@@ -1,6 +1,6 @@
-"""Writes the generated tables of README.md and some pages of docs. With --check, fails if they are outdated.
+"""Writes the generated tables of README.md and docs/PERFORMANCE.md. With --check, fails if they are outdated.
 
-Settings and stacks come from the code, benchmark results from bench/results, costs of requests from tests/fuzz.
+Settings and stacks come from the code, benchmark results from bench/results.
 """
 
 import argparse
@@ -15,7 +15,6 @@ from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
 from l2v.models.published import STACKS
 from l2v.models.settings import PREFIX
-from tests.fuzz import costs
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,7 +60,6 @@ def pages() -> dict[Path, dict[str, str]]:
     return {
         ROOT / "README.md": {"settings": settings_table(), "stacks": stacks_table(), "speed": speed_table(runs)},
         ROOT / "docs/PERFORMANCE.md": {"bench": "\n\n".join(map(bench_tables, runs))},
-        ROOT / "docs/RELIABILITY.md": {"costs": costs.table(costs.worst(costs.read())[:10])},
     }
 
 

@@ -1,6 +1,6 @@
-"""Writes the generated tables of README.md and some pages of docs. With --check, fails if they are outdated.
+"""Writes the generated tables of README.md and docs/PERFORMANCE.md. With --check, fails if they are outdated.
 
-Settings come from the code, benchmark results from bench/results, costs of requests from tests/fuzz.
+Settings come from the code, benchmark results from bench/results.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from bench.report import efficiency, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
 from l2v.models.settings import PREFIX
-from tests.fuzz import costs
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,7 +63,6 @@ def pages() -> dict[Path, dict[str, str]]:
             "loading": loading(start),
             "scheduling": scheduling_tables(policies),
         },
-        ROOT / "docs/RELIABILITY.md": {"costs": costs.table(costs.worst(costs.read())[:10])},
     }
 
 

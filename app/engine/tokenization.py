@@ -103,26 +103,25 @@ class TokenizerPool:
         """
         if all(isinstance(item, str) for item in items):
             return [str(item) for item in items]
-        tokenizer, max_characters = encoder.tokenization.tokenizer, self._settings.max_characters
+        tokenizer = encoder.tokenization.tokenizer
         vocabulary, remaining = tokenizer.get_vocab_size(), self._settings.max_body_bytes
+
+        def check(index: int) -> None:
+            if not isinstance(ids := items[index], str):
+                self._check_ids(ids, vocabulary, param(index))
 
         def decode(index: int) -> str:
             nonlocal remaining
             if isinstance(ids := items[index], str):
                 return ids
-            if len(ids) > max_characters:
-                raise InvalidError(f"{len(ids)} token ids, at most {max_characters} (max_characters)", param(index))
-            if (highest := max(ids)) >= vocabulary:
-                raise InvalidError(f"{highest} is not a token id of the model", param(index))
-            if min(ids) < 0:
-                first = next(position for position, id_ in enumerate(ids) if id_ < 0)
-                raise InvalidError("must be at least 0", f"{param(index)}[{first}]")
             text: str = tokenizer.decode(ids, skip_special_tokens=skip_special)
             if (remaining := remaining - len(text)) < 0:
                 limit = self._settings.max_body_bytes
                 raise TooLargeError(f"the ids decode to more than {limit} characters (max_body_bytes)", param(index))
             return text
 
+        async for _ in self._map(check, range(len(items))):
+            pass  # decoding takes ten times as long, so it starts once all ids are known to be good
         return [text async for text in self._map(decode, range(len(items)))]
 
     def check_count(self, count: int, *names: str) -> None:
@@ -141,6 +140,15 @@ class TokenizerPool:
                     if (length := len(getattr(input_, field))) > limit:
                         message = f"{field} has {length} characters, at most {limit} (max_characters)"
                         raise InvalidError(message, group.param(index, field))
+
+    def _check_ids(self, ids: list[int], vocabulary: int, param: str) -> None:
+        if len(ids) > (limit := self._settings.max_characters):
+            raise InvalidError(f"{len(ids)} token ids, at most {limit} (max_characters)", param)
+        if min(ids) < 0:
+            first = next(position for position, id_ in enumerate(ids) if id_ < 0)
+            raise InvalidError("must be at least 0", f"{param}[{first}]")
+        if (highest := max(ids)) >= vocabulary:
+            raise InvalidError(f"{highest} is not a token id of the model", param)
 
     async def _encode(self, encoder: Profile, group: InputGroup) -> list[Encoding]:
         encodings: list[Encoding] = []

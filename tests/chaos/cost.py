@@ -16,7 +16,12 @@ async def run(share: float) -> list[Figure]:
     found = await asyncio.to_thread(costs.measure, sizes, shapes)
     if share == 1:
         costs.write(found)
-    return figures(found)
+    return [*figures(found), *(Figure(*_outline(cost)) for cost in costs.worst(found)[:10])]
+
+
+def _outline(cost: costs.Cost) -> tuple[str, str]:
+    numbers = (f"{cost.cpu:.2f} s of CPU", f"{cost.memory / costs.MB:.0f} MB", f"{1000 * cost.stall:.0f} ms waited")
+    return f"among the worst ten: {cost.shape}, `{cost.route}`, {cost.body / costs.MB:.1f} MB", ", ".join(numbers)
 
 
 def figures(found: list[costs.Cost]) -> list[Figure]:

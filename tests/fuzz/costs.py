@@ -84,13 +84,13 @@ _N = b"[" + b'"a",' * 2047 + b'"a"]'
 ANSWERS = [
     ("/embed", "base64", b'{"encoding_format":"base64","inputs":%b}' % _N),
     ("/embed", "floats", b'{"inputs":%b}' % _N),
-    ("/tei/embed_all", "states", b'{"inputs":[%b"a"]}' % (b'"a a a a a a",' * 400)),
-    ("/tei/tokenize", "tokens", b'{"inputs":[%b"a"]}' % (b'"' + b"a " * 40_000 + b'",' * 10)),
+    ("/tei/embed_all", "states", b'{"inputs":[%b"a"]}' % (b'"a a a a",' * 300)),
+    ("/tei/tokenize", "tokens", b'{"inputs":[%b"a"]}' % ((b'"' + b"a " * 40_000 + b'",') * 10)),
     ("/similarity", "all scores", b'{"queries":%b}' % _N),
     ("/similarity", "all best matches", b'{"queries":%b,"top_k":2048}' % _N),
 ]
 # Fills a batch, so that the model has its memory.
-_WARM_UP = b'{"inputs":[%b"a"]}' % (b'"' + b"word " * 100 + b'",' * 100)
+_WARM_UP = b'{"inputs":[%b"a"]}' % ((b'"' + b"word " * 100 + b'",') * 100)
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,16 @@ class Watch:
     def __init__(self, server: ServerProcess, pid: int) -> None:
         self._url, self._process = f"{server.url}/health", psutil.Process(pid)
         self.stall, self.peak = 0.0, 0
-        self._done = threading.Event()
+        self._begun, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         with httpx.Client(timeout=60) as client:
-            while not self._done.is_set():
+            client.get(self._url)
+            self._begun.set()
+            done = False
+            while not done:  # at least once after the request
+                done = self._done.is_set()
                 started = time.monotonic()
                 client.get(self._url)
                 self.stall = max(self.stall, time.monotonic() - started)
@@ -148,6 +152,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         self._thread.start()
+        self._begun.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -231,9 +236,5 @@ def table(costs: list[Cost]) -> str:
 
 
 def write(costs: list[Cost]) -> None:
-    """Writes the results, from which `docs.tables` makes the table of docs/RELIABILITY.md."""
+    """Writes the results."""
     RESULTS.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n", encoding="utf-8")
-
-
-def read() -> list[Cost]:
-    return [Cost(**item) for item in json.loads(RESULTS.read_text(encoding="utf-8"))]

@@ -26,10 +26,11 @@ def keep_freed_memory() -> None:
 
 
 def unmap_weights(model: torch.nn.Module) -> None:
-    """Copies the weights out of the files that they are mapped from.
+    """Copies weights on the CPU out of the files that they are mapped from.
 
     When a mapped weight is changed, its pages are copied, and the copies live as long as any weight of the file. A
     weight with its own memory can be freed alone.
     """
     for weight in model.parameters():
-        weight.data = weight.data.clone()
+        if weight.device.type == "cpu":
+            weight.data = weight.data.clone()

@@ -26,7 +26,7 @@ INPUTS = ["input_ids", "attention_mask"]
 
 # torch 2.11 has neither option. It accepts fewer key heads than query heads anyway; later versions require the flag.
 # With `num_splits=1`, a sequence's result depends on no other sequence of the batch, not even in its last bits.
-_OPTIONS = {"enable_gqa": True, "num_splits": 1}
+_OPTIONS: dict[str, Any] = {"enable_gqa": True, "num_splits": 1}
 _known = inspect.signature(varlen_attn).parameters
 _varlen_attn: Callable[..., Any] = partial(varlen_attn, **{k: v for k, v in _OPTIONS.items() if k in _known})
 # The widest head that the kernel supports, and what the width must be a multiple of.

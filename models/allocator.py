@@ -30,11 +30,12 @@ def keep_freed_memory() -> None:
 
 
 def unmap_weights(model: torch.nn.Module, advance: Callable[[int], None] = lambda size: None) -> None:
-    """Copies the weights out of the files that they are mapped from, and calls `advance` with each weight's bytes.
+    """Copies weights on the CPU out of the files that they are mapped from. Calls `advance` with each weight's bytes.
 
     When a mapped weight is changed, its pages are copied, and the copies live as long as any weight of the file. A
     weight with its own memory can be freed separately.
     """
     for weight in model.parameters():
-        weight.data = weight.data.clone()
+        if weight.device.type == "cpu":
+            weight.data = weight.data.clone()
         advance(weight.nbytes)

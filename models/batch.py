@@ -25,6 +25,7 @@ class Batch:
         input_ids: [1, T] int64, T being the total number of tokens.
         position_ids: [1, T] int64, starting at 0 in each sequence.
         cu_seqlens: [n + 1] int32, the start of each of the n sequences; the last entry is T.
+        cu_seqlens_cpu: the same on the CPU.
         max_seqlen: length of the longest sequence.
         pooled: [n] int64, how many of the last positions of each sequence are pooled (at least 1).
         pooled_tokens: the sum of `pooled`.
@@ -33,6 +34,7 @@ class Batch:
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     cu_seqlens: torch.Tensor
+    cu_seqlens_cpu: torch.Tensor
     max_seqlen: int
     pooled: torch.Tensor
     pooled_tokens: int
@@ -67,6 +69,7 @@ class Batch:
             input_ids=_to(device, ids[None]),
             position_ids=_to(device, (torch.arange(len(ids), device=lengths.device) - starts)[None]),
             cu_seqlens=_to(device, cu_seqlens),
+            cu_seqlens_cpu=cu_seqlens.cpu(),
             max_seqlen=int(lengths.max()),
             pooled=_to(device, pooled),
             pooled_tokens=int(pooled.sum()),

@@ -103,16 +103,18 @@ def bucketed_attention(
     return attended.index_select(0, layout.output).view(1, tokens, heads, width)
 
 
-def visible(queries: int, keys: int, causal: bool, window: int) -> torch.Tensor:
+def visible(queries: int, keys: int, causal: bool, window: int, device: torch.device | None = None) -> torch.Tensor:
     """[queries, keys]: whether the query at a position attends to the key at a position.
 
     Args:
         queries: number of queries.
         keys: number of keys, at least as many; the first ones are those of the queries.
         causal, window: see `attention.attend`.
+        device: of the result; None: the CPU.
     """
-    distance = torch.arange(queries, dtype=torch.int32)[:, None] - torch.arange(keys, dtype=torch.int32)
-    mask = distance >= 0 if causal else torch.ones(queries, keys, dtype=torch.bool)
+    positions = torch.arange(keys, dtype=torch.int32, device=device)
+    distance = positions[:queries, None] - positions
+    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     return mask & (distance.abs() < window) if window else mask
 
 

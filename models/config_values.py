@@ -71,7 +71,9 @@ def faults(content: dict[str, Any], kind: type[PreTrainedConfig]) -> Iterator[st
 def rope_faults(config: PreTrainedConfig) -> Iterator[str]:
     """Yields such clauses for the rotary embeddings of a config, for which classes declare no types."""
     declared = getattr(config, "rope_parameters", None) or {}
-    layers = config.nested_rope_parameter_keys(declared) if isinstance(declared, dict) else []
+    # As transformers' `nested_rope_parameter_keys`, which 5.17 lacks.
+    kinds = getattr(config, "_rope_type_labels", None) or getattr(config, "layer_types", None) or ()
+    layers = [key for key in declared if key in kinds] if isinstance(declared, dict) else []
     for parameters in [declared[layer] for layer in layers] or [declared]:
         if not isinstance(parameters, dict):
             yield _clause("rope_parameters", parameters, "must be an object")

@@ -12,6 +12,7 @@ from l2v.models import attention
 from l2v.models.checkpoint import Checkpoint
 from l2v.models.config_keys import FILE
 from l2v.models.config_values import faults, rope_faults, usable
+from l2v.models.devices import check_memory
 from l2v.models.errors import ModelError, SourceError, UnsupportedModelError, first_line
 from l2v.models.misfits import (
     MARKS,
@@ -191,9 +192,10 @@ def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, r
 
 
 def move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Moves the decoder to the device, in evaluation mode. Raises `ModelError` if the device is not available."""
+    """Moves the decoder to the device, in evaluation mode. Raises `ModelError` if it does not fit there."""
     try:
         moved: PreTrainedModel = decoder.to(device).eval()
     except (RuntimeError, AssertionError) as error:
+        check_memory(error, decoder, device)
         raise ModelError(f"the model cannot be moved to device {device}: {first_line(error)}") from error
     return moved

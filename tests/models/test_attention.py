@@ -2,7 +2,6 @@
 
 from itertools import accumulate, pairwise, product
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +9,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import masking_utils
 
-from l2v.models import Encoder, Input, UnsupportedModelError, attention, load
+from l2v.models import Encoder, Input, UnsupportedModelError, load
 from l2v.models import bucketed_attention as buckets
-from l2v.models.attention import _has_kernel, attend, packed_attention, segment_attention
+from l2v.models.attention import attend, packed_attention, segment_attention
 from l2v.models.bucketed_attention import bucketed_attention
-from l2v.models.devices import computes_bfloat16
 from tests import tiny
 from tests.dtypes import MIN_COSINE
 
@@ -106,23 +104,12 @@ def test_positions_are_not_read_to_build_a_mask(encoder: Encoder, monkeypatch: p
     encoder.encode([Input("a"), Input("b")])
 
 
-@pytest.mark.parametrize(("major", "dtype"), [(7, torch.float32), (8, torch.bfloat16)])
-def test_gpus_before_ampere_compute_in_float32_and_without_the_kernel(
-    monkeypatch: pytest.MonkeyPatch, major: int, dtype: torch.dtype
-) -> None:
-    cuda = torch.device("cuda")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(major=major))
-    assert computes_bfloat16(cuda) == (dtype == torch.bfloat16)
-    query = SimpleNamespace(is_cuda=True, device=cuda, dtype=torch.float16)
-    assert _has_kernel(query) == (dtype == torch.bfloat16)  # type: ignore[arg-type]
-
-
 def test_scaling_defaults_to_the_head_dimension() -> None:
     query, key, value = (states(3, 2) for _ in range(3))
     bounds = torch.tensor([0, 3], dtype=torch.int32)
-    output, weights = packed_attention(torch.nn.Identity(), query, key, value, None, cu_seqlens=bounds)
+    output, weights = packed_attention(
+        torch.nn.Identity(), query, key, value, None, cu_seqlens=bounds, cu_seqlens_cpu=bounds
+    )
     torch.testing.assert_close(output, scaled_dot_product_attention(query, key, value).transpose(1, 2))
     assert weights is None
 
@@ -138,7 +125,7 @@ def test_scaling_defaults_to_the_head_dimension() -> None:
 )
 def test_arguments_that_change_the_scores_are_refused(arguments: dict[str, object], reason: str) -> None:
     bounds = torch.tensor([0, 3], dtype=torch.int32)
-    arguments = {"attention_mask": None, "cu_seqlens": bounds} | arguments
+    arguments = {"attention_mask": None, "cu_seqlens": bounds, "cu_seqlens_cpu": bounds} | arguments
     with pytest.raises(UnsupportedModelError, match=reason):
         packed_attention(torch.nn.Identity(), states(3, 2), states(3, 2), states(3, 2), **arguments)  # type: ignore[arg-type]
 
@@ -199,24 +186,3 @@ def test_vectors_do_not_depend_on_the_batch(adapter: Path, dtype: str, least: fl
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     left, right = left.astype(np.float64), right.astype(np.float64)
     return (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
-
-
-@pytest.mark.parametrize(
-    ("causal", "windowed", "size"),
-    [(False, False, None), (True, False, (-1, 0)), (False, True, (7, 7)), (True, True, (7, 0))],
-)
-def test_the_gpu_kernel_gets_the_window(
-    causal: bool, windowed: bool, size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, object]] = []
-
-    def kernel(query: torch.Tensor, *_: object, **options: object) -> torch.Tensor:
-        asked.append(options)
-        return query
-
-    monkeypatch.setattr(attention, "_has_kernel", lambda query: True)
-    monkeypatch.setattr(attention, "_varlen_attn", kernel)
-    bounds = torch.tensor([0, 3], dtype=torch.int32)
-    options = {"cu_seqlens": bounds, "max_seqlen": 3, "sliding_window": 8, "causal": causal, "windowed": windowed}
-    packed_attention(torch.nn.Identity(), states(3, 2), states(3, 2), states(3, 2), None, **options)  # type: ignore[arg-type]
-    assert asked[0].get("window_size") == size

@@ -125,7 +125,7 @@ def test_sequence_bounds_that_are_off_by_one_in_one_layer_are_found(
     by: int, layer: int, dtype: torch.dtype, *, causal: bool
 ) -> None:
     reasons = "mixes the sequences|all tokens of a text"
-    with planted(changing(cu_seqlens=moved_bounds(by)), layer), pytest.raises(UnsupportedModelError, match=reasons):
+    with planted(changing(cu_seqlens_cpu=moved_bounds(by)), layer), pytest.raises(UnsupportedModelError, match=reasons):
         verify(decoder(dtype), causal=causal)
 
 
@@ -187,7 +187,7 @@ def test_a_layer_that_depends_on_the_length_of_the_row_is_found(
 
 
 def test_attention_to_only_part_of_the_text_is_found() -> None:
-    halves = changing(cu_seqlens=lambda bounds: torch.arange(0, int(bounds[-1]) + 1, 4, dtype=torch.int32))
+    halves = changing(cu_seqlens_cpu=lambda bounds: torch.arange(0, int(bounds[-1]) + 1, 4, dtype=torch.int32))
     with planted(halves, 1), pytest.raises(UnsupportedModelError, match="does not attend to all tokens of a text"):
         verify(decoder())
 
@@ -264,7 +264,7 @@ def test_values_that_are_not_finite_are_refused() -> None:
 def test_the_checks_leave_the_model_unchanged() -> None:
     model = decoder()
     verify(model)
-    with planted(changing(cu_seqlens=moved_bounds(1)), 0), suppress(UnsupportedModelError):
+    with planted(changing(cu_seqlens_cpu=moved_bounds(1)), 0), suppress(UnsupportedModelError):
         verify(model)
     assert model.config._attn_implementation == attention.NAME
     assert not any(module._forward_hooks for module in model.modules())

@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test bench bench-quick chaos soak lint docs lock licences goldens clean
+.PHONY: serve test test-fake-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
 
 serve: .venv/serve  ## Serve the built-in model, or L2V_MODEL, on port 8080
 	$(BIN)/l2v serve
 
 test: .venv/test .venv-clients/installed  ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+GPU_VENVS := $(addprefix .venv-gpu/,lowest highest)
+
+test-fake-gpu: $(GPU_VENVS)  ## Test the CUDA path without a GPU, with the lowest and the highest torch (6 GB of downloads)
+	for venv in $^; do $$venv/bin/python -m pytest tests/gpu_fake || exit; done
 
 chaos: .venv/test  ## Test the promises of docs/RELIABILITY.md and write the results to it
 	$(BIN)/python -m tests.chaos
@@ -52,7 +57,7 @@ goldens:  ## Generate the parity stacks and goldens with the reference, in its o
 	.venv-reference/bin/python tests/parity/generate.py
 
 clean:
-	rm -rf .venv .venv-bench .venv-clients .venv-image .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-bench .venv-clients .venv-gpu .venv-image .venv-reference build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "l2v needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 1; }
@@ -73,6 +78,12 @@ $(BIN)/pip:
 .venv-bench/%: bench/requirements/%.txt
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet -r $<
+	@touch $@
+
+# CUDA builds of torch, several gigabytes each.
+.venv-gpu/%: tests/gpu_fake/%.txt pyproject.toml
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --editable . -r $<
 	@touch $@
 
 .venv/test: pyproject.toml | $(BIN)/pip

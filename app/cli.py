@@ -1,4 +1,4 @@
-"""The command `l2v`: its subcommands, its parser, and how errors end it."""
+"""The command `l2v`: its subcommands, its parser and its error handling."""
 
 import inspect
 import json
@@ -34,7 +34,7 @@ from l2v.app.commands.train import Train
 from l2v.models.errors import InputError, ModelError
 from l2v.models.settings import PREFIX
 
-# What pydantic-settings reads as null. Its default would be the text `None`.
+# The argument that pydantic-settings reads as null. By default, it would be the text `None`.
 _NONE = "\0"
 # Arguments that shells complete with file names.
 _FILES = ("Path", "INPUT", "OUTPUT", "OUT")
@@ -97,7 +97,7 @@ def source() -> CliSettingsSource[ArgumentParser]:
 
 
 def main() -> None:
-    """Run the command. An error ends it with one sentence and status 1 or 2."""
+    """Run the command. An error prints one sentence and exits with status 1 or 2."""
     try:
         CliApp.run(L2v, cli_settings_source=source())
     except ValidationError as error:
@@ -105,12 +105,12 @@ def main() -> None:
         raise SystemExit(2) from None
     except (CommandError, InputError, ModelError) as error:
         if (status := getattr(error, "status", 1)) == 1:
-            # Python prints this at exit, when progress bars have been closed.
+            # Python prints this at exit, after progress bars have closed.
             raise SystemExit(f"l2v: {error}") from None
         print(f"l2v: {error}", file=sys.stderr)
         raise SystemExit(status) from None
     except BrokenPipeError:
-        # The reader of our output is gone, like `head`. Without this, Python would report it again at exit.
+        # The reader of the output, such as `head`, has exited. Without this, Python would report the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    """Describes an invalid setting by its flag and variable, or settings that contradict each other."""
+    """Describe an invalid setting, with its flag and variable. An error about several settings names none."""
     name, message = str(*problem["loc"][-1:]), problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], dict) or not name.islower():
         return f"l2v: {message}"
@@ -126,7 +126,7 @@ def _describe(problem: ErrorDetails) -> str:
 
 
 def _parse(parser: ArgumentParser, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
-    """Parse the arguments. Texts become one JSON list, since pydantic-settings would split each text at its commas."""
+    """Parse the arguments. Documents become a JSON list, since pydantic-settings would split each one at its commas."""
     parsed = ArgumentParser.parse_args(parser, args, namespace)
     if documents := getattr(parsed, "similarity.documents", None):
         setattr(parsed, "similarity.documents", json.dumps(documents))

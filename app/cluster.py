@@ -31,7 +31,7 @@ _SCRAPE_SECONDS = 5.0
 
 
 class ReplicaSettings(Settings):
-    """The settings of each replica: arguments of the application, else environment variables where it is built.
+    """The settings of each replica, from the application's arguments, else from the environment where it is built.
 
     Ray's proxies accept the connections, so `host`, `port`, `max_connections`, `max_header_bytes` and `idle_timeout`
     have no effect.
@@ -76,19 +76,19 @@ class Replica:
         return families
 
     async def _expose_all(self) -> bytes:
-        """The metrics of all replicas, since a scrape reaches any one of them."""
+        """The metrics of all replicas, since a scrape reaches only one of them."""
         context = serve.get_replica_context()
         calls = serve.get_deployment_handle(context.deployment, context.app_name).broadcast("metrics")
         try:
             results = await calls.results_async(timeout_s=_SCRAPE_SECONDS, return_exceptions=True)
         except TimeoutError:
             raise UnavailableError(f"a replica did not return its metrics within {_SCRAPE_SECONDS:g} s") from None
-        # A replica that ended meanwhile returns an exception.
+        # For a replica that has ended, the result is an exception.
         return prometheus_client.generate_latest(Merged(result for result in results if isinstance(result, list)))
 
 
 class Merged(Collector):
-    """The metrics of several replicas as those of one."""
+    """Merges the metrics of several replicas."""
 
     def __init__(self, replicas: Iterable[list[Metric]]) -> None:
         self._families: dict[str, Metric] = {}

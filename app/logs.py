@@ -11,7 +11,7 @@ import structlog
 
 
 def outline(error: BaseException) -> dict[str, Any]:
-    """The type and stack frames of an error, with short paths and no message: it may quote a text or a key."""
+    """The type and stack frames of an error, with short paths. The message is omitted: it may quote a text or a key."""
     frames = [
         f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

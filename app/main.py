@@ -1,4 +1,4 @@
-"""The application: puts the parts together, and takes them from loading to shutdown."""
+"""Builds the application from its parts, and starts and stops them."""
 
 import asyncio
 import gc
@@ -41,7 +41,7 @@ def create_app(
 
     Args:
         settings: all settings.
-        encoder: the encoder to serve. By default, the one that the settings name is loaded while the port is open.
+        encoder: the encoder to serve. By default, a thread loads the one that the settings name.
         on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
     """
     metrics = Metrics()
@@ -97,7 +97,7 @@ def create_app(
 
 
 def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
-    """Removes from the OpenAPI document the 422 of surfaces that use another status, and keys that aren't required."""
+    """Removes what a path doesn't use from the OpenAPI document: the status 422, or a key."""
     for path, methods in app.openapi()["paths"].items():
         target = targets.find(path)
         for operation in methods.values():
@@ -117,7 +117,7 @@ def _start(service: Service, settings: Settings, encoder: Encoder | None, on_fai
             _compile(encoder)
     except ModelError as error:
         on_failure(str(error))
-    except BaseException as error:  # a panic of the tokenizers library is no Exception
+    except BaseException as error:  # a panic in the tokenizers library is not an `Exception`
         on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
 
 
@@ -125,8 +125,9 @@ def _freeze() -> None:
     """Freezes the loaded objects, so that a full collection doesn't pause requests for 0.3 s."""
     gc.collect()
     gc.freeze()
-    # The next full collection starts when the objects grow by a quarter of what the last one left. This one leaves few;
-    # otherwise, a hundred thousand objects could pile up first, such as malformed bodies in reference cycles.
+    # The next full collection starts when the number of objects has grown by a quarter since the last one. After this
+    # collection, that number is small. Otherwise, a hundred thousand objects could accumulate first, such as malformed
+    # bodies in reference cycles.
     gc.collect()
 
 

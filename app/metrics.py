@@ -59,5 +59,5 @@ class Metrics:
         self.batch_seconds.observe(seconds)
 
     def render(self) -> bytes:
-        """The text exposition format."""
+        """The metrics in Prometheus' text format."""
         return prometheus_client.generate_latest(self.registry)

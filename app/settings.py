@@ -69,9 +69,7 @@ class Settings(ModelSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all interfaces")
     port: Port = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
-    api_keys: Secrets = Field(
-        (), description="Bearer keys that open the API, comma-separated; without keys, it is open"
-    )
+    api_keys: Secrets = Field((), description="Bearer keys for the API, comma-separated; without keys, the API is open")
     api_keys_file: Path | None = Field(
         None, description="File with one key per line, read at startup; lines that start with # are comments"
     )
@@ -80,11 +78,13 @@ class Settings(ModelSettings):
     max_batch_tokens: int | None = Field(
         None,
         ge=8,
-        description="Token budget of one forward pass. Default: 16384 on CUDA; on a CPU 4096, or fewer if they take "
-        "more than ten seconds",
+        description="Token budget of one forward pass. Default: 16384 on CUDA; 4096 on a CPU, or fewer if that many "
+        "take more than ten seconds",
     )
-    max_queue_tokens: Count = Field(1_048_576, description="Maximum tokens in the queue; beyond it, requests get 429")
-    max_requests: Count = Field(512, description="Maximum requests in progress: body received, response not started")
+    max_queue_tokens: Count = Field(1_048_576, description="Maximum tokens in the queue; beyond that, requests get 429")
+    max_requests: Count = Field(
+        512, description="Maximum requests in progress, from the end of the request body to the start of the response"
+    )
     max_connections: Count = Field(2048, description="Maximum open connections, including idle ones")
     max_inputs: Count = Field(
         2048, le=MAX_INPUTS, description="Maximum inputs per request, queries and documents together"
@@ -94,9 +94,12 @@ class Settings(ModelSettings):
     max_total_body_bytes: Count = Field(
         536_870_912, description="Maximum bytes of all request and response bodies together"
     )
-    max_header_bytes: int = Field(32_768, ge=1024, description="Maximum bytes of path and headers, plus 32 per header")
+    max_header_bytes: int = Field(
+        32_768, ge=1024, description="Maximum bytes of path and headers; each header counts 32 bytes extra"
+    )
     request_timeout: Seconds = Field(
-        120.0, description="Seconds before a request fails with 504; the client has as long again to read the response"
+        120.0,
+        description="Seconds before a request fails with 504; the client then has the same time to read the response",
     )
     idle_timeout: Seconds = Field(
         75.0, description="Seconds before a connection without a complete request header is closed"
@@ -131,7 +134,7 @@ class Settings(ModelSettings):
         return prompts
 
     def read_keys(self) -> tuple[str, ...]:
-        """The keys from the setting and the file; raises `ValueError` if the file holds none."""
+        """The keys from the setting and the file. Raises `ValueError` if the file contains none."""
         keys = tuple(key.get_secret_value() for key in self.api_keys)
         if self.api_keys_file is None:
             return keys
@@ -153,7 +156,9 @@ class Settings(ModelSettings):
             if self.protect_metrics or self.protect_docs:
                 raise ValueError("protect_metrics and protect_docs require api_keys or api_keys_file")
             if os.environ.get(f"{PREFIX}API_KEY"):
-                raise ValueError("L2V_API_KEY is a client's key: set L2V_API_KEYS to the service's keys, or unset it")
+                raise ValueError(
+                    "L2V_API_KEY is a client's key: set L2V_API_KEYS to the service's keys, or unset L2V_API_KEY"
+                )
         if self.otlp_endpoint and not _is_installed("opentelemetry.instrumentation.fastapi"):
             raise ValueError("otlp_endpoint requires the extra otel: pip install '.[otel]'")
         self.read_prompts()

@@ -1,15 +1,20 @@
-"""Benchmarks: speed, side by side with other libraries on the same weights.
+"""Benchmarks that compare the speed of l2v with other libraries, on the same weights.
 
 shapes.py      random checkpoints in the shapes of published models
 workloads.py   the texts to embed
 floor.py       FLOPs of a forward pass, and the rate of plain matrix products
-worker.py      one library in a process and venv of its own
+worker.py      one library, in its own process and venv
 engines.py     the engines to compare: workers and servers
 posting.py     requests from concurrent clients
 measure.py     throughput and latency
 report.py      results as JSON, Markdown and plots
 backlog.py     throughput with a short and with a long queue
-saturation.py  throughput over HTTP against in process
-closeness.py   vectors of each dtype against float32
+scheduling.py  scheduling policies, simulated and on real servers
+mixes.py       the requests for that
+policies.py    the policies to compare with ours, and a server with one of them
+simulation.py  a simulated engine and its clients
+saturation.py  throughput over HTTP, compared with in process
+loading.py     CPU time and memory of loading, by stage
+closeness.py   vectors of each dtype, compared with float32
 results/       recorded results
 """

@@ -37,7 +37,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": _machine(device),
+        "machine": machine(device),
         "commit": commit(),
         "versions": _versions(),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
@@ -50,7 +50,7 @@ def main() -> None:
         checkpoints.mkdir(parents=True, exist_ok=True)
         for name in options.shapes:
             for found in _measure(SHAPES[name], checkpoints, device, options):
-                # Write every intermediate result, for runs that are interrupted.
+                # Write each intermediate result, in case the run is interrupted.
                 results["shapes"][name] = found
                 report.write(results, RESULTS, options.name or device)
 
@@ -88,10 +88,10 @@ Engines = list[LibraryEngine | ServerEngine]
 
 
 def _groups(engines: Engines, device: str) -> list[Engines]:
-    """Groups of engines that run at the same time.
+    """Groups of engines that are loaded at the same time.
 
-    On a CPU that is all of them: they take turns, so that other load on the machine affects all alike. On a GPU each
-    runs alone, since it fills the memory.
+    On a CPU, all engines are loaded and take turns, so that other load on the machine affects all alike. On a GPU, each
+    is loaded alone, since it fills the memory.
     """
     return [[engine] for engine in engines] if device == "cuda" else [engines]
 
@@ -159,7 +159,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _machine(device: str) -> str:
+def machine(device: str) -> str:
+    """The GPU, or the cores of the CPU."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     model = next(

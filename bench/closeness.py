@@ -1,4 +1,4 @@
-"""The precision of each dtype: cosines of its vectors to those of float32.
+"""The precision of each dtype: the cosines of its vectors with those of float32.
 
 python -m bench.closeness [SHAPE]
 """

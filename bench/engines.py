@@ -22,7 +22,7 @@ from bench.worker import peak_resident_bytes
 from bench.workloads import Workload
 
 _ROOT = Path(__file__).parents[1]
-# Infinity measures its own speed before it is ready.
+# Infinity needs long to start, since it first measures its own speed.
 _START_SECONDS = 1800
 # Texts per request and number of clients: enough to fill many batches.
 _TEXTS, _CLIENTS = 32, 8
@@ -34,8 +34,8 @@ class Round:
 
     Attributes:
         seconds: time from the first text to the last vector.
-        memory: peak memory of the process in bytes, on the GPU if a library uses one, else resident; 0 for a server on
-            a GPU, where it is unknown.
+        memory: peak memory of the process in bytes: GPU memory if a library uses a GPU, else resident memory; 0 for a
+            server on a GPU, where it is unknown.
         vectors: [n, d] float32, to check that engines compute the same.
     """
 

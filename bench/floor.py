@@ -28,7 +28,7 @@ def matmul_rate(config: PreTrainedConfig, tokens: int, dtype: torch.dtype, devic
     ]
     _run(products)
     rounds, flops = 0, 2.0 * tokens * sum(rows * columns for rows, columns in _linears(config)) * _COPIES
-    # Several rounds are queued on a GPU before each synchronisation, since it would idle in between.
+    # Queue several rounds on a GPU before each synchronisation, so that it does not idle in between.
     queued = 20 if device.type == "cuda" else 1
     _wait(device)
     started = time.perf_counter()

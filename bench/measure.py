@@ -49,7 +49,7 @@ class Throughput:
             The engines that did not fail; the results of the others are dropped.
 
         Raises:
-            RuntimeError: if the first engine fails, with which all are compared.
+            RuntimeError: if the first engine fails, since all others are compared with it.
         """
         alive = list(engines)
         leader = None if self.found["engines"] else alive[0]

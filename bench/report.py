@@ -70,7 +70,7 @@ def speedup(found: dict[str, Any], name: str) -> float | None:
 
 
 def efficiency(found: dict[str, Any], name: str) -> float:
-    """Useful FLOPs relative to those of plain matrix products in the same time."""
+    """Useful FLOPs, relative to what plain matrix products would do in the same time."""
     pairs = zip(found["rates"], found["engines"][name]["seconds"], strict=True)
     return statistics.median(found["flops"] / (rate * seconds) for rate, seconds in pairs)
 
@@ -92,6 +92,22 @@ def tables(results: dict[str, Any]) -> str:
         ready = ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in found["ready"].items())
         parts += [f"Time to ready, {shape}: {ready}."]
     return "\n\n".join([*parts, "Versions:", versions])
+
+
+def scheduling(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A row for each mix and scheduling policy, times in milliseconds; one row where all policies come to the same."""
+    kinds = ("small mean", "small p99", "medium mean", "large mean", "large p99")
+    lines = [f"| requests | policy | {' | '.join(kinds)} | tokens/s | fill |", "|---" * (len(kinds) + 4) + "|"]
+    for mix, policies in found.items():
+        rows = {}
+        for policy, figures in policies.items():
+            times = [f"{1000 * figures[kind]:,.0f}" if kind in figures else "" for kind in kinds]
+            rows[policy] = " | ".join([*times, f"{figures['tokens/s']:,.0f}", f"{figures['fill']:.0%}"])
+        if len(set(rows.values())) == 1:
+            rows = {"any": next(iter(rows.values()))}
+        for number, (policy, row) in enumerate(rows.items()):
+            lines.append(f"| {'' if number else mix} | {policy} | {row} |")
+    return "\n".join(lines)
 
 
 def _serialisation(seconds: float, mixed: dict[str, Any], shape: str) -> str:
@@ -135,3 +151,17 @@ def _plot(results: dict[str, Any], file: Path) -> None:
         axes.set(title=shape, ylabel="tokens/s")
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=110)
+
+
+def loading(results: dict[str, Any]) -> str:
+    """The paragraph about a run of `bench.loading`."""
+    weights = results["weights"] / 1e9
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in results["stages"].items())
+    return (
+        f"On {results['machine']}, {results['date']}, commit {results['commit']}, `{results['command']}`: "
+        f"{results['shape'].upper()} in {results['dtype']} ({weights:.1f} GB) with two adapters of rank "
+        f"{results['rank']} is ready after {results['cpu']:.0f} s of CPU time, {results['cpu'] / weights:.1f} s a GB: "
+        f"{stages}. Checksums are computed meanwhile and count towards these. The clock showed "
+        f"{results['seconds']:.0f} s, with {results['read'] / 1e9:.1f} GB read from the disk. Anonymous memory was at "
+        f"most {results['anonymous'] / results['weights']:.2f} × the weights."
+    )

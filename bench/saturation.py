@@ -1,8 +1,8 @@
-"""The cost of HTTP: throughput over HTTP against in process, with a saturated server.
+"""The cost of HTTP: throughput of a saturated server, compared with throughput in process.
 
     python -m bench.saturation
 
-`python -m bench` also runs slower engines and therefore uses few texts, the last of which leave batches half empty.
+`python -m bench` also runs slow engines, so it uses fewer texts, and its last batches are not full.
 """
 
 import statistics

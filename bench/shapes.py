@@ -43,16 +43,20 @@ class Shape:
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory(dir=folder) as part:
             base, export_folder = Path(part) / "base", Path(part) / "export"
-            # A CPU takes minutes to draw billions of random numbers.
-            with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-                AutoModel.from_config(self.config, dtype=torch.bfloat16).save_pretrained(base)
-            torch.cuda.empty_cache()
-            for name in _TOKENIZER_FILES:
-                shutil.copyfile(_TOKENIZER / name, base / name)
+            self.write_base(base)
             # Texts of 512 tokens must not be cut at 400.
             export(load(str(base), dtype="bfloat16", device="cpu", doc_max_length=512, prepack=False), export_folder)
             self._for_old_libraries(export_folder)
             return export_folder.rename(target)
+
+    def write_base(self, folder: Path) -> None:
+        """Write a bfloat16 checkpoint of such a decoder, as transformers saves it."""
+        # A CPU takes minutes to draw billions of random numbers.
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            AutoModel.from_config(self.config, dtype=torch.bfloat16).save_pretrained(folder)
+        torch.cuda.empty_cache()
+        for name in _TOKENIZER_FILES:
+            shutil.copyfile(_TOKENIZER / name, folder / name)
 
     def _for_old_libraries(self, folder: Path) -> None:
         """Rewrite the tokenizer for transformers 4 and tokenizers 0.19."""

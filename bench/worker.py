@@ -1,4 +1,4 @@
-"""One library in a process of its own: loads a checkpoint, then handles a request per line of standard input.
+"""One library in its own process: loads a checkpoint, then handles one request per line of standard input.
 
 It runs in the venv of the library, and therefore imports our code only for our own engine and for matrix products.
 
@@ -77,16 +77,16 @@ def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
 
 
 def peak_resident_bytes(process: str = "self") -> int:
-    """Peak resident memory of a process since the last call, which resets it."""
+    """Peak resident memory of a process since the last call. Each call resets the peak."""
     folder = Path("/proc") / process
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-    with suppress(OSError):  # some containers lack this file, so the peak is that since the process started
+    with suppress(OSError):  # some containers lack this file; the peak is then that since the process started
         (folder / "clear_refs").write_text("5")
     return int(status["VmHWM"].split()[0]) * 1024
 
 
 def _peak_memory(device: str) -> int:
-    """Peak memory of this process since the last call: of tensors on the GPU, or resident."""
+    """Peak memory of this process since the last call: GPU memory of tensors, or resident memory on a CPU."""
     if device != "cuda":
         return peak_resident_bytes()
     import torch

@@ -31,7 +31,7 @@ def workload(name: str, count: int, seed: int = 0) -> Workload:
         name: `mixed` (3 to 330 words, log-normal with median 40), `queries` (5 to 20 words after an instruction) or
             `long` (all truncated at 512 tokens).
         count: number of texts.
-        seed: of their lengths and contents.
+        seed: seed for their lengths and contents.
     """
     words = _words()
     rng = random.Random(f"{name} {seed}")

@@ -1,6 +1,6 @@
 """Lists the licences of the installed packages as Markdown: `make licences`.
 
-Uses the standard library alone, because it lists every package of its own environment. Exits with status 1 if a package
+Uses only the standard library, because it lists every package of its own environment. Exits with status 1 if a package
 states no licence, which a person must then look up.
 """
 

@@ -12,7 +12,7 @@ from l2v.app.settings import Settings
 
 Schema = dict[str, Any]
 _SECTIONS = {"embeddings": "Native API", "OpenAI": "OpenAI surface", "TEI": "TEI surface", "operations": "Operations"}
-# Statuses of every path, which are not repeated for each.
+# Every path has these statuses; they are not repeated for each.
 _COMMON = {"404", "405"}
 
 
@@ -81,7 +81,7 @@ def _fields(schema: Schema, schemas: dict[str, Schema], prefix: str = "") -> Ite
 
 
 def _treatment(schema: Schema) -> str:
-    """How a field is treated, if it is not honoured."""
+    """How the service treats a field that it does not support; "" for any other field."""
     description: str = schema.get("description", "")
     if description.startswith(NO_EFFECT):
         return f"accepted without effect: {description.removeprefix(NO_EFFECT)}"
@@ -91,7 +91,7 @@ def _treatment(schema: Schema) -> str:
 
 
 def _other_fields(request: Schema) -> str:
-    """The fields that are not honoured, which with the others makes the list complete."""
+    """The table of unsupported fields, and what happens to unknown ones."""
     found = {name: _treatment(field) for name, field in request["properties"].items()}
     rest = "rejected" if request.get("additionalProperties") is False else "accepted without effect, as in TEI"
     if not any(found.values()):

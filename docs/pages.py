@@ -1,6 +1,6 @@
 """Writes the generated parts of the pages in docs/: `python -m docs.pages`. With --check, reports outdated pages.
 
-A page marks the place of a part: `<!-- settings -->` … `<!-- /settings -->`.
+Two comments enclose each part: `<!-- settings -->` … `<!-- /settings -->`.
 """
 
 import argparse
@@ -9,22 +9,11 @@ from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 
-from docs import openapi, snippets
-from docs.tables import settings_table, stacks_table
+from docs import models, openapi, snippets
+from docs.tables import settings_table
 from l2v.app.metrics import Metrics
-from l2v.models.published import STACKS
 
 DOCS = Path(__file__).parent
-
-
-def memory_table() -> str:
-    """The size of each published model's weights."""
-    rows = ["| model | weights in bfloat16 | weights in float32 |", "|---|---|---|"]
-    sizes = {name.removesuffix("-mntp") + "-…" * name.endswith("-mntp"): stack for name, stack in STACKS.items()}
-    for name, stack in sizes.items():
-        if not name.endswith(("-supervised", "-unsupervised")) and name != "demo":
-            rows.append(f"| `{name}` | {stack.memory:.1f} GB | {2 * stack.memory:.1f} GB |")
-    return "\n".join(rows)
 
 
 def metrics_table() -> str:
@@ -49,8 +38,8 @@ def python(code: Callable[[], str], info: str = 'with="texts"') -> Callable[[], 
 
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
-    "stacks": stacks_table,
-    "memory": memory_table,
+    "llm2vec models": models.llm2vec_table,
+    "other models": models.other_table,
     "metrics": metrics_table,
     "api": openapi.reference,
     "clients": snippets.clients_table,
@@ -68,7 +57,7 @@ def fill(text: str) -> str:
             before, _, rest = text.partition(opening)
             _, found, after = f"\n{rest}".partition(closing)
             if not found:
-                sys.exit(f"the part {name} has no closing mark")
+                sys.exit(f"the part {name} has no closing comment")
             text = f"{before}{opening}\n{part()}\n{closing}{after}"
     return text
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 RUN = ROOT / "tests" / "clients" / "run.py"
 REQUIREMENTS = ROOT / "tests" / "clients" / "requirements.txt"
 ADDRESS = "http://localhost:8080"
-# Imports to leave out: for the examples' command line, and of their shared module, which has a block of its own.
+# Imports to leave out: `sys` is for the command line, and the docs show `corpus` in a block of its own.
 _LEFT_OUT = {"sys", "corpus"}
 
 

@@ -1,6 +1,6 @@
 """Writes the generated tables of README.md and docs/PERFORMANCE.md. With --check, fails if they are outdated.
 
-Settings and stacks come from the code, benchmark results from bench/results.
+Settings come from the code, benchmark results from bench/results.
 """
 
 import argparse
@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.report import efficiency, tokens_per_second
+from bench.report import efficiency, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
-from l2v.models.published import STACKS
 from l2v.models.settings import PREFIX
 
 ROOT = Path(__file__).parents[1]
@@ -28,20 +27,6 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-def stacks_table() -> str:
-    """The published models by short name, the stages of an LLM2Vec model in one row."""
-    rows = ["| `--model` | base or model | weights in bfloat16 | licence |", "|---|---|---|---|"]
-    by_base: dict[str, list[str]] = {}
-    for name, stack in STACKS.items():
-        by_base.setdefault(stack.base, []).append(name)
-    for base, names in list(by_base.items())[1:]:  # without the built-in model
-        stack = STACKS[names[0]]
-        shown = " · ".join(f"`{name}`" for name in reversed(names))
-        accept = ", to accept on the Hub" if stack.gated else ""
-        rows.append(f"| {shown} | {base} | {stack.memory:.1f} GB | {stack.licence}{accept} |")
-    return "\n".join(rows)
-
-
 def speed_table(runs: list[dict[str, Any]]) -> str:
     """Tokens per second of all engines on mixed texts, one row per shape."""
     tasks = {shape: found["workloads"]["mixed"] for run in runs for shape, found in run["shapes"].items()}
@@ -53,23 +38,41 @@ def speed_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def scheduling_tables(results: dict[str, Any]) -> str:
+    """The comparison of scheduling policies, simulated and on servers."""
+    costs = ", ".join(f"{tokens:,} in {1000 * seconds:.0f} ms" for tokens, seconds in results["costs"])
+    parts = [
+        f"Simulated (`python -m bench.scheduling`), with forward passes of so many tokens as measured: {costs}.",
+        scheduling(results["simulated"]),
+        f"On real servers, {results['origin']}:",
+        scheduling(results["served"]),
+    ]
+    return "\n\n".join(parts)
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
+    start = json.loads((results / "loading.json").read_text(encoding="utf-8"))
+    policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
-        ROOT / "README.md": {"settings": settings_table(), "stacks": stacks_table(), "speed": speed_table(runs)},
-        ROOT / "docs/PERFORMANCE.md": {"bench": "\n\n".join(map(bench_tables, runs))},
+        ROOT / "README.md": {"settings": settings_table(), "speed": speed_table(runs)},
+        ROOT / "docs/PERFORMANCE.md": {
+            "bench": "\n\n".join(map(bench_tables, runs)),
+            "loading": loading(start),
+            "scheduling": scheduling_tables(policies),
+        },
     }
 
 
 def fill(page: Path, tables: dict[str, str]) -> str:
-    """Replace the tables between their marks in the page's text."""
+    """Replace the tables in the page's text, each between its two comments."""
     text = page.read_text(encoding="utf-8")
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
-            sys.exit(f"{page.name} has no marks for the table {name}")
+            sys.exit(f"{page.name} has no comments around the table {name}")
         text = marked.sub(lambda match, table=table: match[1] + table + match[2], text)
     return text
 

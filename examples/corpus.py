@@ -1,4 +1,4 @@
-"""A few passages with a question for each, and a call of l2v to embed them. Only questions have an instruction."""
+"""A few passages, a question for each, and a function that embeds them with l2v. Only questions have an instruction."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""Reading adapter_config.json: which kinds of adapters and which of their settings can be merged into weights."""
+"""Reads adapter_config.json. Kinds and settings of adapters that cannot be merged into weights are refused."""
 
 import json
 from dataclasses import MISSING, Field, fields
@@ -70,7 +70,7 @@ def read_config(source: Source) -> PeftConfig:
     for name, (types, words) in _TYPES.items():
         if (value := content.get(name)) is not None and type(value) not in types:
             raise AdapterError(
-                f"adapter_config.json of {source.name} cannot be used: {name} is {json.dumps(value)}, which must be "
+                f"adapter_config.json of {source.name} cannot be used: {name} is {json.dumps(value)}, but must be "
                 f"{words}; correct it in a copy of the folder"
             )
     try:

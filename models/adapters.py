@@ -9,15 +9,19 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import Linear as LoraLinear
 from transformers import PreTrainedModel
 
 from l2v.models.adapter_config import read_config, targets_all_linear
 from l2v.models.adapter_weights import PREFIX, AdapterWeights, read_weights
 from l2v.models.errors import AdapterError, first_line
 from l2v.models.misfits import count
+from l2v.models.progress import stage
 from l2v.models.sources import Source
 
 _A_OF_B = re.compile("lora_(embedding_)?B")
+# Rows of a weight that are merged at a time: few enough for a core's cache, enough for fast products.
+_ROWS = 256
 
 
 def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) -> tuple[PreTrainedModel, list[str]]:
@@ -53,6 +57,7 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
         if loaded.unexpected_keys:
             raise _misfit(source, decoder, f"there is no place for {loaded.unexpected_keys[0]}")
         try:
+            _merge_linears(adapted, f"merging {source.label}")
             merged = adapted.merge_and_unload(safe_merge=False)
         except (RuntimeError, ValueError, NotImplementedError) as error:
             raise AdapterError(f"adapter {source.name} cannot be merged ({first_line(error)})") from error
@@ -176,6 +181,28 @@ def _check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftMo
                 f"adapter {source.name} does not fit the model: {key} has shape {list(weight.shape)}, the model "
                 f"requires {list(required.shape)}; check that it belongs to this base model"
             )
+
+
+@torch.no_grad()
+def _merge_linears(adapted: PeftModel, title: str) -> None:
+    """Merges plain LoRA into linear layers, some rows at a time, with peft's rounding. Leaves other layers to peft.
+
+    peft computes the change of a whole weight at once, in temporary copies several times as large as the weight.
+    """
+    layers = [layer for layer in adapted.modules() if type(layer) is LoraLinear and _is_plain(layer)]
+    with stage(title, sum(layer.get_base_layer().weight.nbytes for layer in layers)) as advance:
+        for layer in layers:
+            (name,) = layer.lora_A.keys()
+            a, b, weight = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.get_base_layer().weight
+            for rows, factor in zip(weight.split(_ROWS), b.split(_ROWS), strict=True):
+                rows.add_((factor @ a).mul_(layer.scaling[name]))
+            layer.merged_adapters.append(name)  # peft merges no layer twice
+            advance(weight.nbytes)
+
+
+def _is_plain(layer: LoraLinear) -> bool:
+    """Whether merging adds the scaled product of two factors to the weight, and nothing else."""
+    return not (layer.lora_variant or layer.fan_in_fan_out or any(layer.lora_bias.values()))
 
 
 def _check_finite(source: Source, weights: dict[str, torch.Tensor]) -> None:

@@ -1,6 +1,7 @@
 """CPU memory: the settings of glibc's allocator, and weights that are mapped from files."""
 
 import ctypes
+from collections.abc import Callable
 
 import torch
 
@@ -10,26 +11,31 @@ _NEVER_TRIM, _GIBIBYTE = 2**31 - 1, 2**30
 
 
 def keep_freed_memory() -> None:
-    """Keeps freed memory in the process, so that the next forward pass can reuse it. Without glibc, does nothing.
+    """Keeps memory that is freed from now on, so that it can be reused. Without glibc, does nothing.
 
     By default, glibc takes blocks of many megabytes from the kernel and returns them when they are freed. The kernel
-    clears each page when it is first touched again, so a forward pass would spend its time clearing gigabytes. All
-    threads share one arena, since the arenas of other threads cannot hold blocks of 64 MB and more.
+    clears each page when it is first touched again, so forward passes and merging adapters would spend their time
+    clearing gigabytes. All threads share one arena, since the arenas of other threads cannot hold blocks of 64 MB and
+    more. What is free already is returned to the kernel.
     """
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt, trim = libc.mallopt, libc.malloc_trim
     except (AttributeError, OSError):
         return
     mallopt(_TRIM_THRESHOLD, _NEVER_TRIM)
     mallopt(_MMAP_THRESHOLD, _GIBIBYTE)
     mallopt(_ARENA_MAX, 1)
+    trim(0)
 
 
-def unmap_weights(model: torch.nn.Module) -> None:
-    """Copies the weights out of the files that they are mapped from.
+def unmap_weights(model: torch.nn.Module, advance: Callable[[int], None] = lambda size: None) -> None:
+    """Copies weights on the CPU out of the files that they are mapped from. Calls `advance` with each weight's bytes.
 
     When a mapped weight is changed, its pages are copied, and the copies live as long as any weight of the file. A
-    weight with its own memory can be freed alone.
+    weight with its own memory can be freed separately.
     """
     for weight in model.parameters():
-        weight.data = weight.data.clone()
+        if weight.device.type == "cpu":
+            weight.data = weight.data.clone()
+        advance(weight.nbytes)

@@ -24,9 +24,13 @@ NAME = "l2v_packed"
 # What other libraries pass to a decoder; written into exported tokenizers.
 INPUTS = ["input_ids", "attention_mask"]
 
-# torch 2.11 accepts fewer key heads than query heads by default; later versions require this flag.
-_gqa: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
-_varlen_attn: Callable[..., Any] = partial(varlen_attn, **_gqa)
+# torch 2.11 has neither option. It accepts fewer key heads than query heads anyway; later versions require the flag.
+# With `num_splits=1`, a sequence's result depends on no other sequence of the batch, not even in its last bits.
+_OPTIONS: dict[str, Any] = {"enable_gqa": True, "num_splits": 1}
+_known = inspect.signature(varlen_attn).parameters
+_varlen_attn: Callable[..., Any] = partial(varlen_attn, **{k: v for k, v in _OPTIONS.items() if k in _known})
+# The widest head that the kernel supports, and what the width must be a multiple of.
+_MAX_HEAD, _HEAD_MULTIPLE = 256, 8
 # A single sequence shorter than this is faster with torch's own attention than in a bucket.
 _MIN_BUCKET_TOKENS = 100
 # Arguments by which some architectures change the attention scores. Ignoring one would silently give wrong vectors.
@@ -41,7 +45,7 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cu_seqlens: torch.Tensor,
+    cu_seqlens_cpu: torch.Tensor,
     scale: float,
     *,
     causal: bool = False,
@@ -54,7 +58,7 @@ def attend(
         query: [1, H, T, D].
         key: [1, H_kv, T, D].
         value: [1, H_kv, T, D].
-        cu_seqlens: [n + 1] int32.
+        cu_seqlens_cpu: [n + 1] int32, on the CPU, so that it need not wait for a GPU to know the lengths.
         scale: factor on the attention scores.
         causal: attend only to tokens up to the query's own position.
         window: attend only to tokens that are less than `window` positions away; 0: no limit.
@@ -63,7 +67,7 @@ def attend(
     Returns:
         [1, T, H, D], contiguous.
     """
-    lengths = [end - start for start, end in pairwise(cu_seqlens.tolist())]
+    lengths = [end - start for start, end in pairwise(cu_seqlens_cpu.tolist())]
     grouped = query.shape[1] != key.shape[1]
     runs = [(length, len(list(run))) for length, run in groupby(lengths)]
     # Split rather than sliced: the gradient of each slice would be as large as the whole row.
@@ -72,7 +76,7 @@ def attend(
     outputs = []
     for (length, count), *run in zip(runs, *parts, strict=True):
         q, k, v = (states.unflatten(1, (count, length)).transpose(0, 1) for states in run)
-        mask = visible(length, length, causal, window).to(q.device) if 0 < window < length else None
+        mask = visible(length, length, causal, window, q.device) if 0 < window < length else None
         attended = scaled_dot_product_attention(
             q, k, v, mask, scale=scale, enable_gqa=grouped, is_causal=causal and mask is None, dropout_p=dropout
         )
@@ -85,21 +89,21 @@ def segment_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cu_seqlens: torch.Tensor,
+    cu_seqlens_cpu: torch.Tensor,
     scale: float,
     causal: bool = False,
     window: int = 0,
 ) -> torch.Tensor:
-    """Attention without gradients: on CPUs, and on CUDA for float32 and for GPUs before Ampere.
+    """Attention without gradients, where torch has no kernel for packed sequences (see `_has_kernel`).
 
     An opaque op, so that torch.compile sees one call of dynamic length. It would recompile for every new list of
     lengths.
     """
     if query.dtype == torch.bfloat16 and not query.is_cuda:
-        lengths = tuple(cu_seqlens.diff().tolist())
+        lengths = tuple(cu_seqlens_cpu.diff().tolist())
         if len(lengths) > 1 or lengths[0] >= _MIN_BUCKET_TOKENS:
             return bucketed_attention(query, key, value, lengths, scale, causal=causal, window=window)
-    return attend(query, key, value, cu_seqlens, scale, causal=causal, window=window)
+    return attend(query, key, value, cu_seqlens_cpu, scale, causal=causal, window=window)
 
 
 @segment_attention.register_fake
@@ -107,7 +111,7 @@ def _(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cu_seqlens: torch.Tensor,
+    cu_seqlens_cpu: torch.Tensor,
     scale: float,
     causal: bool = False,
     window: int = 0,
@@ -123,6 +127,7 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     cu_seqlens: torch.Tensor | None = None,
+    cu_seqlens_cpu: torch.Tensor | None = None,
     max_seqlen: int = 0,
     causal: bool = False,
     windowed: bool = False,
@@ -139,7 +144,8 @@ def packed_attention(
         value: [1, H_kv, T, D].
         attention_mask: must be None.
         scaling: factor on the attention scores; None: 1/sqrt(D).
-        cu_seqlens: [n + 1] int32, passed through from the call of `forward`.
+        cu_seqlens: [n + 1] int32, passed through from the call of `forward`, as are the next ones.
+        cu_seqlens_cpu: the same on the CPU.
         max_seqlen: length of the longest sequence.
         causal: see `attend`.
         windowed: apply `sliding_window`. LLM2Vec attends to the whole sequence instead, as the reference does.
@@ -155,7 +161,7 @@ def packed_attention(
             `cu_seqlens`.
     """
     architecture = type(module).__name__
-    if cu_seqlens is None:
+    if cu_seqlens is None or cu_seqlens_cpu is None:
         raise UnsupportedModelError(f"{architecture} does not pass cu_seqlens to its attention function")
     if attention_mask is not None:
         raise UnsupportedModelError(f"{architecture} passes its own attention mask")
@@ -164,20 +170,23 @@ def packed_attention(
             raise UnsupportedModelError(f"{architecture} {effect} ({name}), which packed attention does not support")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if windowed and sliding_window else 0
-    if not dropout and _has_kernel(query):
+    if not dropout and _has_kernel(query, value):
         rows = [states[0].transpose(0, 1) for states in (query, key, value)]
         size = (window - 1, 0 if causal else window - 1)  # -1: no limit
         limit = {} if size == (-1, -1) else {"window_size": size}
         output: torch.Tensor = _varlen_attn(*rows, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, scale=scale, **limit)
         return output[None], None
     if dropout or torch.is_grad_enabled():
-        return attend(query, key, value, cu_seqlens, scale, causal=causal, window=window, dropout=dropout), None
-    return segment_attention(query, key, value, cu_seqlens, scale, causal, window), None
+        return attend(query, key, value, cu_seqlens_cpu, scale, causal=causal, window=window, dropout=dropout), None
+    return segment_attention(query, key, value, cu_seqlens_cpu, scale, causal, window), None
 
 
-def _has_kernel(query: torch.Tensor) -> bool:
-    """Whether torch has a kernel for packed sequences: in half precision on GPUs from Ampere on."""
+def _has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch has a kernel for packed sequences: in half precision, for most head sizes, from Ampere on."""
     if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    size = query.shape[-1]
+    if size > _MAX_HEAD or size % _HEAD_MULTIPLE or value.shape[-1] != size:
         return False
     return torch.cuda.get_device_properties(query.device).major >= 8
 

@@ -12,7 +12,8 @@ from l2v.models.types import Encoding
 # Default token budget of a forward pass: enough to run matrix products at full speed.
 _TOKENS = {"cuda": 16384}
 _TOKENS_ELSEWHERE = 4096
-# On slow devices the budget is what this many seconds allow, since the next request waits that long, but at least this.
+# On slow devices, the budget is lower, so that a forward pass takes at most about _MAX_SECONDS: the next request waits
+# for it. It is never below _MIN_TOKENS.
 _MAX_SECONDS, _MIN_TOKENS = 10.0, 512
 
 
@@ -24,14 +25,16 @@ class Batch:
         input_ids: [1, T] int64, T being the total number of tokens.
         position_ids: [1, T] int64, starting at 0 in each sequence.
         cu_seqlens: [n + 1] int32, the start of each of the n sequences; the last entry is T.
+        cu_seqlens_cpu: the same on the CPU.
         max_seqlen: length of the longest sequence.
-        pooled: [n] int64, the number of last positions of each sequence that are pooled (at least 1).
+        pooled: [n] int64, how many of the last positions of each sequence are pooled (at least 1).
         pooled_tokens: the sum of `pooled`.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     cu_seqlens: torch.Tensor
+    cu_seqlens_cpu: torch.Tensor
     max_seqlen: int
     pooled: torch.Tensor
     pooled_tokens: int
@@ -66,6 +69,7 @@ class Batch:
             input_ids=_to(device, ids[None]),
             position_ids=_to(device, (torch.arange(len(ids), device=lengths.device) - starts)[None]),
             cu_seqlens=_to(device, cu_seqlens),
+            cu_seqlens_cpu=cu_seqlens.cpu(),
             max_seqlen=int(lengths.max()),
             pooled=_to(device, pooled),
             pooled_tokens=int(pooled.sum()),
@@ -79,7 +83,7 @@ def token_budget(device: torch.device, tokens_per_second: float = math.inf) -> i
 
 
 def _to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
-    """Moves a tensor to the device; to a GPU from pinned memory, so that the CPU does not wait for the copy."""
+    """Moves a tensor to the device. Copies to a GPU use pinned memory, so that the CPU does not wait for them."""
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

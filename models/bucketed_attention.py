@@ -1,7 +1,7 @@
 """Attention in bfloat16 on the CPU: sequences of similar length are computed together, in a few large products.
 
-torch's own attention for CPUs multiplies blocks of one sequence at a time, too small for the matrix units: in bfloat16
-it reaches a third to a half of this speed. In float32 it is as fast.
+torch's own CPU attention multiplies blocks of one sequence at a time, which are too small for the matrix units. In
+bfloat16, it runs at a third to half the speed of this module; in float32, it is as fast.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from itertools import groupby
 
 import torch
 
-# Lengths are rounded up to a multiple of _FINE, above _EDGE to one of _COARSE; each rounded length is a bucket. The
+# Lengths are rounded up to a multiple of _FINE, or of _COARSE above _EDGE; each rounded length is a bucket. The
 # softmax of bfloat16 takes up to four times as long if the number of keys is not a multiple of 32.
 _FINE, _COARSE, _EDGE = 32, 64, 128
-# Attention scores computed at once: they stay in the cache, and memory is bounded.
+# Maximum attention scores computed at once, so that they stay in the CPU's cache.
 _MAX_SCORES = 2**22
 
 
@@ -23,10 +23,10 @@ class _Bucket:
 
     Attributes:
         count: number of sequences.
-        queries: queries of each sequence: the length of the longest.
-        keys: keys of each sequence: the rounded length.
+        queries: number of queries per sequence: the length of the longest one.
+        keys: number of keys per sequence: the rounded length.
         bias: [count, 1, keys], 0 for a sequence's own tokens and -inf for padding; None if there is no padding.
-        hidden: [queries, keys], the keys that a query does not attend to; None if it attends to all.
+        hidden: [queries, keys], whether a query does not attend to a key; None if all queries attend to all keys.
     """
 
     count: int
@@ -38,13 +38,13 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the tokens of a packed row go in the buckets, and back. A row holds one head of one token.
+    """How the tokens of a packed row map to the buckets, and back. A row is one head of one token.
 
     Attributes:
-        buckets: in the order of their rows.
-        query: [R] int64, the row of [T · H] for each query row of the buckets.
-        key: [R_kv] int64, the row of [T · H_kv] for each key and value row of the buckets.
-        output: [T · H] int64, the row of [R] that holds each output.
+        buckets: the buckets, in the order of their rows.
+        query: [R] int64, for each query row of the buckets, its index in [T · H].
+        key: [R_kv] int64, for each key and value row of the buckets, its index in [T · H_kv].
+        output: [T · H] int64, for each output row, its index in [R].
     """
 
     buckets: list[_Bucket]
@@ -69,7 +69,7 @@ def bucketed_attention(
         query: [1, H, T, D].
         key: [1, H_kv, T, D].
         value: [1, H_kv, T, D].
-        lengths: of the sequences; their sum is T.
+        lengths: the lengths of the sequences; their sum is T.
         scale: factor on the attention scores.
         causal, window: see `attention.attend`.
 
@@ -103,16 +103,18 @@ def bucketed_attention(
     return attended.index_select(0, layout.output).view(1, tokens, heads, width)
 
 
-def visible(queries: int, keys: int, causal: bool, window: int) -> torch.Tensor:
+def visible(queries: int, keys: int, causal: bool, window: int, device: torch.device | None = None) -> torch.Tensor:
     """[queries, keys]: whether the query at a position attends to the key at a position.
 
     Args:
         queries: number of queries.
         keys: number of keys, at least as many; the first ones are those of the queries.
         causal, window: see `attention.attend`.
+        device: of the result; None: the CPU.
     """
-    distance = torch.arange(queries, dtype=torch.int32)[:, None] - torch.arange(keys, dtype=torch.int32)
-    mask = distance >= 0 if causal else torch.ones(queries, keys, dtype=torch.bool)
+    positions = torch.arange(keys, dtype=torch.int32, device=device)
+    distance = positions[:queries, None] - positions
+    mask = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     return mask & (distance.abs() < window) if window else mask
 
 

@@ -1,4 +1,4 @@
-"""The weight files of a folder: which tensors they hold, by their headers, and the tensors themselves."""
+"""Reads the weight files of a folder: first the headers, then each tensor when it is needed."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Checkpoint:
     """Tensors in files, read lazily.
 
     Attributes:
-        tensors: by name: a tensor, or a slice of a file, which is read when it is indexed.
+        tensors: by name; each is a tensor, or a slice of a file that is read when it is indexed.
         shapes: the shape of each.
         dtypes: the dtype of each, named as in safetensors: F32, BF16, F8_E4M3, I32 …
     """
@@ -43,7 +43,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, source: Source, names: Collection[str]) -> "Checkpoint":
-        """Opens files of the source, which must not hold a tensor twice."""
+        """Opens weight files of the source. No tensor may be in two of them."""
         checkpoint = cls({}, {}, {})
         for name in names:
             path = source.folder / name
@@ -73,7 +73,7 @@ class Checkpoint:
             self.dtypes[name] = _dtype(tensor)
 
     def without(self, names: Collection[str]) -> "Checkpoint":
-        """The same without these tensors."""
+        """A checkpoint without these tensors."""
         kept = [name for name in self.tensors if name not in names]
         return Checkpoint(*({name: part[name] for name in kept} for part in (self.tensors, self.shapes, self.dtypes)))  # type: ignore[arg-type]
 
@@ -139,7 +139,7 @@ def _unpickling(source: Source, name: str, error: UnpicklingError) -> str:
 
 
 def _found(source: Source) -> str:
-    """Why a folder has no weights that can be read: what it holds instead, and what to do."""
+    """What a folder without readable weights holds instead, and what to do."""
     files = sorted(path.name for path in source.folder.iterdir() if path.suffix in _WEIGHTS)
     # GGUF files are not downloaded.
     if any(name.lower().endswith("gguf") for name in (*files, source.name)):

@@ -6,8 +6,11 @@ folders.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 from l2v.models.errors import SourceError
 from l2v.models.sources import Source
@@ -23,6 +26,31 @@ def write(folder: Path) -> None:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     lines = [f"{_sha256(folder / name)}  {name}\n" for name in names if name != FILE]
     (folder / FILE).write_text("".join(lines), encoding="utf-8")
+
+
+@contextmanager
+def checking(sources: Sequence[Source]) -> Iterator["Future[int]"]:
+    """Compares the sources' files with their checksums in another thread, while the body reads the files too.
+
+    A mismatch takes precedence over an error in the body, which it explains.
+
+    Yields:
+        The number of files compared. Its `result()` waits for the comparison and raises as `check` does.
+    """
+    checked: Future[int] = Future()
+
+    def run() -> None:
+        try:
+            checked.set_result(sum(map(check, sources)))
+        except BaseException as error:
+            checked.set_exception(error)
+
+    Thread(target=run, name="checksums", daemon=True).start()  # a daemon, so that Ctrl-C does not wait for it
+    try:
+        yield checked
+    except Exception:
+        checked.result()
+        raise
 
 
 def check(source: Source) -> int:

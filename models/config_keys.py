@@ -1,4 +1,4 @@
-"""What config.json declares beside the network: attention, pooling, and the sizes of Matryoshka embeddings."""
+"""Reads the keys of config.json that do not describe the network: attention, pooling and Matryoshka sizes."""
 
 from l2v.models.errors import SourceError, UnsupportedModelError
 from l2v.models.native_types import Config, native_type, remote_code
@@ -6,21 +6,21 @@ from l2v.models.sources import Source
 from l2v.models.types import Attention
 
 FILE = "config.json"
-# The words of NVIDIA's code for the key `pooling`.
+# The values of the key `pooling` in NVIDIA's code.
 _POOLINGS = {"avg": "mean", "mean": "mean", "last": "last_token", "cls": "bos_token"}
 
 
 def attention_of(config: Config, base: Source) -> Attention | None:
-    """The attention that a published config.json declares, by a key or by its type; None: none.
+    """The attention that a published config.json declares, by a key or by its type; None if it declares none.
 
-    transformers itself leaves `use_bidirectional_attention` to the classes, most of which ignore it.
+    In transformers, most model classes ignore `use_bidirectional_attention`.
 
     Raises:
-        SourceError: if a key has a value of another kind.
-        UnsupportedModelError: if only code of the repository could say it, which is never run.
+        SourceError: if a key has an invalid value.
+        UnsupportedModelError: if the repository has its own code, which is never run, and declares no attention.
     """
     both_ways, causal = config.get("use_bidirectional_attention"), config.get("is_causal")
-    # Multimodal types write `all`, or `vision` if texts stay causal.
+    # Multimodal types have the value `all`, or `vision` if attention between text tokens stays causal.
     if not isinstance(both_ways, bool | None) and both_ways not in ("all", "vision"):
         raise SourceError(
             f"{FILE} of {base.name} has use_bidirectional_attention = {both_ways!r}: set attention instead"
@@ -37,19 +37,19 @@ def attention_of(config: Config, base: Source) -> Attention | None:
         return "causal"
     if code := remote_code(config):
         raise UnsupportedModelError(
-            f"{FILE} of {base.name} names code of its own ({code}), which is never run, and says nothing of its "
-            "attention: set attention to bidirectional or causal, as its model card describes it"
+            f"{FILE} of {base.name} names its own code ({code}), which is never run, and declares no "
+            "attention: set attention to bidirectional or causal, as the model card describes it"
         )
     return None
 
 
-def has_windows_both_ways(config: Config) -> bool:
-    """Whether the type is one whose bidirectional sliding windows are known: half the width to each side."""
+def has_bidirectional_windows(config: Config) -> bool:
+    """Whether the model has the bidirectional sliding windows of Gemma 3: half the width to each side."""
     return config.get("model_type") == "gemma3_text" and config.get("use_bidirectional_attention") is True
 
 
 def pooling_of(config: Config, base: Source) -> str | None:
-    """The pooling that config.json declares for its publisher's code; None: none."""
+    """The pooling that config.json declares for its publisher's code; None if it declares none."""
     native = native_type(config)
     word = config.get("pooling") or (native.pooling if native else "")
     if not word:
@@ -68,5 +68,5 @@ def matryoshka_of(config: Config, base: Source) -> tuple[int, ...] | None:
     if sizes is None:
         return None
     if not isinstance(sizes, list) or not sizes or not all(type(size) is int and size > 0 for size in sizes):
-        raise SourceError(f"{FILE} of {base.name} has matryoshka_dimensions = {sizes!r}, which is no list of sizes")
+        raise SourceError(f"{FILE} of {base.name} has matryoshka_dimensions = {sizes!r}, which is not a list of sizes")
     return tuple(sorted(sizes))

@@ -1,4 +1,4 @@
-"""The values in a config.json: those that cannot be meant are refused by name, before a model is built."""
+"""Checks the values in a config.json. Invalid ones are refused by name, before a model is built."""
 
 import json
 import math
@@ -11,25 +11,25 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-# Fields of other tasks, and those that loading decides.
+# Fields for other tasks, and fields whose value is chosen at load.
 _DROPPED = {"dtype", "torch_dtype", "id2label", "label2id", "num_labels", "problem_type", "transformers_version"}
-# Fields that do not influence the states of an encoder. A value of the wrong type is dropped.
+# Fields without effect on the hidden states of an encoder. Their invalid values are dropped.
 _DROPOUTS = {"attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"}
 _WITHOUT_EFFECT = {
     *_DROPOUTS,
     *("use_cache", "initializer_range", "pretraining_tp", "tie_word_embeddings"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "output_router_logits", "router_aux_loss_coef"),
 }
-# The least value of numbers that have one.
-_LEAST = {
+# Minimum values.
+_MINIMUM = {
     **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"), 1),
     **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"), 1),
     **dict.fromkeys(("num_local_experts", "num_experts", "num_experts_per_tok"), 1),
     **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps"), 0),
 }
 _ABOVE_ZERO = {"query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "rope_theta", "rotary_pct"}
-# Larger models would take forever to build, even without weights.
-_MOST = {"num_hidden_layers": 10_000, "hidden_size": 10**6, "head_dim": 10**6}
+# Maximum values. Larger models would take forever to build, even without weights.
+_MAXIMUM = {"num_hidden_layers": 10_000, "hidden_size": 10**6, "head_dim": 10**6}
 _ACTIVATIONS = {"hidden_act", "hidden_activation", "activation_function"}
 _ROPE_NUMBERS = {
     *("rope_theta", "factor", "low_freq_factor", "high_freq_factor", "partial_rotary_factor"),
@@ -40,12 +40,12 @@ _SHOWN = 60
 
 
 def usable(content: dict[str, Any], kind: type[PreTrainedConfig]) -> dict[str, Any]:
-    """The values without those that have no effect and that the class would not accept; whole numbers as its floats."""
+    """Drops invalid values of fields without effect, and converts integers to floats where the class requires them."""
     kept = {}
     for name, value in content.items():
         if name in _DROPPED or (name in _WITHOUT_EFFECT and _misfit(name, value, kind)):
             continue
-        if value is None and name in _LEAST and not _declared(name, kind):
+        if value is None and name in _MINIMUM and not _declared(name, kind):
             continue
         if name in _DROPOUTS and not (isinstance(value, int | float) and 0 <= value < 1):
             continue
@@ -55,23 +55,25 @@ def usable(content: dict[str, Any], kind: type[PreTrainedConfig]) -> dict[str, A
 
 
 def faults(content: dict[str, Any], kind: type[PreTrainedConfig]) -> Iterator[str]:
-    """What is wrong with each value that the class cannot mean, as a clause."""
+    """Yields a clause for each invalid value, such as `hidden_size is 0, but must be at least 1`."""
     for name, value in content.items():
         fault = _misfit(name, value, kind)
-        if not fault and name in _LEAST and type(value) not in (int, NoneType, *[float] * (_LEAST[name] == 0)):
+        if not fault and name in _MINIMUM and type(value) not in (int, NoneType, *[float] * (_MINIMUM[name] == 0)):
             fault = _TYPES[int]  # a class may use a size without declaring it
         if fault:
             yield _clause(name, value, f"must be {fault}")
         elif isinstance(value, int | float) and (fault := _outside(name, value)):
             yield _clause(name, value, fault)
         elif name in _ACTIVATIONS and isinstance(value, str) and value not in ACT2FN:
-            yield _clause(name, value, "is an activation that transformers does not know")
+            yield _clause(name, value, "must be an activation that transformers knows")
 
 
 def rope_faults(config: PreTrainedConfig) -> Iterator[str]:
-    """The same for the rotary embeddings of a config, for which classes declare no types."""
+    """Yields such clauses for the rotary embeddings of a config, for which classes declare no types."""
     declared = getattr(config, "rope_parameters", None) or {}
-    layers = config.nested_rope_parameter_keys(declared) if isinstance(declared, dict) else []
+    # As transformers' `nested_rope_parameter_keys`, which 5.17 lacks.
+    kinds = getattr(config, "_rope_type_labels", None) or getattr(config, "layer_types", None) or ()
+    layers = [key for key in declared if key in kinds] if isinstance(declared, dict) else []
     for parameters in [declared[layer] for layer in layers] or [declared]:
         if not isinstance(parameters, dict):
             yield _clause("rope_parameters", parameters, "must be an object")
@@ -91,21 +93,21 @@ def _outside(name: str, value: float) -> str:
     """Why a number is out of range; "" if it is not."""
     if not math.isfinite(value):
         return "must be a finite number"
-    if value < _LEAST.get(name, value):
-        return f"must be at least {_LEAST[name]}"
+    if value < _MINIMUM.get(name, value):
+        return f"must be at least {_MINIMUM[name]}"
     if name in _ABOVE_ZERO and value <= 0:
         return "must be above 0"
-    return f"must be at most {_MOST[name]}" if value > _MOST.get(name, value) else ""
+    return f"must be at most {_MAXIMUM[name]}" if value > _MAXIMUM.get(name, value) else ""
 
 
 def _clause(name: str, value: object, requirement: str) -> str:
     shown = json.dumps(value, ensure_ascii=False)
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
-    return f"{name} is {shown}, which {requirement}"
+    return f"{name} is {shown}, but {requirement}"
 
 
 def _misfit(name: str, value: object, kind: type[PreTrainedConfig]) -> str:
-    """The type that the class declares for a field, in words; "" if the value has it, or if none is declared."""
+    """The type that the class declares for a field, in words; "" if it declares none or the value has it."""
     declared = _declared(name, kind)
     if declared is None:
         return ""

@@ -1,4 +1,4 @@
-"""What a stack's files declare about how it is served, and which file each value comes from.
+"""What a stack's files declare about serving it, and which file each value comes from.
 
 Precedence: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers, the defaults.
 """
@@ -39,12 +39,12 @@ class Declaration:
         template: the name of the template.
         lower_case: lower-case texts and instructions.
         prompts: named prompts.
-        default_prompt_name: the prompt for texts of which nothing else is known; None: none.
-        similarity: the metric by which vectors are meant to be compared.
-        normalize: whether vectors are meant to be normalized. A request's own field decides.
+        default_prompt_name: the prompt for texts without an instruction or another prompt; None: none.
+        similarity: the metric for comparing vectors.
+        normalize: whether the model normalizes its vectors. Requests to embed have their own field for this.
         truncate_dim: how many leading dimensions to keep by default; None: all.
         matryoshka_dimensions: the numbers of leading dimensions that the model was trained for; None: not declared.
-        windowed: apply the sliding windows of the architecture, which LLM2Vec does not.
+        windowed: apply the sliding windows of the architecture. LLM2Vec does not.
         layers: the Dense layers after the decoder.
         layers_source: the source that holds their folders.
         width: the width of the token states that the pooling expects; 0: not declared.
@@ -77,7 +77,7 @@ class Declaration:
 
     @property
     def notice(self) -> str:
-        """What l2v 0.1, which ignored sentence-transformers' files, did otherwise; "" if nothing."""
+        """How the model differs from l2v 0.1, which ignored sentence-transformers' files; "" if it does not."""
         if self.semantics.value == "llm2vec" or self.semantics.origin in (SETTING, *OWN_FILES):
             return ""
         if not self.served_before:
@@ -87,8 +87,8 @@ class Declaration:
         changed += [f"{len(self.layers)} Dense layers"] if self.layers else []
         return (
             f"served as its sentence-transformers files declare ({', '.join(changed)}); l2v 0.1 ignored them, so "
-            "vectors that it stored do not match: embed the texts again, or set L2V_SEMANTICS=llm2vec to get the "
-            "former vectors"
+            "its vectors do not match: embed the texts again, or set L2V_SEMANTICS=llm2vec to get the old vectors (not "
+            "where tokenizer_config.json sets add_eos_token or the like, which 0.1 ignored too)"
         )
 
     def describe(self) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Reading the base: its config, and its weights as a bare decoder with packed attention."""
+"""Reads the base: its config, and its weights into a bare decoder with packed attention."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -6,29 +6,41 @@ from typing import Any
 
 import torch
 from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
-from transformers import logging as transformers_logging
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from l2v.models import attention
 from l2v.models.checkpoint import Checkpoint
 from l2v.models.config_keys import FILE
 from l2v.models.config_values import faults, rope_faults, usable
+from l2v.models.devices import check_memory
 from l2v.models.errors import ModelError, SourceError, UnsupportedModelError, first_line
-from l2v.models.misfits import count, left_out, missing_cause, named, quantized, shape_cause, summary, unexpected_cause
+from l2v.models.misfits import (
+    MARKS,
+    count,
+    left_out,
+    missing_cause,
+    named,
+    quantization,
+    quantization_method,
+    shape_cause,
+    summary,
+    unexpected_cause,
+)
 from l2v.models.native_types import native_config
+from l2v.models.quiet import quiet
 from l2v.models.sources import Source
 
 logger = logging.getLogger(__name__)
 
-# In a folder that a user owns, the file itself; in the Hub's cache, a copy.
+# In a copy, because the folder may be in the Hub's cache.
 _CORRECT = "correct it in a copy of the folder"
 
 
 def read_config(base: Source) -> PreTrainedConfig:
-    """Reads the base's config, that of the stand-in for a published type. The remote code that it names is never run.
+    """Reads the base's config. A type with remote code is read as its native type if it has one; the code is never run.
 
     Raises:
-        SourceError: if it is damaged or a value cannot be meant.
+        SourceError: if it is damaged or has an invalid value.
         UnsupportedModelError: if transformers does not know the architecture.
     """
     return build_config(base.name, native_config(base.read(FILE)))
@@ -38,11 +50,11 @@ def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
     """Builds the config of a native class from the content of a config.json.
 
     Args:
-        name: the base's, for messages.
-        content: with a `model_type` that transformers knows.
+        name: the name of the base, for messages.
+        content: the content of the config.json.
 
     Raises:
-        SourceError: if a value cannot be meant; the message names the field and the value.
+        SourceError: if a value is invalid; the message names the field and the value.
         UnsupportedModelError: if transformers does not know the architecture.
     """
     model_type = content.get("model_type")
@@ -64,7 +76,7 @@ def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
         ) from error
     padding, tokens = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", 0)
     if padding is not None and not 0 <= padding < tokens:
-        config.pad_token_id = None  # torch would refuse it, and encoders do not pad
+        config.pad_token_id = None  # torch would reject it, and encoders do not pad
     if fault := next(rope_faults(config), None):
         raise SourceError(f"config.json of {name} cannot be used: {fault}; {_CORRECT}")
     return config
@@ -77,17 +89,17 @@ def read_decoder(
     ignore: Sequence[str] = (),
     claimed: Collection[str] = (),
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Reads the base's weights into the bare decoder, after checking by their headers that they fit.
+    """Reads the base's weights into the bare decoder, after checking from their headers that they fit.
 
     Args:
         base: the folder with the weights.
         config: see `read_config`.
         dtype: the dtype to load the weights in.
-        ignore: patterns of further tensors to leave out, with `*` and `?`.
+        ignore: patterns (`*`, `?`) of further tensors to leave out.
         claimed: tensors that the caller reads itself, such as a projection.
 
     Returns:
-        The decoder on the CPU, and the tensors that were left out, for people.
+        The decoder on the CPU, and a readable list of what was left out.
 
     Raises:
         SourceError: if weights are missing, damaged, quantized, of the wrong shape, or without a place in the decoder.
@@ -107,67 +119,53 @@ def read_decoder(
 
 
 def _check_whole(base: Source, config: PreTrainedConfig, checkpoint: Checkpoint) -> list[str]:
-    """Refuses quantized weights. Drops the mark of quantization from the config of weights that are whole.
+    """Refuses quantized weights. Drops the mark of quantization from the config if the weights have full precision.
 
     Returns:
-        What was left out of the config.
+        A readable list of what was dropped from the config.
     """
-    marks = [mark for mark in ("quantization_config", "quantization") if getattr(config, mark, None)]
-    method = next((_method(getattr(config, mark)) for mark in marks), "")
-    if sign := quantized(checkpoint.dtypes):
-        raise SourceError(
-            f"the weights of {base.name} are quantized ({method or 'no quantization_config'}; for example {sign} of "
-            f"type {checkpoint.dtypes[sign]}): name the full-precision model that they were made from, with dtype int8 "
-            "or fp8 to quantize it while loading"
-        )
-    for mark in marks:
-        delattr(config, mark)
-        logger.info("%s has a %s (%s) but whole weights: it is ignored", base.name, mark, method)
-    return [f"{mark} of config.json ({method}; the weights are whole)" for mark in marks]
-
-
-def _method(mark: Any) -> str:
-    known = mark if isinstance(mark, dict) else {}
-    return str(known.get("quant_method") or (f"{known['bits']} bits" if known.get("bits") else "unknown method"))
+    marks = {mark: value for mark in MARKS if (value := getattr(config, mark, None))}
+    mark = next(iter(marks.values()), None)
+    if refusal := quantization(base.name, mark, checkpoint.dtypes):
+        raise SourceError(refusal)
+    method = quantization_method(mark)
+    for name in marks:
+        delattr(config, name)
+        logger.info("%s has full-precision weights: its %s (%s) is ignored", base.name, name, method)
+    return [f"{name} of config.json ({method}; the weights have full precision)" for name in marks]
 
 
 def _load(
     base: Source, config: PreTrainedConfig, tensors: dict[str, Any], dtype: torch.dtype, **settings: Any
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Builds the decoder from tensors. Returns transformers' report too."""
+    """Builds the decoder from tensors. Returns it with transformers' report on the loading."""
     kind = MODEL_MAPPING.get(type(config), None)
     if kind is None or config.is_encoder_decoder or config.get_text_config() is not config:
         raise UnsupportedModelError(
-            f"{base.name} ({config.model_type}) is no text decoder: name a causal language model without an encoder or "
-            "other modalities"
+            f"{base.name} ({config.model_type}) is not a text decoder: name a causal language model without an encoder "
+            "or other modalities"
         )
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()  # its report is about what is checked here
-    transformers_logging.disable_progress_bar()
     try:
-        return kind.from_pretrained(  # type: ignore[no-any-return]
-            None,
-            config=config,
-            state_dict=tensors,
-            dtype=dtype,
-            attn_implementation=attention.NAME,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused by name
-            **settings,
-        )
+        with quiet():  # `_check_fit` reports instead
+            return kind.from_pretrained(  # type: ignore[no-any-return]
+                None,
+                config=config,
+                state_dict=tensors,
+                dtype=dtype,
+                attn_implementation=attention.NAME,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `_check_fit` refuses them
+                **settings,
+            )
     except Exception as error:  # the architecture's own code fails on the values of the config
         raise UnsupportedModelError(
             f"{base.name} ({config.model_type}) cannot be built from its config.json and run with packed attention: "
             f"{first_line(error)}"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()
 
 
 def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, report: dict[str, Any]) -> set[str]:
-    """Checks that files and decoder hold the same tensors. Returns those that an encoder does without."""
+    """Checks that files and decoder hold the same tensors. Returns those that an encoder does not need."""
     names, kind = checkpoint.shapes, type(decoder).__name__
     if twice := sorted(names.keys() & {f"{decoder.base_model_prefix}.{name}" for name in names}):
         raise SourceError(
@@ -194,9 +192,10 @@ def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, r
 
 
 def move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Moves the decoder to the device, in evaluation mode. Raises `ModelError` if the device is not available."""
+    """Moves the decoder to the device, in evaluation mode. Raises `ModelError` if it does not fit there."""
     try:
         moved: PreTrainedModel = decoder.to(device).eval()
     except (RuntimeError, AssertionError) as error:
+        check_memory(error, decoder, device)
         raise ModelError(f"the model cannot be moved to device {device}: {first_line(error)}") from error
     return moved

@@ -1,8 +1,9 @@
-"""Selecting the device and the dtype of a model."""
+"""Selects the device and the dtype of a model."""
 
 import torch
 
 from l2v.models.errors import ModelError, UnsupportedModelError, first_line
+from l2v.models.faults import Fault
 from l2v.models.quantization import fp8, int8
 from l2v.models.types import DType
 
@@ -31,7 +32,7 @@ def select_device(name: str) -> torch.device:
 
 
 def check_dtype(name: DType, device: torch.device) -> None:
-    """Checks that the device can compute in a dtype; call it before weights are read.
+    """Checks that the device can compute in a dtype. Call it before reading weights.
 
     Raises:
         UnsupportedModelError: if it cannot.
@@ -52,8 +53,23 @@ def select_dtype(name: DType, device: torch.device) -> torch.dtype:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 natively. Emulated, it takes several times as long as float32."""
+    """Whether a device computes in bfloat16 natively. Emulation takes several times as long as float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        # `torch.cuda.is_bf16_supported` would ask the current device, which need not be this one.
+        return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def check_memory(error: Exception, model: torch.nn.Module, device: torch.device) -> None:
+    """Raises `ModelError`, with what to do, if an error means that a model does not fit into a device's memory."""
+    if Fault.of(error) is not Fault.OUT_OF_MEMORY:
+        return
+    weights = list(model.parameters())
+    size = sum(weight.numel() * weight.element_size() for weight in weights) / 1e9
+    advice = "use a smaller model or a device with more memory"
+    if weights[0].dtype == torch.float32:
+        half = "float16" if device.type == "cuda" and not computes_bfloat16(device) else "bfloat16"
+        advice = f"set dtype to {half}, or {advice}"
+    dtype = str(weights[0].dtype).removeprefix("torch.")
+    raise ModelError(f"the memory of device {device} is too small for the model ({size:.1f} GB in {dtype}): {advice}")

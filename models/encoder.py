@@ -1,9 +1,9 @@
 """The encoder: inputs in, pooled float32 vectors out."""
 
+import logging
 import time
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 
 from l2v.models.batch import Batch, batches, token_budget
 from l2v.models.declaration import Declaration
+from l2v.models.errors import ModelError
+from l2v.models.faults import Fault
 from l2v.models.head import Head
 from l2v.models.pooling import pool
 from l2v.models.prepacking import PrepackedLinear
@@ -24,6 +26,8 @@ from l2v.models.templates import TemplateName
 from l2v.models.tokenization import Tokenization
 from l2v.models.tokenizer import ModelTokenizer
 from l2v.models.types import Encoding, Input, Pooling
+
+logger = logging.getLogger(__name__)
 
 # Tokens of a warm-up row, of the first forward pass, and of the one that measures the device's speed.
 _ROW, _FIRST_TOKENS, _RATE_TOKENS = 16, 16, 128
@@ -152,14 +156,23 @@ class Encoder:
             n float32 arrays, not normalized, in the order of the encodings: the pooled vector [width], or the hidden
             states of all positions [tokens, d] if the encoding's `pooled` is 0.
         """
-        batch = Batch.pack(encodings, self.device)
-        states = hidden_states(self.model, batch, causal=self.causal, windowed=self.declaration.windowed)
-        rows = list(self.pool(states, batch).cpu().numpy())
+        states, vectors = self._compute(encodings)
+        rows = list(vectors.cpu().numpy())
         ends = accumulate(map(len, encodings))
         for index, (encoding, end) in enumerate(zip(encodings, ends, strict=True)):
             if not encoding.pooled:
                 rows[index] = self.head.states(states[end - len(encoding) : end]).float().cpu().numpy()
         return rows
+
+    def _compute(self, encodings: list[Encoding]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Starts the computation of a packed batch on the device, without waiting for any of it.
+
+        Returns:
+            The decoder's hidden states [T, d] and the pooled vectors [n, width], on the device.
+        """
+        batch = Batch.pack(encodings, self.device)
+        states = hidden_states(self.model, batch, causal=self.causal, windowed=self.declaration.windowed)
+        return states, self.pool(states, batch)
 
     def pool(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Applies the head and the pooling to the decoder's states [T, d] of a batch. Returns [n, width]."""
@@ -172,22 +185,53 @@ class Encoder:
 
         Returns:
             The token budget of a forward pass: `max_batch_tokens`, or if it is None, one that suits the device's speed.
-        """
-        self._rate(_FIRST_TOKENS)
-        budget = max_batch_tokens or token_budget(self.device, self._rate(_RATE_TOKENS))
-        if self.device.type == "cuda":
-            # CUDA loads kernels and allocates memory at first use. A batch that does not fit fails again when it is
-            # requested, and is handled there.
-            with suppress(torch.OutOfMemoryError):
-                self._rate(budget)
-        return budget
+            On a GPU, it is halved until a batch fits into the memory.
 
-    def _rate(self, tokens: int) -> float:
-        """Tokens per second, measured on a batch of about `tokens` tokens."""
+        Raises:
+            ModelError: if not even one short row fits into the memory.
+        """
+        self._fit(_FIRST_TOKENS)
+        _, rate = self._fit(_RATE_TOKENS)
+        budget = max_batch_tokens or token_budget(self.device, rate)
+        if self.device.type != "cuda":
+            return budget
+        # CUDA loads kernels and allocates memory at first use.
+        fitting, _ = self._fit(budget)
+        if fitting < budget:
+            logger.warning(
+                "the device has not enough memory for the token budget",
+                extra={"max_batch_tokens": budget, "reduced_to": fitting},
+            )
+        return fitting
+
+    def _fit(self, tokens: int) -> tuple[int, float]:
+        """Runs a batch of `tokens` tokens, of half as many if memory runs out, and so on.
+
+        Returns:
+            The number of tokens that fit, and the tokens per second that were computed.
+        """
+        while (rate := self._rate(tokens)) is None:
+            if tokens <= _ROW:
+                raise ModelError(
+                    f"the memory of device {self.device} is too small for a forward pass of {_ROW} tokens beside the "
+                    "model: use a smaller model or a device with more memory"
+                )
+            # What torch keeps for later is of no use to cuBLAS and cuDNN.
+            torch.cuda.empty_cache()
+            tokens //= 2
+        return tokens, rate
+
+    def _rate(self, tokens: int) -> float | None:
+        """Tokens per second, measured on a batch of about `tokens` tokens; None if memory runs out."""
         row = Encoding(array("q", [0] * min(_ROW, self.max_length)), pooled=1)
         rows = max(1, tokens // len(row))
         started = time.perf_counter()
-        self.forward([row] * rows)
+        try:
+            self.forward([row] * rows)
+        except Exception as error:
+            if Fault.of(error) is not Fault.OUT_OF_MEMORY:
+                raise
+            return None  # rather than the error, which would hold the batch's memory
         return rows * len(row) / (time.perf_counter() - started)
 
     def encode(self, inputs: Sequence[Input], max_batch_tokens: int | None = None) -> NDArray[np.float32]:
@@ -222,6 +266,7 @@ def hidden_states(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         cu_seqlens=batch.cu_seqlens,
+        cu_seqlens_cpu=batch.cu_seqlens_cpu,
         max_seqlen=batch.max_seqlen,
         causal=causal,
         windowed=windowed,

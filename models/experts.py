@@ -1,4 +1,4 @@
-"""Mixtures of experts in the runs of `models.probe`."""
+"""Mixtures of experts, as `models.probe` runs them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +17,10 @@ def fixed_shapes(model: torch.nn.Module) -> Iterator[bool]:
     """Makes each expert multiply all tokens, so that no product's shape depends on where other tokens are routed.
 
     Yields:
-        Whether all experts of the model do, or it has none. Some architectures do not use transformers' interface.
+        Whether this covers all experts of the model. Some architectures do not use transformers' interface for experts.
     """
     experts = _experts(model)
-    # What transformers' `use_experts_implementation` adds.
+    # transformers' `use_experts_implementation` adds these attributes.
     fixed = [module for module in experts if hasattr(module, "_apply_gate") and hasattr(module, "num_experts")]
     for module in fixed:
         module.forward = partial(_one_by_one, module.forward, int(module.num_experts))  # type: ignore[arg-type]
@@ -49,11 +49,11 @@ def _one_by_one(
     indices: torch.Tensor,
     weights: torch.Tensor,
 ) -> torch.Tensor:
-    """Adds up what each expert makes of all tokens.
+    """Sums the outputs of all experts, each computed on all tokens.
 
     Args:
-        forward: the experts' own.
-        experts: their number.
+        forward: the original method of the module.
+        experts: the number of experts.
         states: [T, d].
         indices: [T, k], the experts of each token.
         weights: [T, k], their weights.

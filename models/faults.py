@@ -1,11 +1,15 @@
 """Classification of a failed forward pass: retry with a smaller batch, fail the input, or restart the process."""
 
+import re
 from enum import StrEnum
 
 import torch
 
-# Some versions of torch raise these as plain RuntimeErrors, so the message has to be searched.
-_MEMORY_WORDS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# Many of these are plain RuntimeErrors, so the message has to be searched. cuBLAS, cuDNN and their like allocate memory
+# of their own. When they cannot create a handle for lack of it, they say that they are not initialized.
+_MEMORY = re.compile(
+    r"out of memory|(can't allocate|not enough) memory|_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|\w*ALLOCATION_FAILED)"
+)
 _LOST_WORDS = ("CUDA error", "CUDA driver error", "HIP error", "CUDNN_STATUS_EXECUTION_FAILED", "Triton Error [CUDA]")
 # A library raises these before it starts work on the device, though their messages begin like those of a lost device.
 _REFUSED_WORDS = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_INVALID_VALUE")
@@ -22,11 +26,11 @@ class Fault(StrEnum):
     def of(cls, error: Exception) -> "Fault":
         """Classifies an error.
 
-        Memory is checked first: CUDA reports it in the same words as a lost device, but keeps working. After any other
-        CUDA error the context is lost, and every later call in the process fails.
+        Out of memory is checked first: CUDA reports it in the same words as a lost device, but keeps working. After any
+        other CUDA error, the context is lost, and every later call in the process fails.
         """
         message = str(error)
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in message for word in _MEMORY_WORDS):
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or _MEMORY.search(message):
             return cls.OUT_OF_MEMORY
         if any(word in message for word in _REFUSED_WORDS):
             return cls.ERROR

@@ -12,7 +12,7 @@ from l2v.models.sources import Source
 
 
 class Dense(torch.nn.Module):
-    """A linear layer, its activation, and if declared its input added to the result. Named as in the files."""
+    """A linear layer, its activation and an optional residual. Parameters are named as in the weight files."""
 
     def __init__(self, config: DenseConfig) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Head(torch.nn.Module):
         return next((layer.config.outputs for layer in reversed(self.layers) if layer.config.per_token), states)
 
     def move(self, device: torch.device, dtype: torch.dtype) -> "Head":
-        """Moves the layers: those of every token compute in the decoder's dtype, those of a vector in float32."""
+        """Moves the layers. Those before pooling compute in the decoder's dtype, those after it in float32."""
         self.states.to(device, dtype)
         self.vectors.to(device, torch.float32)
         return self
@@ -65,7 +65,7 @@ def read_head(declaration: Declaration, base: Source, width: int) -> Head:
 
     Args:
         declaration: names the layers and the source of their folders.
-        base: the source of the decoder's weights, which hold a projection.
+        base: the source of the decoder's weights, which may include a projection.
         width: of the decoder's states.
 
     Raises:
@@ -86,8 +86,8 @@ def _width_after(layers: Sequence[DenseConfig], width: int, source: Source) -> i
     for config in layers:
         if config.inputs != width:
             raise SourceError(
-                f"{config.folder} of {source.name} expects {config.inputs} numbers, but what comes before it returns "
-                f"{width}: its files do not belong together"
+                f"{config.folder} of {source.name} expects {config.inputs} numbers, but gets {width}: its files "
+                "do not belong together"
             )
         width = config.outputs
     return width
@@ -120,8 +120,8 @@ def _projection(name: str, base: Source) -> torch.Tensor:
     weights = Checkpoint.of(base)
     if name not in weights.shapes:
         raise SourceError(
-            f"{base.name} lacks {name}, by which its publisher's code multiplies every token's state: complete the "
-            "folder"
+            f"{base.name} lacks {name}, the projection that its publisher's code applies to every token's state: "
+            "complete the folder"
         )
     return weights.tensor(name)
 

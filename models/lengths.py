@@ -1,4 +1,4 @@
-"""Checks of the length of rows: whether the model has the positions, and computes each text as it does alone."""
+"""Checks of `max_length`: the model needs enough positions, and must embed a text the same in any batch."""
 
 from transformers import PreTrainedConfig
 
@@ -11,7 +11,7 @@ def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None
 
     Raises:
         ModelError: if the model has fewer positions.
-        UnsupportedModelError: if long rows would change how other texts of the batch, or the rows, are embedded.
+        UnsupportedModelError: if long rows would change how texts are embedded.
     """
     max_length = declaration.max_length.value
     positions = getattr(config, "max_position_embeddings", None)
@@ -32,7 +32,7 @@ def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None
 
 
 def check_window(config: PreTrainedConfig, declaration: Declaration) -> None:
-    """Refuses rows longer than a window that the model would apply and packed attention does not.
+    """Refuses rows longer than a sliding window that the model has and packed attention does not apply.
 
     LLM2Vec clears the window of a model whose layers all have one, as the reference does for Mistral.
     """

@@ -1,4 +1,4 @@
-"""Replacing a model's linear layers by others for inference: quantized or prepacked ones."""
+"""Replaces a model's linear layers with quantized or prepacked ones, for inference only."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from l2v.models.allocator import unmap_weights
 
 
 def replace_linears(model: PreTrainedModel, build: Callable[[torch.nn.Linear], torch.nn.Module]) -> None:
-    """Replaces each linear layer by `build(layer)`, and frees each layer's weights before the next is built."""
+    """Replaces each linear layer with `build(layer)`, and frees each layer's weights before the next is built."""
     # A list of the layers themselves would keep their weights alive.
     slots = [
         (parent, name)

@@ -18,6 +18,7 @@ from l2v.models.errors import ModelError, UnsupportedModelError
 from l2v.models.head import read_head
 from l2v.models.lengths import check_max_length, check_window
 from l2v.models.prepacking import prepack as prepack_linears
+from l2v.models.progress import stage
 from l2v.models.quantization import fp8, int8
 from l2v.models.reference_vector import ReferenceVector
 from l2v.models.resolution import base_name, read_declaration
@@ -71,33 +72,36 @@ def load(
     target = select_device(device)
     check_dtype(dtype, target)
     base, adapter_sources = resolve_stack(model, adapters)
-    checked_files = sum(checksums.check(source) for source in [base, *adapter_sources])
-    # Like the reference, prefer the tokenizer of the repository that the user named.
-    tokenizer_source = next(source for source in [*adapter_sources[:1], base] if source.has_tokenizer or source is base)
-    config = read_config(base)
-    settings = {
-        "semantics": semantics,
-        "attention": attention,
-        "pooling": pooling,
-        "max_length": max_length,
-        "doc_max_length": doc_max_length,
-        "skip_instruction": skip_instruction,
-        "template": template,
-    }
-    positions = getattr(config, "max_position_embeddings", None)
-    declaration = read_declaration(base, adapter_sources, settings, positions, tokenizer_source)
-    check_max_length(config, declaration)
-    head = read_head(declaration, base, config.hidden_size)
-    tokenizer = _read_tokenizer(tokenizer_source, config, whole=not adapter_sources)
+    with checksums.checking([base, *adapter_sources]) as checked:
+        # Like the reference, prefer the tokenizer of the repository that the user named.
+        tokenizer_source = next(
+            source for source in [*adapter_sources[:1], base] if source.has_tokenizer or source is base
+        )
+        config = read_config(base)
+        settings = {
+            "semantics": semantics,
+            "attention": attention,
+            "pooling": pooling,
+            "max_length": max_length,
+            "doc_max_length": doc_max_length,
+            "skip_instruction": skip_instruction,
+            "template": template,
+        }
+        positions = getattr(config, "max_position_embeddings", None)
+        declaration = read_declaration(base, adapter_sources, settings, positions, tokenizer_source)
+        check_max_length(config, declaration)
+        head = read_head(declaration, base, config.hidden_size)
+        tokenizer = _read_tokenizer(tokenizer_source, config, whole=not adapter_sources)
 
-    projections = [layer.folder for layer in declaration.layers]
-    decoder, left_out = read_decoder(base, config, select_dtype(dtype, target), ignore_tensors, projections)
-    decoder, left_out_of_adapters = _merge(decoder, adapter_sources, target, ignore_tensors)
-    if adapter_sources:  # they may have resized the vocabulary
-        tokenizer = _read_tokenizer(tokenizer_source, decoder.config)
-    evidence = _verify(decoder, declaration, dtype, prepack=prepack)
+        projections = [layer.folder for layer in declaration.layers]
+        decoder, left_out = read_decoder(base, config, select_dtype(dtype, target), ignore_tensors, projections)
+        decoder, left_out_of_adapters = _merge(decoder, adapter_sources, target, ignore_tensors)
+        if adapter_sources:  # they may have resized the vocabulary
+            tokenizer = _read_tokenizer(tokenizer_source, decoder.config)
+        evidence = _verify(decoder, declaration, dtype, prepack=prepack)
+        checked_files = checked.result()
     if target.type == "cpu":
-        keep_freed_memory()  # only now, so that the memory used for loading is returned
+        keep_freed_memory()  # again, to return the memory used for loading
 
     encoder = Encoder(
         model=decoder,
@@ -131,7 +135,9 @@ def _merge(
         from l2v.models.adapters import merge  # exports load without peft
 
         if device.type == "cpu":
-            unmap_weights(decoder)
+            with stage("reading the weights", sum(weight.nbytes for weight in decoder.parameters())) as advance:
+                unmap_weights(decoder, advance)
+            keep_freed_memory()  # for the large temporary copies of what peft merges
         for adapter in adapters:
             decoder, names = merge(decoder, adapter, ignore)
             left_out += names
@@ -141,7 +147,8 @@ def _merge(
 def _verify(decoder: PreTrainedModel, declaration: Declaration, dtype: DType, *, prepack: bool) -> list[str]:
     """Verifies the decoder, then quantizes or prepacks its linear layers. Returns the evidence."""
     causal, windowed = declaration.causal, declaration.windowed
-    evidence = [verify(decoder, causal=causal, windowed=windowed)]
+    with stage("verifying"):
+        evidence = [verify(decoder, causal=causal, windowed=windowed)]
     check_window(decoder.config, declaration)  # only now, since an architecture may fail for other reasons
     if quantize := _QUANTIZE.get(dtype):
         evidence.append(verify_quantization(decoder, quantize, dtype, causal=causal, windowed=windowed))

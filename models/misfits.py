@@ -1,4 +1,4 @@
-"""Tensors that do not fit a model: which are rightly left out, and the likely cause of the others."""
+"""Tensors that do not fit a model: which of them an encoder does not need, and why the others do not fit."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-# Tensors that an encoder does without, wherever they are found.
+# Tensors that no encoder needs.
 _LEFT_OUT = (
     r"(^|\.)lm_head\.|^embed_out\.",
     r"(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$|(^|\.)position_ids$",
@@ -17,29 +17,30 @@ _LEFT_OUT = (
     r"\.(k|v)_scale$|\.(k|v)_proj\.output_scale$",  # of a quantized key-value cache
     r"^v_head\.",  # of reinforcement learning
 )
-# The head of a class in `architectures`.
+# Heads, by the class in `architectures`.
 _HEADS = {"SequenceClassification": r"^score\.", "TokenClassification": r"^(score|classifier)\."}
-# The tensors by which the formats of quantized weights differ from whole ones.
+# Tensors that only the formats of quantized weights have.
 _QUANTIZED = re.compile(
     r"[.:](qweight|qzeros|scales|g_idx|qdata|weight_scale(_inv|_2)?|weight_(packed|shape|zero_point|global_scale)"
     r"|input_(scale|global_scale|zero_point)|absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format|W_q"
     r"|q_weight|q_scale|Qidxs|trellis|codebooks)$|\.quant_state\.|_proj_(blocks|scales)$|\.(w[123]|experts)_scales?$"
 )
-_WHOLE = {"F64", "F32", "F16", "BF16"}
-# What training tools put into names.
-# What training tools put before names, or into them.
+# Keys of config.json that mark quantized weights.
+MARKS = ("quantization_config", "quantization")
+_FULL_PRECISION = {"F64", "F32", "F16", "BF16"}
+# What training tools insert into names, or put before them.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.", "module.")
 _LORA = re.compile(r"lora_|\.base_layer\.|modules_to_save")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 def left_out(name: str, config: PreTrainedConfig, more: Iterable[str] = ()) -> bool:
-    """Whether a tensor has no part in an encoder.
+    """Whether an encoder does not need a tensor.
 
     Args:
         name: its name in the file.
         config: of the decoder.
-        more: regular expressions of further tensors, those that the decoder's class leaves out.
+        more: regular expressions for the tensors that the decoder's class leaves out.
     """
     architectures = str(getattr(config, "architectures", None))
     heads = [pattern for head, pattern in _HEADS.items() if head in architectures]
@@ -53,7 +54,7 @@ def named(name: str, patterns: Sequence[str]) -> bool:
 
 
 def summary(names: Iterable[str]) -> list[str]:
-    """Names for people: those that differ only in numbers become one."""
+    """A readable list of names: those that differ only in a number become one."""
     return sorted({re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names})
 
 
@@ -68,17 +69,39 @@ def layer_of(name: str) -> int:
 
 
 def _extra_layers(config: PreTrainedConfig) -> int:
-    """Layers after the last that predict further tokens."""
+    """The number of extra layers at the end, which predict further tokens."""
     count = getattr(config, "num_nextn_predict_layers", 0) or 0
     return count if isinstance(count, int) else 0
 
 
 def quantized(dtypes: Mapping[str, str]) -> str:
-    """The first tensor that shows that the weights are quantized; "" if they are whole."""
+    """The first tensor that shows that the weights are quantized; "" if they are not."""
     for name, dtype in dtypes.items():
-        if _QUANTIZED.search(name) or (name.endswith("weight") and dtype not in _WHOLE):
+        if _QUANTIZED.search(name) or (name.endswith("weight") and dtype not in _FULL_PRECISION):
             return name
     return ""
+
+
+def quantization(name: str, mark: object, dtypes: Mapping[str, str]) -> str:
+    """Why the weights of a base cannot be served, if they are quantized; "" if they are whole.
+
+    Args:
+        name: the base's.
+        mark: the `quantization_config` of its config.json; None: there is none.
+        dtypes: of its tensors, named as in safetensors.
+    """
+    if not (sign := quantized(dtypes)):
+        return ""
+    method = quantization_method(mark) if mark else "no quantization_config"
+    return (
+        f"the weights of {name} are quantized ({method}; for example {sign} of type {dtypes[sign]}): name the "
+        "full-precision model that they were made from, with dtype int8 or fp8 to quantize it while loading"
+    )
+
+
+def quantization_method(mark: object) -> str:
+    known = mark if isinstance(mark, dict) else {}
+    return str(known.get("quant_method") or (f"{known['bits']} bits" if known.get("bits") else "unknown method"))
 
 
 def unexpected_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -> str:
@@ -118,12 +141,12 @@ def missing_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -
             "layers; correct the one that is wrong"
         )
     if name.endswith(".bias"):
-        return "config.json switches biases on that the weights lack, or it has the wrong model_type"
+        return "config.json declares biases, but the weights have none, or it has the wrong model_type"
     return "config.json has the wrong model_type, or the files do not hold the whole model"
 
 
 def shape_cause(held: Sequence[int], required: Sequence[int], config: PreTrainedConfig) -> str:
-    """Which fields of the config require other sizes than the files hold."""
+    """The shape that the config requires, and the fields that require it."""
     values = {key: value for key, value in config.to_dict().items() if type(value) is int}
     sizes = [size for size in required if size not in held]
     fields = [f"{key} = {value}" for key, value in values.items() if value in sizes and not key.endswith("_id")]
@@ -131,7 +154,7 @@ def shape_cause(held: Sequence[int], required: Sequence[int], config: PreTrained
 
 
 def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
-    """What a training tool put before most of the names, or into them; "" if nothing."""
+    """What a training tool inserted into most names, or put before them; "" if nothing."""
     for infix in WRAPPERS:
         if 2 * sum(f".{infix}" in f".{name}" for name in names) > len(names):
             return infix
@@ -142,7 +165,7 @@ def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
 
 
 def _prefix(name: str, expected: Collection[str]) -> str | None:
-    """What stands before the name of a tensor of the model."""
+    """What precedes the name of a tensor of the model in a longer name; None if the name contains none."""
     parts = name.split(".")
     found = (index for index in range(len(parts)) if ".".join(parts[index:]) in expected)
     index = next(found, None)

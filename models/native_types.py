@@ -1,4 +1,4 @@
-"""Model types that are published with code of their own but have the network of a type that transformers knows.
+"""Model types that are published with their own code, but have the same network as a type that transformers knows.
 
 Their code is never run. Each entry says which native type the weights belong to, and how its publisher's code differs.
 """
@@ -14,13 +14,13 @@ _DROPPED = ("auto_map", "architectures", "pooling", "temperature", "classifier_p
 
 @dataclass(frozen=True, slots=True)
 class NativeType:
-    """What stands in for a published type.
+    """The native type that stands in for a published type.
 
     Attributes:
         model_type: the type that transformers knows.
         config: keys to add to its config.
         pooling: the pooling that the publisher's code applies if config.json names none; "": it has no pooling.
-        projection: the tensor by which it multiplies every token's state; "": none.
+        projection: the tensor with which that code projects every token's state; "": none.
     """
 
     model_type: str
@@ -40,7 +40,7 @@ def native_type(config: Config) -> NativeType | None:
         case "bidirectional_pplx_qwen3":
             return NativeType("qwen3", {})
         case "bidirlm" if "query_pre_attn_scalar" in config or "hidden_activation" in config:
-            # Whether its code halves the window as Gemma 3 does is unknown. Halved, it is safe for either.
+            # We do not know whether its code halves the window, as Gemma 3 does. Half the window is safe in both cases.
             return NativeType("gemma3_text", {"use_bidirectional_attention": True})
         case "bidirlm":
             return NativeType("qwen3", {})

@@ -1,4 +1,4 @@
-"""Permissions of the weights that are written here."""
+"""Permissions of the weight files that l2v writes."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 def apply_umask(folder: Path) -> None:
     """Gives safetensors files the permissions of any other new file; safetensors creates them for their owner only.
 
-    A container runs as another user and could not read them.
+    Otherwise, a container that runs as another user could not read them.
     """
     mask = os.umask(0)
     os.umask(mask)

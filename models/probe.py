@@ -1,4 +1,4 @@
-"""Short runs of a loaded model that record what reaches its attention and what that attends to.
+"""Short runs of a loaded model, which record the inputs of its attention and which tokens attend to which.
 
 `models.verify` judges the results.
 """
@@ -19,24 +19,24 @@ from l2v.models.batch import Batch
 from l2v.models.encoder import hidden_states
 from l2v.models.types import Encoding
 
-# Tokens of a probe, few enough to fit into every sliding window.
-TOKENS = 16
+# Tokens of a probe, few enough to fit into every sliding window, and to take little time in a large model.
+TOKENS = 8
 # The rows of the sequences in a pack of three probes.
 LEFT, OWN, RIGHT = (slice(TOKENS * i, TOKENS * (i + 1)) for i in range(3))
 # The attention function of a run that is recorded.
 _RECORDED = "l2v_recorded"
-# Least unit of rounding noise: a float32 sum of some thousand products differs by this from the sum in another order.
+# Minimum unit of rounding noise: the sum of some thousand float32 products changes this much with their order.
 _LEAST_UNIT = 2.0**-17
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What one call of attention attends to in a pack of three probes, independently of the scores.
+    """What one call of attention attends to in a pack of three probes, whatever the scores.
 
     Attributes:
-        ahead: how many tokens of the middle probe attend to its last one, apart from that itself.
-        back: how many attend to its first one, apart from that itself.
-        leaks: whether any of them attends to a token of a neighbour.
+        ahead: how many other tokens of the middle probe attend to its last one.
+        back: how many other tokens of the middle probe attend to its first one.
+        leaks: whether any token of the middle probe attends to a token of a neighbour.
     """
 
     ahead: int
@@ -50,9 +50,9 @@ class Trace:
 
     Attributes:
         sequences: the token ids of each sequence.
-        layers: for each call of attention [T, n], the queries, keys and values of each token; at the end [T, d], the
-            hidden states after the final norm.
-        reach: for each call of attention in a pack of three, what it attends to.
+        layers: the queries, keys and values of each token, [T, n] for each call of attention. The last entry is [T, d],
+            the hidden states after the final norm.
+        reach: the reach of each call of attention, for a pack of three.
     """
 
     sequences: tuple[list[int], ...]
@@ -64,7 +64,7 @@ class Trace:
         return self.layers[-1]
 
     def differs(self, other: "Trace", rows: slice) -> bool:
-        """Whether any bit of these rows is different in another run, in any layer."""
+        """Whether these rows differ in any bit, in any layer, from those of another run."""
         return not all(torch.equal(a[rows], b[rows]) for a, b in zip(self.layers, other.layers, strict=True))
 
     def distances(self, other: "Trace", rows: slice, other_rows: slice | None = None) -> list[float]:
@@ -88,7 +88,7 @@ class Probe:
     windowed: bool = False
 
     def sequences(self, count: int) -> list[list[int]]:
-        """Probes that differ from each other in every token, as far as the vocabulary is large enough."""
+        """Probes that differ from each other in every token, if the vocabulary is large enough."""
         ids = [(7919 * i + 13) % self.model.config.vocab_size for i in range(count * TOKENS)]
         return [ids[start : start + TOKENS] for start in range(0, len(ids), TOKENS)]
 
@@ -97,7 +97,7 @@ class Probe:
 
         Args:
             sequences: token ids.
-            noise: round the products of all layers at random, with this seed.
+            noise: seed of random rounding noise on the products of all layers; None: no noise.
         """
         batch = Batch.pack([Encoding(array("q", ids), pooled=1) for ids in sequences], self.model.device)
         disturbed = nullcontext() if noise is None else _rounding_noise(self.model, noise)
@@ -129,13 +129,13 @@ def _recording(model: PreTrainedModel, trace: Trace) -> Iterator[None]:
 def _recorded_attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    """The model's attention function; adds what it receives and what it attends to to the current trace."""
+    """Calls the model's attention function, and adds its inputs and its reach to the current trace."""
     attend = ALL_ATTENTION_FUNCTIONS[attention.NAME]
     trace = _trace.get()
     trace.layers.append(torch.cat([states[0].transpose(0, 1).flatten(1) for states in (query, key, value)], 1))
 
     def attending(rows: slice) -> torch.Tensor:
-        """[T] bool: which tokens attend to any of these rows. With equal scores, no weight is rounded to 0."""
+        """[T] bool: which tokens attend to any of these rows. Equal scores keep every weight above 0."""
         marked = torch.zeros_like(value)
         marked[:, :, rows] = 1
         output: torch.Tensor = attend(module, torch.zeros_like(query), torch.zeros_like(key), marked, *args, **kwargs)[
@@ -157,7 +157,7 @@ AttentionInterface.register(_RECORDED, _recorded_attention)
 
 @contextmanager
 def _rounding_noise(model: PreTrainedModel, seed: int) -> Iterator[None]:
-    """Moves the products of all layers by up to one unit of the model's dtype, relative to the token's mean square."""
+    """Changes all layers' products by up to one unit of the model's dtype, relative to the token's root mean square."""
     generator = torch.Generator().manual_seed(seed)
     unit = max(torch.finfo(model.dtype).eps, _LEAST_UNIT)
 
@@ -183,7 +183,7 @@ def _multiplies(module: torch.nn.Module) -> bool:
 
 
 def _distance(expected: torch.Tensor, given: torch.Tensor) -> float:
-    """NaN becomes infinity."""
+    """The distance relative to the norm; infinity if it is NaN."""
     largest = expected.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)  # squares must not overflow
     distance = ((given - expected) / largest).norm() / (expected / largest).norm().clamp(min=1e-30)
     return float(distance.nan_to_num(nan=torch.inf))

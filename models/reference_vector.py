@@ -19,7 +19,7 @@ FILE = "reference_vector.json"
 FORMER_FILE, _FORMER_SETTINGS = "known.json", "way"
 _INPUT = Input("the cat sits on the mat", "Retrieve semantically similar text:")
 _TYPES = {"text": str, "instruction": str, "dtype": str, "settings": dict, "vector": str}
-# Least cosine if both vectors were computed in float32, and if one was computed in another dtype.
+# Minimum cosine if both vectors were computed in float32, and if one was computed in another dtype.
 _MIN_COSINE_FLOAT32, _MIN_COSINE = 0.9999, 0.99
 
 
@@ -30,8 +30,8 @@ class ReferenceVector:
     Attributes:
         input: the text and its instruction.
         dtype: the dtype that the model computed in.
-        settings: pooling, template, `skip_instruction`, sources, attention and semantics; others would give another
-            vector.
+        settings: the settings that the vector depends on: pooling, template, `skip_instruction`, sources, attention and
+            semantics.
         vector: [d] float32, not normalized.
     """
 
@@ -89,9 +89,9 @@ class ReferenceVector:
         try:
             (encoding,) = encoder.tokenize([self.input])
         except InputError:
-            return "not compared, its text is too long for this max_length"
+            return "not compared, since its text is too long for this max_length"
         if self.settings != _settings(encoder) or encoding.truncated:
-            return "not compared, it was recorded with other sources or settings"
+            return "not compared, since it was recorded with other sources or settings"
         vector = encoder.forward([encoding])[0][: encoder.dimensions]
         if vector.shape != self.vector.shape:
             raise ModelError(
@@ -112,6 +112,6 @@ class ReferenceVector:
 def _settings(encoder: Encoder) -> dict[str, Any]:
     described, declared = encoder.describe(), encoder.declaration
     settings = {name: described[name] for name in ("pooling", "template", "skip_instruction", "sources")}
-    # Left out if they have the only value that earlier exports know.
+    # Default values are omitted, as in earlier exports, which do not record these settings.
     further = {"attention": declared.attention.value, "semantics": declared.semantics.value}
     return settings | {name: value for name, value in further.items() if value not in ("bidirectional", "llm2vec")}

@@ -1,10 +1,10 @@
-"""Reading a stack's declaration: its files, and which of them decides."""
+"""Reads a stack's declaration from its files, and decides which of them takes precedence."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from l2v.models.config_keys import FILE, attention_of, has_windows_both_ways, matryoshka_of, pooling_of
+from l2v.models.config_keys import FILE, attention_of, has_bidirectional_windows, matryoshka_of, pooling_of
 from l2v.models.declaration import DEFAULT, OWN_FILES, SETTING, Declaration, Declared
 from l2v.models.errors import ModelError, SourceError
 from l2v.models.native_types import native_config, native_type
@@ -25,15 +25,16 @@ _TYPES: dict[str, tuple[type, str]] = {
     "attention": _STRING,
     "semantics": _STRING,
 }
-_FORMAT = 1
-# What exports record besides.
+# The format of l2v.json. Before 2, it had LLM2Vec's semantics and bidirectional attention alone.
+FORMAT = 2
+# Other keys that exports record.
 _RECORDED = ("format", "base", "sources", "sentence_transformers_limits")
 
 
 def base_name(base: Source, adapters: Sequence[Source]) -> str:
     """The Hub id of the base model, which determines the template.
 
-    Read from the JSON files, since transformers 5 drops it from its config.
+    It is read from the JSON files, since transformers 5 drops it from its config.
     """
     recorded = [(source, source.read("adapter_config.json").get("base_model_name_or_path")) for source in adapters]
     names = [name for source, name in recorded if name and not source.relative(name)]
@@ -57,9 +58,9 @@ def own_settings(sources: Sequence[Source]) -> dict[str, Declared[Any]]:
                     f"{file} of {source.name} sets {unknown[0]}, which is unknown: remove it, or use one of "
                     f"{', '.join(_TYPES)}"
                 )
-            if (version := declared.get("format", _FORMAT)) != _FORMAT:
+            if (version := declared.get("format", FORMAT)) not in range(1, FORMAT + 1):
                 raise SourceError(
-                    f"{file} of {source.name} has the format {version}, which needs a later l2v: update it"
+                    f"{file} of {source.name} has the format {version}, which needs a later l2v: update l2v"
                 )
             for name, (kind, expected) in _TYPES.items():
                 if name in declared and (type(declared[name]) is not kind or (kind is int and declared[name] < 1)):
@@ -78,12 +79,12 @@ def read_declaration(
     Args:
         base: the source of the decoder's config.
         adapters: the sources merged into it, in order.
-        settings: the caller's, by the names of `Declaration`; None: not set.
+        settings: the caller's settings, named as in `Declaration`; None: not set.
         positions: the model's `max_position_embeddings`, if it has any.
         tokenizer: the source of the tokenizer.
 
     Raises:
-        ModelError: if a file is damaged or declares something that is not served, or a setting is unknown.
+        ModelError: if a file is damaged or declares something that l2v does not serve, or a setting is unknown.
     """
     sources, published = [base, *adapters], base.read(FILE)
     known = own_settings(sources)
@@ -122,11 +123,11 @@ def read_declaration(
     _check_choice("attention", found.attention.value, get_args(Attention))
     _check_choice("pooling", found.pooling.value, get_args(Pooling))
     _check_choice("template", found.template.value, TEMPLATES)
-    return replace(found, windowed=not llm2vec and (found.causal or has_windows_both_ways(published)))
+    return replace(found, windowed=not llm2vec and (found.causal or has_bidirectional_windows(published)))
 
 
 def _semantics(sources: Sequence[Source]) -> Declared[Semantics]:
-    """The semantics of the last source that declares how it is served."""
+    """The semantics of the last source whose files declare any, else LLM2Vec's."""
     for source in reversed(sources):
         if file := next((file for file in reversed(OWN_FILES) if (source.folder / file).is_file()), None):
             return Declared("llm2vec", file)
@@ -157,12 +158,12 @@ def _read_layout(sources: Sequence[Source], tokenizer: Source, positions: object
     if "max_length" not in layout.values and (length := tokenizer_length(tokenizer, positions)):
         layout.values["max_length"] = length
     if "max_length" not in layout.values and "max_length" not in known:
-        raise ModelError(f"no file of {base.name} declares how long its rows may be: set max_length")
+        raise ModelError(f"no file of {base.name} declares a maximum row length: set max_length")
     return layout
 
 
 def _projection(base: Source) -> list[DenseConfig]:
-    """The matrix by which a publisher's code multiplies every token's state, if the type has one."""
+    """The projection that a publisher's code applies to every token's state, if the type has one."""
     config = base.read(FILE)
     native = native_type(config)
     if native is None or not native.projection:

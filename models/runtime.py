@@ -12,7 +12,7 @@ def prepare_libraries(*, serving: bool = False) -> None:
 
     By default, OpenMP threads spin while they wait for each other. If the cores have other work, as in a server, that
     makes forward passes several times slower. oneDNN and torch each cache 1,024 kernels by default, one per shape and
-    a quarter of a megabyte each, but few shapes come twice. Variables that are set already stay as they are.
+    a quarter of a megabyte each, but shapes rarely repeat. Variables that are already set are left alone.
 
     Args:
         serving: tokenize each list in one thread. The service tokenizes in its own threads; if each list used all

@@ -1,4 +1,4 @@
-"""The part of SentencePiece's file format that a conversion takes. Imports protobuf alone."""
+"""The part of SentencePiece's file format that a conversion needs. Requires only protobuf."""
 
 from functools import cache
 from typing import Any
@@ -22,8 +22,8 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, str]]] = {
 def message_class() -> Any:
     """The message class of a model.
 
-    It lives in a pool of its own: other packages register the whole format under the same name, each for one version of
-    protobuf.
+    It has its own descriptor pool, since other packages register the whole format under the same name, each for one
+    version of protobuf.
     """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 

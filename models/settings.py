@@ -46,7 +46,7 @@ class ModelSettings(BaseSettings):
     device: str = Field("auto", description="`auto`: CUDA if available, else the CPU; or any torch device")
     semantics: Semantics | None = Field(
         None,
-        description="How instruction and text become a row and its pooled span: `sentence-transformers` puts the "
+        description="How to combine and pool instruction and text: `sentence-transformers` puts the "
         "instruction before the text verbatim and pools it too; `llm2vec` does not pool it, and ignores the model's "
         "sentence-transformers files. Default: `sentence-transformers` for a model with such files, else `llm2vec`",
     )
@@ -70,8 +70,8 @@ class ModelSettings(BaseSettings):
     )
     ignore_tensors: Names = Field(
         (),
-        description="Patterns (`*`, `?`) of tensors to leave out of the base and the adapters, besides those that no "
-        "encoder needs; comma-separated. Any other tensor without a place in the model is refused",
+        description="Patterns (`*`, `?`) of tensors to ignore in the base and the adapters, comma-separated. Tensors "
+        "that no encoder needs are always ignored; any other tensor without a place in the model is refused",
     )
     template: TemplateName | None = Field(
         None, description="Chat template around each input; default: the model's own setting, else its base model's"

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import get_safetensors_metadata, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -21,10 +21,10 @@ from l2v.models.errors import SourceError, first_line
 
 logger = logging.getLogger(__name__)
 
-# Configuration and tokenizer files. Weights are downloaded as safetensors if there are any, code never.
+# Configuration and tokenizer files. Weights are downloaded as safetensors if possible; code is never downloaded.
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _IGNORED = ["*/*", "consolidated*", "*.py"]
-# Names of a base's weights, the first that exists being read, as transformers does.
+# Names of a base's weight files. The first one that exists is read, as in transformers.
 BASE_WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -151,6 +151,8 @@ def _check_pointers(name: str, folder: Path) -> None:
 def _download(repository: str, revision: str | None) -> tuple[Path, str]:
     logger.info("downloading %s, unless it is in the Hub cache", repository)
     try:
+        small = snapshot_download(repository, revision=revision, allow_patterns=_SMALL_FILES, ignore_patterns=_IGNORED)
+        _refuse_quantized(Source(repository, Path(small), revision or ""))
         patterns = [*_SMALL_FILES, "*.safetensors"]
         folder = Path(
             snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns=_IGNORED)
@@ -161,6 +163,8 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
             )
         if modules := _modules(folder):
             snapshot_download(repository, revision=revision, allow_patterns=modules)
+    except SourceError:
+        raise
     except GatedRepoError as error:
         raise SourceError(
             f"{repository} is gated: accept its licence on its Hub page, then set HF_TOKEN to a token of that account"
@@ -183,11 +187,32 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
     return folder, folder.name
 
 
+def _refuse_quantized(source: Source) -> None:
+    """Refuses quantized weights by their headers, of which a few kilobytes are fetched, if config.json marks them.
+
+    Marks alone do not tell: config.json may have kept one from training, though the weights are whole.
+    """
+    from l2v.models.misfits import MARKS, quantization  # imports torch
+
+    config = source.read("config.json")
+    mark = next((config[mark] for mark in MARKS if config.get(mark)), None)
+    if mark is None:
+        return
+    try:
+        files = get_safetensors_metadata(source.name, revision=source.revision or None).files_metadata.values()
+    except Exception as error:  # offline, or other formats: the files themselves will tell
+        logger.debug("no headers of %s: %s", source.name, error)
+        return
+    dtypes = {name: str(tensor.dtype) for file in files for name, tensor in file.tensors.items()}
+    if refusal := quantization(source.name, mark, dtypes):
+        raise SourceError(refusal)
+
+
 def _modules(folder: Path) -> list[str]:
-    """Patterns of the files of sentence-transformers' modules, which modules.json places in folders of their own."""
+    """Patterns for the files of sentence-transformers' modules, whose folders modules.json names."""
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8-sig"))
         paths = [module["path"] for module in modules if module["path"]]
     except (OSError, ValueError, TypeError, KeyError):
-        return []  # there are none, or they are refused when they are read
+        return []  # there is no such file, or `read_modules` will refuse it
     return [f"{path}/{file}" for path in paths for file in ("*.json", "*.safetensors", "*.bin")]

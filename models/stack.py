@@ -1,4 +1,4 @@
-"""Resolving a stack: a base (or an export) and the adapters merged on top of it."""
+"""Resolves a stack: a base (or an export) and the adapters merged on top of it."""
 
 import logging
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ def resolve_stack(
     Args:
         model: a base, an adapter (whose base is then resolved too), an export, or a published short name.
         adapters: further adapters, in the order of merging.
-        requested_by: the adapters that led here. Their config may name a revision of the base, and an adapter that
-            names itself is detected.
+        requested_by: the adapters whose base the model is. Their configs may name its revision, and an adapter that
+            names itself is refused.
 
     Returns:
         The base or export, and all adapters in the order of merging.
@@ -43,8 +43,8 @@ def resolve_stack(
         raise SourceError(f"adapter {source.name} names itself as its base: name the base as the model instead")
     if whole := next((name for name in BASE_WEIGHTS if (source.folder / name).is_file()), None):
         raise SourceError(
-            f"{source.name} holds both an adapter and whole weights ({whole}), so it is unclear whether it is merged: "
-            "name its base as the model and it as an adapter, or remove one of the two from a copy"
+            f"{source.name} holds both an adapter and a model's weights ({whole}), so it is unclear whether they are "
+            "merged: name its base as the model and it as an adapter, or remove one of the two from a copy"
         )
     named = source.read("adapter_config.json").get("base_model_name_or_path")
     if not named or not isinstance(named, str):
@@ -57,7 +57,7 @@ def resolve_stack(
 
 
 def _with_revision(model: str, adapters: Sequence[Source]) -> str:
-    """The name of a model with the revision that adapters were trained on, unless it has one."""
+    """The name of a model, with the revision that the adapters were trained on if it names none."""
     repository, _, explicit = model.partition("@")
     pinned: dict[str, Source] = {}
     for adapter in adapters:
@@ -66,7 +66,7 @@ def _with_revision(model: str, adapters: Sequence[Source]) -> str:
         if not revision or config.get("base_model_name_or_path") != repository or Path(model).expanduser().is_dir():
             continue
         if not isinstance(revision, str):
-            raise SourceError(f"adapter_config.json of {adapter.name} has revision {revision!r}, which must be text")
+            raise SourceError(f"adapter_config.json of {adapter.name} has revision {revision!r}, but must be text")
         if explicit and not revision.startswith(explicit) and not explicit.startswith(revision):
             logger.warning(
                 "adapter %s was trained on revision %s of %s; %s is used, as it is named explicitly",

@@ -1,7 +1,7 @@
 """Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/ARCHITECTURE.md lists the differences).
 
-With the semantics of sentence-transformers, an instruction goes before the text as it is and is pooled with it, unless
-`skip_instruction` is set. The instruction's tokens are then counted alone, as sentence-transformers does.
+With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with it, unless
+`skip_instruction` is set. In that case, its tokens are counted on their own, as sentence-transformers does.
 
 Uses only the tokenizer object of the `tokenizers` library, which threads can share and which releases the GIL.
 """
@@ -16,10 +16,10 @@ from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
 from l2v.models.types import Encoding, Input, Semantics
 
-# Tokens are counted only up to `max_length`, so of a huge text only a piece of this many characters per token of the
-# limit is tokenized. If the piece has fewer tokens than the limit, the whole text is.
+# Tokens are counted only up to `max_length`. Of a huge text, only a piece with this many characters per token of that
+# limit is tokenized. If the piece has too few tokens, the whole text is tokenized.
 _CHARACTERS_PER_TOKEN = 16
-# Cutting a piece in the middle of a word may change its token count by this much.
+# Cutting a text in the middle of a word may change its token count by up to this much.
 _CUT_SLACK = 32
 
 
@@ -36,7 +36,7 @@ class Tokenization:
         skip_instruction: pool only the text, not all positions.
         semantics: see `types.Semantics`.
         special_ids: ids of special tokens, which may end an instruction's row without belonging to it.
-        cut_left: whether rows that are too long lose their beginning, the instruction's, not the text's end.
+        cut_left: whether rows that are too long lose their beginning, with the instruction, rather than their end.
         leading: number of special tokens that the tokenizer adds at the start.
         trailing: number of special tokens that it adds at the end.
     """
@@ -104,7 +104,7 @@ class Tokenization:
         ]
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
-        """The head of each input. One that fills the row is refused before it is copied for every text."""
+        """The head of each input. A head that fills the row is refused before it is copied for every text."""
         heads: dict[str, str] = {}
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
@@ -127,7 +127,7 @@ class Tokenization:
         return self.template.prefix + (instruction.lstrip() if self.template.suffix or self.eos else instruction)
 
     def _instruction(self, input_: Input) -> str:
-        """What goes before the text: the instruction verbatim, or stripped and followed by a space."""
+        """The instruction as it precedes the text: verbatim, or stripped and followed by a space."""
         if self._verbatim or not input_.instruction:
             return input_.instruction
         return f"{input_.instruction.strip()} "
@@ -142,9 +142,9 @@ class Tokenization:
         return text.rstrip() + self.eos if self.eos else text
 
     def _excluded(self, heads: set[str]) -> dict[str, int]:
-        """The number of first positions that sentence-transformers excludes from pooling for each head.
+        """How many positions at the start of a row sentence-transformers excludes from pooling, for each head.
 
-        It tokenizes the head alone and subtracts a special token at the end of that row.
+        It counts the tokens of the head alone, without a special token at their end.
         """
         if not (self._verbatim and self.skip_instruction):
             return dict.fromkeys(heads, 0)
@@ -160,7 +160,7 @@ class Tokenization:
             index: position of the input, for errors.
             input_: the input.
             row: its ids.
-            pooled: number of tokens of its text, with suffixes.
+            pooled: number of tokens of its text and suffixes.
             cut: whether its text has been cut already.
             excluded: see `_excluded`.
         """
@@ -183,7 +183,7 @@ class Tokenization:
         if not self.skip_instruction:
             pooled = len(row)
         elif self._verbatim:
-            pooled = max(1, len(row) - excluded)  # counted alone, an instruction may have a token more than in the row
+            pooled = max(1, len(row) - excluded)  # on its own, an instruction may have one more token than in the row
         return Encoding(array("q", row), min(pooled, len(row)), truncated=cut or over > 0)
 
     def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
@@ -211,7 +211,7 @@ class Tokenization:
         while self._over(count):
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
             if kept == 0:
-                # The reference continues to the empty text here: a text without spaces loses everything.
+                # The reference goes on to the empty text here, so a text without spaces loses everything.
                 return self._cut_word(words[0], input_.keep_end)
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
@@ -221,7 +221,7 @@ class Tokenization:
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
         """Cuts a single word to the tokens that fit, between two characters.
 
-        The word may fit as a whole, if it was surrounding white space that made the text too long.
+        If only the white space around the word was too long, the word is not cut.
         """
         text = self._piece(word, keep_end)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
@@ -235,7 +235,7 @@ class Tokenization:
         return text, count, True
 
     def _piece(self, text: str, keep_end: bool) -> str:
-        """The part of a text that suffices to show that it is too long, so that huge texts cost little."""
+        """A part of a huge text that is long enough to show that the text is too long; else the whole text."""
         size = _CHARACTERS_PER_TOKEN * self.max_length
         piece = text[-size:] if keep_end else text[:size]
         if len(piece) == len(text) or len(self._ids(piece, special=False)) >= self.max_length + _CUT_SLACK:

@@ -1,4 +1,4 @@
-"""Reading and writing tokenizers so that they give the token ids of transformers 4.44, and so of the reference."""
+"""Reads and writes tokenizers with the token ids of transformers 4.44, which the reference uses."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from l2v.models.tokenizer_convert import add_tokens, apply_llama_rules, can_conv
 
 logger = logging.getLogger(__name__)
 
-# Keys of tokenizer_config.json that are passed on: they do not change ids, or tokenizer.json cannot hold them.
+# Keys of tokenizer_config.json that `write` copies: they do not change ids, or tokenizer.json cannot hold them.
 _KEPT = (
     "chat_template", "clean_up_tokenization_spaces", "model_max_length", "padding_side", "split_special_tokens",
     "truncation_side",
@@ -34,7 +34,7 @@ class ModelTokenizer:
     Attributes:
         backend: encodes texts, without the truncation and padding that its file may configure.
         named: role (`bos_token`, `mask_token` …) → special token.
-        kept: keys of its configuration that are passed on when it is written.
+        kept: keys of its configuration that `write` copies.
     """
 
     backend: Tokenizer
@@ -65,11 +65,11 @@ def read_tokenizer(source: Source, model_type: str = "", vocab_size: int | None 
     Args:
         source: the folder.
         model_type: of the model, for files that name no class.
-        vocab_size: of the model. A special token that no vocabulary holds gets a new id if the model has one left.
+        vocab_size: of the model. A special token that is not in the vocabulary gets a new id if the model has room.
 
     Raises:
-        SourceError: if files are missing or damaged, or if texts lose their differences.
-        UnsupportedModelError: if the tokenizer needs what is not supported.
+        SourceError: if files are missing or damaged, or if different texts get the same ids.
+        UnsupportedModelError: if the tokenizer needs something that is not supported.
     """
     file = _read_file(source)
     declared = read_tokenizer_config(source, model_type, file)
@@ -112,10 +112,10 @@ def _read_file(source: Source) -> Tokenizer | None:
 
 
 def _reconvert(source: Source, declared: TokenizerConfig, backend: Tokenizer) -> Tokenizer:
-    """Converts anew, as transformers does for `from_slow`, and for Llama if `add_prefix_space` is set.
+    """Converts the vocabulary again, as transformers does for `from_slow`, and for Llama if `add_prefix_space` is set.
 
-    That takes tokenizer.model, without which transformers 4 fails. Here tokenizer.json, which was saved after such a
-    conversion, is right but for an `add_prefix_space` that was set later.
+    This needs the vocabulary's files; transformers 4 fails without them. Here, tokenizer.json is used instead: it was
+    saved after such a conversion, so it lacks at most an `add_prefix_space` that was set later.
     """
     llama = declared.kind.name == "LlamaTokenizer"
     prefix_space = declared.flag("add_prefix_space", None) if llama else None
@@ -142,7 +142,7 @@ def _add_tokens(backend: Tokenizer, declared: TokenizerConfig, vocab_size: int |
     for index, token in declared.added.items():
         if (actual := backend.token_to_id(token.content)) != index:
             logger.warning(
-                "%s of %s gives %s the id %s: as in transformers 4, it has the id %s",
+                "%s of %s gives %s the id %s, but it has the id %s, as in transformers 4",
                 CONFIG, declared.name, token, index, actual,
             )  # fmt: skip
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
@@ -169,7 +169,7 @@ def _beyond(backend: Tokenizer, tokens: Iterable[str], vocab_size: int | None) -
 
 
 def _apply_class(backend: Tokenizer, declared: TokenizerConfig, *, converted: bool) -> None:
-    """Applies what the class of a tokenizer changes in its file."""
+    """Applies the changes that a tokenizer's class makes to its tokenizer.json."""
     kind = declared.kind
     if kind.adds is not None:
         _add_ends(backend, declared, *kind.adds)
@@ -189,7 +189,7 @@ def _apply_class(backend: Tokenizer, declared: TokenizerConfig, *, converted: bo
 def _add_ends(backend: Tokenizer, declared: TokenizerConfig, bos: bool, eos: bool | None) -> None:
     """Replaces the post-processor by one that adds the beginning and the end token.
 
-    `bos` and `eos` are what to do if the files do not say; None: add no such token, whatever they say.
+    `bos` and `eos` are the defaults of `add_bos_token` and `add_eos_token`; None: never add the token.
     """
     single, tokens = ["$A:0"], []
     for role, default in (("bos_token", bos), ("eos_token", eos)):
@@ -198,7 +198,7 @@ def _add_ends(backend: Tokenizer, declared: TokenizerConfig, bos: bool, eos: boo
         token = _content(declared.named.get(role, ""))
         index = backend.token_to_id(token)
         if index is None:
-            if declared.complete:  # transformers 5 adds none then
+            if declared.complete:  # transformers 5 adds no token then
                 continue
             raise SourceError(
                 f"the tokenizer of {declared.name} adds a {role} to every text, but "
@@ -237,7 +237,7 @@ def _log_ignored(backend: Tokenizer, declared: TokenizerConfig) -> None:
 
 def _log_no_effect(declared: TokenizerConfig, key: str) -> None:
     logger.warning(
-        "%s of %s sets %s to %s, which has no effect with a %s in transformers 4, nor here",
+        "%s of %s sets %s to %s, which has no effect with a %s, as in transformers 4",
         CONFIG, declared.name, key, declared.values[key], declared.kind.name,
     )  # fmt: skip
 

@@ -8,11 +8,11 @@ from l2v.models.errors import ModelError, SourceError
 
 # Plain English and digits: every tokenizer of a decoder knows these characters.
 _PROBES = ("the cat sits on the mat", "a dog runs in the park", "Stocks fell sharply", "42", "7")
-_REMEDY = "its vocabulary is incomplete, so replace its files by those that belong to the model"
+_REMEDY = "its vocabulary is incomplete, so replace its files with those that belong to the model"
 
 
 def check_texts(name: str, tokenizer: Tokenizer) -> None:
-    """Checks that texts have tokens, and different texts different ones.
+    """Checks that every text has tokens, and that different texts have different ones.
 
     Raises:
         SourceError: if not.

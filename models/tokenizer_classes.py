@@ -1,4 +1,4 @@
-"""The classes of tokenizers that decoders use, by what transformers 4.44 adds to their tokenizer.json."""
+"""The tokenizer classes that decoders use, and what each adds to its tokenizer.json in transformers 4.44."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,9 +33,9 @@ class TokenizerClass:
         name: its name, without `Fast`.
         tokens: default special tokens by role.
         adds: whether it adds the beginning and the end token by default; None: tokenizer.json alone decides.
-        prefix_space: "set": `add_prefix_space` (default: false) overrides that of tokenizer.json; "on": only if true.
+        prefix_space: "set": `add_prefix_space` (default: false) overrides tokenizer.json; "on": only if it is true.
         vocabulary: see `Vocabulary`.
-        flags: of named tokens given as strings, if the vocabulary is converted.
+        flags: properties of special tokens that are given as strings, if the vocabulary is converted.
     """
 
     name: str
@@ -82,7 +82,7 @@ _CLASSES = (
 )
 _BY_NAME = {kind.name: kind for kind in _CLASSES}
 
-# Model type → class, for files that name none; transformers 4.44's, and of later types those of the same family.
+# Model type → class, for files that name no class. Types later than transformers 4.44 have the class of their family.
 _BY_MODEL_TYPE = {
     **dict.fromkeys(("llama", "mistral", "mixtral", "phi3", "jetmoe", "persimmon", "jamba"), "LlamaTokenizer"),
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text", "recurrent_gemma"), "GemmaTokenizer"),
@@ -97,7 +97,7 @@ _BY_MODEL_TYPE = {
 
 
 def class_for(source: Source, values: Mapping[str, Any], model_type: str, *, complete: bool) -> TokenizerClass:
-    """The class that a tokenizer's files name, else its model's config.json, else that of the model type.
+    """The class named in the tokenizer's files, else in the model's config.json, else that of the model type.
 
     Args:
         source: the folder.

@@ -1,17 +1,17 @@
-"""What a tokenizer's files declare, read as transformers 4.44 reads them: the reference `llm2vec` 0.2.3 runs on that.
+"""Reads what a tokenizer's files declare, as transformers 4.44 does, on which the reference `llm2vec` 0.2.3 runs.
 
 Every key of tokenizer_config.json and special_tokens_map.json is of one of four kinds:
 
 - It can change token ids: it is followed, or refused by name (`_READ`).
-- It concerns decoding, padding, lengths, chats, images or the origin of the files: it is left alone (`_HARMLESS`).
-- It is unknown and off (null, false, zero, empty): it is left alone.
+- It concerns decoding, padding, lengths, chats, images or the origin of the files: it is ignored (`_HARMLESS`).
+- It is unknown and off (null, false, zero, empty): it is ignored.
 - It is unknown and on. The tokenizers of transformers read no other keys, so it has no effect. It is logged, or refused
-  if its name says that it changes how texts are split: a later release may read it.
+  if its name suggests that it changes how texts are split, since a later release may read it.
 
 transformers 5 marks the files that it writes with the key `backend`. Their tokenizer.json is complete, so the class of
-the tokenizer adds nothing to it. Keys that only later releases read count as follows: `extra_special_tokens` is
-followed, since its tokens are special wherever it is known; `fix_mistral_regex` is refused, unless tokenizer.json was
-saved with the corrected expression.
+the tokenizer adds nothing to it. Of the keys that only later releases read, `extra_special_tokens` is followed, since
+its tokens are special in all of them, and `fix_mistral_regex` is refused, unless tokenizer.json was saved with the
+corrected expression.
 """
 
 import logging
@@ -33,7 +33,7 @@ NAMED = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "c
 _LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 _FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "split_special_tokens", "from_slow")
 _READ = {*NAMED, *_LISTS, *_FLAGS, "added_tokens_decoder", "auto_map", "backend", "tokenizer_class", "truncation_side"}
-# Each of these, if it is on, would change ids in a way that is not built here.
+# Each of these keys, if it is on, would change ids in a way that l2v does not support.
 _REFUSED = {"do_lower_case", "fast_tokenizer_files", "fix_mistral_regex", "init_inputs"}
 _CORRECTED = r"[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}"  # part of Mistral's expression, in JSON
 _HARMLESS = {
@@ -76,7 +76,7 @@ class TokenizerConfig:
         values: the keys of the files.
         named: role (`bos_token` …) → token.
         extra: further special tokens.
-        added: id → token, of `added_tokens_decoder` or the files that it replaced.
+        added: id → token, from `added_tokens_decoder` or the files that it replaced.
     """
 
     name: str
@@ -141,13 +141,13 @@ def _read(source: Source, values: dict[str, Any], model_type: str, file: Tokeniz
 
 
 def _log_unread(source: Source, values: dict[str, Any], added: Mapping[int, AddedToken]) -> None:
-    """Logs what older files say otherwise: beside `added_tokens_decoder`, transformers does not read them."""
+    """Logs where older files differ, since transformers does not read them if there is an `added_tokens_decoder`."""
     older, current = _named(source.read(MAP)), _named(values)
     differ = [key for key, token in older.items() if _content(token) != _content(current.get(key, ""))]
     known = {token.content for token in added.values()}
     for file, ignored in ((MAP, differ), (ADDED, [token for token in source.read(ADDED) if token not in known])):
         if ignored:
-            logger.warning("%s of %s is not followed on %s: %s differs", file, source.name, ", ".join(ignored), CONFIG)
+            logger.warning("%s of %s is ignored for %s: %s differs", file, source.name, ", ".join(ignored), CONFIG)
 
 
 def _special_tokens(source: Source, values: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _extra(source: Source, values: Mapping[str, Any]) -> list[Token]:
 
 
 def _token(value: Any) -> AddedToken:
-    """A token from its JSON object; raises `TypeError` if it is none."""
+    """A token from its JSON object. Raises `TypeError` if it is not a token."""
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise TypeError(f"{value!r} is not a token")
     special = {"special": True} if value.get("__type") != "AddedToken" and "special" not in value else {}
@@ -198,7 +198,7 @@ def _check_keys(source: Source, values: Mapping[str, Any], file: Tokenizer | Non
     for key in sorted(unknown):
         if key in _REFUSED or (_SUGGESTS_EFFECT.search(key.lower()) and not key.endswith(("_token", "_token_id"))):
             raise UnsupportedModelError(
-                f"{CONFIG} of {source.name} sets {key}, which l2v does not follow: remove the key if it does not "
+                f"{CONFIG} of {source.name} sets {key}, which l2v does not support: remove the key if it does not "
                 "change how texts are tokenized"
             )
     if unknown:

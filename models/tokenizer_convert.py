@@ -1,4 +1,4 @@
-"""Tokenizers without tokenizer.json: conversion, as in transformers 4.44, from SentencePiece's or GPT-2's files."""
+"""Converts the files of SentencePiece or GPT-2 if there is no tokenizer.json, as transformers 4.44 does."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -16,7 +16,7 @@ from l2v.models.tokenizer_config import TokenizerConfig
 _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# Files of tokenizers that cannot be converted, with what to say about them.
+# Tokenizer files that cannot be converted, and their formats.
 _OTHERS = {
     "tekken.json": "Mistral's own format",
     "tiktoken.model": "tiktoken's format",
@@ -74,7 +74,7 @@ def apply_llama_rules(tokenizer: Tokenizer, *, legacy: bool, prefix_space: bool)
 
 
 def llama_rules(declared: TokenizerConfig, *, beside_file: bool) -> dict[str, bool]:
-    """The arguments of `apply_llama_rules`; transformers' default for the prefix depends on the way to the class."""
+    """The arguments of `apply_llama_rules`. Without tokenizer.json, transformers adds the prefix space by default."""
     if declared.kind.name == "CodeLlamaTokenizer":
         return {"legacy": True, "prefix_space": True}
     legacy = declared.flag("legacy", None)
@@ -83,7 +83,7 @@ def llama_rules(declared: TokenizerConfig, *, beside_file: bool) -> dict[str, bo
 
 
 def add_tokens(tokenizer: Tokenizer, tokens: Iterable[AddedToken | str], special: set[str]) -> None:
-    """Adds tokens in order; those in `special`, and those that say so, as special tokens."""
+    """Adds tokens in order. Those in `special`, and those marked as special, become special tokens."""
 
     def is_special(token: AddedToken | str) -> bool:
         return token in special if isinstance(token, str) else token.special or token.content in special
@@ -93,7 +93,7 @@ def add_tokens(tokenizer: Tokenizer, tokens: Iterable[AddedToken | str], special
 
 
 def _missing(source: Source, declared: TokenizerConfig) -> SourceError | UnsupportedModelError:
-    """The error for a folder that declares a tokenizer and does not hold it."""
+    """The error for a folder that declares a tokenizer but lacks its files."""
     for file, what in _OTHERS.items():
         if (source.folder / file).is_file():
             return UnsupportedModelError(
@@ -103,7 +103,7 @@ def _missing(source: Source, declared: TokenizerConfig) -> SourceError | Unsuppo
     return SourceError(
         f"the tokenizer of {source.name} has no vocabulary, since its folder lacks tokenizer.json"
         + (f" (and {absent}, from which a {declared.kind.name} could be built)" if absent else "")
-        + ": copy tokenizer.json from where the model comes from"
+        + ": copy tokenizer.json from the model's repository"
     )
 
 
@@ -170,14 +170,14 @@ def _read_proto(source: Source) -> Any:
         proto = sentencepiece_model.message_class()()
     except ImportError as error:
         raise SourceError(
-            f"{source.name} has no tokenizer.json, and its tokenizer.model takes the package protobuf: run pip install "
-            "protobuf, or add the tokenizer.json"
+            f"{source.name} has no tokenizer.json, and its tokenizer.model requires the package protobuf: run pip "
+            "install protobuf, or add the tokenizer.json"
         ) from error
     try:
         proto.ParseFromString((source.folder / "tokenizer.model").read_bytes())
     except OSError:
         raise
-    except Exception:  # protobuf's own error: no such message
+    except Exception:  # protobuf's own error: the file is not such a message
         proto.Clear()
     if not proto.pieces:
         raise SourceError(

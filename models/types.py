@@ -1,4 +1,4 @@
-"""The types that travel from a request to its vectors. Imports no torch."""
+"""The types that all stages share, from inputs to vectors. Does not import torch."""
 
 from array import array
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Input:
         text: the text.
         instruction: its instruction; "": none.
         keep_end: keep the end of a text that is too long, rather than its beginning.
-        max_tokens: maximum number of tokens of its row, if that is fewer than the model takes; None: no such limit.
+        max_tokens: maximum tokens of its row, if below the model's own limit; None: the model's limit.
     """
 
     text: str
@@ -55,7 +55,7 @@ class Encoding:
 
     Attributes:
         ids: the ids of the whole row (special tokens, template, instruction, text, suffix), 64 bits each.
-        pooled: number of last positions to pool; 0: return the hidden states of all positions instead.
+        pooled: how many of the last positions to pool; 0: return the hidden states of all positions instead.
         truncated: whether part of the text was cut off.
     """
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
+from l2v.models.devices import check_memory
 from l2v.models.errors import ModelError, UnsupportedModelError, first_line
 from l2v.models.experts import fixed_shapes, is_mixture
 from l2v.models.probe import OWN, RIGHT, TOKENS, Probe, Trace
@@ -72,6 +73,7 @@ def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = Fal
     except UnsupportedModelError:
         raise
     except Exception as error:  # the architecture's own code fails on the values of the config
+        check_memory(error, model, model.device)
         raise UnsupportedModelError(
             f"{architecture} cannot run packed sequences ({type(error).__name__}: {first_line(error)}): use another "
             "model"
@@ -161,8 +163,8 @@ def _evidence(probe: Probe, distance: float, limit: float, effect: float) -> str
 def _check_finite(model: PreTrainedModel) -> None:
     """Checks all weights: a damaged row of the embeddings may belong to a token that the probes do not contain."""
     for name, weight in model.named_parameters():
-        # The sum is NaN or infinite if any element is, and needs no copy of the weight.
-        if not weight.sum(dtype=torch.float32).isfinite():
+        # NaN is both the least and the largest element, and neither needs a copy of the weight.
+        if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise ModelError(
                 f"{name} of {type(model).__name__} holds NaN or infinity: it is damaged or needs another dtype"
             )
@@ -201,13 +203,16 @@ def verify_quantization(
     own, left, right, other_left, other_right = probe.sequences(5)
     with recorded_products(model) as products:
         before = probe.run(own).states.float()
-    quantize(model)
     try:
+        quantize(model)
         # Libraries use different kernels for few and for many tokens.
         after = torch.stack([probe.run(*[own] * count).states[_ALONE].float() for count in (1, _MANY_PROBES)])
         errors = {n: largest_error(model.get_submodule(n), product, _MANY_PROBES) for n, product in products.items()}
         packed, beside_others = probe.run(left, own, right), probe.run(other_left, own, other_right)
+    except UnsupportedModelError:
+        raise
     except Exception as error:  # a library has no kernel for these sizes
+        check_memory(error, model, model.device)
         raise UnsupportedModelError(f"{dtype} does not run on this device ({first_line(error)}): use auto") from error
     cosine = float(torch.cosine_similarity(before, after, dim=-1).min())
     layer = max(errors, key=lambda name: errors[name])

@@ -39,7 +39,7 @@ def test_the_pins_satisfy_the_dependencies() -> None:
 
 
 def test_the_image_gets_every_package_of_the_project() -> None:
-    """A missing one would break only the image."""
+    """Only the image would lack a missing package, so no other test would notice."""
     folders = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
     copied = re.findall(r"^COPY (\w+) \./\1$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(copied) == sorted(folders)
@@ -118,11 +118,37 @@ def test_the_dockerfile_installs_by_hash_and_runs_as_a_user() -> None:
     assert not re.search(r"KEY|TOKEN|SECRET|PASSWORD", text)
 
 
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
 @pytest.mark.parametrize("name", ["l2v", "l2v-gpu"])
 def test_compose_confines_the_service(name: str) -> None:
-    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][name]
+    service = COMPOSE["services"][name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - a path in the container
     assert "privileged" not in service
+    # Values in `environment` would override the user's file.
+    assert set(service.get("environment", ())) <= {"L2V_DEVICE"}
+
+
+def test_compose_limits_and_checks_every_service() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert service["deploy"]["resources"]["limits"]["memory"], name
+        assert service.get("healthcheck") or service["build"], name  # our image has its own
+    assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()
+
+
+def test_compose_requires_no_variable() -> None:
+    """Compose replaces variables in the whole file, also for services that it doesn't start."""
+    assert not re.search(r"\$\{\w+:?\?", (ROOT / "docker-compose.yml").read_text())
+    assert COMPOSE["services"]["grafana"]["profiles"]
+
+
+def test_keys_for_compose_are_a_file_that_git_and_the_image_ignore() -> None:
+    added = yaml.safe_load((ROOT / "docker" / "compose-keys.yml").read_text())
+    assert set(added["services"]) == {name for name in COMPOSE["services"] if name.startswith("l2v")}
+    path = added["secrets"]["api_keys"]["file"].removeprefix("./")
+    assert f"/{path}" in (ROOT / ".gitignore").read_text().split()
+    assert path in (ROOT / ".dockerignore").read_text().split()

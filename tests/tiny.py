@@ -48,7 +48,7 @@ def make_base(folder: Path, model_type: str = "llama", *, seed: int = 0, **chang
 def make_adapter(
     folder: Path, base: Path, *, seed: int = 1, name: str = "", targets: list[str] | None = None, scale: float = 0.1
 ) -> Path:
-    """Writes a LoRA adapter for the bare model, like the published ones, which records `name` as its base."""
+    """Writes a LoRA adapter for the bare model, as published ones are. It names `name` as its base."""
     torch.manual_seed(seed)
     model = AutoModel.from_pretrained(base)
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets or PROJECTIONS))

@@ -18,7 +18,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
         TrainingError: if the devices cannot share the batch evenly.
     """
     cpu = not recipe.on_cuda
-    # A contrastive batch must stay whole: the gradient cache splits it, not gradient accumulation.
+    # Gradient accumulation must not split a contrastive batch; the gradient cache does that.
     whole = isinstance(recipe, Contrastive)
     common = {
         "output_dir": str(folder.checkpoints(recipe)),
@@ -41,12 +41,12 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
         "dataloader_pin_memory": not cpu,
         "average_tokens_across_devices": False,
         "report_to": "none",
-        "disable_tqdm": False,  # by default, it depends on the log level of transformers
-        # Draw a whole batch and split it across devices, so that all devices have rows of the same dataset.
+        "disable_tqdm": False,  # the default depends on transformers' log level
+        # Split each batch across the devices, so that all of them have rows of the same dataset.
         "accelerator_config": {"split_batches": True},
     }
     args: Arguments = kind(**common, **extra)
-    # One process drives one GPU: with more, the trainer would use nn.DataParallel, which cannot split packed rows.
+    # With several GPUs per process, the trainer would use nn.DataParallel, which cannot split packed rows.
     args._n_gpu = min(1, args.n_gpu)  # noqa: SLF001
     share, rest = divmod(recipe.batch_size, args.world_size)
     rows = share if whole or not recipe.micro_batch else recipe.micro_batch
@@ -55,6 +55,6 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
             f"--batch-size {recipe.batch_size} cannot be split evenly across {args.world_size} devices"
             + (f" with --micro-batch {rows}" if rows != share else "")
         )
-    # With split_batches, the trainer's batch size is that of all devices together.
+    # With split_batches, `per_device_train_batch_size` counts the rows of all devices.
     args.per_device_train_batch_size, args.gradient_accumulation_steps = rows * args.world_size, share // rows
     return args

@@ -16,7 +16,7 @@ Losses = list[tuple[int, float]]
 
 
 def write(recipe: Recipe, student: Student, losses: Losses, data: Mapping[str, str], folder: Path) -> None:
-    """Write `run.json`, `loss.png` and `README.md` to a folder; `data` holds the hash of each source."""
+    """Write `run.json`, `loss.png` and `README.md` to a folder. `data` maps each source to its hash."""
     settings = recipe.to_dict()
     stage = type(recipe).__name__.lower()
     versions = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
@@ -29,7 +29,7 @@ def write(recipe: Recipe, student: Student, losses: Losses, data: Mapping[str, s
     (folder / "README.md").write_text(
         f"""# {recipe.out.name}
 
-A LoRA adapter for `{student.parent}`, trained with `l2v train {stage}`. To serve the two:
+A LoRA adapter for `{student.parent}`, trained with `l2v train {stage}`. To serve both:
 
     {recipe.serve_command}
 

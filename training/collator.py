@@ -16,8 +16,8 @@ class InputCollator:
     """Tokenizes examples into padded features, one column each for query, positive and negatives.
 
     Args:
-        student: whose tokenization applies.
-        inputs_of: example → its inputs, one per column.
+        student: provides the tokenization.
+        inputs_of: returns the inputs of an example, one per column.
     """
 
     # Columns whose values may repeat in a batch without being duplicates.

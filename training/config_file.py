@@ -10,7 +10,7 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 class ConfigFile(YamlConfigSettingsSource):
-    """The settings in a YAML file. An unknown setting is an error, as it would be for a flag."""
+    """The settings in a YAML file. An unknown setting is an error, like an unknown flag."""
 
     def __init__(self, settings_cls: type[BaseSettings], file: Path) -> None:
         try:

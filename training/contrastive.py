@@ -1,7 +1,7 @@
-"""SimCSE and supervised contrastive learning (paper, sections 2.3 and 4), on sentence-transformers' trainer and losses.
+"""SimCSE and supervised contrastive learning (paper, sections 2.3 and 4), with sentence-transformers' trainer.
 
 The trainer draws batches without duplicates, each from one dataset; the losses gather vectors with their gradients
-across devices and provide the gradient cache. Tokenization, attention and pooling are those of the served encoder.
+across devices and provide the gradient cache. Tokenization, attention and pooling are the same as in serving.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from l2v.training.trainer import AdapterTrainer
 
 
 def build(recipe: Simcse | Supervised) -> "ContrastiveTrainer":
-    """Build the trainer of a recipe. Raises `ModelError` for what the user can fix."""
+    """Build the trainer of a recipe. Raises `ModelError` for problems that the user can fix."""
     preflight.check(recipe)
     if isinstance(recipe, Simcse):
         rows: Dataset | DatasetDict = data.texts(recipe.data, lines=True)
@@ -69,7 +69,7 @@ def _check_sizes(datasets: dict[str, Dataset], student: Student) -> None:
     for source, rows in datasets.items():
         if "vectors" in rows.column_names and (found := len(rows[0]["vectors"][0])) != dimensions:
             raise TrainingError(
-                f"{source}: the teacher's vectors have {found} dimensions, the model {dimensions}: "
+                f"{source}: the teacher's vectors have {found} dimensions, but the model has {dimensions}: "
                 "reduce them first, for example by PCA"
             )
         for instruction in rows.unique("instruction"):
@@ -106,12 +106,12 @@ class ContrastiveTrainer(AdapterTrainer, SentenceTransformerTrainer):
         for name, part in (rows if isinstance(rows, DatasetDict) else {"the data": rows}).items():
             if len(part) < recipe.batch_size:
                 raise TrainingError(
-                    f"{name}: {len(part)} rows are fewer than the {recipe.batch_size} of a batch (--batch-size)"
+                    f"{name}: {len(part)} rows are too few for one batch of {recipe.batch_size} (--batch-size)"
                 )
 
     def get_batch_sampler(self, dataset: Dataset, *args: Any, **kwargs: Any) -> BatchSampler:
         epochs = super().get_batch_sampler(dataset, *args, **kwargs)
-        assert epochs is not None  # only datasets without a length have none
+        assert epochs is not None  # it is None only for datasets without a length
         several = isinstance(self.train_dataset, DatasetDict)
         return epochs if several else FixedLengthBatchSampler(epochs, self.recipe.steps)
 

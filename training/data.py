@@ -34,13 +34,13 @@ def texts(sources: Sequence[str], *, lines: bool) -> Dataset:
         lines: treat each line of a text file as a text, rather than the whole file.
 
     Raises:
-        TrainingError: if something cannot be read or there is no text.
+        TrainingError: if a source cannot be read, or there is no text.
     """
     return _dataset(sources, lambda path: data_sources.read_texts(path, lines), _text)
 
 
 def pairs(source: str) -> Dataset:
-    """Load the pairs of one source, with the columns of `_pair`. Batches never mix datasets.
+    """Load the pairs of one source as a dataset, with the columns of `_pair`.
 
     Args:
         source: JSON lines or Parquet with the fields `query`, `positive` and optionally `negatives` (a list),
@@ -67,9 +67,9 @@ def _text(row: Example) -> Example:
 def _pair(row: Example) -> Example:
     """Check a row of a supervised dataset, and fill in its optional fields.
 
-    `instruction` applies to the query, and also to the documents of a `symmetric` task, in which both are of the same
-    kind. (The reference lost the symmetric case in May 2024.) `vectors` are a teacher's vectors of query and positive.
-    `score` is the target for their cosine similarity.
+    `instruction` applies to the query. In a `symmetric` task, where queries and documents are the same kind of text, it
+    applies to the documents too. (The reference dropped this case in May 2024.) `vectors` are a teacher's vectors, of
+    the query and of the positive. `score` is the target for the cosine similarity of the two texts.
     """
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
@@ -105,7 +105,7 @@ def _check_vectors(value: Any) -> None:
     except ValueError:  # their lengths differ
         vectors = np.empty(0)
     if vectors.shape != (2, vectors.size // 2) or not vectors.size or vectors.dtype.kind not in "fi":
-        raise ValueError("vectors must be two vectors of the same length, of the query and of the positive")
+        raise ValueError("vectors must be two vectors of the same length, one for the query and one for the positive")
     if not np.isfinite(vectors).all():
         raise ValueError("vectors must be finite")
 
@@ -137,7 +137,7 @@ def _dataset(sources: Sequence[str], read_file: data_sources.Read, check: Callab
             _check_same_fields(location, row, first)
             yield row
 
-    # Explicit, since datasets would infer the types from the first rows only.
+    # By default, `datasets` would infer the types from the first rows only.
     features = Features({name: _FEATURES[name] for name in first})
     try:
         return Dataset.from_generator(rows, features=features, gen_kwargs={"stamp": data_sources.stamp(sources)})
@@ -159,6 +159,8 @@ def _checked(location: str, row: Example, check: Callable[[Example], Example]) -
 
 def _check_same_fields(location: str, row: Example, first: Example) -> None:
     if odd := sorted(row.keys() ^ first.keys()):
-        raise TrainingError(f"{location}: either all rows of a dataset have the field {odd[0]}, or none")
+        raise TrainingError(f"{location}: all rows of a dataset must have the field {odd[0]}, or none")
     if "vectors" in row and len(row["vectors"][0]) != (width := len(first["vectors"][0])):
-        raise TrainingError(f"{location}: vectors have {len(row['vectors'][0])} dimensions, those before {width}")
+        raise TrainingError(
+            f"{location}: vectors have {len(row['vectors'][0])} dimensions, but {width} in earlier rows"
+        )

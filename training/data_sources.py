@@ -32,7 +32,7 @@ def read(sources: Sequence[str], read_file: Read) -> Iterator[Located]:
                 yield from read_file(file)
         else:
             split = _load_from_hub(source)
-            # Some datasets, such as WikiText, hold blank rows between paragraphs.
+            # Some datasets, such as WikiText, have blank rows between paragraphs.
             for number, row in enumerate(split, 1):
                 if not isinstance(text := row.get("text"), str) or text.strip():
                     yield f"{source}, row {number}", row
@@ -45,7 +45,7 @@ def locate(source: str, index: int) -> str:
 
 
 def digest(source: str) -> str:
-    """SHA-256 of a file; of a folder's data files with their names; or of the downloaded tables of a Hub dataset.
+    """SHA-256 of the names and contents of a source's data files.
 
     Raises:
         TrainingError: as `data.texts`.
@@ -60,13 +60,13 @@ def digest(source: str) -> str:
 
 
 def stamp(sources: Sequence[str]) -> str:
-    """A key for the datasets cache, which changes with any file and with the revision of a Hub dataset."""
+    """A key for the datasets cache. It changes when a file or the revision of a Hub dataset changes."""
     files = [file for source in sources for file in _contents(source).values()]
     return str([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
 def _contents(source: str) -> dict[str, Path]:
-    """The data files of a source by their names in it."""
+    """The data files of a source, keyed by their path within it."""
     path = Path(source)
     if path.exists():
         return {"" if file == path else str(file.relative_to(path)): file for file in _files(source)}
@@ -81,7 +81,7 @@ def _files(source: str) -> list[Path]:
         return [path]
     files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT | _ROWS and file.is_file())
     if not files:
-        raise TrainingError(f"{source} has no file that ends in {', '.join(sorted(_TEXT | _ROWS))}")
+        raise TrainingError(f"{source} contains no file that ends in {', '.join(sorted(_TEXT | _ROWS))}")
     return files
 
 
@@ -93,17 +93,17 @@ def _load_from_hub(source: str) -> Dataset:
         found = load_dataset(name, config or None)
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"{source} is not a local folder, and cannot be fetched from the Hub ({first_line(error)})"
+            f"{source} is not a local file or folder, and cannot be fetched from the Hub ({first_line(error)})"
         ) from error
     if not isinstance(found, DatasetDict):
         return found
     if "train" not in found:
-        raise TrainingError(f"{source} has no split train, only {', '.join(found)}")
+        raise TrainingError(f"{source} has no `train` split, only {', '.join(found)}")
     return found["train"]
 
 
 def read_texts(path: Path, lines: bool) -> Iterator[Located]:
-    """Read a file as examples with a field `text`: the whole text, or one for each line."""
+    """Read a file as examples with a field `text`: one for the whole file, or one per line."""
     if path.suffix in _ROWS:
         yield from read_rows(path)
     elif not lines:
@@ -130,7 +130,7 @@ def read_rows(path: Path) -> Iterator[Located]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Location and text of each line that is not blank."""
+    """The location and text of each non-blank line."""
     with _name_file_in_errors(path), path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():

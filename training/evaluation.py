@@ -1,4 +1,4 @@
-"""The evaluation of an encoder on MTEB tasks, in this process or behind a URL."""
+"""Evaluation of an encoder on MTEB tasks."""
 
 import hashlib
 import json
@@ -42,9 +42,9 @@ class MtebEncoder(AbsEncoder):
 
     Args:
         name: the name under which MTEB stores results.
-        encode: inputs → [n, d].
-        instructions: by task; other tasks have MTEB's own.
-        settings: what else the vectors depend on, such as pooling and lengths.
+        encode: returns the vectors of inputs, [n, d].
+        instructions: by task; other tasks use MTEB's own instructions.
+        settings: other settings that affect the vectors, such as pooling and lengths.
     """
 
     def __init__(self, name: str, encode: Encode, instructions: Instructions, settings: Mapping[str, Any]) -> None:
@@ -56,8 +56,8 @@ class MtebEncoder(AbsEncoder):
     def prepare(self, task: TaskMetadata) -> None:
         """Set the revision under which the results of a task are stored.
 
-        It changes with the weights, the instructions and the settings, so that MTEB reuses only results of the same
-        vectors.
+        The revision changes with the weights, the instructions and the settings, so that MTEB never reuses results of
+        other vectors.
         """
         instructions = [self.instruction(task, prompt_type) for prompt_type in PromptType]
         described = json.dumps([instructions, self._settings], sort_keys=True)
@@ -74,24 +74,24 @@ class MtebEncoder(AbsEncoder):
         prompt_type: PromptType | None = None,
         **kwargs: Any,
     ) -> NDArray[np.float32]:
-        """[n, d], in the order of the batches."""
+        """Encode the texts of all batches, in order: [n, d]."""
         instruction = self.instruction(task_metadata, prompt_type)
         texts = [text for batch in inputs for text in batch["text"]]
         # Some datasets contain blank texts, which cannot be embedded.
         return self._encode([Input(text if text.strip() else "-", instruction) for text in texts])
 
     def instruction(self, task: TaskMetadata, prompt_type: PromptType | None) -> str:
-        """The instruction of a task. A single one applies to all texts of a symmetric task, else to queries only."""
+        """The instruction of a task. A single instruction applies to all texts except documents."""
         given = self._instructions.get(task.name)
-        is_mtebs = given is None
+        from_mteb = given is None
         if given is None:
             given = task.prompt or get_abstask_prompt(task.name)
         if not isinstance(given, str):
             text = given.get(prompt_type.value if prompt_type else "query", "")
         else:
             text = "" if prompt_type == PromptType.document else given
-        # MTEB's end in a full stop; the reference trained its models with a colon.
-        return text.strip(".") + ":" if is_mtebs and text and not text.endswith(":") else text
+        # MTEB's instructions end in a full stop; the reference's models were trained with a colon.
+        return text.strip(".") + ":" if from_mteb and text and not text.endswith(":") else text
 
 
 def evaluate(encoder: MtebEncoder, tasks: Sequence[AbsTask], out: Path) -> list[Score]:
@@ -126,7 +126,7 @@ def find_tasks(names: Sequence[str]) -> list[AbsTask]:
 
 
 def read_instructions(file: Path | None) -> Instructions:
-    """Read a JSON object: task → instruction or {"query": …, "document": …}. The reference uses the same format.
+    """Read a JSON object that maps tasks to instructions or {"query": …, "document": …}, as the reference does.
 
     Raises:
         TrainingError: if the file is not such an object.

@@ -1,4 +1,4 @@
-"""The output folder of a run: the settings it belongs to, its checkpoints, and the finished adapter."""
+"""The output folder of a run: its settings, its checkpoints and the finished adapter."""
 
 import json
 import logging
@@ -58,7 +58,7 @@ def claim(recipe: Recipe) -> None:
     Also deletes incomplete checkpoints.
 
     Raises:
-        TrainingError: as `check`, or if data or adapters have changed.
+        TrainingError: as `check` does, or if data or adapters have changed.
     """
     check(recipe)  # again: another run may have written to the folder since the preflight check
     file, saved = recipe.out / _RECIPE, checkpoints(recipe)
@@ -93,7 +93,7 @@ def data_hashes(recipe: Recipe) -> dict[str, str]:
 
 
 def clean_up(recipe: Recipe) -> None:
-    """Remove what only an unfinished run needs."""
+    """Delete the recorded settings and the checkpoints of a finished run."""
     (recipe.out / _RECIPE).unlink()
     shutil.rmtree(checkpoints(recipe))
 
@@ -104,14 +104,14 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def move_files(source: Path, target: Path, last: str) -> None:
-    """Move all files from `source` to `target`, `last` at the end: once it is there, all files are complete."""
+    """Move all files from `source` to `target`. The file `last` goes last, so once it is there, all are."""
     for file in sorted(source.iterdir(), key=lambda file: file.name == last):
         file.replace(target / file.name)
     source.rmdir()
 
 
 def latest_checkpoint(saved: Path, steps: int) -> Path | None:
-    """The latest complete checkpoint before the final step; from the final one, the trainer would exceed `steps`."""
+    """The latest complete checkpoint before the final step. From the final one, the trainer would exceed `steps`."""
     complete = _complete(saved)
     return complete.get(max((step for step in complete if step < steps), default=0))
 

@@ -19,7 +19,7 @@ from l2v.training.recipes import Contrastive, Supervised
 
 
 def loss_for(recipe: Contrastive, model: SentenceTransformer, devices: int, rows: Dataset) -> torch.nn.Module:
-    """The loss of one dataset: mean squared error of the cosine if its rows have a score, else InfoNCE.
+    """The loss of one dataset: if its rows have scores, the mean squared error of the cosine similarity, else InfoNCE.
 
     Raises:
         TrainingError: if the recipe combines --micro-batch with --distillation.
@@ -45,8 +45,8 @@ class DistillationLoss(torch.nn.Module):
 
     Args:
         model: computes the vectors.
-        contrastive: the other loss.
-        weight: the weight of the distance, 0 to 1; the contrastive loss gets the rest.
+        contrastive: the contrastive loss.
+        weight: of the distance, from 0 to 1; the contrastive loss has the weight 1 - `weight`.
     """
 
     def __init__(self, model: SentenceTransformer, contrastive: MultipleNegativesRankingLoss, weight: float) -> None:

@@ -35,8 +35,8 @@ def mask(
         input_ids: [T] int64.
         maskable: [T] bool, false for special tokens and for the first token of a sequence, which has no position
             before it.
-        probability: of each maskable token to be chosen.
-        mask_id: the token that replaces a masked one.
+        probability: the chance that a maskable token is chosen.
+        mask_id: the token that replaces masked tokens.
         vocabulary: number of tokens to draw random replacements from.
         all_mask: mask every chosen token; otherwise mask 80 %, replace 10 % at random and keep 10 % (as BERT does).
 
@@ -45,8 +45,8 @@ def mask(
     """
     chosen = (torch.rand(input_ids.shape, device=input_ids.device) < probability) & maskable
     if not chosen.any():
-        # Without a token to predict, which happens in short rows, the mean loss would be NaN.
-        chosen = _one_of(maskable)
+        # In a short row, chance may choose no token; the mean loss would then be NaN.
+        chosen = _choose_one(maskable)
     masked = input_ids.clone()
     if all_mask:
         masked[chosen] = mask_id
@@ -60,7 +60,7 @@ def mask(
     return MaskedTokens(masked, indices - 1, input_ids[indices])
 
 
-def _one_of(maskable: torch.Tensor) -> torch.Tensor:
+def _choose_one(maskable: torch.Tensor) -> torch.Tensor:
     chosen = torch.zeros_like(maskable)
     indices = maskable.nonzero()[:, 0]
     if len(indices):

@@ -1,4 +1,4 @@
-"""The memory that a run needs, estimated from the headers of the weight files before anything is loaded."""
+"""An estimate of the memory that a run needs, from the headers of the weight files."""
 
 from math import prod
 
@@ -28,14 +28,14 @@ def check(recipe: Recipe, devices: int) -> None:
         devices: number of devices that share the batch.
 
     Raises:
-        TrainingError: if the run needs more than is free.
+        TrainingError: if the run needs more memory than is free.
     """
     base, _ = resolve_stack(recipe.model, recipe.adapters)
     local = processes.per_machine()
     needed = estimate(recipe, base, devices, processes.is_sharded())
     free = psutil.virtual_memory().available
     if recipe.on_cuda:
-        # Each process loads the whole base into main memory before it moves it, or its shard, to the GPU.
+        # Each process loads the whole base into main memory, and then moves it, or its shard, to the GPU.
         if (whole := local * _weight_bytes(recipe, base)) > free:
             raise TrainingError(
                 f"loading the base in {local} processes takes about {whole / _GIB:.1f} GiB of memory, but only "
@@ -51,7 +51,7 @@ def check(recipe: Recipe, devices: int) -> None:
 
 
 def estimate(recipe: Recipe, base: Source, devices: int, sharded: bool) -> int:
-    """Bytes per device: weights, adapter, optimizer, and the activations that the backward pass keeps."""
+    """Bytes per device: weights, adapter, optimizer, and the activations kept for the backward pass."""
     config = read_config(base)
     size = _bytes_per_weight(recipe)
     weights, trained = _weight_bytes(recipe, base), 0

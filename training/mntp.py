@@ -26,7 +26,7 @@ from l2v.training.trainer import AdapterTrainer
 
 
 def build(recipe: Mntp) -> "MntpTrainer":
-    """Build the trainer of a recipe. Raises `ModelError` for what the user can fix."""
+    """Build the trainer of a recipe. Raises `ModelError` for problems that the user can fix."""
     preflight.check(recipe)
     texts = data.texts(recipe.data, lines=False)
     student = Student.load(recipe)
@@ -40,8 +40,8 @@ def pack_texts(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset
 
     Returns:
         `input_ids` [row_length] and `lengths`, the number of tokens from each text in the row: attention stays within a
-        text. Of every ten thousand texts, the tokens after the last whole row are dropped; texts that do not fill one
-        row make a shorter row.
+        text. Texts are packed ten thousand at a time. The tokens after the last whole row are dropped; if there is no
+        whole row, all tokens make one shorter row.
 
     Raises:
         TrainingError: if there is no token to predict.
@@ -87,7 +87,7 @@ class MntpTrainer(AdapterTrainer):
         tokenizer = student.encoder.tokenization.tokenizer
         self._mask_id = _mask_id(tokenizer, recipe.mask_token, student)
         self._vocabulary = tokenizer.get_vocab_size()
-        # Never masked.
+        # Special tokens are never masked.
         self._special = torch.tensor(sorted(student.encoder.tokenizer.special_ids), dtype=torch.int64)
         self._head = student.head()
         super().__init__(
@@ -98,7 +98,7 @@ class MntpTrainer(AdapterTrainer):
         )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """The mean loss of a micro batch. Masks are drawn here, so that a resumed run draws the same ones again."""
+        """The mean loss of a micro batch. Masks are drawn here, so that a resumed run draws the same ones."""
         return self.loss_of(model, self.masked(inputs))[0]
 
     def masked(self, inputs: dict[str, torch.Tensor]) -> MaskedBatch:
@@ -119,7 +119,7 @@ class MntpTrainer(AdapterTrainer):
         return MaskedBatch(batch, masked.positions, masked.labels)
 
     def loss_of(self, model: torch.nn.Module, masked: MaskedBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss, and the logits [m, vocabulary]: of the masked tokens only, since all would take most memory."""
+        """The loss, and the logits of the masked tokens, [m, vocabulary]. All logits would take too much memory."""
         states = self.student.hidden_states(model, masked.batch)[masked.positions]
         self._head = self._head.to(states.device)
         logits = linear(states.to(self._head.dtype), self._head).float()
@@ -127,7 +127,7 @@ class MntpTrainer(AdapterTrainer):
 
 
 def _lengths(ends: list[int], start: int, end: int) -> list[int]:
-    """The lengths of the parts into which the ends of the texts divide [start, end)."""
+    """How many tokens of each text lie in [start, end). `ends` holds the position after the last token of each text."""
     inside = ends[bisect_right(ends, start) : bisect_right(ends, end - 1)]
     return [right - left for left, right in pairwise([start, *inside, end])]
 
@@ -147,5 +147,7 @@ def _mask_id(tokenizer: Tokenizer, name: str, student: Student) -> int:
     token = {"_": "_", "mask": named.get("mask_token"), "eos": named.get("eos_token")}[name]
     found = tokenizer.token_to_id(token) if token else None
     if found is None:
-        raise TrainingError(f"the tokenizer of {student.base.name} has no token for --mask-token {name}: use another")
+        raise TrainingError(
+            f"the tokenizer of {student.base.name} has no token for --mask-token {name}: choose another value"
+        )
     return int(found)

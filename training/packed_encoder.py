@@ -1,4 +1,4 @@
-"""The student as a sentence-transformers module, which computes on packed rows."""
+"""The student as a sentence-transformers module that computes on packed rows."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class PackedEncoder(InputModule):
         """`input_ids` [n, L], `attention_mask` [n, L] and `pooled` [n] → `sentence_embedding` [n, d] float32."""
         mask = features["attention_mask"].bool()
         lengths = mask.sum(1)
-        # Attention computes adjacent sequences of equal length in one call.
+        # Sort by length, since attention computes adjacent sequences of equal length in one call.
         order = lengths.argsort(stable=True)
         ids = features["input_ids"][order][mask[order]]
         batch = Batch.of(ids, lengths[order], features["pooled"][order], ids.device)

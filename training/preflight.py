@@ -1,4 +1,4 @@
-"""Preflight checks, for problems that can be detected before anything is loaded."""
+"""Checks for problems that can be detected before anything is loaded."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ def check(recipe: Recipe) -> None:
     """Check device, memory and output folder, in the first process.
 
     Raises:
-        TrainingError: if --device cuda finds no GPU, memory will not suffice, or the folder holds something else.
+        TrainingError: if there is no GPU for --device cuda, too little memory, or something else in the folder.
     """
     if recipe.device == "cuda" and not recipe.on_cuda:
         raise TrainingError("--device cuda: torch finds no GPU; use --device cpu, or fix the driver or torch")
@@ -24,4 +24,4 @@ def check(recipe: Recipe) -> None:
     if state.is_main_process:
         memory.check(recipe, state.num_processes)
         folder.check(recipe)
-    state.wait_for_everyone()  # loading would change the free memory that is measured
+    state.wait_for_everyone()  # none may load while the first one measures the free memory

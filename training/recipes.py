@@ -22,7 +22,7 @@ class Recipe(ModelSettings):
 
     module: ClassVar[str]
 
-    out: CliPositionalArg[Path] = Field(description="Output folder for the adapter; an interrupted run there resumes")
+    out: CliPositionalArg[Path] = Field(description="Output folder for the adapter; an interrupted run in it resumes")
     config: Path | None = Field(None, description="YAML file with these settings, or the name of a ready-made config")
     data: Names = Field((), description="Files, folders or Hub datasets to train on, comma-separated")
     bidirectional: bool = Field(True, description="Train with bidirectional rather than causal attention")
@@ -35,15 +35,13 @@ class Recipe(ModelSettings):
     micro_batch: int = Field(0, ge=0, description="Rows per device and forward pass; 0: all rows of the device")
     learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate; it decays linearly to 0")
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warmup")
-    schedule_steps: int = Field(
-        0, ge=0, description="Steps until the learning rate reaches 0, for runs that end before; ignored below --steps"
-    )
+    schedule_steps: int = Field(0, ge=0, description="Steps until the learning rate reaches 0, if more than --steps")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass to save memory")
     save_steps: int = Field(200, ge=1, description="Steps between checkpoints; the last two are kept")
     log_steps: int = Field(10, ge=1, description="Steps between points of the loss curve")
-    seed: int = Field(42, ge=0, description="Seed of the adapter's weights, the data order, masks and dropout")
+    seed: int = Field(42, ge=0, description="Seed for the adapter's weights, the data order, masks and dropout")
 
     @field_validator("config")
     @classmethod
@@ -82,7 +80,7 @@ class Recipe(ModelSettings):
         if not self.data:
             raise ValueError("no training data: pass files, folders or Hub datasets with --data")
         if self.save_steps % self.log_steps and self.save_steps < self.steps:
-            # A resumed run averages the loss from its checkpoint on, so a logging interval has to start there.
+            # A resumed run starts to average the loss at its checkpoint, so a logging interval must start there.
             raise ValueError(f"save_steps {self.save_steps} must be a multiple of log_steps {self.log_steps}")
         return self
 
@@ -104,7 +102,7 @@ class Recipe(ModelSettings):
 
     @property
     def base_dtype(self) -> DType:
-        """The dtype to load the base in; `auto` depends on the training device, while loading happens on the CPU."""
+        """The dtype to load the base in. The CPU loads it, but `auto` depends on the training device."""
         import torch
 
         from l2v.models.devices import computes_bfloat16
@@ -144,9 +142,9 @@ class Mntp(Recipe):
     module = "mntp"
 
     mask_token: Literal["_", "mask", "eos"] = Field(
-        "_", description="Token that masks another: `_`, the tokenizer's mask token or its end token"
+        "_", description="Token that replaces masked tokens: `_`, the tokenizer's mask token or its end token"
     )
-    masking: float = Field(0.2, gt=0, lt=1, description="Fraction of the tokens to predict")
+    masking: float = Field(0.2, gt=0, lt=1, description="Fraction of tokens to predict")
     collator: Literal["default", "all_mask"] = Field(
         "default",
         description="`default`: mask 80 % of the tokens to predict, replace 10 % at random, keep 10 %; `all_mask`: "
@@ -191,5 +189,5 @@ class Supervised(Contrastive):
         0.0,
         ge=0,
         le=1,
-        description="Weight of the distillation loss, the cosine distance to a teacher's vectors in the rows",
+        description="Weight of the distillation loss: the cosine distance to the teacher's vectors in the data",
     )

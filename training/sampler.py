@@ -10,13 +10,13 @@ from l2v.training.errors import TrainingError
 
 
 class FixedLengthBatchSampler(BatchSampler):
-    """Draws epochs until it has the batches of all steps, and presents them as one long epoch.
+    """Draws epochs until there is a batch for each step, and presents them as one long epoch.
 
-    If batches must not contain duplicates, an epoch is shorter than its `len`, by a number that is known only after
-    drawing it. The trainer relies on the length: it would stop early, and a resumed run would lose its position.
+    If batches must not contain duplicates, an epoch may have fewer batches than its `len` says. The trainer relies on
+    `len`: it would stop early, and a resumed run would lose its position.
 
     Args:
-        epochs: draws one epoch, whole batches only.
+        epochs: draws whole batches, one epoch at a time.
         steps: number of batches of the run.
 
     Raises:

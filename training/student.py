@@ -32,12 +32,12 @@ class Student:
     """The model being trained.
 
     Attributes:
-        encoder: the merged model with its tokenization, which stays frozen.
+        encoder: the merged model, which stays frozen, with its tokenization.
         model: the same model with the new adapter.
         causal: whether attention is causal; see `Recipe.causal`.
         base: the source of the base model's weights.
-        parent: the source that the adapter is trained on: the last merged adapter, or the base. A folder given by a
-            relative path is relative to the adapter's folder, so that both can be moved together.
+        parent: the source that the adapter is trained on: the last merged adapter, or the base. A relative
+            path is relative to the adapter's folder, so that both can be moved together.
     """
 
     encoder: Encoder
@@ -56,9 +56,9 @@ class Student:
 
         Raises:
             ModelError: if the model cannot be loaded.
-            TrainingError: if it has no module of a name in `lora_targets`.
+            TrainingError: if the model lacks a module named in `lora_targets`.
         """
-        # The trainer moves it to the training device.
+        # The trainer moves the model to the training device.
         encoder = recipe.load(prepack=False, dtype=recipe.base_dtype, device="cpu")
         base, adapters = resolve_stack(recipe.model, recipe.adapters)
         names = {name.rpartition(".")[2] for name, _ in encoder.model.named_modules()}
@@ -89,13 +89,13 @@ class Student:
         return cls(encoder, model, recipe.causal, base, parent)
 
     def hidden_states(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """[T, d], computed by `model`: this student's, or what a trainer has wrapped around it."""
+        """The hidden states of a batch, [T, d]. `model` is this student's model, or a trainer's wrapper around it."""
         declared = self.encoder.declaration
         windowed = declared.windowed and declared.causal == self.causal
         return hidden_states(model, batch, causal=self.causal, windowed=windowed)
 
     def head(self) -> torch.Tensor:
-        """[vocabulary, d], the base model's language-modelling head, which stays frozen.
+        """The base model's language-modelling head, which stays frozen: [vocabulary, d].
 
         Raises:
             TrainingError: if the base has no head, or one that is not a plain matrix product.
@@ -130,17 +130,17 @@ class Student:
         apply_umask(folder)
         (folder / "README.md").unlink(missing_ok=True)
         self.encoder.tokenizer.write(folder)
-        # The lengths are left out: rows are short for training only, and serving would truncate texts to them.
+        # Omit the lengths: they are short for training, and serving would truncate texts to them.
         settings: dict[str, str | bool] = {
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,
         }
-        # The defaults are left out, which the reference does not know.
+        # Omit the defaults: the reference does not know these settings.
         if self.encoder.declaration.semantics.value != "llm2vec":
             settings["semantics"] = self.encoder.declaration.semantics.value
             settings["attention"] = "causal" if self.causal else "bidirectional"
         elif self.causal:
             settings["attention"] = "causal"
-        if self.encoder.template != template_for(self.parent):  # the reference does not know this setting
+        if self.encoder.template != template_for(self.parent):  # omit the default, as above
             settings["template"] = self.encoder.template
         (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -30,7 +30,7 @@ from l2v.training.student import Student
 
 logger = logging.getLogger(__name__)
 
-# Errors of the system for a folder that cannot be written.
+# Error numbers for a folder that cannot be written.
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 _DIVERGED = "start over in another folder, with a lower --learning-rate or more --warmup-steps"
 _KEPT = "the last complete checkpoint is kept; run the same command to resume from it"
@@ -41,7 +41,7 @@ class AdapterTrainer(Trainer):
 
     Attributes:
         recipe: the run.
-        student: the model that is trained. Subclasses set both before they call `super().__init__`.
+        student: the model being trained. Subclasses set both before they call `super().__init__`.
     """
 
     recipe: Recipe
@@ -77,7 +77,7 @@ class AdapterTrainer(Trainer):
                     raise TrainingError(f"the adapter's weights have become NaN or infinite: {_DIVERGED}")
                 if self.is_world_process_zero():
                     self._write_adapter(weights)
-                # A process that exits earlier might fail, and the launcher would then kill the one that writes.
+                # All wait for the writing process: if another one failed at exit, the launcher would kill all.
                 self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
         except (OSError, SafetensorError, CheckpointException) as error:
@@ -95,7 +95,7 @@ class AdapterTrainer(Trainer):
         saved, steps = folder.checkpoints(self.recipe), self.recipe.steps
         final = saved / f"checkpoint-{steps}"
         if folder.is_complete(final) and not self.is_fsdp_enabled:
-            # Resumed from its final step, the trainer would do one more.
+            # If the trainer resumed from the final step, it would do one more.
             logger.info("resuming from %s", final.name)
             self._load_from_checkpoint(str(final))
             self.state = TrainerState.load_from_json(str(final / folder.STATE))
@@ -107,13 +107,13 @@ class AdapterTrainer(Trainer):
         self.train(resume_from_checkpoint=str(latest) if latest else None)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Record the loss, and end the run once it is not finite: training cannot recover from that."""
+        """Record the loss, and end the run if it is not finite, since training cannot recover from that."""
         super().log(logs, start_time)
         if not math.isfinite(logs.get("loss", 0)):
             raise TrainingError(f"the loss is {logs['loss']} at step {self.state.global_step}: {_DIVERGED}")
 
     def _write_adapter(self, weights: dict[str, torch.Tensor]) -> None:
-        """Write the adapter and its model card to the folder, the weights last: they mark it as complete."""
+        """Write the adapter and its model card. The weights come last, which marks the folder as complete."""
         part = self.recipe.out / "part"
         shutil.rmtree(part, ignore_errors=True)
         self.student.save(part, weights)
@@ -125,14 +125,14 @@ class AdapterTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = super().get_train_dataloader()
         if isinstance(shard := loader.batch_sampler, BatchSamplerShard):
-            # The order of an epoch is drawn by an inner sampler, which the trainer's set_epoch does not reach once a
-            # resumed run wraps the batches to skip the first ones.
+            # An inner sampler draws the order of an epoch. In a resumed run, which wraps the batches to skip the first
+            # ones, the trainer's set_epoch does not reach that sampler.
             shard.set_epoch = partial(_set_epoch, shard.batch_sampler)
         return loader
 
     @contextmanager
     def _locked_folder(self) -> Iterator[None]:
-        """Lock the folder for this run. The main process holds the lock, as it may outlive a killed launcher."""
+        """Lock the folder for this run. The main process holds the lock, since it may outlive a killed launcher."""
         with ExitStack() as stack:
             if self.is_world_process_zero():
                 descriptor = os.open(self.recipe.out, os.O_RDONLY)
@@ -152,19 +152,19 @@ class AdapterTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # The trainer's state comes next and marks the checkpoint as complete: all processes must have written theirs.
+        # The trainer writes its state next, which marks the checkpoint as complete: every process must be done by then.
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PeftModel | None = None) -> None:
         if self.is_fsdp_enabled:
-            # Skips the method of sentence-transformers, which does not accept a model.
+            # Skip sentence-transformers' override, which does not accept a model.
             Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)  # noqa: SLF001
             return
         set_peft_model_state_dict(self.student.model, load_peft_weights(resume_from_checkpoint, device="cpu"))
 
 
 def _reason(error: BaseException) -> str:
-    """The error in words; a sharded checkpoint has one error per process."""
+    """The message of an error. A sharded checkpoint has one error per process; the first is enough."""
     if isinstance(error, CheckpointException):
         error = next(iter(error.failures.values()))[0]
     return first_line(error)

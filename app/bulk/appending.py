@@ -17,7 +17,7 @@ class AppendedFile:
     """
 
     def __init__(self, path: Path, size: int) -> None:
-        """Open the file at `size` bytes and drop everything after them, which was never committed."""
+        """Open the file and truncate it to `size` bytes: the rest was never committed."""
         self.path, self.size = path, size
         with file_errors("write", path), ExitStack() as stack:
             self._file = stack.enter_context(path.open("ab"))

@@ -17,7 +17,7 @@ _LONGEST_WAIT = 60.0
 
 
 class RejectedError(Exception):
-    """The service rejects the request, and would reject it again.
+    """The service rejects the request; a retry would not help.
 
     Attributes:
         status: of the response.
@@ -30,7 +30,7 @@ class RejectedError(Exception):
 
 
 class _BusyError(Exception):
-    """The service may accept the request later, after the seconds in `after` if it names any."""
+    """The service may accept the request later. `after` is its Retry-After in seconds, 0 if it sends none."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -41,7 +41,7 @@ class Client:
     """A client of one service, for use in one event loop.
 
     Args:
-        url: of the service, without a path of the API.
+        url: the service's address, without the path of an endpoint.
         key: the bearer key, if the service requires one.
         retry_for: seconds for which to retry a request.
         note: called with a message while the service is unavailable, and with "" afterwards.
@@ -71,7 +71,7 @@ class Client:
             method: the HTTP method.
             path: relative to the service's address.
             content: the JSON body.
-            divisible: whether the caller can divide a request that takes too long; if so, it is not retried.
+            divisible: whether the caller can divide a request that takes too long; it is then not retried.
 
         Raises:
             RejectedError: the service rejects the request.
@@ -135,7 +135,7 @@ _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=30)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """The seconds that the service names, else a random time that grows with each attempt."""
+    """The seconds that the service asks for, else a random time that grows with each attempt."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, _BusyError) and error.after:
         return min(error.after, _LONGEST_WAIT) + random.random()  # noqa: S311 - clients should not all return at once
@@ -143,7 +143,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """The header's seconds, from a number or a date."""
+    """The seconds in the header, which holds a number or a date."""
     value = response.headers.get("Retry-After", "")
     try:
         return max(0.0, float(value))

@@ -1,4 +1,4 @@
-"""The interface of what embeds rows, in this process or through a service."""
+"""The interface of the two embedders: local (in this process) and remote (through a service)."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -14,7 +14,7 @@ from l2v.models.types import Input
 
 # Inputs per batch, or per request to a service.
 _BATCH_SIZE = 256
-# The part of a model's information that a resumed run must find unchanged.
+# The fields of a model's information that must be the same when a run is resumed.
 _IDENTITY = (
     "model",
     "base",
@@ -38,7 +38,7 @@ class EmbeddedRows:
         rows: the good rows, in order.
         vectors: [n, d], one per good row.
         bad: the rows that the model rejects.
-        tokens: of the good rows together.
+        tokens: the number of tokens in the good rows.
     """
 
     rows: Sequence[Row]
@@ -63,13 +63,13 @@ class Embedder(Protocol):
 
 
 def identity(info: dict[str, Any]) -> dict[str, Any]:
-    """The part of a model's information that a resumed run must find unchanged."""
+    """The fields of a model's information that must be the same when a run is resumed."""
     return {name: info.get(name) for name in _IDENTITY}
 
 
 def embed_inputs(embedder: Embedder, inputs: Sequence[Input]) -> Vectors:
     """The vectors of inputs, [n, d]. Raises `CommandError` for an input that cannot be embedded."""
-    max_characters = embedder.info.get("limits", {}).get("max_characters")  # services have a limit
+    max_characters = embedder.info.get("limits", {}).get("max_characters")  # only services have this limit
     rows = [Row(number, each.text[:max_characters], each.instruction) for number, each in enumerate(inputs, 1)]
     starts = range(0, max(1, len(rows)), _BATCH_SIZE)
     batches = [batch.result() for batch in [embedder.submit(rows[start : start + _BATCH_SIZE]) for start in starts]]

@@ -1,4 +1,4 @@
-"""Errors that end a command with one sentence.
+"""Errors that end a command with a one-sentence message.
 
 Exception
 └── CommandError      status 1
@@ -25,7 +25,7 @@ class UsageError(CommandError):
 
 @contextmanager
 def file_errors(action: str, path: Path | str) -> Iterator[None]:
-    """Raise an `OSError` as a `CommandError` like `cannot read a.csv: Permission denied`."""
+    """Turn an `OSError` into a `CommandError` like `cannot read a.csv: Permission denied`."""
     try:
         yield
     except BrokenPipeError:

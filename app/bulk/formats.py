@@ -35,11 +35,11 @@ def output_format(path: str, chosen: OutputFormat | None) -> OutputFormat:
     """Returns `chosen`, or else the format that the extension names. `-` is JSONL.
 
     Raises:
-        ValueError: if the extension names no format, or `-` cannot have the chosen one.
+        ValueError: if the extension names no format, or the output is `-` and the format is not JSONL.
     """
     if path == "-":
         if chosen not in (None, "jsonl"):
-            raise ValueError(f"standard output takes only jsonl: name a file to write {chosen}")
+            raise ValueError(f"standard output can only be jsonl: to write {chosen}, name a file")
         return "jsonl"
     if found := chosen or _OUTPUTS.get(Path(path).suffix.lower()):
         return found

@@ -9,7 +9,7 @@ from l2v.app.bulk.options import Columns
 from l2v.app.bulk.rows import BadRow, Row, check_row
 from l2v.models.types import is_unicode
 
-# The most bytes of one line, so that a file without line breaks does not fill the memory.
+# Maximum bytes per line, so that a file without line breaks cannot fill the memory.
 LONGEST = 1 << 24
 
 _BOM = b"\xef\xbb\xbf"
@@ -54,11 +54,11 @@ def objects(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
 def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
     """Parse comma-separated values under a header. A record may span lines; blank lines between records don't count.
 
-    Uses Python's reader: Arrow's reads blocks, and one byte that is not UTF-8 or one record longer than a block fails
-    the whole block without naming the row.
+    Uses Python's reader. Arrow's reader works on blocks: a byte that is not UTF-8, or a record longer than a block,
+    makes it reject the whole block without naming the row.
     """
     csv.field_size_limit(LONGEST)
-    # map, because a generator would be finished by the error of a line that is too long.
+    # `map` can go on after the error for a line that is too long; a generator could not.
     reader = csv.reader(map(_decode_short, _without_bom(lines)), strict=True)
     try:
         header = next(reader, [])
@@ -94,7 +94,7 @@ def _record(number: int, values: dict[str, str], columns: Columns) -> Row | BadR
 
 
 def _whole(lines: Iterator[bytes]) -> Iterator[bytes | None]:
-    """The lines, with None for those that are too long."""
+    """The lines, with None in place of those that are too long."""
     for line in _without_bom(lines):
         yield None if len(line) > LONGEST else line
 

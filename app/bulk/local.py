@@ -1,4 +1,4 @@
-"""Embedding rows with an encoder in this process."""
+"""Embeds rows with an encoder in this process."""
 
 import threading
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from l2v.models.batch import batches
 from l2v.models.errors import first_line
 from l2v.models.faults import Fault
 
-# One batch is tokenized while another one is in the model.
+# One thread tokenizes a batch while the other one runs the model.
 _THREADS = 2
 
 
@@ -59,7 +59,7 @@ class LocalEmbedder:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped.set()
-        # Ctrl-C does not wait for a forward pass, whose result would be dropped anyway.
+        # On Ctrl-C, don't wait for a forward pass: its result would be dropped anyway.
         self._threads.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=True)
 
     def submit(self, rows: Sequence[Row]) -> "Future[EmbeddedRows]":
@@ -92,7 +92,7 @@ class LocalEmbedder:
             raise CommandError(f"the model failed on {size}: {first_line(error)}") from error
 
     def _tokenize(self, rows: Sequence[Row]) -> tuple[list[Row], list[Encoding], list[BadRow]]:
-        """Tokenize the rows: the good ones, their encodings, and the bad ones."""
+        """Tokenize the rows. Returns the good rows, their encodings, and the bad rows."""
         good, bad = list(rows), list[BadRow]()
         default = self._instruction
         while True:

@@ -1,4 +1,4 @@
-"""Options that travel through a run: the columns to read, and how to embed them."""
+"""Options of a run: the columns to read, and how to embed them."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ class Columns:
 
     Attributes:
         text: the text to embed.
-        instruction: each row's own instruction, if any.
+        instruction: each row's own instruction; None if there is no such column.
         keep: columns to copy to the output.
     """
 
@@ -19,7 +19,7 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """All of them, without duplicates."""
+        """All columns to read, without duplicates."""
         return list(dict.fromkeys([self.text, *([self.instruction] if self.instruction else []), *self.keep]))
 
 

@@ -1,7 +1,7 @@
 """The Parquet output.
 
-A Parquet file has its index at the end, so a truncated one cannot be continued. Blocks are therefore appended as an
-Arrow stream, which can, and are copied into row groups when the stream is complete.
+A Parquet file has its index at the end, so an unfinished one cannot be continued. An Arrow stream can, so blocks are
+appended to one, and copied into the row groups of a Parquet file at the end.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _GROUP_BYTES = 16 << 20
 
 
 class ParquetWriter:
-    """The kept columns with their types, and the column `embedding` of fixed-size lists of float32."""
+    """Writes the kept columns with their types, and the column `embedding`, fixed-size lists of float32."""
 
     def __init__(self, data: Path, dimensions: int, types: pa.Schema | None) -> None:
         self._dimensions, self._types = dimensions, types
@@ -76,7 +76,7 @@ class ParquetWriter:
         return pa.schema([*kept, pa.field(EMBEDDING, pa.list_(pa.float32(), self._dimensions))])
 
     def _has_mismatch(self, rows: Sequence[Row]) -> bool:
-        """Whether a kept value does not fit the type of its column. Values of a typed input always fit."""
+        """Whether a kept value does not fit the type of its column. The values of an input with a schema always fit."""
         assert self._schema is not None
         return self._types is None and not all(
             _fits([row.kept[name] for row in rows], self._schema.field(name).type) for name in self._kept
@@ -148,7 +148,7 @@ def _fits(values: list[Any], kind: pa.DataType) -> bool:
 
 
 def _within(found: pa.DataType, kind: pa.DataType) -> bool:
-    """Whether the column has each field of the type, at any depth, and text is not taken for a list of characters."""
+    """Whether `kind` has all fields of `found`, at any depth. Text does not count as a list of characters."""
     if pa.types.is_null(found):
         return True
     if pa.types.is_struct(kind):

@@ -1,7 +1,7 @@
 """`OUTPUT.partial`, the folder that holds an unfinished output and a journal of the rows that it contains.
 
 The journal is replaced atomically, and only after the data that it describes is durable. However a run ends, the next
-one drops the data that the journal does not describe and continues with the next row.
+one drops the data that is not in the journal, and continues after the last row that is.
 """
 
 import fcntl
@@ -20,10 +20,10 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
-        rows: rows of the input that are done, good and bad.
+        rows: input rows that are done, good and bad.
         written: vectors written.
         data_bytes: size of the data file.
         bad: bad rows written.
@@ -38,11 +38,11 @@ class RunProgress:
 
 
 class Partial:
-    """The unfinished work on one output, locked while it is open.
+    """The unfinished output of a run. Its folder is locked while it is open.
 
     Attributes:
-        progress: the durable part of the work.
-        job: the input, options and model of the work. A resumed run must have the same ones.
+        progress: the durable progress.
+        job: the input, options and model. A resumed run must have the same ones.
         bad_file: the file of bad rows, if there is one.
     """
 
@@ -95,7 +95,7 @@ class Partial:
         self.commit(self.progress)
 
     def commit(self, progress: RunProgress) -> None:
-        """Record the progress, whose data must be durable."""
+        """Record the progress. The data that it counts must already be durable."""
         journal = {"version": _VERSION, "job": self.job, "bad_file": self.bad_file, "progress": asdict(progress)}
         temporary = self.folder / "journal.tmp"
         with file_errors("write", self.output):
@@ -110,7 +110,7 @@ class Partial:
     def publish(self, finished: Path) -> None:
         """Move the finished file to the output's path atomically, and remove the folder."""
         with file_errors("write", self.output):
-            self._check_output()  # it may have been created meanwhile
+            self._check_output()  # another program may have created it meanwhile
             with finished.open("rb") as file:
                 os.fsync(file.fileno())
             finished.replace(self.output)

@@ -1,4 +1,4 @@
-"""Embedding rows through a running service, with several requests at a time."""
+"""Embeds rows through a running service, with several requests at a time."""
 
 import base64
 import re
@@ -76,7 +76,7 @@ class RemoteEmbedder:
             raise self._rejection(error) from None
 
     async def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
-        """Embed the rows. Those that the service rejects by their position become bad rows."""
+        """Embed the rows. A row whose position the service names in an error becomes a bad row."""
         good, bad = list(rows), list[BadRow]()
         while good:
             if len(good) > self._max_rows:
@@ -94,7 +94,7 @@ class RemoteEmbedder:
                 bad.append(good.pop(self._culprit(error, good)).bad(str(error)))
             else:
                 if len(good) == self._max_rows:
-                    self._max_rows += 1  # slowly, since each request that takes too long wastes its time
+                    self._max_rows += 1  # slowly, since a request that takes too long is wasted
                 return self._read(answer, good, bad)
         return EmbeddedRows([], np.zeros((0, self._dimensions or self.info["dimensions"]), np.float32), bad, 0)
 

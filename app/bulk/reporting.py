@@ -41,7 +41,7 @@ class Report:
         self._line(f"{self._task.percentage:.0f} %, {self.speed}" if self._task.total else self.speed)
 
     def note(self, message: str) -> None:
-        """Show what the run is waiting for; "" ends the wait. May be called from any thread."""
+        """Show what the run waits for; "" if it no longer waits. May be called from any thread."""
         self.bar.update(self._task.id, description=message or self.speed)
         if message:
             self._line(message)
@@ -55,10 +55,10 @@ class Report:
         """Log a line, unless a bar is shown or another line was logged just before."""
         if not self.bar.live.is_started and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-            say(line)
+            print_line(line)
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print one line to standard error."""
     sys.stderr.write(f"l2v: {line}\n")
     sys.stderr.flush()

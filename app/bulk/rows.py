@@ -13,7 +13,7 @@ class BadRow:
     """A row that cannot be embedded, found by the source, the embedder or the writer.
 
     Attributes:
-        number: its position in the input, from 1.
+        number: the position in the input, from 1.
         reason: what is wrong; never quotes the row's data.
         raw: the row's data, written to the file of bad rows and nowhere else.
     """

@@ -1,4 +1,4 @@
-"""A run: the rows of an input pass through the embedder into the sink, batch by batch and in order."""
+"""A run: rows pass from the source through the embedder into the sink, in batches and in order."""
 
 import time
 from collections import deque
@@ -10,13 +10,13 @@ from itertools import islice
 
 from l2v.app.bulk.embedders import EmbeddedRows, Embedder, identity
 from l2v.app.bulk.errors import CommandError
-from l2v.app.bulk.reporting import Report, say
+from l2v.app.bulk.reporting import Report, print_line
 from l2v.app.bulk.rows import BadRow, Row
 from l2v.app.bulk.settings import RunSettings
 from l2v.app.bulk.sinks import Sink, open_sink
-from l2v.app.bulk.sources import RowSource, open_source
+from l2v.app.bulk.sources import STDIN, RowSource, open_source
 
-# The work that an interruption may lose, besides the batches in flight.
+# An interruption loses at most the work of this time, and the batches in flight.
 _SECONDS_BETWEEN_COMMITS = 1.0
 
 
@@ -44,7 +44,7 @@ def run(
 
     Args:
         settings: what to read and where to write it.
-        open_embedder: opens the embedder, given a callback for messages about what it waits for.
+        open_embedder: opens the embedder; its argument is the `note` of `Client`.
 
     Raises:
         CommandError: the run cannot continue. Everything before the error is durable.
@@ -52,16 +52,25 @@ def run(
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(settings))
         source = stack.enter_context(closing(open_source(settings.input, settings.source_format, settings.columns)))
+        _check_first_row(source, settings)
         report = Report(source.total)
         embedder = stack.enter_context(open_embedder(report.note))
         job = {"input": source.identity, "options": settings.identity, "model": identity(embedder.info)}
         sink.begin(job, settings.dimensions or embedder.info["dimensions"], source.types())
         if done := sink.progress.rows:
-            say(f"resuming after row {done:,}")
+            print_line(f"resuming after row {done:,}")
         with report.bar:
             _process(source, embedder, sink, report, settings)
         bad = f", {sink.progress.bad:,} set aside in {settings.skip_bad}" if sink.progress.bad else ""
-        say(f"{report.speed}; {sink.progress.written:,} vectors in {sink.name}{bad}")
+        print_line(f"{report.speed}; {sink.progress.written:,} vectors in {sink.name}{bad}")
+
+
+def _check_first_row(source: RowSource, settings: RunSettings) -> None:
+    """Refuses an unknown column, and a first row that is bad, before the model is loaded, which may take minutes."""
+    if source.identity["path"] == STDIN or settings.skip_bad:
+        return  # it can be read only once, or bad rows are no reason to stop
+    with closing(open_source(settings.input, settings.source_format, settings.columns)) as again:
+        _refuse(again, [row for row in islice(again.rows(0), 1) if isinstance(row, BadRow)])
 
 
 def _process(source: RowSource, embedder: Embedder, sink: Sink, report: Report, settings: RunSettings) -> None:
@@ -86,7 +95,7 @@ def _process(source: RowSource, embedder: Embedder, sink: Sink, report: Report, 
 def _embed(
     source: RowSource, embedder: Embedder, skip: int, report: Report, batch_size: int
 ) -> Iterator[tuple[RowBatch, EmbeddedRows]]:
-    """The batches with their vectors, in order, while the embedder works on the next ones."""
+    """Yield the batches with their vectors, in order, while the embedder works on the next ones."""
     pending: deque[tuple[RowBatch, Future[EmbeddedRows]]] = deque()
     for index, batch in enumerate(_batches(source, skip, batch_size)):
         if index == 0:
@@ -100,7 +109,7 @@ def _embed(
 
 
 def _batches(source: RowSource, skip: int, size: int) -> Iterator[RowBatch]:
-    """Group the rows after the first `skip` by `size`; bad ones count, so that a resumed run forms the same batches."""
+    """Batch the rows after the first `skip`. `size` includes bad rows, so that a resumed run forms the same batches."""
     rows = source.rows(skip)
     while group := list(islice(rows, size)):
         good = [row for row in group if isinstance(row, Row)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from l2v.app.bulk.local import LocalEmbedder
     from l2v.app.bulk.remote import RemoteEmbedder
 
-# The settings that a resumed run must repeat; the others don't change the output.
+# The options that a resumed run must repeat; the others don't affect the output.
 _IDENTITY = {"column", "instruction", "instruction_column", "prompt_name", "keep", "dimensions", "normalize"}
 
 

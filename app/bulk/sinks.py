@@ -23,8 +23,8 @@ class Sink(Protocol):
     """An output.
 
     Attributes:
-        name: for messages.
-        progress: how far the run has come, durable or not.
+        name: the name to use in messages.
+        progress: the progress of the run, including what is not durable yet.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Sink(Protocol):
     def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
         """Add a batch that ends with row `last`.
 
-        Returns the rows that the format cannot store. With a file of bad rows they are written there and the list is
-        empty; without one, nothing of the batch is added.
+        Rows that the format cannot store go to the file of bad rows. Without such a file, this returns them and adds
+        nothing.
         """
 
     def commit(self) -> None:
@@ -118,7 +118,7 @@ class FileSink:
 
 
 class StandardOutput:
-    """JSON lines, written as they come. Such a run cannot be resumed."""
+    """JSON lines on standard output. Such a run cannot be resumed."""
 
     name = "standard output"
 
@@ -159,5 +159,5 @@ class StandardOutput:
 
 def _write_bad(file: AppendedFile | None, bad: Sequence[BadRow]) -> None:
     for row in sorted(bad, key=lambda row: row.number):
-        assert file is not None  # without it, the first bad row ends the run
+        assert file is not None  # without a file, the first bad row has ended the run
         file.write(to_line({"row": row.number, "reason": row.reason, "raw": row.raw}))

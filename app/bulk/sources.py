@@ -27,9 +27,9 @@ class RowSource(Protocol):
     """An input.
 
     Attributes:
-        name: for messages.
-        total: its size in the source's unit, bytes or rows; None if unknown.
-        position: how far it has been read, in the same unit.
+        name: the name to use in messages.
+        total: the size in bytes or, for Parquet, rows; None if unknown.
+        position: how much has been read, in the same unit.
         identity: lets a resumed run recognize the input; its `path` is `-` if the input can be read only once.
     """
 
@@ -42,7 +42,7 @@ class RowSource(Protocol):
         """The rows after the first `skip`, numbered from 1."""
 
     def types(self) -> "pa.Schema | None":
-        """The Arrow types of the kept columns, in order; None if only the values have types."""
+        """The Arrow types of the kept columns, in order; None if the input has no schema."""
 
     def close(self) -> None:
         """Close the file."""
@@ -76,7 +76,7 @@ class LineSource:
                     self.identity = _identity(Path(path))
                     self.total = self.identity["bytes"]
                 else:
-                    # A named pipe can be read only once, and is the same to us as standard input.
+                    # A named pipe can be read only once, like standard input.
                     self.identity = {"path": STDIN}
 
     def rows(self, skip: int) -> Iterator[Row | BadRow]:
@@ -212,7 +212,7 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _texts(column: "pa.Array") -> list[Any]:
-    """The values of a column as Python objects. Text is decoded here, since Parquet accepts any bytes as text."""
+    """The values of a column as Python objects. Text is decoded here, since it may not be UTF-8."""
     import pyarrow as pa
 
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -222,7 +222,7 @@ def _texts(column: "pa.Array") -> list[Any]:
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """Tells one file from another without reading all of it."""
+    """Values that identify a file, found without reading all of it."""
     status = path.stat()
     with path.open("rb") as file:
         head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()

@@ -1,4 +1,4 @@
-"""Output formats: turn rows and vectors into blocks of bytes to append, and complete the file at the end."""
+"""Output formats: they turn rows and vectors into blocks of bytes to append, and complete the file at the end."""
 
 import base64
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Writer(Protocol):
 
 
 def open_writer(format_: OutputFormat, data: Path, dimensions: int, types: "pa.Schema | None") -> Writer:
-    """The writer for a format. It continues the file `data`, which holds complete blocks."""
+    """The writer for a format. `data` is the file that it continues: whole blocks, or nothing yet."""
     if format_ == "parquet":
         from l2v.app.bulk.parquet import ParquetWriter
 

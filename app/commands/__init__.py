@@ -1,4 +1,4 @@
-"""The subcommands of `l2v`, one a file: a class whose fields are the flags and whose docstring is the help.
+"""The subcommands of `l2v`, one per file. The fields of a command's class are its flags, and its docstring is its help.
 
-What is heavy (torch, transformers, pyarrow, the web framework) is imported where a command runs, not here.
+Commands import heavy packages (torch, transformers, pyarrow, the web framework) when they run, to keep `--help` fast.
 """

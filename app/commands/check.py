@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Check(Settings):
     """Load the configured model, verify it, and print the results.
 
-    Ends with status 0 if the model may serve, else with status 1 and the reason. Takes the settings of `l2v serve`.
+    Exits with status 0 if the model can be served, else with status 1 and the reason. Has the settings of `l2v serve`.
 
     Examples:
         l2v check
@@ -42,4 +42,4 @@ def _repeat(encoder: "Encoder") -> str:
         raise ModelError(f"a normalized vector has the length {length}, not 1: the weights are damaged")
     if not np.array_equal(first, second):
         raise ModelError("the same text got two different vectors: the device computes incorrectly")
-    return f"repeatability: the same {len(first)} finite dimensions twice, of length 1"
+    return f"repeatability: a text embedded twice gives the same vector ({len(first)} finite dimensions, length 1)"

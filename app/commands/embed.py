@@ -12,8 +12,8 @@ class Embed(ClientSettings, RunSettings):
     """Embed a file of texts: lines, CSV, JSONL or Parquet in; Parquet, JSONL or .npy out; `-` for stdin and stdout.
 
     Memory use does not grow with the input. The run may be interrupted at any time: the same command resumes it, and
-    OUTPUT appears when it is complete. The first row that cannot be embedded ends the run with its number and the
-    reason; with --skip-bad, such rows are written to a file instead.
+    OUTPUT appears when it is complete. The run stops at the first row that cannot be embedded, and reports its number
+    and the reason; with --skip-bad, it writes such rows to a file and continues.
 
     Examples:
         l2v embed texts.txt vectors.npy
@@ -26,11 +26,13 @@ class Embed(ClientSettings, RunSettings):
     concurrency: int = Field(4, ge=1, description="Requests to the service at a time")
 
     def cli_cmd(self) -> None:
-        from l2v.app.bulk.reporting import say
+        from l2v.app.bulk.reporting import print_line
         from l2v.app.bulk.running import run
 
         try:
             run(self, partial(self.open_embedder, self.embed_options, self.concurrency))
         except KeyboardInterrupt:
-            say("interrupted" if "-" in (self.input, self.output) else "interrupted; run the same command to resume")
-            os._exit(130)  # exiting normally would wait for a thread that is in the model
+            print_line(
+                "interrupted" if "-" in (self.input, self.output) else "interrupted; run the same command to resume"
+            )
+            os._exit(130)  # a normal exit would wait for the thread that runs the model

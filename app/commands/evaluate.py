@@ -16,7 +16,7 @@ from l2v.training.errors import TrainingError
 
 
 class Evaluate(ClientSettings):
-    """Score an encoder on MTEB tasks, in this process or through a service. An interrupted run resumes by task.
+    """Score an encoder on MTEB tasks, in this process or through a service. An interrupted run resumes if repeated.
 
     Examples:
         l2v evaluate STSBenchmark,SciFact --model sheared-llama-1.3b-supervised
@@ -24,8 +24,10 @@ class Evaluate(ClientSettings):
     """
 
     tasks: CliPositionalArg[Names] = Field(description="Names of MTEB tasks, comma-separated")
-    out: Path = Field(Path("results"), description="Folder for the results; tasks with a result there are not rerun")
-    instructions: Path | None = Field(None, description="JSON file: task → instruction; default: MTEB's instructions")
+    out: Path = Field(Path("results"), description="Folder for the results; tasks that have a result there are skipped")
+    instructions: Path | None = Field(
+        None, description="JSON file that maps tasks to instructions; default: MTEB's instructions"
+    )
     as_json: bool = Field(False, description="Print JSON")
 
     def cli_cmd(self) -> None:

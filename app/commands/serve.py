@@ -1,11 +1,13 @@
 """`l2v serve`."""
 
+import errno
 import logging
 import math
 import os
 import re
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterable
@@ -15,7 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from l2v.app.logs import configure_logging
 from l2v.app.settings import Settings
 from l2v.models.runtime import prepare_libraries
 from l2v.models.settings import PREFIX
@@ -46,10 +47,15 @@ class Serve(Settings):
     """
 
     def cli_cmd(self) -> None:
-        # The first process of a container gets no signals that it has no handler for. uvicorn installs its own later.
+        # Until it has a handler, the first process of a container gets no signal. uvicorn installs its own later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
-        prepare_libraries(serving=True)  # before the next import loads torch
+        if reason := _unusable(self.host, self.port):  # before torch is loaded, which takes seconds
+            _exit(f"l2v: {reason}")
+        from l2v.app.logs import configure_logging
+
         configure_logging(self.log_level)
+        logger.info("loading", extra={"model": self.model})
+        prepare_libraries(serving=True)  # before the next import loads torch
         from l2v.app.main import create_app
 
         for name in unknown(os.environ):
@@ -72,14 +78,14 @@ class Serve(Settings):
             server_header=False,
             http=protocol(self, app),
             timeout_keep_alive=math.ceil(self.idle_timeout),
-            ws="none",  # uvicorn would log a handshake with its path and its key
-            timeout_graceful_shutdown=1,  # the server below has waited already
+            ws="none",  # uvicorn logs a WebSocket handshake with its path and key
+            timeout_graceful_shutdown=1,  # `Server` has already waited
         )
         server = Server(config, app.state.service, self.drain_timeout)
         try:
             server.run()
         except SystemExit:
-            failures.append(f"cannot listen on {self.host}:{self.port}: another process may use the port")
+            failures.append(_unusable(self.host, self.port) or f"cannot listen on {self.host}:{self.port}")
         _exit(f"l2v: {failures[0]}" if failures else "")
 
 
@@ -92,15 +98,28 @@ def protocol(settings: Settings, app: "FastAPI") -> Any:
 
 
 def unknown(names: Iterable[str]) -> list[str]:
-    """Returns the environment variables that have the prefix of settings but no setting's name."""
+    """The environment variables that have the prefix of settings but name no setting."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name for name in names if name.startswith(PREFIX) and name not in known and not _SERVICE_LINKS.match(name)
     )
 
 
+def _unusable(host: str, port: int) -> str:
+    """Why a server cannot listen at an address; "" if it can."""
+    try:
+        for family, *_, address in socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM):
+            socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return ""  # a name may have other addresses: the server decides
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        return f"cannot listen on {host}:{port} ({reason}): end the process that uses the port, or set another address"
+    return ""
+
+
 def _allow_files(connections: int) -> str:
-    """Raises the limit of open files to what the connections require; returns the reason if it cannot."""
+    """Raises the limit of open files to what the connections require. Returns the reason if it cannot, else ""."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     required = connections + _FILES
     if resource.RLIM_INFINITY != hard < required:
@@ -122,7 +141,7 @@ class Server(uvicorn.Server):
         self._last_busy = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # A second signal ends the process at once. uvicorn's own method would raise the signal again afterwards.
+        # A second signal ends the process at once. uvicorn's method would raise the signal again at exit.
         if self._signalled:
             self.should_exit = self.force_exit = True
         self._signalled = True
@@ -146,7 +165,7 @@ class Server(uvicorn.Server):
 
 
 def _exit(reason: str) -> None:
-    """Ends the process and prints the reason, if any. Python's own exit aborts if a daemon thread is in torch."""
+    """Prints the reason, if any, and ends the process. Python's normal exit aborts if a daemon thread runs torch."""
     if reason:
         print(reason, file=sys.stderr)
     logging.shutdown()

@@ -11,7 +11,7 @@ from l2v.app.commands.output import show
 
 
 class Similarity(ClientSettings):
-    """Rank documents by the similarity of their embeddings to a query's, which is the cosine unless the model says dot.
+    """Rank documents by their similarity to a query: the cosine, unless the model declares the dot product.
 
     Examples:
         l2v similarity "a cat on a mat" "a cat is sitting on a rug" "stocks fell sharply"
@@ -19,8 +19,8 @@ class Similarity(ClientSettings):
         l2v similarity "a cat" "a dog" "a stone" --url http://localhost:8080 --json
     """
 
-    query: CliPositionalArg[str] = Field(description="Text to compare")
-    documents: CliPositionalArg[list[str]] = Field(min_length=1, description="Texts to compare it with")
+    query: CliPositionalArg[str] = Field(description="Text to rank the documents by")
+    documents: CliPositionalArg[list[str]] = Field(min_length=1, description="Texts to rank")
     query_instruction: str | None = Field(None, description="Instruction for the query")
     document_instruction: str | None = Field(None, description="Instruction for the documents")
     as_json: bool = Field(False, description="Print JSON")

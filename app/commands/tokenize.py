@@ -8,7 +8,7 @@ from l2v.models.settings import ModelSettings
 
 
 class Tokenize(ModelSettings):
-    """Show the tokens of a text as the model gets them, their ids, and which of them are pooled.
+    """Show the tokens that the model gets for a text, their ids, and which of them are pooled.
 
     Examples:
         l2v tokenize "the cat sits on the mat"
@@ -16,7 +16,7 @@ class Tokenize(ModelSettings):
     """
 
     text: CliPositionalArg[str] = Field(description="Text to tokenize")
-    instruction: str | None = Field(None, description="Instruction of the text; default: the model's default prompt")
+    instruction: str | None = Field(None, description="Instruction for the text; default: the model's default prompt")
     as_json: bool = Field(False, description="Print JSON")
 
     def cli_cmd(self) -> None:

@@ -25,4 +25,4 @@ class Train(BaseModel):
         if recipe := self.mntp or self.simcse or self.supervised:
             run(recipe)
         else:
-            CliApp.run_subcommand(self)  # exits with the usage
+            CliApp.run_subcommand(self)  # prints the usage and exits

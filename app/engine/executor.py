@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from l2v.app.engine.jobs import EncodingFailedError, JobBatch
 from l2v.app.engine.vectors import Vectors
@@ -109,6 +110,7 @@ class BatchExecutor:
             return None
         self._metrics.batches.labels(fault).inc()
         if fault is Fault.OUT_OF_MEMORY:
+            torch.cuda.empty_cache()  # cuBLAS and cuDNN cannot use what torch keeps for later
             self._set_budget(min(self.budget, max(1, tokens // 2)))
         return fault
 

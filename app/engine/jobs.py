@@ -1,5 +1,6 @@
 """Jobs: the encodings of one request, and the future that gets their vectors."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -9,6 +10,8 @@ from typing import NamedTuple
 
 from l2v.app.engine.vectors import Vectors
 from l2v.models import Encoding
+
+_arrivals = itertools.count()
 
 
 class EncodingFailedError(Exception):
@@ -43,18 +46,26 @@ class Job:
     """The encodings of one request. After submission, only the engine thread writes to it.
 
     The first outcome (a result, an error or a cancellation) settles the future; later ones are dropped.
+
+    Attributes:
+        arrival: a number that is higher for each job that comes later.
+        tokens: the number of tokens of all encodings.
+        taken: how many of the encodings have been taken for batches.
+        waiting_tokens: the number of tokens of the others.
     """
 
     encodings: Sequence[Encoding]
+    arrival: int = field(default_factory=_arrivals.__next__)
     submitted: float = field(default_factory=time.monotonic)
     future: "Future[Result]" = field(default_factory=Future)
     vectors: dict[int, Vectors] = field(default_factory=dict)
+    tokens: int = field(init=False)
     taken: int = 0
     waiting_tokens: int = field(init=False)
     computed: float = 0.0
 
     def __post_init__(self) -> None:
-        self.waiting_tokens = sum(map(len, self.encodings))
+        self.tokens = self.waiting_tokens = sum(map(len, self.encodings))
 
     @property
     def settled(self) -> bool:
@@ -64,9 +75,14 @@ class Job:
     def waiting_inputs(self) -> int:
         return len(self.encodings) - self.taken
 
+    @property
+    def next_tokens(self) -> int:
+        """The number of tokens of the encoding that `take` takes."""
+        return len(self.encodings[self.taken])
+
     def take(self) -> "Item":
         """Takes the next encoding, for a batch."""
-        self.waiting_tokens -= len(self.encodings[self.taken])
+        self.waiting_tokens -= self.next_tokens
         self.taken += 1
         return Item(self, self.taken - 1)
 

@@ -1,17 +1,14 @@
 """The queue and the engine thread.
 
-    submit → waiting jobs → engine thread: build a batch, run it → future
+    submit → `JobQueue` → engine thread: take a batch, run it → future
 
-A job holds the encodings of one request. Each batch takes one encoding from each waiting job in turn, until the token
-budget is full. So a request of two thousand texts shares every batch with the requests that came after it. A job whose
-future was cancelled is dropped before the next forward pass.
+A job holds the encodings of one request. Once its future is settled, for example cancelled, it leaves the queue.
 """
 
 import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -19,19 +16,18 @@ from contextlib import contextmanager
 from l2v.app.engine.errors import OverloadedError, UnavailableError
 from l2v.app.engine.executor import BatchExecutor, DeviceLostError, Forward
 from l2v.app.engine.jobs import Job, JobBatch, Result
+from l2v.app.engine.queue import JobQueue
 from l2v.app.metrics import Metrics
 from l2v.models import Encoding
 
 logger = logging.getLogger(__name__)
 
-# At this share of the token budget, a batch is about as fast per token as a full one.
-_EFFICIENT_SHARE = 0.25
 # Upper bound of Retry-After in seconds: the rate is an estimate, and waiting requests may be cancelled.
 _MAX_RETRY_AFTER = 60
 
 
 class Scheduler:
-    """Runs `forward` in its own thread, on batches built from all waiting jobs.
+    """Runs `forward` in its own thread, on the batches of a `JobQueue`.
 
     Args:
         forward: `Encoder.forward`; only the engine thread calls it.
@@ -48,7 +44,7 @@ class Scheduler:
         self._max_queue_tokens = max_queue_tokens
         self._engine_timeout = engine_timeout
         self._metrics = metrics
-        self._jobs: deque[Job] = deque()
+        self._queue = JobQueue()
         self._running: JobBatch = []
         self._changed = threading.Condition()  # re-entrant
         self._closing = False
@@ -71,7 +67,8 @@ class Scheduler:
         with self._changed:
             if self._closing or self.failure:
                 raise UnavailableError(self.failure or "the service is shutting down")
-            self._jobs.append(job)
+            self._queue.add(job)
+            job.future.add_done_callback(self._discard)
             self._changed.notify()
         return job.future
 
@@ -104,14 +101,12 @@ class Scheduler:
     @property
     def queue_tokens(self) -> int:
         """The tokens that wait for a batch."""
-        with self._changed:
-            return sum(job.waiting_tokens for job in self._jobs if not job.settled)
+        return self._queue.tokens
 
     @property
     def queue_inputs(self) -> int:
         """The inputs that wait for a batch."""
-        with self._changed:
-            return sum(job.waiting_inputs for job in self._jobs if not job.settled)
+        return self._queue.inputs
 
     @property
     def failure(self) -> str | None:
@@ -135,6 +130,10 @@ class Scheduler:
             self._changed.notify()
         self._thread.join(timeout)
 
+    def _discard(self, future: "Future[Result]") -> None:
+        with self._changed:
+            self._queue.discard(future)
+
     def _beat(self) -> None:
         self._heartbeat = time.monotonic()
 
@@ -155,9 +154,8 @@ class Scheduler:
     def _settle_all(self) -> None:
         """Fails all jobs and accepts no more. The caller holds the lock."""
         self._closing = True
-        for job in [*self._jobs, *(item.job for item in self._running)]:
+        for job in [*self._queue, *(item.job for item in self._running)]:
             job.fail(UnavailableError(self._failure or "the service is shutting down"))
-        self._jobs.clear()
         self._running = []
 
     def _next_batch(self) -> JobBatch:
@@ -165,37 +163,7 @@ class Scheduler:
         with self._changed:
             while True:
                 self._beat()
-                self._running = self._build_batch()
+                self._running = self._queue.take_batch(self._executor.budget)
                 if self._running or self._closing:
                     return self._running
                 self._changed.wait()
-
-    def _build_batch(self) -> JobBatch:
-        """Takes one encoding from each waiting job in turn until the next one would exceed the budget.
-
-        If some jobs complete with this batch, the others are deferred once it is large enough to be efficient: they
-        would only delay the responses that are due now. Jobs that were cancelled, or of which a part failed, are
-        dropped.
-        """
-        self._jobs = deque(job for job in self._jobs if not job.settled)
-        batch: JobBatch = []
-        deferred: list[Job] = []
-        remaining = budget = self._executor.budget
-        completes_job = False
-        while self._jobs:
-            job = self._jobs[0]
-            length = len(job.encodings[job.taken])
-            if batch and length > remaining:
-                break
-            self._jobs.popleft()
-            if completes_job and budget - remaining >= budget * _EFFICIENT_SHARE and job.waiting_tokens > remaining:
-                deferred.append(job)
-                continue
-            batch.append(job.take())
-            remaining -= length
-            if job.waiting_inputs:
-                self._jobs.append(job)
-            else:
-                completes_job = True
-        self._jobs.extendleft(reversed(deferred))
-        return batch

@@ -80,12 +80,12 @@ def pretrain(
     """Train on next token prediction, and write a bfloat16 checkpoint to `folder`.
 
     Args:
-        texts: are concatenated and cut into rows.
+        texts: the texts, which are concatenated and cut into rows.
         tokenizer: from `make_tokenizer`.
-        embeddings: [vocabulary, d], initial token embeddings: a teacher's vector of each token.
+        embeddings: [vocabulary, d], initial token embeddings: the teacher's vector of each token.
         folder: already contains the tokenizer. An interrupted run resumes from the checkpoints there.
         steps: number of steps, of 32 rows with 128 tokens.
-        seed: of the initial weights and the data order.
+        seed: seed for the initial weights and the data order.
     """
     torch.manual_seed(seed)
     model = LlamaForCausalLM(CONFIG)

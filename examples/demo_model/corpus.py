@@ -12,7 +12,7 @@ from examples.demo_model.text import held_out, manual_pages, python_docs, rows, 
 
 Pair = tuple[str, str]
 Graded = tuple[str, str, float]
-# Maximum number of pairs from each source. The teacher embeds about 400 texts per second.
+# Maximum number of pairs from each source, since the teacher embeds only about 400 texts per second.
 _MAX_PAIRS = {
     "caption": 5_749, "word": 25_000, "example": 30_000, "general": 10_000, "split": 10_000, "next": 12_000,
     "python": 10_000, "manual": 15_000, "composed": 40_000, "replaced": 46_000,
@@ -39,7 +39,7 @@ def read(data: Path, seed: int = 0) -> Corpus:
 
     Args:
         data: the folder with `text/`, `pairs/` and `sts/` (docs/DEMO_MODEL.md lists where to get them).
-        seed: of the composed sentences and the order.
+        seed: seed for the composed sentences and the order.
     """
     rng = random.Random(seed)
     texts: list[str] = []

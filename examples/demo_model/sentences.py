@@ -1,7 +1,7 @@
 """Composed sentences about people, animals and things, in plain English that technical texts lack.
 
 They either fill a pattern with common words, or replace some nouns of a public sentence with others of the same kind.
-They only have to be English: the teacher provides their meaning.
+They only have to be grammatical: the teacher provides their meaning.
 """
 
 import random

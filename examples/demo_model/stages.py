@@ -101,8 +101,8 @@ def supervised_recipe(work: Path, out: str, steps: int, **more: Any) -> Supervis
 def graded_recipe(work: Path, out: str, steps: int) -> Supervised:
     """The stage that learns similarities given by people, on top of the distillation stage.
 
-    An equal number of pairs graded by the teacher preserves what people did not grade: other kinds of texts, and
-    unrelated ones.
+    An equal number of pairs graded by the teacher keeps the model from forgetting what people did not grade: other
+    kinds of texts, and unrelated ones.
     """
     settings = {
         "data": (str(work / "graded.jsonl"), str(work / "taught.jsonl")),
@@ -199,7 +199,7 @@ def publish(work: Path, out: Path) -> None:
 
 
 def _combine(work: Path, stages: tuple[str, ...], name: str) -> None:
-    """Combine adapters that were trained on top of each other: concatenating their ranks adds up their changes."""
+    """Combine adapters that were trained on top of each other. Concatenated low-rank matrices add up their changes."""
     adapted = PeftModel.from_pretrained(
         AutoModel.from_pretrained(work / "base"), str(work / stages[0]), adapter_name=stages[0]
     )

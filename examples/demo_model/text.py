@@ -73,7 +73,7 @@ def manual_pages(root: Path = MANUAL) -> list[Page]:
     """Read the English manual pages of this machine, sorted by name; of pages with the same summary, only the first."""
     pages: dict[str, Page] = {}
     for path in sorted(root.glob("man[1-8]/*.gz")):
-        # Few machines have the thousands of pages of Google Cloud's tools.
+        # Skip the thousands of pages of Google Cloud's tools, which few machines have.
         if path.is_symlink() or path.name.startswith("gcloud"):
             continue
         with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:

@@ -1,6 +1,6 @@
 """What the files of a sentence-transformers repository declare.
 
 sentence-transformers builds a model from the modules in modules.json: a Transformer, a Pooling, and any number of Dense
-and Normalize. Two more files hold the settings of the Transformer and of the model. Whatever they declare that l2v does
-not serve is refused by name.
+and Normalize. Two more files hold the settings of the Transformer and of the model. Anything that they declare and l2v
+does not serve is refused by name.
 """

@@ -1,4 +1,4 @@
-"""Reading the JSON files of a sentence-transformers repository, and refusing what is not served."""
+"""Reads the JSON files of a sentence-transformers repository, and refuses what l2v does not serve."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class DenseConfig:
     """One Dense layer as its folder declares it.
 
     Attributes:
-        folder: the folder within the repository; for a projection of the decoder's own, the name of its tensor.
+        folder: the folder within the repository; for the decoder's own projection, the name of its tensor.
         inputs: width of its input.
         outputs: width of its output.
         bias: whether it adds a bias.
@@ -40,8 +40,8 @@ class Layout:
     """The values that a repository's files declare.
 
     Attributes:
-        values: by the names of `declaration.Declaration`, each with the file that it came from.
-        config: keys that they add to config.json.
+        values: named as in `declaration.Declaration`, each with the file that it comes from.
+        config: keys to add to config.json.
         layers: the Dense layers, in order.
         width: the width of the token states that the pooling expects; 0: not declared.
     """
@@ -86,7 +86,7 @@ class File:
             return default
         if type(value) is not kind:
             raise SourceError(
-                f"{self.name} of {self.source.name} has {key} = {value!r}, which must be of type {kind.__name__}: "
+                f"{self.name} of {self.source.name} has {key} = {value!r}, but must be of type {kind.__name__}: "
                 "correct it in a copy of the folder"
             )
         return value
@@ -99,7 +99,7 @@ class File:
         return value
 
     def refuse(self, problem: str) -> NoReturn:
-        """Raises `UnsupportedModelError` for something that the file declares."""
+        """Raises `UnsupportedModelError` for a problem with what the file declares."""
         raise UnsupportedModelError(
             f"{self.name} of {self.source.name} {problem}, which l2v does not serve: choose another model, or set "
             "semantics to llm2vec to ignore its sentence-transformers files, which gives other vectors"

@@ -1,4 +1,4 @@
-"""Reading all sentence-transformers files of a repository."""
+"""Reads all sentence-transformers files of a repository."""
 
 from l2v.models.errors import SourceError
 from l2v.models.sentence_transformers.files import MODEL_SETTINGS, MODULES, SETTINGS, Layout
@@ -11,7 +11,7 @@ def has_layout(source: Source) -> bool:
     """Whether the folder has sentence-transformers files.
 
     Raises:
-        SourceError: if it has some, but not the one that says what they are for.
+        SourceError: if it has some of them but no modules.json, which names the modules.
     """
     if (source.folder / MODULES).is_file():
         return True

@@ -1,4 +1,4 @@
-"""modules.json and the folders of the modules: Pooling, Dense and Normalize."""
+"""Reads modules.json and the folders of the modules: Pooling, Dense and Normalize."""
 
 import json
 
@@ -6,9 +6,9 @@ from l2v.models.errors import SourceError
 from l2v.models.sentence_transformers.files import MODULES, DenseConfig, File, Layout
 from l2v.models.sources import Source
 
-_POOLINGS = {"mean": "mean", "weightedmean": "weighted_mean", "lasttoken": "last_token", "cls": "bos_token"}
+POOLINGS = {"mean": "mean", "weightedmean": "weighted_mean", "lasttoken": "last_token", "cls": "bos_token"}
 # The keys before release 5.4, in the order in which sentence-transformers concatenates the vectors.
-_FORMER_KEYS = {
+FORMER_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -23,7 +23,7 @@ _ACTIVATIONS = (
     *("ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softsign", "Tanh", "Tanhshrink"),
 )
 _NAMES = ("module_input_name", "module_output_name")
-# Published by perplexity-ai with its models: it quantizes the vector. l2v serves the vector before that.
+# A module of perplexity-ai's models, which quantizes the vector. l2v serves the vector as it is before that.
 _QUANTIZER = "st_quantize.FlexibleQuantizer"
 
 
@@ -70,27 +70,27 @@ def _modules(file: File) -> list[tuple[str, str]]:
             file.refuse(f"names the module {kind}")
         if not isinstance(folder, str) or folder.startswith("/") or ".." in folder.split("/"):
             file.refuse(f"names the folder {folder}, which is not within the repository")
-    # Releases of sentence-transformers keep their modules in different packages.
+    # The package of a module depends on the release of sentence-transformers.
     return [(kind.rpartition(".")[2], folder) for kind, folder in modules]
 
 
 def _read_pooling(source: Source, folder: str, layout: Layout) -> None:
     name = f"{folder}/config.json"
-    file = File.read(source, name, {*_WIDTHS, *_FORMER_KEYS, "pooling_mode", "include_prompt"})
+    file = File.read(source, name, {*_WIDTHS, *FORMER_KEYS, "pooling_mode", "include_prompt"})
     if not file.content:
         raise SourceError(f"{source.name} lacks {name}, which {MODULES} names: complete the folder")
     modes = file.content.get("pooling_mode")
     if modes is None:
-        modes = [mode for key, mode in _FORMER_KEYS.items() if file.get(key, bool, False)] or "mean"
+        modes = [mode for key, mode in FORMER_KEYS.items() if file.get(key, bool, False)] or "mean"
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or not modes:
         file.refuse(f"has the pooling {modes}")
     if len(modes) > 1:
         file.refuse(f"combines the poolings {' and '.join(map(str, modes))}")
-    if modes[0] not in _POOLINGS:
-        file.refuse(f"has the pooling {modes[0]} (not one of {', '.join(_POOLINGS)})")
+    if modes[0] not in POOLINGS:
+        file.refuse(f"has the pooling {modes[0]} (not one of {', '.join(POOLINGS)})")
     layout.width = next((width for key in _WIDTHS if (width := file.count(key))), 0)
-    layout.values["pooling"] = (_POOLINGS[modes[0]], name)
+    layout.values["pooling"] = (POOLINGS[modes[0]], name)
     layout.values["skip_instruction"] = (not file.get("include_prompt", bool, True), name)
 
 

@@ -1,4 +1,4 @@
-"""sentence_bert_config.json and config_sentence_transformers.json: settings of the Transformer and of the model."""
+"""Reads sentence_bert_config.json and config_sentence_transformers.json: settings of the Transformer and the model."""
 
 from l2v.models.errors import SourceError
 from l2v.models.sentence_transformers.files import MODEL_SETTINGS, SETTINGS, File, Layout
@@ -8,13 +8,13 @@ from l2v.models.types import text_fault
 _OF_MODEL = ("model_args", "model_kwargs")
 _OF_CONFIG = ("config_args", "config_kwargs")
 _OF_TOKENIZER = ("tokenizer_args", "processor_kwargs")
-# Arguments under which the vectors stay the same. A file never grants trust_remote_code.
+# Arguments that do not change the vectors. trust_remote_code has no effect here: remote code is never run.
 _HARMLESS = {
     *("trust_remote_code", "torch_dtype", "dtype", "attn_implementation", "low_cpu_mem_usage", "device_map"),
     *("padding_side", "use_fast", "use_cache"),
 }
 _UNSERVED = ("document_length", "processing_kwargs", "query_expansion", "query_length", "tokenizer_name_or_path")
-# Settings with the only value that is served, which is the default.
+# Settings of which only this value, the default, is served.
 _FIXED = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
 _METRICS = {"cosine": "cosine", "dot": "dot", "dot_product": "dot"}
 # transformers writes 1e30 for tokenizers without a limit.
@@ -82,7 +82,7 @@ def read_model_settings(source: Source, layout: Layout) -> None:
 
 
 def tokenizer_length(source: Source, positions: object) -> tuple[int, str] | None:
-    """The least of the limits in tokenizer_config.json and config.json, with its file; None if there is none.
+    """The lower of the limits in tokenizer_config.json and config.json, with its file; None if there is none.
 
     Args:
         source: the source of the tokenizer.

@@ -119,7 +119,7 @@ def _describe(response: httpx.Response) -> list[Any]:
 
 
 def _shape(value: Any) -> Any:
-    """Names and types of a body. Of an error, also the values, except the message."""
+    """The names and types in a body; for an error, also the values, except the message."""
     if isinstance(value, dict):
         return {
             name: item if name in ("type", "param", "code", "error_type") else _shape(item)

@@ -42,7 +42,7 @@ def send(server: LocalServer, path: str, **content: Any) -> Any:
     return response.json()
 
 
-def test_the_first_that_says_what_goes_before_a_text_decides(server: LocalServer, prompted: Encoder) -> None:
+def test_the_precedence_of_instructions_and_prompts(server: LocalServer, prompted: Encoder) -> None:
     own = {"text": "hello", "instruction": "own: "}
     for inputs, fields, instruction in (
         (own, {"instruction": "request: "}, "own: "),
@@ -59,7 +59,7 @@ def test_the_first_that_says_what_goes_before_a_text_decides(server: LocalServer
     assert server.client.get("/prompts").json() == {"prompts": {"query": QUERY, "document": DOCUMENT}}
 
 
-def test_the_sides_of_a_similarity_have_their_prompts(server: LocalServer, prompted: Encoder) -> None:
+def test_queries_and_documents_have_their_own_prompts(server: LocalServer, prompted: Encoder) -> None:
     sides = {"queries": "a cat", "documents": "a dog"}
     for fields, query, document in (
         ({}, QUERY, DOCUMENT),
@@ -85,7 +85,7 @@ def test_every_surface_uses_the_default_prompt(server: LocalServer, prompted: En
     assert tokens == list(prompted.tokenize([Input("hello", DOCUMENT)])[0].ids)
 
 
-def test_the_settings_come_before_the_model(prompted: Encoder, tmp_path: Path) -> None:
+def test_settings_override_the_models_prompts(prompted: Encoder, tmp_path: Path) -> None:
     (tmp_path / "prompts.json").write_text(json.dumps({"document": "", "own": "Own: "}))
     with LocalServer(prompted, prompts=tmp_path / "prompts.json", query_instruction="Q: ") as configured:
         expected = {"query": "Q: ", "document": "", "own": "Own: "}
@@ -135,7 +135,7 @@ def test_the_commands_use_the_prompts(
 
 
 def test_the_declared_metric_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
-    """The model declares `dot`, and vectors that its last module normalizes: their product is the cosine."""
+    """The model declares `dot`, and its last module normalizes vectors, so their product is the cosine."""
     folder = FAMILIES / "old-lasttoken"
     encoder = load(str(folder), dtype="float32")
     expected = float(vector(encoder, "a cat", "") @ vector(encoder, "a dog", ""))
@@ -147,7 +147,7 @@ def test_the_declared_metric_is_the_default(capsys: pytest.CaptureFixture[str]) 
     assert row["score"] == pytest.approx(expected, abs=1e-2)
 
 
-def test_vectors_are_cut_to_the_declared_size_and_to_others_on_request() -> None:
+def test_vectors_have_the_declared_or_the_requested_size() -> None:
     encoder = load(str(FAMILIES / "truncate-dim"), dtype="float32")
     whole = encoder.forward(encoder.tokenize([Input("a cat"), Input("a dog")]))
     with LocalServer(encoder) as running:
@@ -165,7 +165,7 @@ def test_vectors_are_cut_to_the_declared_size_and_to_others_on_request() -> None
         assert score == pytest.approx(float(left @ right), abs=1e-5)
 
 
-def test_the_start_warns_once_of_vectors_that_no_longer_match(
+def test_the_start_warns_once_about_vectors_that_no_longer_match(
     prompted: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)

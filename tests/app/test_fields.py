@@ -32,7 +32,7 @@ LONG = " ".join(WORDS)
 
 
 def marked(kind: type[NoEffect] | type[Rejected]) -> dict[str, Any]:
-    """The fields of `POST /v1/embeddings` with a mark, and the mark."""
+    """The fields of `POST /v1/embeddings` that are marked with this kind, and their marks."""
     fields = openai.EmbeddingsRequest.model_fields.items()
     return {name: mark for name, field in fields for mark in field.metadata if isinstance(mark, kind)}
 
@@ -73,7 +73,7 @@ def test_null_means_absent_in_nested_objects(server: LocalServer) -> None:
 
 @pytest.mark.parametrize("path", REQUESTS)
 def test_the_list_of_fields_is_complete(path: str, server: LocalServer) -> None:
-    """A field that is not in it is rejected by name, or without effect under /tei, as in TEI."""
+    """Any other field is rejected by name; under /tei, it has no effect, as in TEI."""
     content = REQUESTS[path][1]
     response = server.client.post(path, json=content | {"colour": "red"})
     if path.startswith("/tei"):
@@ -91,7 +91,7 @@ def test_some_fields_have_no_effect(path: str, server: LocalServer) -> None:
 
 
 @pytest.mark.parametrize("name", marked(Rejected))
-def test_some_fields_are_rejected_with_the_way_out(name: str, server: LocalServer) -> None:
+def test_some_fields_are_rejected_with_an_alternative(name: str, server: LocalServer) -> None:
     mark = marked(Rejected)[name]
     fault = error(server, **{name: ["x"]})
     assert fault["param"] == name
@@ -104,7 +104,7 @@ def test_some_fields_are_rejected_with_the_way_out(name: str, server: LocalServe
     assert len(embed(server, path="/tei/v1/embeddings", **{name: ["x"]})) == 32  # ignored, as in TEI
 
 
-def test_the_type_of_input_chooses_a_prompt(encoder: Encoder, server: LocalServer) -> None:
+def test_input_type_selects_a_prompt(encoder: Encoder, server: LocalServer) -> None:
     expected = {
         text: unit(encoder.encode([Input("hello", text)])[0]) for text in ("", "Find:", "Passage:", "Other:", "Sts:")
     }
@@ -131,7 +131,7 @@ def test_the_type_of_input_chooses_a_prompt(encoder: Encoder, server: LocalServe
         assert "expected 'query'" in fault["message"] or "expected 'retrieval.query'" in fault["message"]
 
 
-def test_truncation_has_two_sides(encoder: Encoder, server: LocalServer) -> None:
+def test_either_side_can_be_truncated(encoder: Encoder, server: LocalServer) -> None:
     end, start = (unit(encoder.encode([Input(LONG, keep_end=keep_end)])[0]).tolist() for keep_end in (False, True))
     assert not np.allclose(end, start, atol=1e-3)
     for fields, expected in (
@@ -153,8 +153,8 @@ def test_truncation_has_two_sides(encoder: Encoder, server: LocalServer) -> None
         assert error(server, input=LONG, **fields)["param"] == "input"
 
 
-def test_texts_can_be_cut_to_a_number_of_tokens(encoder: Encoder, server: LocalServer) -> None:
-    """The row with its first token: 1 + 20 tokens are four words of five tokens."""
+def test_texts_can_be_truncated_to_a_number_of_tokens(encoder: Encoder, server: LocalServer) -> None:
+    """The limit includes the row's first token: 21 tokens are that and four words of five tokens."""
     for side, words in (("right", WORDS[:4]), ("left", WORDS[-4:])):
         text = " ".join(words)
         fields = {"truncate_prompt_tokens": 20, "truncation_side": side}
@@ -172,7 +172,7 @@ def test_texts_can_be_cut_to_a_number_of_tokens(encoder: Encoder, server: LocalS
         assert (len(encoding), encoding.truncated) == (input_.max_tokens, True)
 
 
-def test_vectors_may_keep_their_length(encoder: Encoder, server: LocalServer) -> None:
+def test_normalization_can_be_disabled(encoder: Encoder, server: LocalServer) -> None:
     raw = encoder.encode([Input("hello")])[0]
     np.testing.assert_allclose(embed(server, normalize=False), raw, atol=1e-5)
     np.testing.assert_allclose(embed(server, normalize=True), unit(raw), atol=1e-5)
@@ -187,7 +187,7 @@ def test_an_empty_instruction_means_none(encoder: Encoder) -> None:
         np.testing.assert_allclose(server.embed("hello", instruction="")["embeddings"][0], plain, atol=1e-5)
 
 
-def test_the_address_of_tei_takes_the_similarity_of_hugging_faces_client(
+def test_the_tei_root_accepts_similarity_from_huggingface_hub(
     server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -210,7 +210,7 @@ def test_the_address_of_tei_takes_the_similarity_of_hugging_faces_client(
         (None, 413, "inputs"),
     ],
 )
-def test_the_address_of_tei_names_the_field(inputs: Any, status: int, param: str, server: LocalServer) -> None:
+def test_the_tei_root_names_the_field_at_fault(inputs: Any, status: int, param: str, server: LocalServer) -> None:
     response = server.client.post("/tei", json={"inputs": inputs})
     assert (response.status_code, f"'{param}'" in response.json()["error"]) == (status, True)
 

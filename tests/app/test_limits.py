@@ -212,7 +212,7 @@ def test_the_total_size_of_bodies_is_limited(encoder: Encoder) -> None:
         def send() -> httpx.Response:
             return server.client.post("/embed", json={"inputs": "a" * 2000})
 
-        # The two slow requests and the scrape.
+        # The two slow requests, and the scrape itself.
         wait_for(lambda: "l2v_requests_in_flight 3.0" in server.client.get("/metrics").text)
         time.sleep(0.3)
         rejected = send()

@@ -1,4 +1,4 @@
-"""Messages of errors, which SDKs show alone: they name the field, the kind of its value, and the way out."""
+"""Error messages. SDKs show nothing else, so they name the field, the type of its value, and what to do."""
 
 import asyncio
 import json
@@ -186,7 +186,7 @@ def test_malformed_bodies_are_located(body: bytes, expected: str, server: LocalS
         ("POST", "/", "/tei", "end in /tei"),
     ],
 )
-def test_a_wrong_base_url_is_told_the_right_path(
+def test_a_request_to_a_wrong_base_url_is_told_the_right_path(
     method: str, path: str, meant: str, ending: str, server: LocalServer
 ) -> None:
     response = httpx.request(method, server.url + path, json={"input": "a"} if method == "POST" else None)
@@ -195,7 +195,7 @@ def test_a_wrong_base_url_is_told_the_right_path(
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/v1/other", "/rerank", "/docs/none.js", "/" + "x/" * 5000])
-def test_other_paths_are_simply_missing(path: str, server: LocalServer) -> None:
+def test_other_paths_are_not_found(path: str, server: LocalServer) -> None:
     response = httpx.get(server.url + path)
     assert (response.status_code, message(response)) == (404, "There is no such path.")
 
@@ -211,15 +211,15 @@ def test_other_paths_are_simply_missing(path: str, server: LocalServer) -> None:
         ("/tei/v1/embeddings", {"input": "a"}),
     ],
 )
-def test_a_slash_at_the_end_has_no_meaning(path: str, content: dict[str, Any], server: LocalServer) -> None:
+def test_a_trailing_slash_is_ignored(path: str, content: dict[str, Any], server: LocalServer) -> None:
     response = server.client.post(f"{path}/", json=content)
     assert (response.status_code, response.json()) == (200, server.client.post(path, json=content).json())
     for page in ("/health", "/info", "/v1/models", "/v1/models/demo", "/docs", "/tei/info"):
         assert server.client.get(f"{page}/").content == server.client.get(page).content
 
 
-def test_a_slash_at_the_end_opens_no_path(encoder: Encoder) -> None:
-    """The key is checked, and the request counted, for the path without it."""
+def test_a_trailing_slash_does_not_bypass_the_key(encoder: Encoder) -> None:
+    """The key is checked, and the request counted, for the path without the slash."""
     with LocalServer(encoder, api_keys="sesame") as server:
         for path in ("/info", "/embed", "/v1/models", "/v1/models/demo", "/tei", "/nothing"):
             assert server.client.get(f"{path}/").status_code == 401
@@ -230,7 +230,7 @@ def test_a_slash_at_the_end_opens_no_path(encoder: Encoder) -> None:
         wait_for(lambda: counted in server.client.get("/metrics").text, what="the count")
 
 
-def test_head_is_answered_wherever_get_is(server: LocalServer) -> None:
+def test_head_works_wherever_get_does(server: LocalServer) -> None:
     paths = server.client.get("/openapi.json").json()["paths"]
     readable = [path.replace("{name}", "demo") for path, methods in paths.items() if "get" in methods]
     for path in [
@@ -252,9 +252,9 @@ def test_head_is_answered_wherever_get_is(server: LocalServer) -> None:
     assert server.client.delete("/tei").headers["allow"] == "GET, HEAD, POST"
 
 
-def test_while_the_model_is_loading_callers_are_told_when_to_come_back() -> None:
+def test_a_loading_service_returns_503_with_retry_after() -> None:
     async def answers() -> list[httpx.Response]:
-        app = create_app(Settings())  # whose model is loaded only once it runs
+        app = create_app(Settings())  # loads no model, since it is never started
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://l2v") as client:
             return [
                 await client.post("/embed", json={"inputs": "a"}),

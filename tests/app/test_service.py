@@ -232,7 +232,7 @@ def test_probes_may_use_head(server: LocalServer) -> None:
 
 
 class PanicError(BaseException):
-    """Like the panics of the tokenizers library, not an `Exception`."""
+    """Like a panic in the tokenizers library: not an `Exception`."""
 
 
 @pytest.mark.parametrize("kind", [KeyError, PanicError])
@@ -256,7 +256,7 @@ def test_a_bug_returns_the_request_id_and_nothing_else(
 
 
 @pytest.mark.parametrize(("dtype", "min_cosine"), MIN_COSINE.items())
-def test_batch_mates_do_not_matter_under_load(adapter: Path, dtype: DType, min_cosine: float) -> None:
+def test_vectors_do_not_depend_on_the_batch_under_load(adapter: Path, dtype: DType, min_cosine: float) -> None:
     texts = [f"text number {i} " + "and more " * (i * 5 % 40) for i in range(60)]
     with LocalServer(load(str(adapter), dtype=dtype)) as server:
         alone = {text: np.array(server.embed(text)["embeddings"][0]) for text in texts}

@@ -229,7 +229,7 @@ def test_teis_openai_path_returns_tei_errors(post: Callable[..., Any]) -> None:
     assert post("/tei/v1/embeddings", 413, input=["word " * 500], truncate=False)["type"] == "Validation"
 
 
-def test_teis_url_may_end_in_a_slash(post: Callable[..., Any]) -> None:
+def test_the_tei_base_url_may_end_in_a_slash(post: Callable[..., Any]) -> None:
     assert post("/tei/", inputs="a") == post("/tei", inputs="a")
 
 

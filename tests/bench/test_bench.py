@@ -28,7 +28,7 @@ TINY = LlamaConfig(
 
 
 @pytest.mark.parametrize("length", [1, 7, 64])
-def test_useful_flops_are_those_of_a_whole_forward_pass(length: int) -> None:
+def test_useful_flops_equal_torchs_count(length: int) -> None:
     """Compare with torch's count of FLOPs for transformers' attention."""
     model = AutoModel.from_config(TINY, attn_implementation="eager")
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -37,7 +37,7 @@ def test_useful_flops_are_those_of_a_whole_forward_pass(length: int) -> None:
     assert useful_flops(TINY, [length] * 3) == 3 * useful_flops(TINY, [length])
 
 
-def test_workloads_have_the_lengths_that_they_promise_and_are_the_same_each_time() -> None:
+def test_workloads_have_the_documented_lengths_and_are_reproducible() -> None:
     words = {name: sorted(len(text.split()) for text in workload(name, 400).texts) for name in WORKLOADS}
     assert words["mixed"][0] >= 3
     assert words["mixed"][-1] <= 330
@@ -72,7 +72,7 @@ def test_a_worker_is_measured_and_reported(tmp_path: Path) -> None:
     assert "| l2v | " in report.throughput(found, "tiny, long")
 
 
-def test_what_a_run_has_so_far_is_written(tmp_path: Path) -> None:
+def test_intermediate_results_are_written(tmp_path: Path) -> None:
     """On a GPU the second engine starts after the first one has run all workloads."""
 
     def found(**seconds: float) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def test_a_server_is_compared_with_our_server() -> None:
     assert report.speedup(found, "Infinity over HTTP") is None
 
 
-def test_the_cosine_is_the_least_of_all_texts() -> None:
+def test_the_lowest_cosine_of_all_texts_is_reported() -> None:
     class Engine:
         name, ready_seconds = "l2v", 0.0
 
@@ -110,7 +110,7 @@ def test_the_cosine_is_the_least_of_all_texts() -> None:
     assert throughput.found["engines"]["l2v"]["least_cosine"] == pytest.approx(0.8)
 
 
-def test_a_99th_percentile_is_told_of_enough_requests_only() -> None:
+def test_the_99th_percentile_needs_enough_requests() -> None:
     row = {"p50": 0.01, "p99": 0.02, "max": 0.03, "requests_per_second": 5.0}
     rows = {1: row | {"requests": 40}, 4: row | {"requests": 160}}
     few, enough = report._latencies({"l2v over HTTP": rows}, "135m").splitlines()[-2:]
@@ -119,7 +119,7 @@ def test_a_99th_percentile_is_told_of_enough_requests_only() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
-def test_results_do_not_make_the_code_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_results_do_not_make_the_commit_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, found = Path("bench/floor.py"), Path("bench/results/cpu.json")
     found.parent.mkdir(parents=True)
@@ -134,7 +134,7 @@ def test_results_do_not_make_the_code_another(tmp_path: Path, monkeypatch: pytes
     assert re.fullmatch("[0-9a-f]+-dirty", commit())
 
 
-def test_an_engine_that_dies_in_a_round_is_left_out() -> None:
+def test_an_engine_that_fails_in_a_round_is_dropped() -> None:
     class Dying:
         name, ready_seconds = "dying", 0.0
 
@@ -155,19 +155,19 @@ def test_an_engine_that_dies_in_a_round_is_left_out() -> None:
         measure.Throughput(workload("mixed", 1), [5]).measure([Dying()], 1)
 
 
-def test_it_needs_none_of_the_services_libraries() -> None:
-    """A machine with a GPU may have torch and transformers only."""
+def test_the_benchmark_imports_none_of_the_services_libraries() -> None:
+    """A machine with a GPU may have only torch and transformers."""
     names = ("fastapi", "orjson", "pydantic", "pydantic_settings", "starlette", "structlog", "uvicorn")
     script = f"import sys; sys.modules.update(dict.fromkeys({names})); import bench.__main__, bench.worker"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_an_engine_that_cannot_load_says_so(tmp_path: Path) -> None:
+def test_an_engine_that_fails_to_load_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="l2v exited with status 1"):
         LibraryEngine("l2v", "l2v", Path(sys.executable), tmp_path, "bfloat16", "cpu").__enter__()
 
 
-def test_the_rate_of_products_is_their_flops_over_the_time_they_took() -> None:
+def test_the_matmul_rate_is_flops_over_time() -> None:
     started = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
         rate = matmul_rate(TINY, 64, torch.float32, torch.device("cpu"))

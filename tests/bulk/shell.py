@@ -44,10 +44,10 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes = 
             main()
         except SystemExit as exit_:
             status = exit_.code
-    for name in os.environ.keys() - environment:  # which other processes would inherit
+    for name in os.environ.keys() - environment:  # other processes would inherit it
         del os.environ[name]
     captured = capsys.readouterr()
-    if isinstance(status, str):  # the interpreter would print it
+    if isinstance(status, str):  # the interpreter prints it
         return Ended(1, captured.out, captured.err + status)
     return Ended(status or 0, captured.out, captured.err)
 

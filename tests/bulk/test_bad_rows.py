@@ -1,4 +1,4 @@
-"""Bad rows end the run with their number, or go to a file; their data goes nowhere else."""
+"""A bad row ends the run with its number, or goes to a file. Its data appears nowhere else."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_rows_are_set_aside(
+def test_skip_bad_writes_bad_rows_to_a_file(
     name: str, encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content, reasons = BAD[name]
@@ -75,7 +75,7 @@ def test_the_first_bad_row_ends_the_run_with_its_number(
     assert not (tmp_path / "out.npy").exists()
 
 
-def test_a_run_that_ended_at_a_bad_row_goes_on_with_skip_bad(
+def test_a_run_that_stopped_at_a_bad_row_resumes_with_skip_bad(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in.txt").write_text("a\nb\nc\nd\n\nf\n")
@@ -87,7 +87,9 @@ def test_a_run_that_ended_at_a_bad_row_goes_on_with_skip_bad(
     assert json.loads((tmp_path / "bad.jsonl").read_text())["row"] == 5
 
 
-def test_bad_rows_of_parquet(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parquet_rows_with_bad_text_are_bad_rows(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = pa.array([b"fine", None, b"\xff", b" ", b"ok"])
     text = pa.StringArray.from_buffers(len(raw), raw.buffers()[1], raw.buffers()[2], raw.buffers()[0])
     pq.write_table(pa.table({"text": text, "id": range(5)}), tmp_path / "in.parquet")
@@ -115,7 +117,7 @@ def test_bad_rows_of_parquet(adapter: Path, tmp_path: Path, capsys: pytest.Captu
         ([["x"], "rock", ["y"]], "list<item: string>"),
     ],
 )
-def test_kept_values_that_change_their_type_are_bad_rows_of_parquet(
+def test_kept_values_of_another_type_are_bad_rows_in_parquet(
     values: list[object], kind: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, other, last = values
@@ -130,7 +132,7 @@ def test_kept_values_that_change_their_type_are_bad_rows_of_parquet(
     assert pq.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [first, None, last]
 
 
-def test_broken_text_in_a_kept_column_of_parquet(
+def test_invalid_utf8_in_a_kept_parquet_column_is_a_bad_row(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = pa.array([b"x", b"\xff", None]).cast(pa.binary()).view(pa.string())
@@ -145,7 +147,7 @@ def test_broken_text_in_a_kept_column_of_parquet(
         assert len((tmp_path / f"bad-{target}").read_text().splitlines()) == 2
 
 
-def test_odd_headers_of_csv_are_told(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_csv_headers_are_rejected(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for content in ("text,id\na,1\n".encode("utf-16"), b"text,id\ra,1\r", b'"text"x,id\na,1\n', b'"text,id\na,1\n'):
         (tmp_path / "in.csv").write_bytes(content)
         ended = call(capsys, "embed", tmp_path / "in.csv", tmp_path / "out.npy", *MODEL, adapter)
@@ -153,7 +155,7 @@ def test_odd_headers_of_csv_are_told(adapter: Path, tmp_path: Path, capsys: pyte
         assert "in.csv" in ended.err
 
 
-def test_a_long_line_of_csv_is_not_cut(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_csv_line_is_not_truncated(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.csv").write_bytes(b"text,id\n" + b"a " * 6_000_000 + b"," + b"b" * 6_000_000 + b"\nc,2\n")
     command = ["embed", tmp_path / "in.csv", tmp_path / "out.npy", *MODEL, adapter]
     ended = call(capsys, *command, "--skip-bad", tmp_path / "bad")
@@ -162,7 +164,9 @@ def test_a_long_line_of_csv_is_not_cut(adapter: Path, tmp_path: Path, capsys: py
     assert "longer than 16 MiB" in (tmp_path / "bad").read_text()
 
 
-def test_a_row_that_the_model_cannot_take(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_that_the_model_rejects_is_a_bad_row(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in.jsonl").write_text(
         json.dumps({"text": "a"}) + "\n" + json.dumps({"text": "b", "how": "long " * 300}) + "\n"
     )
@@ -172,7 +176,7 @@ def test_a_row_that_the_model_cannot_take(adapter: Path, tmp_path: Path, capsys:
     assert "row 2: instruction leaves no room for the text" in ended.err
 
 
-def test_a_line_without_end_is_a_bad_row(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_endless_line_is_a_bad_row(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.txt").write_bytes(b"a\n" + b"x" * (40 << 20) + b"\nb\n")
     flags = ["--skip-bad", tmp_path / "bad.jsonl"]
     ended = call(capsys, "embed", tmp_path / "in.txt", tmp_path / "out.npy", *MODEL, adapter, *flags)
@@ -185,7 +189,7 @@ def test_a_line_without_end_is_a_bad_row(adapter: Path, tmp_path: Path, capsys: 
     assert read(tmp_path / "out.npy").shape == (2, 32)
 
 
-def test_an_instruction_that_leaves_no_room_is_no_rows_fault(
+def test_a_too_long_instruction_ends_the_run_and_blames_no_row(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in.txt").write_text("a\nb\n")
@@ -195,7 +199,7 @@ def test_an_instruction_that_leaves_no_room_is_no_rows_fault(
     assert not (tmp_path / "bad.jsonl").read_text()
 
 
-def test_rows_may_be_longer_than_a_batch(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_may_exceed_the_token_budget(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.txt").write_text("a" * 60 + "\nb\n")
     flags = ["--max-batch-tokens", 16]
     ended = call(capsys, "embed", tmp_path / "in.txt", tmp_path / "out.npy", *MODEL, adapter, *flags)
@@ -210,7 +214,7 @@ def test_rows_may_be_longer_than_a_batch(adapter: Path, tmp_path: Path, capsys: 
         (RuntimeError("no such kernel\nmore"), "the model failed on a batch of 2 tokens: no such kernel"),
     ],
 )
-def test_a_forward_pass_that_fails_ends_the_command_in_a_sentence(
+def test_a_failed_forward_pass_ends_the_command_with_one_sentence(
     error: Exception, told: str, adapter: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""The client of a service, when the request itself is invalid."""
+"""The client's error for a request that is not valid HTTP."""
 
 import anyio
 import pytest
@@ -19,8 +19,8 @@ def ask(url: str, key: str) -> object:
     return anyio.run(call)
 
 
-def test_a_key_that_no_header_takes_is_not_tried_again(server: LocalServer) -> None:
-    """Nor does the message quote it. A trailing line break is dropped."""
+def test_a_key_that_is_invalid_in_a_header_is_not_retried(server: LocalServer) -> None:
+    """The message does not quote the key. A line break at its end is dropped."""
     assert ask(server.url, "secret\n")
     with pytest.raises(CommandError, match="cannot be called: the key") as refused:
         ask(server.url, "sec\nret")

@@ -15,7 +15,7 @@ MODEL = ("--dtype", "float32", "--model")
 COMMANDS = ["serve", "embed", "similarity", "info", "tokenize", "export", "completion"]
 
 
-def test_similarity_here_and_there(
+def test_similarity_locally_and_through_a_service(
     encoder: Encoder, adapter: Path, server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["similarity", "a cat", "a dog", "[red] stone", "--query-instruction", "Find:", "--json"]
@@ -34,7 +34,7 @@ def test_similarity_here_and_there(
     assert f"{cosines['a dog']:.4f}" in shown
 
 
-def test_similarity_says_what_is_wrong(adapter: Path, server: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_similarity_reports_errors(adapter: Path, server: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:
     here = call(capsys, "similarity", "a", "b", " ", *MODEL, adapter)
     there = call(capsys, "similarity", "a", "b", " ", "--url", server.url)
     assert (here.status, "document 2: text must not be empty" in here.err) == (1, True)
@@ -42,7 +42,7 @@ def test_similarity_says_what_is_wrong(adapter: Path, server: LocalServer, capsy
     assert call(capsys, "similarity", "a").status == 2
 
 
-def test_info_here_and_there(
+def test_info_locally_and_through_a_service(
     adapter: Path, encoder: Encoder, server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = json.loads(call(capsys, "info", "--json", *MODEL, adapter).out)
@@ -69,7 +69,7 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completion_scripts_are_scripts(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_scripts_are_valid(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = call(capsys, "completion", shell).out
     assert all(command in script for command in COMMANDS)
     assert "--skip-bad" in script

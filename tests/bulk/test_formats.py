@@ -120,7 +120,7 @@ def test_large_numbers_are_kept(adapter: Path, tmp_path: Path, capsys: pytest.Ca
     assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == numbers
 
 
-def test_what_parquet_cannot_hold_is_told_before_the_work(
+def test_a_type_that_parquet_cannot_store_is_rejected_before_embedding(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "a", "meta": {}}\n')
@@ -128,7 +128,7 @@ def test_what_parquet_cannot_hold_is_told_before_the_work(
     assert (ended.status, "Parquet cannot store the column meta" in ended.err) == (1, True), ended.err
 
 
-def test_csv_records_may_span_lines_and_begin_with_a_mark(
+def test_csv_records_may_span_lines_after_a_byte_order_mark(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "in.csv"
@@ -153,7 +153,7 @@ def test_an_empty_input_gives_an_empty_output(
         assert (tmp_path / target).read_bytes() == b""
 
 
-def test_a_pipe_with_a_name_is_read_whole(adapter: Path, tmp_path: Path) -> None:
+def test_a_named_pipe_is_read_to_its_end(adapter: Path, tmp_path: Path) -> None:
     """The shell makes one for `<(zcat texts.gz)`."""
     pipe, out = tmp_path / "pipe", tmp_path / "out.npy"
     os.mkfifo(pipe)
@@ -164,7 +164,7 @@ def test_a_pipe_with_a_name_is_read_whole(adapter: Path, tmp_path: Path) -> None
     assert np.load(out).shape == (300, 32)
 
 
-def test_through_pipes(encoder: Encoder, adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stdin_to_stdout(encoder: Encoder, adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     some = texts(5)
     ended = run("embed", "-", "-", *MODEL, adapter, stdin="\n".join(some).encode())
     assert ended.status == 0, ended.err

@@ -18,7 +18,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 @pytest.mark.parametrize(("source", "target"), [("in.jsonl", "out.parquet"), ("in.parquet", "out.jsonl")])
-def test_four_times_the_rows_take_no_more_memory(source: str, target: str, adapter: Path, tmp_path: Path) -> None:
+def test_four_times_the_rows_need_no_more_memory(source: str, target: str, adapter: Path, tmp_path: Path) -> None:
     """The kept column makes each row 8 KB, which adds up to 96 MB. Even the small input fills a Parquet row group."""
     peaks = []
     for times in (1, 4):

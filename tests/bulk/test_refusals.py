@@ -10,6 +10,8 @@ from l2v.models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, start, texts, write
 
 MODEL = ("--dtype", "float32", "--model")
+# What is refused with it is refused before a model is loaded.
+NOWHERE = ["--model", "./nowhere"]
 ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
 
 
@@ -18,12 +20,12 @@ ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
     [
         ("none.txt", "o.npy", [], 1, "cannot read"),
         ("in.csv", "nowhere/o.npy", [], 1, "cannot write"),
-        ("in.csv", "o.npy", ["--column", "body"], 1, "has no column 'body'; it has id, text"),
-        ("in.parquet", "o.npy", ["--column", "body"], 1, "has no column 'body'; it has id, text"),
-        ("in.jsonl", "o.npy", ["--column", "body"], 1, "row 1: has no field 'body'"),
+        ("in.csv", "o.npy", ["--column", "body", *NOWHERE], 1, "has no column 'body'; it has id, text"),
+        ("in.parquet", "o.npy", ["--column", "body", *NOWHERE], 1, "has no column 'body'; it has id, text"),
+        ("in.jsonl", "o.npy", ["--column", "body", *NOWHERE], 1, "row 1: has no field 'body'"),
         ("in.jsonl", "o.npy", ["--format", "parquet"], 1, "is not a Parquet file"),
         ("in.txt", "o.npy", ["--model", "./nowhere"], 1, "./nowhere is not a local folder"),
-        ("in.txt", "taken.npy", [], 1, "already exists"),
+        ("in.txt", "taken.npy", NOWHERE, 1, "already exists"),
         ("in.txt", "folder.npy", [], 1, "it is a folder"),
         ("in.txt", "o.npy", ["--dimensions", "99"], 2, "--dimensions: must be at most 32"),
         ("in.txt", "o.npy", ["--dimensions", "0"], 2, "--dimensions (L2V_DIMENSIONS)"),
@@ -38,7 +40,7 @@ ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
         ("in.txt", "o.npy", ["--url", "localhost:8080"], 1, "must be the address of a service"),
         ("in.txt", "o.npy", ["--url", "http://127.0.0.1:9", "--retry-for", "0.2"], 1, "cannot be reached"),
         ("-", "o.npy", ["--format", "parquet"], 2, "standard input cannot be Parquet"),
-        ("in.txt", "-", ["--output-format", "npy"], 2, "standard output takes only jsonl"),
+        ("in.txt", "-", ["--output-format", "npy"], 2, "standard output can only be jsonl"),
     ],
 )
 def test_refusals(
@@ -65,7 +67,7 @@ def test_refusals(
     assert (tmp_path / "taken.npy").read_bytes() == b"mine"
 
 
-def test_a_full_disk_is_told_and_can_be_resumed(
+def test_a_full_disk_is_reported_and_the_run_can_be_resumed(
     encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A limit on file sizes simulates the full disk."""

@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
     return write(tmp_path / "in.jsonl", ROWS)
 
 
-def test_the_same_vectors(
+def test_a_service_returns_the_vectors_of_the_encoder(
     source: Path, server: LocalServer, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--url", server.url, "--batch-size", 16, "--concurrency", 6, "--instruction", "Find:", "--dimensions", 8]
@@ -38,7 +38,7 @@ def test_the_same_vectors(
     np.testing.assert_allclose(read(tmp_path / "out.npy"), normalized(vectors), atol=1e-5)
 
 
-def test_an_empty_instruction_means_none_here_and_at_a_service(
+def test_an_empty_instruction_means_none_locally_and_through_a_service(
     server: LocalServer, encoder: Encoder, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"text": "a", "how": ""}, {"text": "a", "how": None}, {"text": "a"}, {"text": "a", "how": "Own:"}]
@@ -53,7 +53,7 @@ def test_an_empty_instruction_means_none_here_and_at_a_service(
             np.testing.assert_allclose(read(out), vectors, atol=1e-5)
 
 
-def test_a_busy_service_is_tried_again(
+def test_requests_to_a_busy_service_are_retried(
     source: Path, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with LocalServer(encoder, max_queue_tokens=1, max_requests=2) as busy:
@@ -66,7 +66,7 @@ def test_a_busy_service_is_tried_again(
     np.testing.assert_allclose(read(tmp_path / "out.npy"), normalized(vectors), atol=1e-5)
 
 
-def test_a_service_that_comes_later_is_waited_for(source: Path, encoder: Encoder, tmp_path: Path) -> None:
+def test_the_client_waits_for_a_service_that_is_not_up_yet(source: Path, encoder: Encoder, tmp_path: Path) -> None:
     later = LocalServer(encoder)
     with socket.create_server(("127.0.0.1", int(later.url.rpartition(":")[2]))) as early:
         process = start("embed", source, tmp_path / "out.npy", "--url", later.url)
@@ -78,7 +78,7 @@ def test_a_service_that_comes_later_is_waited_for(source: Path, encoder: Encoder
     assert read(tmp_path / "out.npy").shape == (300, 32)
 
 
-def test_rows_that_the_service_refuses_are_named(
+def test_rows_that_the_service_rejects_are_named(
     encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"text": "x" * (500 if i in (17, 18, 40) else 20)} for i in range(60)]
@@ -139,7 +139,7 @@ def test_batches_that_take_too_long_are_divided(
     assert read(tmp_path / "out.npy").shape == (300, 2)
 
 
-def test_keys(
+def test_the_key_is_sent_and_never_shown(
     source: Path, encoder: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with LocalServer(encoder, api_keys="sesame") as closed:
@@ -151,7 +151,7 @@ def test_keys(
         assert call(capsys, "info", "--url", closed.url).status == 0
 
 
-def test_what_all_rows_share_is_no_rows_fault(
+def test_an_invalid_option_blames_no_row(
     source: Path, server: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for flags, reason in (
@@ -166,7 +166,7 @@ def test_what_all_rows_share_is_no_rows_fault(
         (tmp_path / "bad").unlink()
 
 
-def test_vectors_of_two_models_are_not_mixed(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_the_served_model_ends_the_run(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that restarts during a run may come back with another model."""
     with RemoteEmbedder(server.url, None, EmbedOptions(), concurrency=1, retry_for=1) as embedder:
         assert embedder.submit([Row(1, "a")]).result().vectors.shape == (1, 32)
@@ -194,7 +194,7 @@ def other() -> Iterator[str]:
         yield address
 
 
-def test_another_service_is_recognized(
+def test_a_service_that_is_not_l2v_is_recognized(
     source: Path, other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = call(capsys, "embed", source, tmp_path / "out.npy", "--url", other)

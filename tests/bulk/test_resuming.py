@@ -20,7 +20,7 @@ COUNT = 6_000
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Work for some seconds, with one bad row in a thousand."""
+    """A file that takes some seconds to embed, with one bad row in a thousand."""
     rows = [{"id": i, "text": text if i % 1000 != 500 else " "} for i, text in enumerate(texts(COUNT, 24))]
     return write(tmp_path_factory.mktemp("source") / "in.jsonl", rows)
 
@@ -52,7 +52,7 @@ def start_and_wait_for_rows(arguments: list[object], out: Path) -> "subprocess.P
 
 
 @pytest.mark.parametrize(("name", "times"), [("out.parquet", 2), ("out.jsonl", 1), ("out.npy", 1)])
-def test_killed_again_and_again(
+def test_a_run_survives_repeated_kills(
     name: str, times: int, source: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "whole").mkdir()
@@ -79,7 +79,7 @@ def test_killed_again_and_again(
     assert sorted(path.name for path in out.parent.iterdir()) == sorted([name, bad_file(out).name])
 
 
-def test_interrupted_while_another_wants_to_write(
+def test_a_second_run_is_refused_and_an_interrupted_one_resumes(
     source: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Together, the output and the file of bad rows hold every row once."""
@@ -101,7 +101,7 @@ def test_interrupted_while_another_wants_to_write(
     assert len(bad) == COUNT // 1000
 
 
-def test_interrupted_while_waiting_for_input(adapter: Path, tmp_path: Path) -> None:
+def test_ctrl_c_while_waiting_for_input(adapter: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     process = start("embed", "-", "-", *MODEL, adapter, "--batch-size", 1, stdin=reading, stdout=subprocess.PIPE)
     for _ in range(4):
@@ -133,7 +133,7 @@ def cut_off(capsys: pytest.CaptureFixture[str], *arguments: object, stdin: bytes
         (None, "differs in input (bytes, modified"),
     ],
 )
-def test_another_job_is_not_continued(
+def test_a_run_with_other_settings_does_not_resume(
     change: list[str] | None, reason: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -155,7 +155,7 @@ def test_another_job_is_not_continued(
 
 
 @pytest.mark.parametrize("name", ["out.parquet", "out.npy"])
-def test_killed_between_the_outputs_appearance_and_the_folders_end(
+def test_killed_between_publishing_the_output_and_removing_the_folder(
     name: str, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = write(tmp_path / "in.txt", [{"text": text} for text in texts(8)]), tmp_path / name
@@ -181,7 +181,9 @@ def test_a_damaged_journal_is_named(adapter: Path, tmp_path: Path, capsys: pytes
     assert (folder / "journal.json").exists()
 
 
-def test_standard_input_begins_anew(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_standard_input_starts_over(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Standard input cannot be read twice, so a run does not resume."""
     out = tmp_path / "out.npy"
     arguments = ["embed", "-", out, *MODEL, adapter, "--batch-size", 1]
@@ -191,7 +193,7 @@ def test_standard_input_begins_anew(adapter: Path, tmp_path: Path, capsys: pytes
     assert np.load(out).shape == (2, 32)
 
 
-def test_standard_input_with_bad_rows_begins_anew(
+def test_a_run_from_standard_input_with_bad_rows_starts_over(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, bad = tmp_path / "out.npy", tmp_path / "bad.jsonl"
@@ -203,7 +205,7 @@ def test_standard_input_with_bad_rows_begins_anew(
     assert len(bad.read_text().splitlines()) == 1
 
 
-def test_standard_input_leaves_anothers_work_alone(
+def test_a_run_from_standard_input_keeps_the_work_of_another_run(
     adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, out = write(tmp_path / "in.txt", [{"text": text} for text in texts(8)]), tmp_path / "out.npy"

@@ -28,7 +28,7 @@ async def run(share: float) -> list[Figure]:
         server.wait_ready()
         wire = Wire(server.port)
         references = await ReferenceVectors.compute(wire, SOME)
-        if share == 1:  # a warm-up, so that caches and pools have reached their size before the memory is measured
+        if share == 1:  # warm up, so that caches and pools are full when memory is first measured
             await _misbehave(server.port, leavers // 10, slow)
         await _settle(server)
         memory, descriptors = server.memory, server.descriptors
@@ -41,7 +41,7 @@ async def run(share: float) -> list[Figure]:
         await _settle(server)
         growth = server.memory / memory - 1
         more = server.descriptors - descriptors
-        held = server.metric("l2v_requests_in_flight") - 1  # the scrape itself
+        held = server.metric("l2v_requests_in_flight") - 1  # without the scrape itself
         queued = server.metric("l2v_queue_tokens")
         computed, sent = await _abandon(server)
         correct = all([references.match([text], await wire.send(ask([text]))) for text in SOME])

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 VARIABLE = "CHAOS_FAULTS"
-# A text with such a prefix is faulty: every forward pass with it fails in this way.
+# Prefixes of faulty texts. A forward pass fails as the prefix says if its batch contains such a text.
 RAISES, NOT_FINITE = "faulty: raise.", "faulty: not finite."
 
 
@@ -18,7 +18,7 @@ class Faults:
 
     Attributes:
         every: every nth pass raises; 0 for none.
-        memory: maximum number of tokens; more raise torch's out-of-memory error; 0 for no maximum.
+        memory: tokens that fit into memory; a larger pass raises torch's out-of-memory error; 0 for no limit.
         slow: seconds added to each pass.
         fatal: what the next pass does: `die` ends the engine thread, `lose` loses the device, `hang` never returns.
     """

@@ -36,7 +36,7 @@ async def run(share: float) -> list[Figure]:
     replies: list[Reply] = []
     # In the short form, engine.py and drain.py test faults that end the process; batches.py tests failed batches.
     for what, faults in FAULTS.items() if share == 1 else [(SLOWER, FAULTS[SLOWER])]:
-        some = await _suffer(what, faults, int(REQUESTS * share) // len(FAULTS))
+        some = await _inject(what, faults, int(REQUESTS * share) // len(FAULTS))
         slowest = max(reply.seconds for reply in some)
         counts = ", ".join(
             f"{_name(status)} {count:,}" for status, count in Counter(r.status for r in some).most_common()
@@ -58,7 +58,7 @@ async def run(share: float) -> list[Figure]:
     ]
 
 
-async def _suffer(what: str, faults: dict[str, object], requests: int) -> list[Reply]:
+async def _inject(what: str, faults: dict[str, object], requests: int) -> list[Reply]:
     chance = random.Random(0)
 
     def request() -> bytes:

@@ -13,11 +13,11 @@ from tests.chaos.texts import ReferenceVectors, ask, texts
 from tests.chaos.wire import Reply, Wire
 
 SECONDS, CAPACITY_SECONDS, FACTOR = 60.0, 15.0, 5
-# Large requests, so that sending and rejecting them takes little of the CPU, which the model shares.
+# Inputs per request: many, so that sending and rejecting requests takes little CPU time from the model.
 INPUTS = 256
-# Enough for full batches, too few for a 429.
+# Enough clients for full batches, but too few to get a 429.
 CLIENTS = 4
-# Less than a second's work, for short waits and early rejections.
+# Less than a second's work, so that waits are short and rejections early.
 QUEUE_TOKENS = 32768
 SOME = texts(4096)
 BODIES = [SOME[start : start + INPUTS] for start in range(0, len(SOME), INPUTS)]

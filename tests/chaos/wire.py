@@ -53,7 +53,7 @@ class Wire:
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def send(self, request: bytes, due: float | None = None, *, fresh: bool = False) -> Reply:
-        """Sends a request, on a new connection if `fresh`. Errors of the connection are part of the reply."""
+        """Sends a request, on a new connection if `fresh`. A connection error is returned as a reply, not raised."""
         started = time.monotonic() if due is None else due
         status, headers, body = 0, {}, b""
         writer = None

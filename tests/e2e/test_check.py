@@ -45,7 +45,7 @@ def test_the_report_states_that_a_model_has_no_record(
     assert ended.status == 0, ended.err
     assert "files: no checksums recorded" in ended.out
     assert "reference vector: none recorded" in ended.out
-    assert "repeatability: the same 32 finite dimensions twice, of length 1" in ended.out
+    assert "repeatability: a text embedded twice gives the same vector (32 finite dimensions, length 1)" in ended.out
 
 
 def test_a_model_with_a_small_max_length_can_be_checked(base: Path, capsys: pytest.CaptureFixture[str]) -> None:

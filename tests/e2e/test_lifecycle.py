@@ -113,7 +113,7 @@ def test_sigterm_ends_it_before_the_port_is_open() -> None:
 
 @pytest.mark.parametrize("command", [["serve", "--port", "0"], ["tokenize", "a text"]])
 def test_a_failed_load_ends_the_process_with_one_sentence(command: list[str]) -> None:
-    """OpenMP's threads must not spin, as OpenMP prints when torch loads it."""
+    """OpenMP prints its settings when torch loads it: its threads must not spin."""
     ended = run(*command, "--model", "./nowhere", OMP_DISPLAY_ENV="true")
     assert ended.status == 1
     assert ended.err.splitlines()[-1].startswith("l2v: ./nowhere is not a local folder, a published short name")
@@ -155,9 +155,11 @@ def test_an_invalid_setting_is_named(
 
 
 def test_a_port_in_use_is_named(demo: ServerProcess) -> None:
-    ended = run("serve", "--port", demo.port)
+    """Before anything else, as the model, which there is not, shows."""
+    ended = run("serve", "--port", demo.port, "--model", "./nowhere")
     assert ended.status == 1
-    assert ended.err.splitlines()[-1].startswith(f"l2v: cannot listen on 127.0.0.1:{demo.port}")
+    assert ended.err.startswith(f"l2v: cannot listen on 127.0.0.1:{demo.port} (Address already in use): end the ")
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_help_lists_the_subcommands() -> None:

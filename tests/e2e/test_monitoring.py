@@ -158,6 +158,13 @@ def test_each_query_of_the_dashboard_has_data(expression: str, busy: ServerProce
     wait_for(lambda: prometheus.query(rates), what=f"data for {rates}")
 
 
+def test_the_query_of_the_autoscaler_yields_one_number(busy: ServerProcess, prometheus: Prometheus) -> None:
+    scaled = yaml.safe_load((DOCKER / "kubernetes/components/autoscaling/scaledobject.yaml").read_text())
+    (trigger,) = scaled["spec"]["triggers"]
+    assert prometheus.value(trigger["metadata"]["query"]) == 0  # nothing waits
+    assert float(trigger["metadata"]["threshold"]) > 0
+
+
 def test_the_dashboard_reads_the_provisioned_datasource() -> None:
     datasource = yaml.safe_load((DOCKER / "grafana/provisioning/datasources/prometheus.yml").read_text())
     dashboard = json.loads((DOCKER / "grafana/dashboards/l2v.json").read_text())

@@ -29,7 +29,7 @@ class Figures:
         cases: number of requests sent.
         statuses: number of responses by status.
         problems: invalid or missing responses, each with its request.
-        unaccepted: operations that accepted no request, so that little of them was tested.
+        unaccepted: operations that rejected every request, which leaves them mostly untested.
     """
 
     cases: int = 0
@@ -66,7 +66,7 @@ def fuzz(server: ServerProcess, cases: int, seed: int) -> Figures:
 
 
 def leaks(server: ServerProcess) -> list[str]:
-    """Reports texts of callers in the log or the metrics, and logged bugs."""
+    """Reports callers' texts found in the log or the metrics, and bugs found in the log."""
     outputs = {"the log": server.log, "the metrics": server.client.get("/metrics").text}
     found = [f"{name} contain a caller's text" for name, content in outputs.items() if MARK in content]
     return found + [f"a bug is logged: {line}" for line in server.log_lines if line["message"] == "bug"]

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """Restores the environment, which peft changes for BOFT: programs that later tests start would inherit it."""
+    """Restores the environment, which peft changes for BOFT: programs started by later tests would inherit it."""
     with patch.dict(os.environ):
         yield
 
@@ -105,7 +105,7 @@ CARRIED: dict[str, tuple[Any, type]] = {
 
 
 def randomize(model: torch.nn.Module) -> None:
-    """Trains in one step: every weight of the adapter gets another value."""
+    """Simulates training: every weight of the adapter gets another value."""
     torch.manual_seed(5)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -134,7 +134,7 @@ def states(decoder: torch.nn.Module) -> torch.Tensor:
 
 
 def check(base: Path, adapter: Path, kind: type, tokens: int | None = None) -> list[str]:
-    """Compares with peft: the merged weights, and what its unmerged model computes. Returns what was left out."""
+    """Compares merged weights and hidden states with peft's. Returns the names that were left out."""
     model = kind.from_pretrained(base)  # type: ignore[attr-defined]
     if tokens:
         model.resize_token_embeddings(tokens, mean_resizing=False)
@@ -161,6 +161,19 @@ def test_an_adapter_equals_peft(name: str, base: Path, tmp_path: Path) -> None:
     left_out = check(base, write(tmp_path / "adapter", base, config, kind), kind)
     assert all(any(head in tensor for head in ("lm_head", "score")) for tensor in left_out)
     assert bool(left_out) == (name in {"causal with its head", "classifier", "saved embeddings and head"})
+
+
+def test_merging_rounds_bfloat16_as_peft_does(base: Path, tmp_path: Path) -> None:
+    """Weights are rounded once per adapter; few differ, since products are summed in another order."""
+    folder = write(tmp_path / "adapter", base, lora(), AutoModel)
+    source = Source(str(base), base)
+    decoder, _ = read_decoder(source, read_config(source), torch.bfloat16)
+    ours, _ = merge(decoder, Source(str(folder), folder))
+    expected = PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=torch.bfloat16), folder)
+    theirs = expected.merge_and_unload().state_dict()
+    for name, weight in ours.state_dict().items():
+        assert (weight != theirs[name]).float().mean() < 0.01
+        torch.testing.assert_close(weight, theirs[name], rtol=2**-7, atol=0)
 
 
 @pytest.mark.parametrize("kind", [AutoModel, AutoModelForCausalLM])
@@ -196,7 +209,7 @@ def test_biases_of_a_base_that_has_them(bias: str, lora_bias: bool, tmp_path: Pa
     check(base, write(tmp_path / "adapter", base, config, AutoModelForCausalLM), AutoModelForCausalLM)
 
 
-def test_a_bias_has_an_effect_without_the_product(tmp_path: Path) -> None:
+def test_an_adapter_that_changes_only_biases_is_merged(tmp_path: Path) -> None:
     base = tiny.make_base(tmp_path / "base", "qwen2")
     folder = write(tmp_path / "adapter", base, lora(target_modules=["q_proj"], lora_bias=True), AutoModelForCausalLM)
     path = folder / "adapter_model.safetensors"
@@ -205,7 +218,7 @@ def test_a_bias_has_an_effect_without_the_product(tmp_path: Path) -> None:
     check(base, folder, AutoModelForCausalLM)
 
 
-def test_merging_leaves_the_compilers_as_they_were(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merging_restores_the_compiler_variables(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "adapter", base, *CARRIED["BOFT"])
     monkeypatch.setenv("CC", "my-cc")
     monkeypatch.delenv("CXX", raising=False)
@@ -214,7 +227,7 @@ def test_merging_leaves_the_compilers_as_they_were(base: Path, tmp_path: Path, m
     assert "CXX" not in os.environ
 
 
-def test_experts(tmp_path: Path) -> None:
+def test_adapters_of_experts_are_merged(tmp_path: Path) -> None:
     base = tiny.make_base(tmp_path / "base", "mixtral", num_local_experts=2)
     config = lora(target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj"], task_type="CAUSAL_LM")
     check(base, write(tmp_path / "adapter", base, config, AutoModelForCausalLM), AutoModelForCausalLM)
@@ -243,7 +256,7 @@ OF_ANOTHER_KIND: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", OF_ANOTHER_KIND)
-def test_a_kind_that_cannot_be_merged_is_named(kind: str, base: Path, tmp_path: Path) -> None:
+def test_an_unsupported_kind_of_adapter_is_named(kind: str, base: Path, tmp_path: Path) -> None:
     folder = write(tmp_path / "adapter", base, OF_ANOTHER_KIND[kind], AutoModelForCausalLM)
     reason = "cannot be merged into weights" if kind == "VERA" else "adds vectors to the input"
     with pytest.raises(ModelError, match=rf"is of kind {kind}, which is not supported: it {reason}"):
@@ -263,7 +276,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "QALoRA": (lambda f: edit(f, use_qalora=True), "sets use_qalora = True"),
     "later setting": (lambda f: edit(f, use_magic=0.5), r"sets use_magic = 0.5, which peft \S+ does not know"),
     "later setting, unset": (lambda f: edit(f, use_magic=None), ""),
-    "rank in quotes": (lambda f: edit(f, r="4"), 'r is "4", which must be an integer'),
+    "rank in quotes": (lambda f: edit(f, r="4"), 'r is "4", but must be an integer'),
     "rank 0": (lambda f: edit(f, r=0), "`r` should be a positive integer"),
     "no targets": (lambda f: edit(f, target_modules=None), "has no place in the model for"),
     "another rank": (lambda f: edit(f, r=8), "has shape"),
@@ -302,14 +315,14 @@ def test_a_fault_is_named(fault: str, base: Path, adapter: Path, tmp_path: Path)
     assert not str(refused.value).endswith(":")
 
 
-def test_tensors_that_a_setting_names_are_left_out(base: Path, tmp_path: Path) -> None:
+def test_ignored_tensors_are_left_out(base: Path, tmp_path: Path) -> None:
     folder = write(tmp_path / "adapter", base, lora(), AutoModel)
     add(folder, "base_model.model.pooler.weight")
     _, left_out = merged(base, folder, "*.pooler.*")
     assert left_out == ["base_model.model.pooler.weight of adapter"]
 
 
-def test_lora_bias_needs_a_bias_to_be_added_to(base: Path, tmp_path: Path) -> None:
+def test_lora_bias_requires_a_bias_in_the_base(base: Path, tmp_path: Path) -> None:
     folder = write(tmp_path / "adapter", base, lora(lora_bias=True), AutoModelForCausalLM)
     with pytest.raises(ModelError, match=r"has a bias \(lora_bias\) for layers.0.mlp.down_proj"):
         merged(base, folder)

@@ -2,7 +2,6 @@
 
 from itertools import accumulate, pairwise, product
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +9,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import masking_utils
 
-from l2v.models import Encoder, Input, UnsupportedModelError, attention, load
+from l2v.models import Encoder, Input, UnsupportedModelError, load
 from l2v.models import bucketed_attention as buckets
-from l2v.models.attention import _has_kernel, attend, packed_attention, segment_attention
+from l2v.models.attention import attend, packed_attention, segment_attention
 from l2v.models.bucketed_attention import bucketed_attention
-from l2v.models.devices import computes_bfloat16
 from tests import tiny
 from tests.dtypes import MIN_COSINE
 
@@ -27,7 +25,7 @@ def states(tokens: int, heads: int, dtype: torch.dtype = torch.float32) -> torch
 
 
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_each_segment_attends_to_itself_alone_and_both_ways(key_heads: int) -> None:
+def test_each_segment_attends_only_to_itself_and_bidirectionally(key_heads: int) -> None:
     torch.manual_seed(0)
     bounds = [0, 1, 4, 11]
     query, key, value = states(11, 4), states(11, key_heads), states(11, key_heads)
@@ -58,7 +56,7 @@ def test_a_token_attends_up_to_itself_and_within_the_window(causal: bool, window
 @pytest.mark.parametrize("window", [0, 5, 40])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("key_heads", [1, 4])
-def test_buckets_are_causal_and_windowed_as_sequences_are(key_heads: int, causal: bool, window: int) -> None:
+def test_buckets_apply_causality_and_windows_per_sequence(key_heads: int, causal: bool, window: int) -> None:
     torch.manual_seed(0)
     lengths = (1, 40, 3, 300, 129, 33, 40)
     query, key, value = states(sum(lengths), 4), states(sum(lengths), key_heads), states(sum(lengths), key_heads)
@@ -69,8 +67,8 @@ def test_buckets_are_causal_and_windowed_as_sequences_are(key_heads: int, causal
 
 @pytest.mark.parametrize("key_heads", [1, 4])
 @pytest.mark.parametrize("lengths", [(1, 40, 3, 300, 129, 33), (100,), (32, 64, 64, 32), (1, 1)], ids=str)
-def test_buckets_attend_as_each_sequence_does_alone(lengths: tuple[int, ...], key_heads: int) -> None:
-    """In float32, which shows smaller errors than bfloat16, for which buckets are used."""
+def test_bucketed_attention_equals_attention_per_sequence(lengths: tuple[int, ...], key_heads: int) -> None:
+    """In float32, which shows smaller errors than bfloat16, the dtype that buckets are meant for."""
     torch.manual_seed(0)
     total = sum(lengths)
     query, key, value = states(total, 4), states(total, key_heads), states(total, key_heads)
@@ -79,7 +77,7 @@ def test_buckets_attend_as_each_sequence_does_alone(lengths: tuple[int, ...], ke
     torch.testing.assert_close(output, attend(query, key, value, bounds, 0.3))
 
 
-def test_a_bucket_of_many_scores_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_with_too_many_scores_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buckets, "_MAX_SCORES", 4 * 32 * 32 * 2)
     query, key, value = (states(7 * 20, 4) for _ in range(3))
     bounds = torch.arange(0, 141, 20, dtype=torch.int32)
@@ -87,7 +85,7 @@ def test_a_bucket_of_many_scores_is_divided(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(output, attend(query, key, value, bounds, 0.31))
 
 
-def test_the_operator_is_well_formed_for_compilation() -> None:
+def test_the_operator_passes_opcheck() -> None:
     bounds = torch.tensor([0, 2, 5], dtype=torch.int32)
     torch.library.opcheck(
         segment_attention,
@@ -96,8 +94,8 @@ def test_the_operator_is_well_formed_for_compilation() -> None:
     )
 
 
-def test_positions_are_not_looked_at_for_a_mask(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU the CPU would have to wait for them."""
+def test_positions_are_not_read_to_build_a_mask(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, the CPU would have to wait for the positions."""
 
     def looked(*_: object) -> None:
         pytest.fail("transformers looked for packed sequences")
@@ -106,23 +104,12 @@ def test_positions_are_not_looked_at_for_a_mask(encoder: Encoder, monkeypatch: p
     encoder.encode([Input("a"), Input("b")])
 
 
-@pytest.mark.parametrize(("major", "dtype"), [(7, torch.float32), (8, torch.bfloat16)])
-def test_gpus_before_ampere_compute_in_float32_and_without_the_kernel(
-    monkeypatch: pytest.MonkeyPatch, major: int, dtype: torch.dtype
-) -> None:
-    cuda = torch.device("cuda")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(major=major))
-    assert computes_bfloat16(cuda) == (dtype == torch.bfloat16)
-    query = SimpleNamespace(is_cuda=True, device=cuda, dtype=torch.float16)
-    assert _has_kernel(query) == (dtype == torch.bfloat16)  # type: ignore[arg-type]
-
-
 def test_scaling_defaults_to_the_head_dimension() -> None:
     query, key, value = (states(3, 2) for _ in range(3))
     bounds = torch.tensor([0, 3], dtype=torch.int32)
-    output, weights = packed_attention(torch.nn.Identity(), query, key, value, None, cu_seqlens=bounds)
+    output, weights = packed_attention(
+        torch.nn.Identity(), query, key, value, None, cu_seqlens=bounds, cu_seqlens_cpu=bounds
+    )
     torch.testing.assert_close(output, scaled_dot_product_attention(query, key, value).transpose(1, 2))
     assert weights is None
 
@@ -136,9 +123,9 @@ def test_scaling_defaults_to_the_head_dimension() -> None:
         ({"s_aux": torch.zeros(1)}, "sinks"),
     ],
 )
-def test_what_would_change_the_scores_is_refused(arguments: dict[str, object], reason: str) -> None:
+def test_arguments_that_change_the_scores_are_refused(arguments: dict[str, object], reason: str) -> None:
     bounds = torch.tensor([0, 3], dtype=torch.int32)
-    arguments = {"attention_mask": None, "cu_seqlens": bounds} | arguments
+    arguments = {"attention_mask": None, "cu_seqlens": bounds, "cu_seqlens_cpu": bounds} | arguments
     with pytest.raises(UnsupportedModelError, match=reason):
         packed_attention(torch.nn.Identity(), states(3, 2), states(3, 2), states(3, 2), **arguments)  # type: ignore[arg-type]
 
@@ -179,7 +166,7 @@ def test_a_sliding_window_is_cleared(window: int, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_an_architecture_that_cannot_is_refused_with_the_reason(
+def test_an_unsupported_architecture_is_refused_with_the_reason(
     model_type: str, changes: dict[str, object], reason: str, tmp_path: Path
 ) -> None:
     folder = tiny.make_base(tmp_path, model_type, **changes)
@@ -188,7 +175,7 @@ def test_an_architecture_that_cannot_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize(("dtype", "least"), MIN_COSINE.items())
-def test_batch_mates_do_not_matter(adapter: Path, dtype: str, least: float) -> None:
+def test_vectors_do_not_depend_on_the_batch(adapter: Path, dtype: str, least: float) -> None:
     encoder: Encoder = load(str(adapter), dtype=dtype)  # type: ignore[arg-type]
     inputs = [Input(f"text {i} " + "word " * (i * 7 % 60), "Find it:" if i % 3 else "") for i in range(64)]
     together = encoder.encode(inputs, max_batch_tokens=100_000)
@@ -199,24 +186,3 @@ def test_batch_mates_do_not_matter(adapter: Path, dtype: str, least: float) -> N
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     left, right = left.astype(np.float64), right.astype(np.float64)
     return (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
-
-
-@pytest.mark.parametrize(
-    ("causal", "windowed", "size"),
-    [(False, False, None), (True, False, (-1, 0)), (False, True, (7, 7)), (True, True, (7, 0))],
-)
-def test_the_kernel_of_gpus_gets_the_window(
-    causal: bool, windowed: bool, size: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[dict[str, object]] = []
-
-    def kernel(query: torch.Tensor, *_: object, **options: object) -> torch.Tensor:
-        asked.append(options)
-        return query
-
-    monkeypatch.setattr(attention, "_has_kernel", lambda query: True)
-    monkeypatch.setattr(attention, "_varlen_attn", kernel)
-    bounds = torch.tensor([0, 3], dtype=torch.int32)
-    options = {"cu_seqlens": bounds, "max_seqlen": 3, "sliding_window": 8, "causal": causal, "windowed": windowed}
-    packed_attention(torch.nn.Identity(), states(3, 2), states(3, 2), states(3, 2), None, **options)  # type: ignore[arg-type]
-    assert asked[0].get("window_size") == size

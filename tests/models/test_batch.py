@@ -9,7 +9,7 @@ from l2v.models import Encoder, Encoding
 from l2v.models.batch import token_budget
 
 
-def test_a_slow_cpu_takes_fewer() -> None:
+def test_a_slow_cpu_gets_a_lower_budget() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert (token_budget(cpu), token_budget(cuda)) == (4096, 16384)
     assert [token_budget(cpu, rate) for rate in (1e5, 165, 30)] == [4096, 1650, 512]
@@ -25,7 +25,7 @@ class SlowEncoder(Encoder):
         return super().forward(encodings)
 
 
-def test_the_budget_is_what_the_encoder_is_seen_to_compute(encoder: Encoder) -> None:
+def test_the_budget_follows_the_measured_speed(encoder: Encoder) -> None:
     slow = SlowEncoder(**{name: getattr(encoder, name) for name in Encoder.__dataclass_fields__})
     assert 512 <= slow.warm_up() <= 2560
     assert slow.warm_up(64) == 64

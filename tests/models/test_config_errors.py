@@ -1,4 +1,4 @@
-"""Values in config.json: one that cannot be meant is refused with its field, before any weight is read."""
+"""Invalid values in config.json are refused with their field, before any weight is read."""
 
 import json
 import random
@@ -69,29 +69,26 @@ def test_any_value_loads_or_is_refused_with_its_field(changed: Callable[..., Sou
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"rms_norm_eps": "1e-05"}, 'rms_norm_eps is "1e-05", which must be a number'),
-        ({"rms_norm_eps": None}, "rms_norm_eps is null, which must be a number"),
-        ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05, which must be at least 0"),
-        ({"rms_norm_eps": float("inf")}, "rms_norm_eps is Infinity, which must be a finite number"),
-        ({"hidden_size": "32"}, 'hidden_size is "32", which must be an integer'),
-        ({"hidden_size": True}, "hidden_size is true, which must be an integer"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, which must be at least 1"),
+        ({"rms_norm_eps": "1e-05"}, 'rms_norm_eps is "1e-05", but must be a number'),
+        ({"rms_norm_eps": None}, "rms_norm_eps is null, but must be a number"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05, but must be at least 0"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps is Infinity, but must be a finite number"),
+        ({"hidden_size": "32"}, 'hidden_size is "32", but must be an integer'),
+        ({"hidden_size": True}, "hidden_size is true, but must be an integer"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, but must be at least 1"),
         ({"num_hidden_layers": 10**9}, "must be at most 10000"),
-        ({"attention_bias": "false"}, 'attention_bias is "false", which must be true or false'),
-        (
-            {"hidden_act": "gelu_foo"},
-            'hidden_act is "gelu_foo", which is an activation that transformers does not know',
-        ),
-        ({"hidden_act": None}, "hidden_act is null, which must be text"),
+        ({"attention_bias": "false"}, 'attention_bias is "false", but must be true or false'),
+        ({"hidden_act": "gelu_foo"}, 'hidden_act is "gelu_foo", but must be an activation that transformers knows'),
+        ({"hidden_act": None}, "hidden_act is null, but must be text"),
         ({"num_attention_heads": 5}, "not a multiple of the number of attention heads"),
-        ({"rope_theta": None, "rope_parameters": None}, "rope_theta is null, which must be a number"),
-        ({"rope_theta": "1e4", "rope_parameters": None}, 'rope_theta is "1e4", which must be a number'),
-        ({"rope_theta": -1, "rope_parameters": None}, "rope_theta is -1, which must be above 0"),
-        ({"rope_scaling": {"type": "foo", "factor": 4.0}}, 'the type of rope_scaling is "foo", which must be one of'),
+        ({"rope_theta": None, "rope_parameters": None}, "rope_theta is null, but must be a number"),
+        ({"rope_theta": "1e4", "rope_parameters": None}, 'rope_theta is "1e4", but must be a number'),
+        ({"rope_theta": -1, "rope_parameters": None}, "rope_theta is -1, but must be above 0"),
+        ({"rope_scaling": {"type": "foo", "factor": 4.0}}, 'the type of rope_scaling is "foo", but must be one of'),
         ({"rope_scaling": {"rope_type": None}}, "the type of rope_scaling is null"),
         ({"rope_scaling": {"type": "linear"}}, "'factor'"),
-        ({"rope_scaling": {"type": "linear", "factor": "4"}}, 'factor is "4", which must be a number'),
-        ({"rope_scaling": {"type": "yarn", "factor": 0}}, "factor is 0, which must be a number above 0"),
+        ({"rope_scaling": {"type": "linear", "factor": "4"}}, 'factor is "4", but must be a number'),
+        ({"rope_scaling": {"type": "yarn", "factor": 0}}, "factor is 0, but must be a number above 0"),
         ({"rope_scaling": "linear"}, "rope"),
         ({"rope_scaling": [4.0]}, "rope"),
         ({"model_type": None}, "names no model_type"),
@@ -123,17 +120,17 @@ def test_the_field_and_its_value_are_named(values: dict[str, object], reason: st
         {"rms_norm_eps": 1},
     ],
 )
-def test_a_value_without_effect_or_doubt_is_no_hindrance(values: dict[str, object], base: Path) -> None:
+def test_values_without_effect_are_accepted(values: dict[str, object], base: Path) -> None:
     content = json.loads((base / "config.json").read_text()) | values
     config = build_config("x/y", content)
     read_decoder(Source("x/y", base), config, torch.float32)
 
 
-def test_other_kinds_of_models_are_named() -> None:
+def test_other_kinds_of_models_are_refused() -> None:
     source = Source("x/y", Path())
     for model_type in ("t5", "gemma3", "whisper"):
         config = build_config("x/y", {"model_type": model_type})
-        with pytest.raises(ModelError, match=r"no text decoder|has no weights"):
+        with pytest.raises(ModelError, match=r"not a text decoder|has no weights"):
             read_decoder(source, config, torch.float32)
     with pytest.raises(UnsupportedModelError, match="of type martian"):
         build_config("x/y", {"model_type": "martian"})
@@ -153,5 +150,5 @@ def test_other_kinds_of_models_are_named() -> None:
         (ValueError("only a heading:"), "only a heading"),
     ],
 )
-def test_the_line_of_a_message_that_says_something_is_shown(error: Exception, line: str) -> None:
+def test_the_informative_line_of_an_error_is_shown(error: Exception, line: str) -> None:
     assert first_line(error) == line

@@ -46,7 +46,7 @@ def files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def test_one_bit_of_any_file_of_an_export_is_noticed_and_the_file_named(merged: Path) -> None:
+def test_a_flipped_bit_in_any_file_of_an_export_is_detected(merged: Path) -> None:
     dice = random.Random(6)
     recorded = [path for path in files(merged) if path.name != SUMS]
     names = {"model.safetensors", "config.json", "tokenizer.json", "l2v.json", REFERENCE}
@@ -60,7 +60,7 @@ def test_one_bit_of_any_file_of_an_export_is_noticed_and_the_file_named(merged: 
     load(str(merged), dtype="float32")
 
 
-def test_a_file_that_is_gone_and_a_record_that_is_none_are_refused(merged: Path) -> None:
+def test_a_missing_file_and_a_malformed_record_are_refused(merged: Path) -> None:
     (merged / "README.md").unlink()
     with pytest.raises(SourceError, match=r"README\.md of .* is missing"):
         load(str(merged))
@@ -70,13 +70,11 @@ def test_a_file_that_is_gone_and_a_record_that_is_none_are_refused(merged: Path)
             load(str(merged))
 
 
-def test_the_record_is_what_sha256sum_checks(exported: Path) -> None:
+def test_sha256sum_accepts_the_checksums(exported: Path) -> None:
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", SUMS], cwd=exported, check=True)
 
 
-def test_weights_of_another_model_of_the_same_shape_are_noticed_by_the_recorded_vector(
-    merged: Path, tmp_path: Path
-) -> None:
+def test_the_reference_vector_reveals_weights_of_another_model(merged: Path, tmp_path: Path) -> None:
     """Even if someone has updated the checksums."""
     tiny.make_base(tmp_path / "other", seed=9)
     weights = load_file(merged / "model.safetensors")
@@ -91,7 +89,7 @@ def test_weights_of_another_model_of_the_same_shape_are_noticed_by_the_recorded_
         load(str(merged), dtype="float32")
 
 
-def test_a_tampered_config_is_noticed_by_the_recorded_vector(merged: Path) -> None:
+def test_the_reference_vector_reveals_a_tampered_config(merged: Path) -> None:
     path = merged / "config.json"
     content = json.loads(path.read_text())
     for change in ({"rms_norm_eps": 0.5}, {"hidden_act": "relu"}, {"num_attention_heads": 2, "head_dim": 16}):
@@ -101,7 +99,7 @@ def test_a_tampered_config_is_noticed_by_the_recorded_vector(merged: Path) -> No
             load(str(merged), dtype="float32")
 
 
-def test_a_damaged_record_of_a_vector_is_refused(merged: Path) -> None:
+def test_a_damaged_reference_vector_is_refused(merged: Path) -> None:
     path = merged / REFERENCE
     content = json.loads(path.read_text())
     for change in ({"vector": "no base64!"}, {"vector": None}, {"vector": "AAA="}, {"text": 5}, {"settings": None}):
@@ -116,7 +114,7 @@ def test_a_damaged_record_of_a_vector_is_refused(merged: Path) -> None:
         load(str(merged), dtype="float32")
 
 
-def test_the_recorded_vector_is_compared_only_where_it_means_the_same(exported: Path, adapter: Path) -> None:
+def test_the_reference_vector_is_compared_only_under_the_same_settings(exported: Path, adapter: Path) -> None:
     def outcome(*adapters: str, **settings: object) -> str:
         return load(str(exported), adapters, dtype="float32", **settings).evidence[-1]  # type: ignore[arg-type]
 
@@ -152,7 +150,7 @@ def cached(base: Path, hub: Path) -> Iterator[Path]:
     shutil.rmtree(repository)
 
 
-def test_one_bit_of_a_file_in_the_hub_cache_is_noticed(cached: Path) -> None:
+def test_a_flipped_bit_in_the_hub_cache_is_detected(cached: Path) -> None:
     assert load("someone/damaged").evidence[0] == f"files: {len(files(cached))} match their checksums"
     dice = random.Random(7)
     for path in files(cached) * 3:
@@ -163,12 +161,12 @@ def test_one_bit_of_a_file_in_the_hub_cache_is_noticed(cached: Path) -> None:
         path.resolve().write_bytes(whole)
 
 
-def test_gits_name_of_a_file_is_gits(tmp_path: Path) -> None:
+def test_git_digests_equal_those_of_git(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"hello\n")
     assert checksums._git(tmp_path / "file") == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
-def test_the_built_in_model_is_recorded_whole(tmp_path: Path) -> None:
+def test_all_files_of_the_built_in_model_have_checksums(tmp_path: Path) -> None:
     for part in ("base", "mntp", "contrastive"):
         listed = {line.split("  ")[1] for line in (DEMO / part / SUMS).read_text().splitlines()}
         assert listed == {path.name for path in files(DEMO / part)} - {SUMS}
@@ -177,13 +175,13 @@ def test_the_built_in_model_is_recorded_whole(tmp_path: Path) -> None:
     assert evidence[0].startswith("files: 12")
 
 
-def test_a_vector_that_was_recorded_is_the_encoders(encoder: Encoder, exported: Path) -> None:
+def test_the_recorded_vector_is_that_of_the_encoder(encoder: Encoder, exported: Path) -> None:
     content = json.loads((exported / REFERENCE).read_text())
     expected = encoder.encode([Input(content["text"], content["instruction"])])[0]
     np.testing.assert_array_equal(ReferenceVector.of(encoder).vector, expected)
 
 
-def test_not_a_number_in_a_row_that_no_probe_reads_is_noticed(base: Path, tmp_path: Path) -> None:
+def test_nan_in_an_embedding_that_no_probe_uses_is_detected(base: Path, tmp_path: Path) -> None:
     for value in (float("nan"), float("inf")):
         folder = Path(shutil.copytree(base, tmp_path / str(value)))
         weights = load_file(folder / "model.safetensors")
@@ -194,8 +192,10 @@ def test_not_a_number_in_a_row_that_no_probe_reads_is_noticed(base: Path, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_bits_that_nothing_records_load_or_are_refused_in_a_sentence(base: Path, adapter: Path, tmp_path: Path) -> None:
-    """Half of the flips hit the header, where they are noticed, and half the numbers, where most are not."""
+def test_flipped_bits_without_checksums_load_or_are_refused_with_one_sentence(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """Half of the flips hit the header, where they are detected, and half the weights, where most are not."""
     dice = random.Random(8)
     refused = 0
     for source, name in ((base, "model.safetensors"), (adapter, "adapter_model.safetensors")):
@@ -219,7 +219,7 @@ TAMPERED = [None, -1, 0, 1, 7, 10**9, 1.5, "", "x", [], {}, True, [1, 2], "../..
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_any_value_in_a_config_loads_or_is_refused_in_a_sentence(base: Path, tmp_path: Path) -> None:
+def test_any_value_in_a_config_loads_or_is_refused_with_one_sentence(base: Path, tmp_path: Path) -> None:
     dice = random.Random(9)
     folder = Path(shutil.copytree(base, tmp_path / "tampered"))
     path = folder / "config.json"

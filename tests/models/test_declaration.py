@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
 from safetensors.torch import load_file, save_file
 
-from l2v.models import Encoder, Input, ModelError, UnsupportedModelError, load
+from l2v.models import Encoder, Input, ModelError, UnsupportedModelError, load, sources
 from l2v.models.declaration import Declaration
 from l2v.models.native_types import native_config, native_type
 from l2v.models.resolution import read_declaration
@@ -93,7 +94,7 @@ def described(declaration: Declaration) -> dict[str, tuple[Any, str]]:
     return {name: (each["value"], each["origin"]) for name, each in declaration.describe().items()}
 
 
-def test_each_value_comes_from_the_first_that_declares_it(folder: Path) -> None:
+def test_the_first_declaration_of_each_value_wins(folder: Path) -> None:
     write_layout(
         folder,
         ("Normalize", {}),
@@ -180,9 +181,9 @@ def test_attention_is_causal_unless_the_config_declares_otherwise(
     assert described(read(folder, pooling="mean"))["attention"] == (attention, origin)
 
 
-def test_attention_that_only_code_could_tell_has_to_be_set(folder: Path) -> None:
+def test_attention_that_only_remote_code_determines_must_be_set(folder: Path) -> None:
     edit(folder, "config.json", auto_map={"AutoModel": "modeling_qwen.Qwen2Model"})
-    refused(folder, r"code of its own \(Qwen2Model\).*set attention")
+    refused(folder, r"its own code \(Qwen2Model\).*set attention")
     assert read(folder, attention="bidirectional").causal is False
     edit(folder, "config.json", auto_map=None, use_bidirectional_attention="yes")
     refused(folder, "use_bidirectional_attention = 'yes'")
@@ -299,7 +300,7 @@ def test_a_module_that_is_not_served_is_refused_by_name(fault: str, folder: Path
     refused(folder, reason)
 
 
-def test_files_that_do_not_make_a_layout_are_refused(folder: Path) -> None:
+def test_invalid_lists_of_modules_are_refused(folder: Path) -> None:
     modules = json.loads((folder / "modules.json").read_text())
     for changed, reason in (
         ([*modules, {"type": "custom_st.Transformer", "path": ""}], "module custom_st.Transformer"),
@@ -319,7 +320,7 @@ def test_files_that_do_not_make_a_layout_are_refused(folder: Path) -> None:
     refused(folder, "has sentence_bert_config.json but no modules.json")
 
 
-def test_a_key_of_config_json_declares_the_pooling_without_other_files(tmp_path: Path) -> None:
+def test_config_json_alone_can_declare_the_pooling(tmp_path: Path) -> None:
     write(tmp_path, "config.json", {"model_type": "llama_bidirec", "hidden_size": 32, "pooling": "last"})
     declared = described(read(tmp_path))
     assert declared["semantics"] == ("sentence-transformers", "config.json")
@@ -348,7 +349,7 @@ def test_published_types_become_native_ones(tmp_path: Path) -> None:
     refused(tmp_path, "lacks hidden_size or num_labels")
 
 
-def test_the_last_source_that_declares_something_decides(folder: Path, tmp_path: Path) -> None:
+def test_the_last_source_with_a_declaration_wins(folder: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     write(adapter, "adapter_config.json", {})
     assert read(folder, adapter).semantics.origin == "modules.json"
@@ -364,13 +365,13 @@ def test_the_last_source_that_declares_something_decides(folder: Path, tmp_path:
     assert declared["pooling"] == ("mean", "1_Pooling/config.json")
 
 
-def test_settings_that_nobody_knows_are_named(folder: Path) -> None:
+def test_unknown_settings_are_named(folder: Path) -> None:
     for name in ("semantics", "attention", "pooling", "template"):
         with pytest.raises(ModelError, match=f"{name} sideways is unknown: use one of"):
             read(folder, **{name: "sideways"})
 
 
-def test_the_former_vectors_come_back_with_one_setting(base: Path, checkpoint: Path) -> None:
+def test_one_setting_restores_the_vectors_of_earlier_releases(base: Path, checkpoint: Path) -> None:
     served = load(str(checkpoint), dtype="float32")
     former = load(str(checkpoint), dtype="float32", semantics="llm2vec")
     np.testing.assert_array_equal(former.encode(INPUTS), load(str(base), dtype="float32").encode(INPUTS))
@@ -382,13 +383,13 @@ def test_the_former_vectors_come_back_with_one_setting(base: Path, checkpoint: P
 
 def test_an_export_of_a_later_format_is_refused(base: Path, tmp_path: Path) -> None:
     export = Path(shutil.copytree(base, tmp_path / "export"))
-    write(export, "l2v.json", {"format": 2})
-    with pytest.raises(ModelError, match="has the format 2, which needs a later l2v"):
+    write(export, "l2v.json", {"format": 3})
+    with pytest.raises(ModelError, match="has the format 3, which needs a later l2v"):
         load(str(export))
 
 
-def test_an_export_of_the_first_release_is_served_as_ever(base: Path, tmp_path: Path) -> None:
-    """Its files as `l2v export` 0.1 wrote them, of an encoder whose last token is pooled."""
+def test_an_export_of_the_first_release_is_served_unchanged(base: Path, tmp_path: Path) -> None:
+    """The files that `l2v export` 0.1 wrote, for an encoder with last-token pooling."""
     export = Path(shutil.copytree(base, tmp_path / "export"))
     edit(export, "config.json", is_causal=False, _name_or_path="some/base")
     own = {"format": 1, "base": "some/base", "template": "none", "pooling_mode": "last_token", "max_length": 512}
@@ -407,7 +408,7 @@ def test_an_export_of_the_first_release_is_served_as_ever(base: Path, tmp_path: 
     assert again.declaration.notice == ""
 
 
-def test_the_first_token_is_not_pooled_where_it_sees_no_other(checkpoint: Path) -> None:
+def test_the_first_token_of_a_causal_model_cannot_be_pooled(checkpoint: Path) -> None:
     write(checkpoint, "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": "cls"})
     with pytest.raises(UnsupportedModelError, match="gives every text the vector of the beginning token"):
         load(str(checkpoint), dtype="float32")
@@ -425,7 +426,7 @@ def write_dense(folder: Path, tensors: dict[str, torch.Tensor], **config: object
     save_file(tensors, folder / "2_Dense" / "model.safetensors")
 
 
-def test_dense_layers_with_a_residual_and_as_a_pickle(checkpoint: Path) -> None:
+def test_dense_layers_with_a_residual_and_from_a_pickle(checkpoint: Path) -> None:
     plain = load(str(checkpoint), dtype="float32").encode(INPUTS)
     generator = torch.Generator().manual_seed(0)
     weight, residual = (torch.randn(24, 32, generator=generator) for _ in range(2))
@@ -459,7 +460,7 @@ def test_layers_whose_weights_do_not_fit_are_refused(
         load(str(checkpoint), dtype="float32")
 
 
-def test_widths_that_do_not_follow_from_each_other_are_refused(checkpoint: Path) -> None:
+def test_mismatched_widths_are_refused(checkpoint: Path) -> None:
     write_layout(checkpoint, pooling=MEAN | {"word_embedding_dimension": 64})
     with pytest.raises(ModelError, match="expects states of 64 numbers, but the model's have 32"):
         load(str(checkpoint), dtype="float32")
@@ -468,8 +469,8 @@ def test_widths_that_do_not_follow_from_each_other_are_refused(checkpoint: Path)
         load(str(checkpoint), dtype="float32")
 
 
-def test_a_layer_of_every_token_comes_before_the_pooling(checkpoint: Path) -> None:
-    """And one after `Normalize` gets the normalized vector."""
+def test_per_token_layers_run_before_pooling(checkpoint: Path) -> None:
+    """A layer after `Normalize` gets the normalized vector."""
     plain = load(str(checkpoint), dtype="float32")
     write_layout(
         checkpoint,
@@ -504,8 +505,8 @@ def test_causal_rows_are_the_same_alone_and_packed(base: Path) -> None:
     assert any(line.startswith("attention: causal") for line in encoder.evidence)
 
 
-def test_windows_are_applied_where_the_model_does(tmp_path: Path) -> None:
-    """A causal Mistral with a window as transformers computes it; bidirectional rows beyond it are refused."""
+def test_causal_models_apply_their_windows(tmp_path: Path) -> None:
+    """A causal Mistral equals transformers'; bidirectional rows longer than the window are refused."""
     folder = tiny.make_base(tmp_path, "mistral", sliding_window=8)
     write_layout(folder)
     encoder: Encoder = load(str(folder), dtype="float32", prepack=False)
@@ -519,29 +520,56 @@ def test_windows_are_applied_where_the_model_does(tmp_path: Path) -> None:
         load(str(folder), dtype="float32", attention="bidirectional")
 
 
-def test_the_folders_of_modules_are_downloaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from l2v.models import sources
-
+@pytest.fixture
+def asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The patterns of the files that are asked of the Hub, which answers with `folder`."""
     asked: list[list[str]] = []
 
     def download(repository: str, revision: str | None, allow_patterns: list[str], **_: object) -> str:
         asked.append(allow_patterns)
         return str(folder)
 
-    (folder / "model.safetensors").touch()
     monkeypatch.setattr(sources, "snapshot_download", download)
+    return asked
+
+
+def test_the_folders_of_modules_are_downloaded(folder: Path, asked: list[list[str]]) -> None:
+    (folder / "model.safetensors").touch()
     sources.resolve("some/model")
     assert "1_Pooling/*.json" in asked[-1]
     assert "1_Pooling/*.safetensors" in asked[-1]
+    asked.clear()
     (folder / "modules.json").unlink()
     sources.resolve("some/model")
-    assert len(asked) == 3
+    assert "*.safetensors" not in asked[0]
+    assert "*.safetensors" in asked[1]
+    assert len(asked) == 2
 
 
-def test_an_adapter_that_sentence_transformers_saved_brings_its_declaration(
+def test_quantized_weights_are_refused_before_they_are_downloaded(
+    folder: Path, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their headers: a mark in config.json alone may be a remnant of training."""
+    edit(folder, "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    tensors = {"layers.0.mlp.up_proj.qweight": TensorInfo("I32", [4, 8], (0, 128))}
+
+    def headers(repository: str, revision: str | None) -> SafetensorsRepoMetadata:
+        files = {"model.safetensors": SafetensorsFileMetadata({}, tensors)}
+        return SafetensorsRepoMetadata(metadata=None, sharded=False, weight_map={}, files_metadata=files)
+
+    monkeypatch.setattr(sources, "get_safetensors_metadata", headers)
+    with pytest.raises(ModelError, match=r"weights of some/model are quantized \(gptq; for example layers.0.mlp"):
+        sources.resolve("some/model")
+    assert len(asked) == 1
+    tensors.clear()
+    (folder / "model.safetensors").touch()
+    sources.resolve("some/model")
+
+
+def test_an_adapter_saved_by_sentence_transformers_keeps_its_declaration(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    """As it saves a model with peft: an adapter beside modules.json, and no config.json."""
+    """It saves a model with peft as an adapter beside modules.json, without a config.json."""
     saved = Path(shutil.copytree(adapter, tmp_path / "saved"))
     write_layout(saved, ("Normalize", {}), pooling={"embedding_dimension": 32, "pooling_mode": "lasttoken"})
     encoder = load(str(saved), dtype="float32")
@@ -552,7 +580,7 @@ def test_an_adapter_that_sentence_transformers_saved_brings_its_declaration(
     np.testing.assert_allclose(encoder.encode(INPUTS[:2]), states, atol=1e-5)
 
 
-def test_a_type_that_the_first_release_refused_has_no_former_vectors(folder: Path) -> None:
+def test_no_notice_for_types_that_the_first_release_refused(folder: Path) -> None:
     assert "L2V_SEMANTICS" in read(folder).notice
     edit(folder, "config.json", model_type="llama_bidirec")
     assert read(folder).notice == ""

@@ -1,4 +1,4 @@
-"""The merged export: the same vectors, without peft, and as much as sentence-transformers can express."""
+"""The merged export: the same vectors, without peft. What other servers read is in tests/parity/test_exports.py."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_the_export_gives_the_same_vectors(original: Encoder, folder: Path) -> N
     assert described[0] == described[1]
 
 
-def test_an_adapter_on_top_of_an_export_joins_its_record(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_top_of_an_export_is_recorded_with_it(base: Path, adapter: Path, tmp_path: Path) -> None:
     export(load(str(base), dtype="float32", prepack=False), tmp_path / "out")
     both = load(str(tmp_path / "out"), [str(adapter)], dtype="float32")
     assert [source["name"] for source in both.provenance] == [base.name, adapter.name]
@@ -63,35 +63,12 @@ def test_the_export_loads_without_peft(original: Encoder, folder: Path) -> None:
     np.testing.assert_allclose(json.loads(run.stdout), original.encode(INPUTS[:1])[0, :3], atol=1e-6)
 
 
-def test_the_export_says_what_sentence_transformers_cannot(folder: Path) -> None:
-    own = json.loads((folder / "l2v.json").read_text())
-    assert len(own["sources"]) == 3
-    for limit in own["sentence_transformers_limits"]:
-        assert limit in (folder / "README.md").read_text()
-    assert any("instruction is excluded from pooling only" in limit for limit in own["sentence_transformers_limits"])
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_sentence_transformers_loads_the_export(adapter: Path, tmp_path: Path) -> None:
-    """With a prompt it pools as we do; without one it pools the beginning token too."""
-    from sentence_transformers import SentenceTransformer
-
-    encoder = load(str(adapter), dtype="float32", prepack=False)
-    export(encoder, tmp_path / "out")
-    theirs = SentenceTransformer(str(tmp_path / "out"), device="cpu")
-    texts = ["hello world", "another, longer text"]
-    ours = encoder.encode([Input(text, "Find it:") for text in texts])
-    np.testing.assert_allclose(theirs.encode(texts, prompt="Find it: "), ours, atol=1e-5)
-    everything = load(str(adapter), dtype="float32", skip_instruction=False).encode([Input(text) for text in texts])
-    np.testing.assert_allclose(theirs.encode(texts), everything, atol=1e-5)
-
-
 def test_a_container_can_read_the_export(folder: Path) -> None:
     """A container runs as another user."""
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*.*")} == {readable(folder.parent)}
 
 
-def test_an_existing_folder_is_not_touched(plain: Encoder, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_changed(plain: Encoder, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
     with pytest.raises(ModelError, match="already exists"):
@@ -114,9 +91,13 @@ def test_a_failed_export_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("family", ["qwen3-embedding", "embeddinggemma"])
-def test_a_model_that_an_export_cannot_express_is_refused(family: str, tmp_path: Path) -> None:
-    """It would be served with other vectors than its own repository."""
-    stack = Path(__file__).parents[1] / "parity/families/stacks" / family
-    with pytest.raises(ModelError, match="serve its own repository"):
-        export(load(str(stack), dtype="float32", prepack=False), tmp_path / "out")
+def test_a_folder_that_cannot_be_made_is_refused(plain: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="is no folder or not writable"):
+        export(plain, tmp_path / "file" / "out")
+
+
+def test_the_readme_warns_of_a_blank_that_is_a_token_of_its_own(plain: Encoder, tmp_path: Path) -> None:
+    """sentence-transformers would pool it with the text after an instruction."""
+    export(plain, tmp_path / "out")
+    assert "as many tokens after a blank as alone" in (tmp_path / "out/README.md").read_text()

@@ -22,18 +22,19 @@ from tests.programs import program
 
 INPUTS = [Input(f"text {i} " + "of some words " * (i * 5 % 30), "Find it:" * (i % 2)) for i in range(40)]
 
-# Least cosine of the built-in model, which is 256 wide, on short texts. Wider models average out more rounding errors.
+# Minimum cosine of the built-in model, which is 256 wide, on short texts. In wider models, more rounding errors
+# cancel out.
 LEAST = 0.99
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
+def fp8_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretends that this CPU has fp8 products."""
     monkeypatch.setattr(fp8, "available", lambda device: True)
 
 
 @pytest.fixture
-def demo(here: None) -> Encoder:
+def demo(fp8_on_cpu: None) -> Encoder:
     return load("demo", dtype="fp8", device="cpu")
 
 
@@ -41,7 +42,7 @@ def demo(here: None) -> Encoder:
 def test_a_layer_gives_the_product_of_what_it_rounds(*, bias: bool) -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(256, 48, bias=bias, dtype=torch.bfloat16)
-    # Tokens of very different norms; one of equal magnitudes, each of which is the largest; and one of zeros.
+    # Tokens of very different norms; one whose values have the same magnitude; and one of zeros.
     states = torch.randn(9, 256) * torch.logspace(-3, 3, 9)[:, None]
     states[7], states[8] = states[7].sign() * 1.73, 0
     states = states.to(torch.bfloat16)[None]
@@ -53,7 +54,7 @@ def test_a_layer_gives_the_product_of_what_it_rounds(*, bias: bool) -> None:
     assert error.max() < 0.05
 
 
-def test_no_number_is_rounded_to_nan_and_none_of_nan_or_infinity_is_rounded_away() -> None:
+def test_quantization_neither_produces_nor_hides_nan_and_infinity() -> None:
     torch.manual_seed(0)
     states = torch.randn(4096, 32).to(torch.bfloat16) * torch.logspace(-20, 20, 4096)[:, None].to(torch.bfloat16)
     values, scale = quantize_rows(states)
@@ -89,18 +90,18 @@ def test_compiled_layers_are_as_close(demo: Encoder, exact: Encoder) -> None:
     assert cosines(demo.encode(INPUTS), exact.encode(INPUTS)).min() >= LEAST
 
 
-def test_weights_of_eight_bits_are_not_exported(demo: Encoder, tmp_path: Path) -> None:
+def test_fp8_weights_are_not_exported(demo: Encoder, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="another dtype"):
         export(demo, tmp_path / "out")
 
 
-def test_a_layer_of_other_sides_is_named(here: None, tmp_path: Path) -> None:
+def test_a_layer_of_unsupported_shape_is_named(fp8_on_cpu: None, tmp_path: Path) -> None:
     folder = tiny.make_base(tmp_path, intermediate_size=40)
     with pytest.raises(UnsupportedModelError, match=r"multiples of 16, and .*gate_proj is \[40, "):
         load(str(folder), dtype="fp8", device="cpu")
 
 
-def test_a_device_without_such_products_is_refused() -> None:
+def test_a_device_without_fp8_products_is_refused() -> None:
     command = [sys.executable, "-m", "l2v.app.cli", "check", "--dtype", "fp8", "--device", "cpu"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Linear layers in int8 compute the original ones' results within tolerance, or the model is refused."""
+"""Linear layers in int8 give the results of the original ones within tolerance, or the model is refused."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ INPUTS = [Input(f"text {i} " + "of some words " * (i * 5 % 30), "Find it:" * (i 
 def test_a_layer_gives_the_product_of_what_it_rounds(inner: int, outer: int, dtype: torch.dtype, *, bias: bool) -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(inner, outer, bias=bias, dtype=dtype)
-    # Tokens of very different norms; one of equal magnitudes, each of which is the largest; and one of zeros.
+    # Tokens of very different norms; one whose values have the same magnitude; and one of zeros.
     states = torch.randn(9, inner) * torch.logspace(-3, 3, 9)[:, None]
     states[7], states[8] = states[7].sign() * 1.73, 0
     states = states.to(dtype)[None]
@@ -38,7 +38,7 @@ def test_a_layer_gives_the_product_of_what_it_rounds(inner: int, outer: int, dty
     assert error.max() < 0.02
 
 
-def test_layers_share_what_they_round_only_where_their_input_is_the_same() -> None:
+def test_layers_share_quantized_inputs_only_for_the_same_input() -> None:
     torch.manual_seed(0)
     linear = torch.nn.Linear(16, 16, bias=False)
     quantize_input = InputQuantizer(quantize_rows)
@@ -50,7 +50,7 @@ def test_layers_share_what_they_round_only_where_their_input_is_the_same() -> No
         assert torch.equal(second(others.clone()), first(others))
 
 
-def test_nan_and_infinity_are_not_rounded_away() -> None:
+def test_quantization_does_not_hide_nan_and_infinity() -> None:
     states = torch.ones(3, 8)
     states[0, 2], states[1, 2] = torch.nan, torch.inf
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def test_vectors_are_close_to_those_of_float32() -> None:
     assert any(line.startswith("int8: ") for line in given.evidence)
 
 
-def test_a_model_that_does_not_bear_it_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_loses_too_much_precision_is_refused(tmp_path: Path) -> None:
     """Its norms make one value of each token so large that the others become 0, and its weights ignore that value."""
     from safetensors.torch import load_file, save_file
 

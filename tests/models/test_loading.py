@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from l2v.models import AdapterError, Input, ModelError, SourceError, UnsupportedModelError, load
+from l2v.models import AdapterError, Input, ModelError, SourceError, UnsupportedModelError, load, progress
 from l2v.models.published import STACKS
 from l2v.models.sources import resolve
 from tests import tiny
@@ -32,7 +32,7 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_merging_equals_the_adapters_change_of_the_weights(base: Path, adapter: Path) -> None:
+def test_merging_adds_the_low_rank_product_to_the_weights(base: Path, adapter: Path) -> None:
     plain, merged = (
         load(str(base), adapters, dtype="float32", prepack=False).model for adapters in ([], [str(adapter)])
     )
@@ -41,6 +41,36 @@ def test_merging_equals_the_adapters_change_of_the_weights(base: Path, adapter: 
     a, b = (weights[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
     expected = plain.get_submodule(name).weight + 2.0 * (b @ a)  # lora_alpha 8 over r 4
     torch.testing.assert_close(merged.get_submodule(name).weight, expected)
+
+
+def test_stages_are_logged_and_shown_on_a_terminal(
+    base: Path,
+    adapter: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    load(str(base), [str(adapter)], dtype="float32")
+    reading, merging = "reading the weights", f"merging {adapter.name}"
+    assert f"l2v: {merging}: 0.0 of 0.0 GB\n" in capsys.readouterr().err
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # for rich, a terminal
+    load(str(base), [str(adapter)], dtype="float32")
+    shown = capsys.readouterr().err
+    assert all(stage in shown for stage in (reading, merging, "verifying"))
+    assert "l2v:" not in shown
+    caplog.set_level("INFO", progress.logger.name)
+    load(str(base), [str(adapter)], dtype="float32")
+    records = [record.__dict__ for record in caplog.records if record.name == progress.logger.name]
+    assert list(dict.fromkeys(record["stage"] for record in records)) == [reading, merging, "verifying"]
+    last = {record["stage"]: record for record in records}
+    assert (
+        last[reading]["bytes"]
+        == last[reading]["total_bytes"]
+        > last[merging]["bytes"]
+        == last[merging]["total_bytes"]
+        > 0
+    )
 
 
 def test_an_adapter_folder_brings_its_base(base: Path, adapter: Path) -> None:
@@ -67,14 +97,14 @@ def test_a_published_short_name_brings_base_mntp_and_second_adapter() -> None:
     assert encoder.base == "princeton-nlp/Sheared-LLaMA-1.3B"
 
 
-def test_the_template_goes_by_the_base_that_the_adapter_names() -> None:
+def test_the_template_follows_the_base_that_the_adapter_names() -> None:
     assert load("mistral-7b-supervised").template == "inst"
     assert load("llama-3-8b-supervised").template == "llama-3-instruct"
     assert load("llama-3-8b-supervised", template="none").template == "none"
 
 
 def test_all_published_stacks_are_hub_ids() -> None:
-    assert len(STACKS) == 45
+    assert len(STACKS) == 54
     for name, stack in STACKS.items():
         assert stack.licence
         if name != "demo":
@@ -99,8 +129,8 @@ def pinned(folder: Path, source: Path, base: str, revision: object) -> Path:
     return copied
 
 
-def test_the_revision_that_an_adapter_names_is_fetched(hub: Path, base: Path, adapter: Path, tmp_path: Path) -> None:
-    """Whether the base is named or not."""
+def test_the_revision_that_an_adapter_names_is_used(hub: Path, base: Path, adapter: Path, tmp_path: Path) -> None:
+    """Whether or not the caller names the base."""
     other = tiny.make_base(tmp_path / "other", seed=3)
     make_hub_cache(hub, {"someone/moving": base, "someone/moving@v1": other})
     folder = pinned(tmp_path / "pinned", adapter, "someone/moving", "v1")
@@ -114,11 +144,11 @@ def test_the_revision_that_an_adapter_names_is_fetched(hub: Path, base: Path, ad
     with pytest.raises(SourceError, match="someone/moving@v9 is not in the local Hub cache"):
         load(str(folder))
     edit(folder / "adapter_config.json", revision=9)
-    with pytest.raises(SourceError, match="has revision 9, which must be text"):
+    with pytest.raises(SourceError, match="has revision 9, but must be text"):
         load(str(folder))
 
 
-def test_a_revision_that_is_named_explicitly_wins_and_that_is_logged(
+def test_an_explicit_revision_wins_with_a_warning(
     hub: Path, base: Path, adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = tiny.make_base(tmp_path / "other", seed=3)
@@ -138,18 +168,18 @@ def test_adapters_of_different_revisions_are_refused(hub: Path, base: Path, adap
             load(str(model), [str(adapter) for adapter in adapters])
 
 
-def test_an_adapter_beside_whole_weights_is_refused_unless_it_is_named_as_an_adapter(
+def test_a_folder_with_an_adapter_and_weights_must_be_named_as_an_adapter(
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     folder = copy(adapter, tmp_path / "both")
     for name in ("config.json", "model.safetensors"):
         shutil.copy(base / name, folder)
-    with pytest.raises(SourceError, match=r"both an adapter and whole weights \(model.safetensors\)"):
+    with pytest.raises(SourceError, match=r"both an adapter and a model's weights \(model.safetensors\)"):
         load(str(folder))
     np.testing.assert_array_equal(vectors(base, folder), vectors(base, adapter))
 
 
-def test_settings_come_from_the_sources_and_yield_to_the_callers(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_the_callers_settings_override_those_of_the_sources(base: Path, adapter: Path, tmp_path: Path) -> None:
     tuned = copy(adapter, tmp_path / "tuned")
     (tuned / "llm2vec_config.json").write_text(
         '{"pooling_mode": "weighted_mean", "max_length": 64, "doc_max_length": 32}'
@@ -159,7 +189,7 @@ def test_settings_come_from_the_sources_and_yield_to_the_callers(base: Path, ada
     assert load(str(tuned), dtype="float32", pooling="mean", max_length=128).describe()["max_length"] == 128
 
 
-def test_bin_weights_are_read_and_pickles_are_not(base: Path, tmp_path: Path) -> None:
+def test_bin_weights_are_read_and_code_in_pickles_is_refused(base: Path, tmp_path: Path) -> None:
     folder = copy(base, tmp_path / "bin")
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -305,14 +335,14 @@ def test_a_bad_adapter_is_refused_with_its_name(fault: str, adapter: Path, tmp_p
     assert "\n" not in str(refused.value)
 
 
-def test_an_adapter_trained_for_a_task_is_as_good(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_with_a_task_type_is_accepted(base: Path, adapter: Path, tmp_path: Path) -> None:
     folder = copy(adapter, tmp_path / "task")
     edit(folder / "adapter_config.json", task_type="CAUSAL_LM")
     (folder / "llm2vec_config.json").write_text('{"max_length": null}')
     np.testing.assert_array_equal(vectors(base, folder), vectors(base, adapter))
 
 
-def test_a_device_that_is_not_there_is_named(base: Path) -> None:
+def test_an_unavailable_device_is_named(base: Path) -> None:
     for device, reason in (
         ("abacus", "device abacus is unknown to torch"),
         ("cuda:7", "device cuda:7 is not available"),
@@ -333,7 +363,7 @@ def test_an_adapter_for_another_shape_is_refused(base: Path, tmp_path: Path) -> 
         load(str(base), [str(tiny.make_adapter(tmp_path / "misfit", other))], dtype="float32")
 
 
-def test_an_adapter_trained_on_the_causal_model_is_as_good(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_trained_on_the_causal_lm_is_accepted(base: Path, adapter: Path, tmp_path: Path) -> None:
     folder = copy(adapter, tmp_path / "causal")
     path = folder / "adapter_model.safetensors"
     save_file({k.replace("base_model.model.", "base_model.model.model."): v for k, v in load_file(path).items()}, path)
@@ -350,13 +380,13 @@ def test_an_adapter_trained_on_the_causal_model_is_as_good(base: Path, adapter: 
         ("someone/some thing", "not on the Hub"),
     ],
 )
-def test_a_source_that_is_not_there_is_named(name: str, reason: str) -> None:
+def test_a_missing_source_is_named(name: str, reason: str) -> None:
     with pytest.raises(SourceError, match=reason) as refused:
         load(name)
     assert name in str(refused.value)
 
 
-def test_a_base_is_no_adapter(base: Path) -> None:
+def test_a_base_is_not_accepted_as_an_adapter(base: Path) -> None:
     with pytest.raises(SourceError, match="is not an adapter"):
         load(str(base), [str(base)])
 
@@ -366,7 +396,7 @@ def test_beginning_token_pooling_needs_a_beginning_token() -> None:
         load("Qwen/Qwen2-1.5B-Instruct", dtype="float32", pooling="bos_token")
 
 
-def test_the_causal_checkpoint_itself_would_not_pass_the_probe(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_rejects_causal_attention(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe on transformers' own causal attention, to which a model could silently fall back."""
     from l2v.models import probe, verify
 
@@ -378,8 +408,8 @@ def test_the_causal_checkpoint_itself_would_not_pass_the_probe(base: Path, monke
         verify.verify(model)
 
 
-def test_texts_turn_alike_whatever_stands_beside_them(tmp_path: Path) -> None:
-    """Longrope uses other frequencies for a whole batch as soon as one of its texts is long."""
+def test_longrope_limits_max_length(tmp_path: Path) -> None:
+    """Longrope uses other frequencies for the whole batch if one of its texts is long."""
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 10_000.0}
     rope["original_max_position_embeddings"] = 64
     base = tiny.make_base(tmp_path, "phi3", rope_parameters=rope, original_max_position_embeddings=64)

@@ -1,4 +1,4 @@
-"""Tensors of a base: one that the decoder has no place for, or lacks, is refused with its name and the likely cause."""
+"""Tensors of a base: an unexpected or a missing one is refused with its name and the likely cause."""
 
 import json
 import shutil
@@ -86,7 +86,7 @@ UNEXPECTED: dict[str, tuple[Callable[[Weights], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", UNEXPECTED)
-def test_a_tensor_without_a_place_is_refused(kind: str, folder: Path) -> None:
+def test_an_unexpected_tensor_is_refused(kind: str, folder: Path) -> None:
     spoil, reason = UNEXPECTED[kind]
     change(folder, spoil)
     message = refusal(folder)
@@ -117,7 +117,7 @@ MISSING: dict[str, tuple[Callable[[Weights], object], dict[str, object], str]] =
 
 
 @pytest.mark.parametrize("kind", MISSING)
-def test_a_tensor_that_is_missing_or_of_another_shape_is_refused(kind: str, folder: Path) -> None:
+def test_a_missing_or_misshapen_tensor_is_refused(kind: str, folder: Path) -> None:
     spoil, values, reason = MISSING[kind]
     change(folder, lambda weights: [spoil(weights)])
     edit(folder, **values)
@@ -126,7 +126,7 @@ def test_a_tensor_that_is_missing_or_of_another_shape_is_refused(kind: str, fold
     assert "again" not in message
 
 
-def test_tensors_that_an_encoder_does_without_are_left_out_and_named(folder: Path, base: Path) -> None:
+def test_tensors_that_an_encoder_does_not_need_are_left_out_and_listed(folder: Path, base: Path) -> None:
     surplus = [
         "lm_head.bias",
         "model.layers.0.self_attn.rotary_emb.inv_freq",
@@ -152,13 +152,13 @@ def test_heads_are_left_out_if_the_class_has_them(folder: Path) -> None:
     assert read(folder)[1] == ["lm_head.weight", "score.weight"]
 
 
-def test_layers_that_predict_further_tokens_are_left_out(folder: Path) -> None:
+def test_multi_token_prediction_layers_are_left_out(folder: Path) -> None:
     change(folder, lambda weights: weights.update({"model.layers.2.eh_proj.weight": ONE}))
     edit(folder, num_nextn_predict_layers=1)
     assert "model.layers.*.eh_proj.weight" in read(folder)[1]
 
 
-def test_a_setting_names_further_tensors(folder: Path) -> None:
+def test_ignore_tensors_names_further_tensors(folder: Path) -> None:
     change(folder, lambda weights: weights.update({"linear.weight": ONE, f"{Q_PROJ}.bias": ONE.clone()}))
     assert read(folder, "linear.*", "*.q_proj.bias")[1] == [
         "linear.weight",
@@ -213,10 +213,10 @@ def test_quantized_weights_are_refused_as_such(kind: str, folder: Path) -> None:
     assert "install" not in message
 
 
-def test_whole_weights_with_a_mark_of_quantization_are_served(folder: Path, base: Path) -> None:
+def test_full_precision_weights_with_a_quantization_config_are_served(folder: Path, base: Path) -> None:
     edit(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
     decoder, names = read(folder)
-    assert names[0] == "quantization_config of config.json (bitsandbytes; the weights are whole)"
+    assert names[0] == "quantization_config of config.json (bitsandbytes; the weights have full precision)"
     assert not hasattr(decoder.config, "quantization_config")
     for name, weight in read(base)[0].state_dict().items():
         torch.testing.assert_close(decoder.state_dict()[name], weight, rtol=0, atol=0)
@@ -226,7 +226,7 @@ def test_whole_weights_with_a_mark_of_quantization_are_served(folder: Path, base
     "name",
     ["model.layers.0.mlp.experts.gate_up_proj_blocks", "a.weight.quant_state.bitsandbytes__nf4", "a.weight:qdata"],
 )
-def test_signs_of_quantization(name: str) -> None:
+def test_names_of_quantized_tensors_are_recognized(name: str) -> None:
     assert quantized({"b.weight": "F32", name: "U8"}) == name
     assert not quantized({"b.weight": "BF16", "b.position_ids": "I64", "b.bias": "F32", "h.attn.bias": "BOOL"})
 
@@ -344,7 +344,7 @@ def test_experts_that_transformers_fuses_fit(tmp_path: Path) -> None:
     assert read(base)[1] == ["lm_head.weight"]
 
 
-def test_names_for_people() -> None:
+def test_summaries_merge_names_that_differ_in_numbers() -> None:
     assert summary(["a.0.b", "a.1.b", "c"]) == ["a.*.b", "c"]
     config = read_config(Source("demo", Path(__file__).parents[2] / "models" / "demo" / "base"))
     assert left_out("rotary_emb.inv_freq", config)

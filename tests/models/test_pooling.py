@@ -18,7 +18,7 @@ def batch() -> Batch:
     return Batch.pack(rows, torch.device("cpu"))
 
 
-def test_pack_lays_sequences_end_to_end(batch: Batch) -> None:
+def test_pack_concatenates_sequences(batch: Batch) -> None:
     assert batch.cu_seqlens.tolist() == [0, 3, 4, 11, 16]
     assert batch.position_ids[0].tolist() == [0, 1, 2, 0, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4]
     assert batch.input_ids.shape == (1, 16)
@@ -55,6 +55,6 @@ def test_sentence_transformers_counts_from_the_start_of_the_row(batch: Batch, po
         torch.testing.assert_close(row, sequence[-span] if pooling == "bos_token" else expected)
 
 
-def test_pooling_repeats_to_the_bit(batch: Batch) -> None:
+def test_pooling_is_deterministic(batch: Batch) -> None:
     hidden = torch.randn(sum(LENGTHS), 6)
     assert torch.equal(pool(hidden, batch, "mean"), pool(hidden, batch, "mean"))

@@ -47,7 +47,7 @@ def test_a_prepacked_model_gives_the_same_vectors_alone_and_in_a_batch(adapter: 
     assert (prepacked.dtype, prepacked.weight_bytes) == (dtype, plain.weight_bytes)
 
 
-def test_a_dtype_that_has_no_such_layout_stays_as_it_is(adapter: Path) -> None:
+def test_a_dtype_without_a_prepacked_layout_is_left_unchanged(adapter: Path) -> None:
     assert not load(str(adapter), dtype="float16").prepacked
 
 

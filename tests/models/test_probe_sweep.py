@@ -9,7 +9,8 @@ from tests.models.test_verify import Rounded, decoder
 
 # Width and number of layers.
 SHAPES = [(32, 1), (64, 8), (256, 3), (128, 16)]
-# The std of the weights and of the adapters: from no token attending to another, to each attending to a single one.
+# Standard deviations of the weights and of the adapters. With the lowest, attention is uniform; with the highest, each
+# token attends to a single one.
 SCALES = [(1e-5, 0.0), (1e-3, 0.0), (0.02, 0.0), (0.02, 0.06), (0.02, 0.12), (0.2, 0.0), (1.0, 0.0), (20.0, 0.0)]
 
 
@@ -36,7 +37,7 @@ def test_a_random_model_of_another_architecture_passes(model_type: str, dtype: t
 @pytest.mark.parametrize("dtype", [torch.bfloat16])
 @pytest.mark.parametrize(("std", "adapters"), SCALES)
 @pytest.mark.parametrize(("width", "layers"), SHAPES[:3])
-def test_a_random_model_may_be_rounded_to_8_bits(
+def test_a_random_model_passes_when_quantized_to_8_bits(
     width: int, layers: int, std: float, adapters: float, dtype: torch.dtype
 ) -> None:
     model = decoder(dtype, width=width, layers=layers, std=std, adapters=adapters)

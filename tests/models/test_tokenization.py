@@ -34,13 +34,13 @@ def test_instruction_is_attended_to_and_not_pooled(tokenization: Tokenization) -
     assert not encoding.truncated
 
 
-def test_everything_is_pooled_when_asked(tokenization: Tokenization) -> None:
+def test_skip_instruction_false_pools_every_position(tokenization: Tokenization) -> None:
     (encoding,) = replace(tokenization, skip_instruction=False)([Input("hello", "Find:")])
     assert encoding.pooled == len(encoding)
 
 
 @pytest.mark.parametrize("text", ["x" * 450, "世界" * 400, "🙂" * 300, "é" * 399 + "x" * 9])
-def test_a_long_text_without_spaces_is_cut_by_tokens_and_not_to_nothing(tokenization: Tokenization, text: str) -> None:
+def test_a_long_text_without_spaces_is_cut_by_tokens(tokenization: Tokenization, text: str) -> None:
     (encoding,) = tokenization([Input(text)])
     kept = text_of(tokenization, encoding.ids)
     assert encoding.truncated
@@ -51,7 +51,7 @@ def test_a_long_text_without_spaces_is_cut_by_tokens_and_not_to_nothing(tokeniza
 
 @pytest.mark.parametrize("text", [" " * 600 + "hi", "\n" * 1000 + "hi", "hi" + " " * 600, "　" * 500 + "hi"])
 @pytest.mark.parametrize("keep_end", [False, True])
-def test_a_text_of_much_white_space_keeps_its_words(tokenization: Tokenization, text: str, keep_end: bool) -> None:
+def test_surrounding_white_space_does_not_cost_words(tokenization: Tokenization, text: str, keep_end: bool) -> None:
     (encoding,) = tokenization([Input(text, keep_end=keep_end)])
     assert text_of(tokenization, encoding.ids) == "hi"
     assert (encoding.pooled, encoding.truncated) == (2, True)
@@ -81,13 +81,13 @@ def test_the_references_separator_is_ordinary_text(tokenization: Tokenization) -
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t　"])
-def test_an_empty_text_is_refused_by_its_place(tokenization: Tokenization, text: str) -> None:
+def test_an_empty_text_is_refused_with_its_index(tokenization: Tokenization, text: str) -> None:
     with pytest.raises(InputError) as refused:
         tokenization([Input("fine"), Input(text, "Find:")])
     assert (refused.value.index, refused.value.field) == (1, "text")
 
 
-def test_the_span_keeps_to_the_text_when_the_row_is_cut(tokenization: Tokenization) -> None:
+def test_the_pooled_span_excludes_the_instruction_when_the_row_is_cut(tokenization: Tokenization) -> None:
     """The reference pools the last N positions of the cut row, which include part of the instruction."""
     (encoding,) = tokenization([Input("t" * 300, "i" * 399)])
     assert len(encoding) == 512
@@ -102,7 +102,7 @@ def test_an_instruction_that_pushes_the_text_out_is_refused(tokenization: Tokeni
     assert refused.value.field == "instruction"
 
 
-def test_row_ends_with_the_trailing_special_token_when_cut(tokenization: Tokenization) -> None:
+def test_a_cut_row_keeps_its_trailing_special_token(tokenization: Tokenization) -> None:
     from tokenizers import Tokenizer, processors
 
     tokenizer = Tokenizer.from_str(tokenization.tokenizer.to_str())

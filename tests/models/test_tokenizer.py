@@ -1,4 +1,4 @@
-"""Token ids are those of transformers 4.44.2, on which the reference runs; what cannot have them is refused."""
+"""Token ids are those of transformers 4.44.2, as in the reference; a tokenizer that cannot give them is refused."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def ids(tokenizer: ModelTokenizer) -> list[list[int]]:
 
 
 def case(folder: Path, layout: str = "llama", change: dict[str, Any] | None = None) -> Path:
-    """The files of a layout as it is, but for the keys that are changed in tokenizer_config.json."""
+    """The files of a layout, with changed keys in tokenizer_config.json."""
     tokenizer_cases.write(folder, layout, "as it is")
     if change:
         edit(folder / "tokenizer_config.json", change)
@@ -66,7 +66,7 @@ def test_ids_are_those_of_the_reference(layout: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_written_files_restore_the_tokenizer(layout: str, tmp_path: Path) -> None:
-    """Of every class, as PreTrainedTokenizerFast."""
+    """Every class is written as PreTrainedTokenizerFast."""
     for change in ("as it is", "both ends", "split", "mask object", "added, flags", "additional objects", "map list"):
         if STORED["cases"][layout].get(change) is None:
             continue
@@ -93,7 +93,7 @@ def test_transformers_5_reads_the_written_files(layout: str, tmp_path: Path) -> 
         assert AutoTokenizer.from_pretrained(folder / "out")(list(TEXTS))["input_ids"] == ids(tokenizer)
 
 
-# What is done to the files of a layout, and what the refusal says.
+# How the files of a layout are damaged, and what the refusal says.
 def _remove(*names: str) -> Callable[[Path], None]:
     return lambda folder: [(folder / name).unlink() for name in names] and None
 
@@ -144,7 +144,7 @@ REFUSED: list[tuple[str, list[Callable[[Path], None]], str]] = [
 
 
 @pytest.mark.parametrize(("layout", "damage", "reason"), REFUSED)
-def test_what_cannot_be_followed_is_refused_by_name(
+def test_unsupported_declarations_are_refused_by_name(
     layout: str, damage: list[Callable[[Path], None]], reason: str, tmp_path: Path
 ) -> None:
     folder = case(tmp_path / "files", layout)
@@ -153,7 +153,7 @@ def test_what_cannot_be_followed_is_refused_by_name(
     assert re.search(reason, refusal(folder))
 
 
-def test_a_vocabulary_that_confuses_texts_is_refused(tmp_path: Path) -> None:
+def test_a_vocabulary_that_gives_two_texts_the_same_ids_is_refused(tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))
@@ -184,7 +184,7 @@ def test_flags_that_the_class_ignores_are_logged(tmp_path: Path, caplog: pytest.
     change = {"add_eos_token": True, "add_bos_token": False, "add_prefix_space": True}
     assert ids(read(case(tmp_path / "flags", "llama3", change))) == ids(read(case(tmp_path / "plain", "llama3")))
     assert {key for message in caplog.messages for key in re.findall(r"add_\w+", message)} == set(change)
-    assert all("no effect with a PreTrainedTokenizer in transformers 4" in message for message in caplog.messages)
+    assert all("no effect with a PreTrainedTokenizer, as in transformers 4" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("tokens", [["<extra>"], {"extra_token": "<extra>"}])
@@ -195,7 +195,7 @@ def test_extra_special_tokens_of_later_releases_are_special(tokens: Any, tmp_pat
 
 
 def test_files_of_transformers_5_are_complete(tmp_path: Path) -> None:
-    """Its Llama adds no token by default, and does not build the file's rules anew."""
+    """Its Llama class adds no token by default, and does not rebuild the file's rules."""
     change = {"backend": "tokenizers", "tokenizer_class": "LlamaTokenizer", "add_prefix_space": False}
     folder = case(tmp_path / "files", "llama3", change)
     expected = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXTS[0]).ids
@@ -207,7 +207,7 @@ def test_files_of_transformers_5_are_complete(tmp_path: Path) -> None:
 
 
 def test_special_tokens_beyond_the_vocabulary_stay_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The reference fails on a text that contains them, and on no other."""
+    """The reference fails only on texts that contain them."""
     folder = case(tmp_path / "files", change={"pad_token": "[PAD]"})
     size = read(case(tmp_path / "plain")).backend.get_vocab_size()
     assert read(folder, size + 1).backend.token_to_id("[PAD]") == size
@@ -252,7 +252,7 @@ def test_truncation_side_left_cuts_the_beginning(two_ends: Path) -> None:
     assert (len(cut), cut.ids[0], cut.ids[-1], cut.pooled, cut.truncated) == (12, 256, 257, 8, True)
 
 
-def test_an_adapter_brings_its_tokenizer_in_whatever_file(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_of_an_adapter_is_used_whatever_its_format(base: Path, adapter: Path, tmp_path: Path) -> None:
     for file in adapter.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))

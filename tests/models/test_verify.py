@@ -31,7 +31,7 @@ def decoder(
     seed: int = 0,
     **changes: object,
 ) -> PreTrainedModel:
-    """A random decoder with weights of this std, into which two rank-16 adapters of the std `adapters` are merged."""
+    """A random decoder. `std` is that of its weights, `adapters` that of two rank-16 adapters merged into it."""
     torch.manual_seed(seed)
     heads = max(1, width // 32)
     shape = {
@@ -96,10 +96,10 @@ def moved_bounds(by: int) -> Callable[[torch.Tensor], torch.Tensor]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layer", range(LAYERS))
 @pytest.mark.parametrize("neighbour", ["before", "after"])
-def test_a_leak_of_one_token_of_a_neighbour_into_one_token_is_found(
+def test_a_leak_of_one_neighbouring_token_into_one_token_is_found(
     neighbour: str, layer: int, dtype: torch.dtype, *, causal: bool
 ) -> None:
-    """It has a weight of a thousandth, far less than rounding in bfloat16."""
+    """The leak has a weight of 0.001, far less than rounding in bfloat16."""
     model = decoder(dtype)
     block = model.layers[layer]
     sound = block.forward
@@ -121,17 +121,17 @@ def test_a_leak_of_one_token_of_a_neighbour_into_one_token_is_found(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layer", range(LAYERS))
 @pytest.mark.parametrize("by", [-1, 1])
-def test_bounds_of_sequences_that_are_off_by_one_in_one_layer_are_found(
+def test_sequence_bounds_that_are_off_by_one_in_one_layer_are_found(
     by: int, layer: int, dtype: torch.dtype, *, causal: bool
 ) -> None:
     reasons = "mixes the sequences|all tokens of a text"
-    with planted(changing(cu_seqlens=moved_bounds(by)), layer), pytest.raises(UnsupportedModelError, match=reasons):
+    with planted(changing(cu_seqlens_cpu=moved_bounds(by)), layer), pytest.raises(UnsupportedModelError, match=reasons):
         verify(decoder(dtype), causal=causal)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layer", range(LAYERS))
-def test_a_layer_that_runs_the_other_way_is_found(layer: int, dtype: torch.dtype) -> None:
+def test_a_layer_with_the_wrong_causality_is_found(layer: int, dtype: torch.dtype) -> None:
     with planted(changing(causal=lambda causal: not causal), layer):
         with pytest.raises(UnsupportedModelError, match=r"runs causally.* set attention to causal"):
             verify(decoder(dtype))
@@ -140,7 +140,7 @@ def test_a_layer_that_runs_the_other_way_is_found(layer: int, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_token_that_sees_ahead_without_attention_is_found(dtype: torch.dtype) -> None:
+def test_a_token_that_depends_on_later_ones_without_attention_is_found(dtype: torch.dtype) -> None:
     model = decoder(dtype)
     model.layers[1].mlp.register_forward_hook(lambda module, args, output: output + 1e-3 * args[0].roll(-1, 1))
     with pytest.raises(UnsupportedModelError, match="does not run causally"):
@@ -153,7 +153,7 @@ def test_a_token_that_sees_ahead_without_attention_is_found(dtype: torch.dtype) 
 def test_positions_that_do_not_restart_are_found(
     model_type: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, *, causal: bool
 ) -> None:
-    """Even those of Llama: its vectors depend on distances alone, but only as long as the row is not too long."""
+    """Even in Llama, where the wrong positions change vectors only in long rows."""
 
     def running_on(model: torch.nn.Module, batch: Any, **options: bool) -> torch.Tensor:
         batch.position_ids.copy_(torch.arange(batch.position_ids.numel()))
@@ -170,7 +170,7 @@ def test_positions_that_do_not_restart_are_found(
 def test_a_layer_that_depends_on_the_length_of_the_row_is_found(
     layer: int, dtype: torch.dtype, adapters: float
 ) -> None:
-    """In a noisy model, too."""
+    """Also in a noisy model."""
 
     def fault(attend: Attend) -> Attend:
         def faulty(
@@ -186,14 +186,14 @@ def test_a_layer_that_depends_on_the_length_of_the_row_is_found(
         verify(model)
 
 
-def test_attention_to_a_part_of_the_text_is_found() -> None:
-    halves = changing(cu_seqlens=lambda bounds: torch.arange(0, int(bounds[-1]) + 1, 8, dtype=torch.int32))
+def test_attention_to_only_part_of_the_text_is_found() -> None:
+    halves = changing(cu_seqlens_cpu=lambda bounds: torch.arange(0, int(bounds[-1]) + 1, 4, dtype=torch.int32))
     with planted(halves, 1), pytest.raises(UnsupportedModelError, match="does not attend to all tokens of a text"):
         verify(decoder())
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_sliding_windows_are_proved_in_layers_of_each_kind(*, causal: bool) -> None:
+def test_sliding_windows_are_checked_in_each_kind_of_layer(*, causal: bool) -> None:
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
     model = decoder(torch.bfloat16, "gemma3_text", layer_types=kinds, sliding_window=5)
     assert "without leaks" in verify(model, causal=causal, windowed=True)
@@ -215,10 +215,10 @@ def test_sliding_windows_are_proved_in_layers_of_each_kind(*, causal: bool) -> N
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_an_architecture_that_only_seems_to_pass_is_refused(
+def test_an_architecture_with_its_own_attention_or_state_is_refused(
     model_type: str, changes: dict[str, object], dtype: torch.dtype, reason: str
 ) -> None:
-    """XGLM has an attention of its own; Jamba's and MiniMax's other layers read what comes before in the row."""
+    """XGLM has its own attention. Some layers of Jamba and MiniMax read all earlier tokens of the row."""
     with pytest.raises(UnsupportedModelError, match=reason):
         verify(decoder(dtype, model_type, layers=2, std=0.2, **changes))
 
@@ -226,12 +226,12 @@ def test_an_architecture_that_only_seems_to_pass_is_refused(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layer", range(LAYERS))
 @pytest.mark.parametrize(("model_type", "weight"), [("mixtral", 1e-3), ("granitemoe", 0.5)])
-def test_a_leak_in_a_mixture_of_experts_is_told_from_its_rounding(
+def test_a_leak_in_a_mixture_of_experts_is_distinguished_from_rounding(
     model_type: str, weight: float, layer: int, dtype: torch.dtype
 ) -> None:
-    """The rounding of experts depends on the neighbours that share them, unless each is made to multiply all tokens.
+    """The rounding of an expert depends on the other tokens routed to it, unless it is made to multiply all tokens.
 
-    Those of GraniteMoe cannot be, so a leak must exceed the rounding.
+    The experts of GraniteMoe cannot be made to do so, so a leak is found only if it exceeds the rounding.
     """
     model = decoder(dtype, model_type, num_local_experts=4)
     assert "without leaks" in verify(model)
@@ -242,7 +242,7 @@ def test_a_leak_in_a_mixture_of_experts_is_told_from_its_rounding(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_device_that_does_not_repeat_its_results_passes_and_its_leaks_do_not(dtype: torch.dtype) -> None:
+def test_a_nondeterministic_device_passes_but_its_leaks_do_not(dtype: torch.dtype) -> None:
     model = decoder(dtype)
     unit = torch.finfo(dtype).eps / 4
 
@@ -261,10 +261,10 @@ def test_values_that_are_not_finite_are_refused() -> None:
         verify(decoder(torch.float16, std=100.0))
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_the_checks_leave_the_model_unchanged() -> None:
     model = decoder()
     verify(model)
-    with planted(changing(cu_seqlens=moved_bounds(1)), 0), suppress(UnsupportedModelError):
+    with planted(changing(cu_seqlens_cpu=moved_bounds(1)), 0), suppress(UnsupportedModelError):
         verify(model)
     assert model.config._attn_implementation == attention.NAME
     assert not any(module._forward_hooks for module in model.modules())

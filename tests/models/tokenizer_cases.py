@@ -1,4 +1,4 @@
-"""Tiny tokenizers with one or more odd declarations each, for test_tokenizer.py and the reference that it is held to.
+"""Tiny tokenizers with one or more odd declarations each, for test_tokenizer.py and its reference.
 
 `python -m tests.models.tokenizer_cases` writes tokenizer_goldens.json beside this file: the ids of transformers 4.44.2,
 in an environment of tests/parity/requirements.txt with sentencepiece and protobuf.
@@ -48,8 +48,8 @@ LAYOUTS: dict[str, tuple[str, str | None, str]] = {
     "qwen2-files": ("qwen2-instruct", None, "files"),
 }
 _EXTRA = {"content": "<extra>", "lstrip": True, "rstrip": True, "normalized": True, "single_word": False}
-# Name of a declaration → the keys that it changes in tokenizer_config.json ("-": removes), or in the file named. A key
-# after "+" is added to.
+# Name of a declaration → the keys that it changes in tokenizer_config.json, or in a named file. "-" removes a key,
+# "+" before a key extends its value.
 CHANGES: dict[str, Json] = {
     "as it is": {},
     "add_eos": {"add_eos_token": True},
@@ -119,7 +119,7 @@ CHANGES: dict[str, Json] = {
 
 
 def cases() -> Iterator[tuple[str, str]]:
-    """The pairs of a layout and a declaration that mean something."""
+    """The meaningful pairs of a layout and a declaration."""
     for layout, change in product(LAYOUTS, CHANGES):
         byte_level = LAYOUTS[layout][0] in ("llama3-instruct", "qwen2-instruct")
         in_json = "json" in LAYOUTS[layout][2]

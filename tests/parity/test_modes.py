@@ -1,4 +1,4 @@
-"""Lower precisions and compiled layers against the vectors of the real `llm2vec`."""
+"""Lower precisions and compiled layers, compared with the vectors of the real `llm2vec`."""
 
 import json
 
@@ -35,7 +35,7 @@ def reference(stack: str) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("stack", sorted(STACKS))
 @pytest.mark.parametrize("dtype", LEAST)
-def test_vectors_in_fewer_bits_are_close_to_the_reference(stack: str, dtype: str) -> None:
+def test_lower_precision_is_close_to_the_reference(stack: str, dtype: str) -> None:
     if dtype == "int8" and not available(torch.device("cpu")):
         pytest.skip("this CPU has no VNNI")
     assert cosines(served(stack, dtype=dtype).encode(INPUTS), reference(stack)).min() >= LEAST[dtype]

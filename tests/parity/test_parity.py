@@ -1,4 +1,4 @@
-"""Vectors, rows and pooled spans against the real `llm2vec` 0.2.3 (see generate.py); mean pooling through HTTP."""
+"""Vectors, rows and pooled spans equal the real `llm2vec` 0.2.3's (see generate.py); mean pooling through HTTP."""
 
 import json
 

@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from l2v.app.cli import main
 
-# Where accelerate decides whether to shard, CPU processes count as a kind of accelerator.
+# Make accelerate accept CPU processes when it decides whether to shard.
 kinds = {kind.name: kind for kind in state.DistributedType}
 state.DistributedType = SimpleNamespace(**kinds | {"MULTI_NEURON": kinds["MULTI_CPU"]})
 

@@ -17,12 +17,12 @@ READY = sorted(CONFIGS.glob("*/*.yaml"))
 STAGES: dict[str, type[Recipe]] = {"mntp": Mntp, "simcse": Simcse, "supervised": Supervised}
 
 
-def test_there_is_one_of_each_stage_for_each_model() -> None:
+def test_each_model_has_a_config_for_each_stage() -> None:
     models = {"sheared-llama-1.3b", "llama-2-7b", "mistral-7b", "llama-3-8b", "llama-3.1-8b"}
     assert {(path.parent.name, path.stem) for path in READY} == {(stage, name) for stage in STAGES for name in models}
 
 
-def test_auto_is_said_of_the_device_that_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_dtype_auto_depends_on_the_training_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = Mntp(out=tmp_path, data=("texts",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     for ampere, dtype in ((True, "bfloat16"), (False, "auto")):
@@ -40,7 +40,7 @@ def read(config: Path, out: Path) -> Recipe:
 
 
 @pytest.mark.parametrize("config", READY, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_config_is_that_of_the_paper(config: Path, tmp_path: Path) -> None:
+def test_a_config_has_the_papers_values(config: Path, tmp_path: Path) -> None:
     stage, recipe = config.parent.name, read(config, tmp_path)
     published = STACKS[f"{config.stem}-mntp"]
     assert recipe.adapters == (() if stage == "mntp" else (published.model,))
@@ -88,7 +88,7 @@ def test_one_process_drives_one_gpu(tmp_path: Path) -> None:
     assert (args.n_gpu, args.train_batch_size) == (1, 32)
 
 
-def test_a_file_that_is_no_settings_is_named(tmp_path: Path) -> None:
+def test_an_invalid_config_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     for content, reason in (
         ("a: [1", "is not valid YAML"),
@@ -100,7 +100,7 @@ def test_a_file_that_is_no_settings_is_named(tmp_path: Path) -> None:
             Mntp(out=tmp_path, config=file, data=("texts",))
 
 
-def test_the_loss_is_logged_and_saved_in_step(tmp_path: Path) -> None:
+def test_settings_are_validated(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="select GPUs with CUDA_VISIBLE_DEVICES"):
         Mntp(out=tmp_path, data=("texts",), device="cuda:1")
     with pytest.raises(ValueError, match="save_steps 25 must be a multiple of log_steps 10"):
@@ -116,7 +116,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert (recipe.steps, recipe.learning_rate, recipe.data) == (8, 0.5, ("a.txt",))
 
 
-def test_what_a_config_cannot_say_is_refused(tmp_path: Path) -> None:
+def test_unknown_settings_and_configs_are_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("stpes: 7\ndata: a.txt\n")
     with pytest.raises(ValueError, match="sets stpes, which is not a setting of Simcse"):

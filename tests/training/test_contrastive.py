@@ -1,4 +1,4 @@
-"""The contrastive stages: their losses against an independent computation, and what models learn from them."""
+"""The contrastive stages: their losses, compared with an independent computation, and what models learn from them."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_the_loss_is_info_nce_of_the_served_encoders_vectors(base: Path, pairs: 
     assert abs(loss.item() - expected) < 1e-5
 
 
-def test_gradients_reach_the_adapter_alone(base: Path, pairs: Path, tmp_path: Path) -> None:
+def test_only_the_adapter_gets_gradients(base: Path, pairs: Path, tmp_path: Path) -> None:
     trainer = contrastive.build(supervised(base, [pairs], tmp_path / "out"))
     trainer.compute_loss(trainer.model, batch_of(trainer)).backward()
     check_only_the_adapter_learns(trainer.model)
@@ -85,13 +85,13 @@ def test_an_instruction_that_leaves_no_room_is_named(base: Path, tmp_path: Path)
         contrastive.build(supervised(base, [path], tmp_path / "out", max_length=64))
 
 
-def test_a_symmetric_task_has_its_instruction_on_both_sides() -> None:
+def test_a_symmetric_task_has_its_instruction_on_queries_and_documents() -> None:
     row = {"query": "q", "positive": "p", "negatives": ["n", "m"], "instruction": "Same?", "symmetric": True}
     assert data.pair_inputs(row, 1) == [Input("q", "Same?"), Input("p", "Same?"), Input("n", "Same?")]
     assert data.pair_inputs(row | {"symmetric": False}, 0) == [Input("q", "Same?"), Input("p")]
 
 
-def test_a_batch_is_of_one_dataset(base: Path, pairs: Path, tmp_path: Path) -> None:
+def test_a_batch_comes_from_one_dataset(base: Path, pairs: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     rows = [{"query": f"zz {i}", "positive": f"zz yes {i}", "negatives": [f"zz no {i}"]} for i in range(48)]
     other.write_text("\n".join(map(json.dumps, rows)))
@@ -103,7 +103,7 @@ def test_a_batch_is_of_one_dataset(base: Path, pairs: Path, tmp_path: Path) -> N
     assert kinds == {frozenset({True}), frozenset({False})}
 
 
-def test_the_distance_to_a_teacher_joins_the_loss(base: Path, tmp_path: Path) -> None:
+def test_distillation_adds_the_distance_to_the_teacher_to_the_loss(base: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [{"query": f"q {i}", "positive": f"p {i}", "vectors": rng.normal(size=(2, 32)).tolist()} for i in range(32)]
     path = tmp_path / "taught.jsonl"
@@ -126,7 +126,7 @@ def graded(tmp_path: Path) -> Path:
     return path
 
 
-def test_pairs_that_people_graded_are_to_have_that_cosine(base: Path, graded: Path, tmp_path: Path) -> None:
+def test_the_loss_of_scored_pairs_is_the_squared_error_of_the_cosine(base: Path, graded: Path, tmp_path: Path) -> None:
     trainer = contrastive.build(supervised(base, [graded], tmp_path / "out"))
     rows = [trainer.train_dataset[i] for i in range(16)]
     served = load(str(base), dtype="float32")
@@ -136,7 +136,7 @@ def test_pairs_that_people_graded_are_to_have_that_cosine(base: Path, graded: Pa
     assert abs(loss.item() - expected.mean()) < 1e-5
 
 
-def test_graded_pairs_stand_beside_others(base: Path, pairs: Path, graded: Path, tmp_path: Path) -> None:
+def test_scored_and_unscored_datasets_can_be_mixed(base: Path, pairs: Path, graded: Path, tmp_path: Path) -> None:
     """Each dataset has its own loss, and the model learns the scores."""
     out = tmp_path / "out"
     contrastive.build(supervised(base, [pairs, graded], out, steps=30, learning_rate=1e-2)).run()
@@ -156,7 +156,7 @@ def test_graded_pairs_stand_beside_others(base: Path, pairs: Path, graded: Path,
         ({"score": "high"}, {}, "line 33: score must be a number"),
         ({"score": 3}, {}, "line 33: score must be a number from -1 to 1"),
         ({"score": True}, {}, "line 33: score must be a number"),
-        ({}, {}, "line 33: either all rows of a dataset have the field score, or none"),
+        ({}, {}, "line 33: all rows of a dataset must have the field score, or none"),
         ({"score": 0.5}, {"micro_batch": 4}, "--micro-batch cannot be used with scores"),
     ],
 )
@@ -175,7 +175,7 @@ def uniformity(vectors: np.ndarray) -> float:
     return float(np.log(np.exp(-2 * squared[np.triu_indices(len(vectors), 1)]).mean()))
 
 
-def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_path: Path) -> None:
+def test_simcse_spreads_vectors_and_keeps_similar_texts_together(lines: Path, tmp_path: Path) -> None:
     """Train on top of the built-in model's MNTP stage, which has not seen a contrastive loss."""
     demo = ROOT / "models/demo"
     out = tmp_path / "out"
@@ -197,13 +197,12 @@ def test_simcse_spreads_vectors_and_keeps_like_texts_together(lines: Path, tmp_p
     assert close[1] > 0.8
 
 
-def test_two_processes_learn_what_one_does(
+def test_two_processes_train_the_same_adapter_as_one(
     base: Path, pairs: Path, graded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Vectors are gathered with their gradients, without which the adapters would differ. With DDP and with FSDP.
+    """Vectors must be gathered with their gradients, or the adapters would differ. Tested with DDP and with FSDP.
 
-    The loss of one dataset gathers vectors, that of the other does not, so both processes need the same dataset in each
-    step.
+    The loss of only one dataset gathers vectors, so both processes need the same dataset in each step.
     """
     data_file = tmp_path / "pairs.jsonl"
     data_file.write_text("\n".join(pairs.read_text().splitlines()[:40]))
@@ -235,7 +234,7 @@ def test_two_processes_learn_what_one_does(
     assert np.abs(vectors[0] - vectors[2]).max() < 1e-4
 
 
-def test_rows_that_repeat_themselves_cost_no_step(base: Path, tmp_path: Path) -> None:
+def test_duplicate_rows_do_not_reduce_the_number_of_steps(base: Path, tmp_path: Path) -> None:
     """An epoch without duplicates has fewer batches than its rows suggest, but the run has all its steps."""
     path = tmp_path / "lines.txt"
     path.write_text("\n".join(f"text {i}" for i in [*range(20), *[0] * 60]))
@@ -254,20 +253,20 @@ def test_a_row_without_negatives_is_named(base: Path, pairs: Path, tmp_path: Pat
         contrastive.build(supervised(base, [path], tmp_path / "out"))
     rows = [{"query": f"q{i}", "positive": "p", "vectors": [[0.1, 0.2]] * 2} for i in range(16)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(TrainingError, match=r"more\.jsonl: the teacher's vectors have 2 dimensions, the model 32"):
+    with pytest.raises(TrainingError, match=r"more\.jsonl: the teacher's vectors have 2 dimensions, but"):
         contrastive.build(supervised(base, [path], tmp_path / "out", hard_negatives=0, distillation=1.0))
 
 
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"hard_negatives": 0, "batch_size": 97}, "fewer than the 97"),
+        ({"hard_negatives": 0, "batch_size": 97}, "too few for one batch of 97"),
         ({"distillation": 0.5}, "no teacher's vectors"),
         ({"lora_targets": ("query_proj",)}, "no module query_proj"),
         ({"batch_size": 10_000_000, "micro_batch": 0}, "GiB of memory"),
     ],
 )
-def test_a_run_that_cannot_go_well_does_not_start(
+def test_an_impossible_run_does_not_start(
     base: Path, pairs: Path, tmp_path: Path, more: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(TrainingError, match=reason):

@@ -40,15 +40,15 @@ def test_a_bad_row_is_named(line: str, reason: str, tmp_path: Path) -> None:
         data.pairs(str(path))
 
 
-def test_vectors_are_of_one_length(tmp_path: Path) -> None:
+def test_vectors_must_have_equal_lengths(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     rows = [{"query": "a", "positive": "b", "vectors": [[0.5] * n] * 2} for n in (3, 3, 2)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(TrainingError, match="line 3: vectors have 2 dimensions, those before 3"):
+    with pytest.raises(TrainingError, match="line 3: vectors have 2 dimensions, but 3 in earlier rows"):
         data.pairs(str(path))
 
 
-def test_columns_are_what_they_are_whatever_the_first_rows_hold(tmp_path: Path) -> None:
+def test_column_types_do_not_depend_on_the_first_rows(tmp_path: Path) -> None:
     """The first rows have no negatives, so the type of that column cannot be inferred; the file starts with a BOM."""
     path = tmp_path / "pairs.jsonl"
     rows = [{"query": "a", "positive": "b"}] * 1100 + [{"query": "a", "positive": "b", "negatives": ["c"]}]
@@ -56,7 +56,7 @@ def test_columns_are_what_they_are_whatever_the_first_rows_hold(tmp_path: Path) 
     assert data.pairs(str(path))["negatives"][-2:] == [[], ["c"]]
 
 
-def test_a_hash_is_that_of_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hash_covers_the_files_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one")
     assert data_sources.digest(str(path)) == sha256(sha256(b"one").digest()).hexdigest()
@@ -72,11 +72,11 @@ def test_a_hash_is_that_of_what_is_read(tmp_path: Path, monkeypatch: pytest.Monk
         hashes.append(data_sources.digest("owner/name"))
     assert hashes[0] == hashes[1]
     monkeypatch.setattr(data_sources, "load_dataset", lambda *args: DatasetDict(test=tables[0]))
-    with pytest.raises(TrainingError, match="owner/name has no split train, only test"):
+    with pytest.raises(TrainingError, match="owner/name has no `train` split, only test"):
         data.texts(["owner/name"], lines=True)
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_data_is_named(tmp_path: Path) -> None:
     empty, binary, folder = tmp_path / "empty.txt", tmp_path / "binary.txt", tmp_path / "folder"
     empty.write_text("\n \n")
     binary.write_bytes(b"caf\xe9")
@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     for source, reason in (
         (empty, "no training data found"),
         (binary, "is not UTF-8"),
-        (folder, "has no file that ends in"),
+        (folder, "contains no file that ends in"),
         (tmp_path / "missing.txt", "neither a local file or folder nor a Hub dataset"),
         ("nobody/nothing", "cannot be fetched"),
     ):

@@ -83,7 +83,7 @@ def test_a_manual_page_is_read_without_its_markup(tmp_path: Path) -> None:
     ]
 
 
-def test_nouns_are_exchanged_for_others_of_their_kind() -> None:
+def test_nouns_are_replaced_with_others_of_the_same_kind() -> None:
     nouns = Nouns([synset(word, "animal") for word in ANIMALS], Counter(dict.fromkeys(ANIMALS, 99)))
     rng = random.Random(0)
     other = replace_nouns("the cats chase a dog.", nouns, rng, most=2)
@@ -99,7 +99,7 @@ def test_nouns_are_exchanged_for_others_of_their_kind() -> None:
     assert related
 
 
-def test_the_teacher_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+def test_the_teacher_resumes_after_an_interruption(tmp_path: Path) -> None:
     texts = ["a cat on a mat", "a kitten lies on a rug", "stocks fell"]
     whole = teacher.embed(texts, tmp_path / "whole")
     assert whole[0] @ whole[1] > whole[0] @ whole[2] + 0.3
@@ -119,7 +119,9 @@ def test_word_matching_finds_words() -> None:
     assert (of_vectors(lambda texts: eye[: len(texts)] * 7)(["a"], ["b", "c"]) == [[1, 0]]).all()
 
 
-def test_every_stage_runs_and_the_stack_serves(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stage_runs_and_the_result_can_be_served(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Reading all docstrings and manual pages of the machine would take longer than training.
     (tmp_path / "man1").mkdir()
     (tmp_path / "man1/ls.1.gz").write_bytes(gzip.compress(ROFF.encode()))

@@ -17,7 +17,7 @@ from tests.bulk.shell import call
         (torch.OutOfMemoryError("CUDA out of memory"), 1, "training ran out of memory: lower --micro-batch"),
     ],
 )
-def test_a_run_that_is_ended_says_how_to_go_on(
+def test_a_run_that_ends_early_says_how_to_continue(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -71,7 +71,7 @@ def test_the_score_is_that_of_the_encoders_vectors(built_in: Encoder, tmp_path: 
     assert (score.metric, score.instruction) == ("cosine_spearman", instruction)
 
 
-def test_what_an_encoder_cannot_take_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_the_encoder_rejects_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
     def forward(encoder: Encoder, batch: list[Encoding]) -> Any:
@@ -88,7 +88,7 @@ def test_what_an_encoder_cannot_take_ends_in_a_sentence(monkeypatch: pytest.Monk
     assert max(sizes) <= 8
 
 
-def test_a_service_scores_as_its_encoder(demo: ServerProcess, tmp_path: Path) -> None:
+def test_a_service_has_the_score_of_its_encoder(demo: ServerProcess, tmp_path: Path) -> None:
     command = Evaluate(tasks=("STSBenchmark",), url=f"http://localhost:{demo.port}")
     with command.open_embedder(EmbedOptions(normalize=False)) as embedder:
         assert embedder.info["max_length"] == 512
@@ -130,14 +130,14 @@ def test_a_task_with_a_result_is_not_run_again(built_in: Encoder, tmp_path: Path
         ({"query": "Ask:"}, PromptType.document, ""),
     ],
 )
-def test_documents_go_without_the_queries_instruction(
+def test_documents_do_not_get_the_queries_instruction(
     given: Any, prompt_type: PromptType | None, instruction: str
 ) -> None:
     model = MtebEncoder("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {"T": given}, {})
     assert model.instruction(SimpleNamespace(name="T", prompt=None), prompt_type) == instruction  # type: ignore[arg-type]
 
 
-def test_mteb_says_what_to_ask_where_nobody_else_does() -> None:
+def test_mtebs_instruction_is_the_default() -> None:
     model = MtebEncoder("x", lambda inputs: np.zeros((len(inputs), 1), np.float32), {}, {})
     (task,) = find_tasks(["SciFact"])
     instruction = model.instruction(task.metadata, PromptType.query)
@@ -145,7 +145,7 @@ def test_mteb_says_what_to_ask_where_nobody_else_does() -> None:
     assert model.instruction(task.metadata, PromptType.document) == ""
 
 
-def test_what_cannot_be_evaluated_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_errors_of_an_evaluation_name_the_cause(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="MTEB has no such task"):
         find_tasks(["NoSuchTask"])
     for content in ("[]", '{"T": 3}', '{"T": {"passage": "x"}}', "{"):
@@ -157,7 +157,7 @@ def test_what_cannot_be_evaluated_is_named(capsys: pytest.CaptureFixture[str], t
     assert "the data of SciFact cannot be fetched" in f"{ended.status} {ended.err}"
 
 
-def test_results_stay_as_json(built_in: Encoder, tmp_path: Path) -> None:
+def test_results_are_stored_as_json(built_in: Encoder, tmp_path: Path) -> None:
     evaluate(MtebEncoder("demo", built_in.encode, {}, {}), [Small()], tmp_path)
     (file,) = tmp_path.rglob("SmallSTS.json")
     assert json.loads(file.read_text())["task_name"] == "SmallSTS"

@@ -21,7 +21,7 @@ def test_a_token_is_predicted_at_the_position_before_it() -> None:
     assert torch.equal((masked.input_ids == 5).nonzero()[:, 0], masked.positions + 1)
 
 
-def test_the_shares_are_those_asked_for() -> None:
+def test_the_shares_of_masked_tokens_are_as_configured() -> None:
     ids, masked = masked_ids(all_mask=False)
     assert abs(len(masked.labels) / len(ids) - 0.2) < 0.005
     seen = masked.input_ids[masked.positions + 1]
@@ -33,14 +33,14 @@ def test_the_shares_are_those_asked_for() -> None:
     assert torch.equal(masked.input_ids[untouched], ids[untouched])
 
 
-def test_only_what_may_be_hidden_is() -> None:
+def test_only_maskable_tokens_are_masked() -> None:
     maskable = torch.zeros(100_000, dtype=torch.bool)
     maskable[5::7] = True
     _, masked = masked_ids(all_mask=True, probability=0.5, maskable=maskable)
     assert maskable[masked.positions + 1].all()
 
 
-def test_a_short_row_hides_one_token_at_least() -> None:
+def test_a_short_row_has_at_least_one_masked_token() -> None:
     ids, maskable = torch.tensor([1, 7, 8]), torch.tensor([False, True, True])
     for seed in range(20):
         torch.manual_seed(seed)

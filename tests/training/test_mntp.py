@@ -1,4 +1,4 @@
-"""MNTP: its loss against an independent computation, and what models learn from it."""
+"""MNTP: its loss, compared with an independent computation, and what models learn from it."""
 
 import random
 import shutil
@@ -58,7 +58,7 @@ def test_no_token_is_predicted_from_another_text(small: Path, texts: Path, tmp_p
     assert not {int(position) + 1 for position in masked.positions} & starts
 
 
-def test_gradients_reach_the_adapter_alone(small: Path, texts: Path, tmp_path: Path) -> None:
+def test_only_the_adapter_gets_gradients(small: Path, texts: Path, tmp_path: Path) -> None:
     trainer = mntp.build(recipe(small, texts, tmp_path / "out"))
     loss, _ = trainer.loss_of(trainer.model, first_batch(trainer))
     loss.backward()
@@ -78,7 +78,7 @@ def test_accumulated_micro_batches_give_the_mean(small: Path, texts: Path, tmp_p
     assert abs(one["grad_norm"] - other["grad_norm"]) < 0.5 * one["grad_norm"]
 
 
-def test_the_rate_falls_as_if_the_run_were_longer(small: Path, texts: Path, tmp_path: Path) -> None:
+def test_schedule_steps_stretches_the_learning_rate_schedule(small: Path, texts: Path, tmp_path: Path) -> None:
     """The reference schedules three epochs too, and stops after a thousand steps."""
     trainer = mntp.build(recipe(small, texts, tmp_path / "out", steps=2, schedule_steps=8, log_steps=1))
     trainer.run()
@@ -100,7 +100,7 @@ def test_a_run_that_diverges_leaves_no_adapter(
     assert not (diverging.out / "checkpoints" / "checkpoint-2").exists()
 
 
-def test_what_cannot_be_trained_rightly_is_refused(small: Path, texts: Path, tmp_path: Path) -> None:
+def test_scaled_logits_and_float16_are_refused(small: Path, texts: Path, tmp_path: Path) -> None:
     scaled = tiny.make_base(tmp_path / "granite", "granite", logits_scaling=8.0)
     with pytest.raises(TrainingError, match=r"changes its logits \(logits_scaling\)"):
         mntp.build(recipe(scaled, texts, tmp_path / "out"))
@@ -109,7 +109,7 @@ def test_what_cannot_be_trained_rightly_is_refused(small: Path, texts: Path, tmp
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_that_is_not_there_is_not_replaced(small: Path, texts: Path, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_refused(small: Path, texts: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="--device cuda: torch finds no GPU"):
         mntp.build(recipe(small, texts, tmp_path / "out", device="cuda"))
 
@@ -134,7 +134,7 @@ def unigram(trainer: mntp.MntpTrainer) -> float:
     return counts.most_common(1)[0][1] / counts.total()
 
 
-def test_a_real_decoder_learns_to_fill_in_and_one_that_stays_causal_does_worse(tmp_path: Path) -> None:
+def test_a_decoder_learns_mntp_and_does_worse_with_causal_attention(tmp_path: Path) -> None:
     """Train the built-in model's base, which has learnt English causally, on pairs of words in random order.
 
     The first word predicts the second; only bidirectional attention can predict the first from the second.
@@ -175,7 +175,7 @@ def test_the_head_is_found_in_pytorchs_own_files(small: Path, texts: Path, tmp_p
     torch.testing.assert_close(*heads)
 
 
-def test_the_ablation_sees_nothing_ahead(small: Path, texts: Path, tmp_path: Path) -> None:
+def test_the_causal_ablation_uses_causal_attention(small: Path, texts: Path, tmp_path: Path) -> None:
     """With `--no-bidirectional`, the loss is that of the plain decoder's causal attention."""
     trainer = mntp.build(recipe(small, texts, tmp_path / "out", bidirectional=False))
     masked = first_batch(trainer)

@@ -38,7 +38,7 @@ def losses(out: Path) -> dict[int, float]:
 
 
 def start_and_kill_after_checkpoint(words: Sequence[object], out: Path, **environment: str) -> None:
-    """Send SIGKILL once a checkpoint is complete, that is, its last file has its last line."""
+    """Send SIGKILL once a checkpoint is complete: the trainer writes `trainer_state.json` last."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     run = subprocess.Popen(list(map(str, words)), env=os.environ | environment, cwd=ROOT, **quiet)
 
@@ -60,7 +60,7 @@ def start_and_kill_after_checkpoint(words: Sequence[object], out: Path, **enviro
         assert not others or is_locked(out)
     finally:
         for process in others:
-            with suppress(psutil.NoSuchProcess):  # it ended with another one
+            with suppress(psutil.NoSuchProcess):  # ending one process may have ended this one
                 process.kill()
         psutil.wait_procs(others)
     assert not (out / "adapter_model.safetensors").exists(), "the run ended before it was killed"
@@ -102,7 +102,7 @@ def test_a_killed_run_ends_with_the_same_loss(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Masks, dropout and data order continue from any step of an epoch."""
+    """Masks, dropout and data order continue as if the run had not been killed, from any step of an epoch."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     source = request.getfixturevalue(data)
     assert call(capsys, *command(stage, whole, base, source, *flags)).status == 0
@@ -140,7 +140,7 @@ def test_a_folder_belongs_to_one_run_at_a_time(base: Path, lines: Path, tmp_path
     os.close(descriptor)
 
 
-def test_a_checkpoint_that_was_cut_off_is_passed_over(
+def test_an_incomplete_checkpoint_is_skipped(
     base: Path, lines: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A full disk or a kill while saving leaves an incomplete checkpoint."""
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(
     assert "resuming from checkpoint-1" in caplog.text
 
 
-def test_a_folder_of_another_run_is_left_alone(base: Path, lines: Path, tmp_path: Path) -> None:
+def test_the_folder_of_another_run_is_not_used(base: Path, lines: Path, tmp_path: Path) -> None:
     recipe = interrupted(base, lines, tmp_path / "out")
     with pytest.raises(TrainingError, match="holds a run with steps 2, not 9"):
         contrastive.build(recipe.model_copy(update={"steps": 9}))
@@ -177,7 +177,7 @@ def test_a_folder_of_another_run_is_left_alone(base: Path, lines: Path, tmp_path
         contrastive.build(recipe)
 
 
-def test_a_run_goes_on_with_what_it_began_with(base: Path, lines: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_must_have_the_same_data(base: Path, lines: Path, tmp_path: Path) -> None:
     source = tmp_path / "lines.txt"
     source.write_bytes(lines.read_bytes())
     recipe = interrupted(base, source, tmp_path / "out")
@@ -187,7 +187,7 @@ def test_a_run_goes_on_with_what_it_began_with(base: Path, lines: Path, tmp_path
         contrastive.build(recipe).run()
 
 
-def test_what_fails_at_the_very_end_is_done_again(base: Path, lines: Path, tmp_path: Path) -> None:
+def test_a_failure_while_writing_the_adapter_can_be_resumed(base: Path, lines: Path, tmp_path: Path) -> None:
     """The adapter appears only when all its files are complete, and no step is trained again."""
     recipe = interrupted(base, lines, tmp_path / "out")
     assert not list(recipe.out.glob("adapter*"))
@@ -211,7 +211,7 @@ def interrupted(base: Path, lines: Path, out: Path) -> Simcse:
     return recipe
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(base: Path, lines: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_last_complete_checkpoint(base: Path, lines: Path, tmp_path: Path) -> None:
     """Files are limited to 100 kB: the adapter fits, the optimizer's state does not."""
     out = tmp_path / "out"
     script = f"ulimit -f 100; exec {L2V} {' '.join(command('simcse', out, base, lines, '--lora-r', 16))}"

@@ -1,4 +1,4 @@
-"""A trained adapter is served the way it was trained, also after it was moved."""
+"""A trained adapter is served as it was trained, even after it has been moved."""
 
 import json
 import shutil
@@ -14,10 +14,10 @@ from l2v.training.recipes import Simcse
 from tests.conftest import PARITY
 
 
-def test_an_adapter_brings_what_it_was_trained_with(
+def test_an_adapter_includes_the_settings_of_its_training(
     lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The adapter keeps its tokenizer, which transformers would rebuild with other rules, its template and its base."""
+    """The adapter keeps its template, its base and its tokenizer, which transformers would rebuild differently."""
     home = tmp_path / "home"
     shutil.copytree(PARITY / "stacks/sheared-llama/base", home / "base")
     monkeypatch.chdir(home)

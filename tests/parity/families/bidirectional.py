@@ -1,6 +1,6 @@
-"""The families whose type exists as remote code alone.
+"""The families whose model type exists only as remote code.
 
-The publishers' code is not run: the plain class computes the golden, under the mask that the repository declares.
+The publishers' code is not run: transformers' plain class computes the golden, with the declared mask.
 """
 
 from family import Family, sizes
@@ -133,7 +133,7 @@ FAMILIES = (
         declaration=Declaration(pooling="mean", normalize=False),
     ),
     Family(
-        # Its window is wider than any row here: what the publisher's code does beyond it could not be read.
+        # Its window is wider than any row here, since it is not known what the publisher's code does beyond the window.
         name="bidirlm-gemma3",
         repositories=("BidirLM/BidirLM-270M-Embedding", "BidirLM/BidirLM-1B-Embedding"),
         seed=206,

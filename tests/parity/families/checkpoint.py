@@ -1,4 +1,4 @@
-"""Write a family's checkpoint: random weights, config.json, the tokenizer and what the repository declares."""
+"""Writes a family's checkpoint: random weights, config.json, the tokenizer and what the repository declares."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
-    """Give the model weights under which attention and norms matter, which the usual initialisation does not."""
+    """Give the model weights with which attention and norms affect the output, unlike the usual initial weights."""
     width = model.config.hidden_size
     zero_centred_norm = model.config.model_type.startswith("gemma")  # Gemma multiplies by 1 + weight
     for name, weight in model.named_parameters():
@@ -71,4 +71,4 @@ def write_stack(folder: Path, family: Family) -> None:
     if family.declaration:
         write_declaration(folder, family.head or width, family.declaration, generator)
     for path in folder.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes them for their owner alone
+        path.chmod(0o644)  # safetensors makes them readable for the owner only

@@ -1,4 +1,4 @@
-"""One family: how its repository is laid out, and which plain class computes its golden."""
+"""One family: the layout of its repository, and transformers' plain class that computes its golden."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +13,15 @@ Attention = Literal["causal", "bidirectional"]
 
 @dataclass(frozen=True)
 class Family:
-    """`config` is config.json as published but for its sizes; token ids and the vocabulary's size are filled in.
+    """A family.
 
-    `native` replaces keys of it for the plain class, where the published type exists as remote code alone; None says
-    that transformers knows the type. `prefix` stands before the names of the weights. `head` is the width of a
-    projection that the publisher's code applies to every state, stored as `linear.weight`. `eos_in_config_only` says
-    that tokenizer_config.json alone asks for the token that ends a row.
+    Attributes:
+        config: config.json as published, but with small sizes; token ids and the vocabulary size are filled in.
+        native: keys to replace in it for the plain class, if the published type exists only as remote code; None if
+            transformers knows the type.
+        prefix: prefix of the names of the weights.
+        head: the width of a projection that the publisher's code applies to every state, stored as `linear.weight`.
+        eos_in_config_only: whether only tokenizer_config.json declares the token that ends a row.
     """
 
     name: str
@@ -40,13 +43,13 @@ class Family:
         return self.native is not None
 
     def native_config(self, config: Json) -> Json:
-        """config.json for the plain class: the same sizes under a type that transformers knows."""
+        """config.json for the plain class: the same sizes, with a type that transformers knows."""
         dropped = ("auto_map", "architectures", "num_labels", "pooling", "temperature", "use_bidirectional_attention")
         kept = {key: value for key, value in config.items() if key not in dropped}
         return kept | (self.native or {})
 
 
 def sizes(**values: int) -> Json:
-    """The sizes that every family shares, but for those given."""
+    """The sizes that all families share, with these values replaced."""
     defaults = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     return defaults | {"num_key_value_heads": 2} | values

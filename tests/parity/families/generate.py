@@ -1,12 +1,11 @@
-"""Make tiny checkpoints in the layouts in which embedding models are published, and the vectors that are right.
+"""Generates tiny checkpoints in the layouts of published embedding models, and their correct vectors.
 
     python3 -m venv .venv-families
     .venv-families/bin/pip install -r tests/parity/families/requirements.txt
     .venv-families/bin/python tests/parity/families/generate.py
 
 It takes a minute on a CPU, needs no network, and rewrites `stacks/` and `goldens/` next to this file from fixed seeds.
-`--only NAME` makes one family anew, `--goldens-only` keeps the stacks that are there. `golden.py` says what a golden
-holds.
+`--only NAME` regenerates one family, `--goldens-only` keeps the existing stacks. `golden.py` describes the goldens.
 """
 
 import argparse
@@ -79,7 +78,7 @@ def main() -> None:
     parser.add_argument("--goldens-only", action="store_true", help="keep the stacks that are there")
     parser.add_argument("--only", help="the one family to make")
     options = parser.parse_args()
-    # One thread always adds up in the same order.
+    # A single thread always sums in the same order.
     torch.set_num_threads(1)
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     for family in FAMILIES:

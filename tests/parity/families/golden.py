@@ -1,10 +1,13 @@
-"""The goldens: what sentence-transformers makes of a stack, row by row, and what the repository declares.
+"""The goldens: the rows and vectors that sentence-transformers computes for a stack, and what its repository declares.
 
-A golden is a JSON object: `source` says how it was made, `declared` what a loader has to find in the files, and each
-of `rows` holds a text, the `request` that a caller makes (a `prompt_name`, a `prompt` given verbatim, or neither), the
-literal prompt that was used, the ids of the whole row and the vector. Where the prompt is not pooled, `excluded` says
-how many of the row's first tokens that leaves out. `normalised` says whether every vector has length one, as the
-modules leave it.
+A golden is a JSON object:
+
+- `source`: how it was made.
+- `declared`: what a loader must find in the files.
+- `rows`: for each text, the `request` of the caller (a `prompt_name`, a verbatim `prompt`, or neither), the literal
+  prompt, the ids of the whole row, and the vector. If the prompt is not pooled, `excluded` is the number of tokens at
+  the start of the row that are left out.
+- `normalised`: whether the modules return vectors of length 1.
 """
 
 import json
@@ -26,7 +29,7 @@ RAN_BY = (
 
 
 def requests(prompts: dict[str, str], default: str | None) -> list[tuple[str, Json]]:
-    """(name of the text, what the caller asks for), in order."""
+    """(name of the text, request of the caller), in order."""
     asked = [(name, {}) for name in TEXTS]
     asked += [(name, {"prompt_name": prompt}) for prompt in prompts for name in TEXTS]
     asked += [(name, {"prompt": INSTRUCTION}) for name in WITH_INSTRUCTION]
@@ -39,10 +42,10 @@ def load(folder: Path) -> SentenceTransformer:
 
 
 def use_tokenizer_json(model: SentenceTransformer, folder: Path) -> bool:
-    """Let tokenizer.json decide alone, as in transformers 4; say whether that changes the ids of a text.
+    """Use tokenizer.json as it is, like transformers 4. Returns whether that changes the ids of a text.
 
-    Some classes of transformers 5 build the pipeline anew. LlamaTokenizer then puts no "▁" before a text that starts
-    with a blank, whatever the file says.
+    Some classes of transformers 5 rebuild the pipeline: LlamaTokenizer puts no "▁" before a text that starts with a
+    space, whatever the file says.
     """
     tokenizer = model.tokenizer
     before = [tokenizer(text)["input_ids"] for text in TEXTS.values()]
@@ -106,7 +109,7 @@ def check_rows(model: SentenceTransformer, rows: list[Json]) -> None:
 
 
 def check_ids(folder: Path, rows: list[Json], limit: int, eos: int | None = None) -> None:
-    """tokenizer.json must give the ids by itself; `eos` is a token to add that only tokenizer_config.json names."""
+    """tokenizer.json alone must give the ids, apart from `eos`, a token that only tokenizer_config.json adds."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(limit - (eos is not None))
     for row in rows:
@@ -129,7 +132,7 @@ def declared(model: SentenceTransformer, attention: str, prompts: dict[str, str]
 
 
 def make_golden(model: SentenceTransformer, attention: str, prompts: dict[str, str], source: str) -> Json:
-    """The golden of a loaded model. `prompts` are those that the repository names."""
+    """The golden of a loaded model. `prompts` are the repository's prompts."""
     rows = [make_row(model, *asked) for asked in requests(prompts, model.default_prompt_name)]
     check_attention(model, attention, rows[0]["ids"])
     check_rows(model, rows)
@@ -147,7 +150,7 @@ def make_golden(model: SentenceTransformer, attention: str, prompts: dict[str, s
 
 
 def write_golden(path: Path, golden: Json) -> None:
-    """One row a line, so that a difference can be read."""
+    """Write one row per line, so that diffs are readable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     head = json.dumps({key: value for key, value in golden.items() if key != "rows"}, indent=1, ensure_ascii=False)
     rows = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in golden["rows"])

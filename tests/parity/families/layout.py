@@ -1,4 +1,4 @@
-"""The files that a sentence-transformers repository holds beside the decoder, in the old and in the new form."""
+"""The sentence-transformers files of a repository, in the old and the new format."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 Json = dict[str, Any]
 
-# Before release 5.4 every module was in `sentence_transformers.models`, and most repositories still say so.
+# Before release 5.4, every module was in `sentence_transformers.models`, which most repositories still name.
 OLD = "sentence_transformers.models."
 NEW = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
@@ -40,7 +40,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a repository declares for sentence-transformers. Fields that are None leave their key out."""
+    """What a repository declares for sentence-transformers. A field that is None omits its key."""
 
     pooling: str
     include_prompt: bool = True

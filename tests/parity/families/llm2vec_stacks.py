@@ -1,7 +1,7 @@
-"""McGill-NLP's newer repositories: MNTP and SimCSE adapters on Qwen3 and Qwen2.5, without weights of the base.
+"""McGill-NLP's newer repositories: MNTP and SimCSE adapters for Qwen3 and Qwen2.5, without the weights of the base.
 
-The released llm2vec has no Qwen3, so the plain class computes these goldens: under a bidirectional mask, both adapters
-merged, and the text's tokens averaged as LLM2Vec does.
+The released llm2vec does not support Qwen3, so transformers' plain class computes these goldens, with a bidirectional
+mask and both adapters merged. As in LLM2Vec, the vector is the mean over the text's tokens.
 """
 
 import json
@@ -79,7 +79,7 @@ def save_adapted(root: Path, adapted: Adapted) -> None:
     write_tokenizer(mntp, files)
     write_mntp_config(mntp, adapted.stack, base)
     for path in root.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes them for their owner alone
+        path.chmod(0o644)  # safetensors makes them readable for the owner only
 
 
 def load_merged(root: Path, adapted: Adapted) -> torch.nn.Module:
@@ -104,7 +104,7 @@ def count(tokens: PreTrainedTokenizerBase, text: str) -> int:
 
 
 def trim(tokens: PreTrainedTokenizerBase, text: str) -> str:
-    """Cut a text at words until it has no more tokens than LLM2Vec reads."""
+    """Drop words at the end of a text until it has no more tokens than LLM2Vec allows."""
     while (length := count(tokens, text)) > DOC_MAX_LENGTH:
         words = text.split()
         text = " ".join(words[: int(len(words) * DOC_MAX_LENGTH / length)])

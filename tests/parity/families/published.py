@@ -1,7 +1,7 @@
-"""The families as their publishers lay them out: causal decoders, and decoders that transformers runs bidirectionally.
+"""Families of types that transformers knows: causal decoders, and decoders that it runs bidirectionally.
 
-Only sizes, lengths and the vocabulary differ from the published files. `bidirectional.py` holds the types that exist
-as remote code alone.
+Only sizes, lengths and the vocabulary differ from the published files. `bidirectional.py` has the types that exist
+only as remote code.
 """
 
 from family import Family, sizes

@@ -1,4 +1,4 @@
-"""Load a stack with sentence-transformers 6 in the way that gives what its publisher means."""
+"""Loads a stack with sentence-transformers 6, such that it computes what its publisher intends."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ REMOTE = (
 
 
 def add_bos_and_eos(model: SentenceTransformer, golden_ids: tuple[int, int]) -> None:
-    """Do what `add_eos_token: true` means: transformers 5 drops the flag where a tokenizer.json stands."""
+    """Apply `add_eos_token: true`, which transformers 5 ignores if there is a tokenizer.json."""
     tokenizer = model.tokenizer
     assert tokenizer("a")["input_ids"][-1] != golden_ids[1], "transformers honours the flag again: drop this function"
     tokenizer.add_bos_token = True
@@ -28,7 +28,7 @@ def add_bos_and_eos(model: SentenceTransformer, golden_ids: tuple[int, int]) -> 
 
 
 def declare_bare(folder: Path) -> None:
-    """What `pooling: avg` in config.json means, in the files of sentence-transformers: the mean, normalised."""
+    """Write sentence-transformers' files for `pooling: avg` in config.json: the normalised mean."""
     width = json.loads((folder / "config.json").read_text())["hidden_size"]
     steps = (("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))
     modules = [{"idx": i, "name": str(i), "path": path, "type": OLD + step} for i, (step, path) in enumerate(steps)]
@@ -37,7 +37,7 @@ def declare_bare(folder: Path) -> None:
 
 
 def split_head(folder: Path, family: Family) -> None:
-    """Turn the projection of every state into a Dense module after the mean, which is the same without a bias."""
+    """Turn the projection of every state into a Dense module after the mean. Without a bias, the two are equal."""
     weights = load_file(folder / "model.safetensors")
     head = weights.pop("linear.weight").float()
     save_file(
@@ -62,7 +62,7 @@ def drop_quantizer(folder: Path) -> None:
 
 
 def load_reference(stack: Path, family: Family, scratch: Path) -> tuple[SentenceTransformer, str]:
-    """The model that computes the golden, and how it was made. `scratch` is an empty folder for a changed copy."""
+    """The model that computes the golden, and how it was loaded. `scratch` is an empty folder for a changed copy."""
     if not family.remote_code:
         model = load(stack)
         if use_tokenizer_json(model, stack):

@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from tiny_tokenizers import TokenizerFiles, change, mistral, qwen3
 from variants import LENGTH, PROMPTS, variant
 
-# Where the tokenizer has a template, release 6 saves `message` among the modalities and renders every text with it.
+# If the tokenizer has a chat template, release 6 saves `message` among the modalities and renders every text with it.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
 )
@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Saved:
-    """One stack to save: its pooling, and what comes after it."""
+    """One stack to save: its pooling, and the modules after it."""
 
     name: str
     seed: int
@@ -38,7 +38,7 @@ class Saved:
         return change(qwen3(ends_row=False), chat_template=CHAT_TEMPLATE) if self.chat else mistral()
 
     def family(self) -> Family:
-        """The same as a family, for the goldens."""
+        """The family that the goldens describe."""
         declaration = Declaration(pooling=self.pooling, prompts=PROMPTS if self.prompts else {})
         return variant(self.name, self.seed, declaration, **({} if self.causal else {"is_causal": False}))
 
@@ -71,4 +71,4 @@ def save_stack(folder: Path, saved: Saved) -> None:
         if path.suffix == ".json":
             assert scratch not in path.read_text(encoding="utf-8"), path
         if path.suffix == ".safetensors":
-            path.chmod(0o644)  # safetensors writes them for their owner alone
+            path.chmod(0o644)  # safetensors makes them readable for the owner only

@@ -1,4 +1,4 @@
-"""What is embedded in every family: the texts, and the instruction that a caller gives verbatim."""
+"""The texts that every family embeds, and an instruction that callers give verbatim."""
 
 TEXTS = {
     "english": "The service reads a file and returns one vector for every line.",
@@ -12,6 +12,6 @@ TEXTS = {
     "specials": "Do <|endoftext|>, </s> and <eos> end a text?",
 }
 
-# Given as `prompt=`: put before the text as it stands.
+# Given as `prompt=`, which goes before the text verbatim.
 INSTRUCTION = "Instruct: Find the paragraph that answers the question\nQuery: "
 WITH_INSTRUCTION = ("english", "blanks")

@@ -1,7 +1,7 @@
 """Tiny tokenizers for the families: those of the LLM2Vec stacks, changed where a family's files differ.
 
-The difference that matters most is what ends a row. Some families let the post-processor of tokenizer.json append a
-token, one only says so in tokenizer_config.json, and most append nothing.
+The most important difference is the token that ends a row. In some families, the post-processor of tokenizer.json
+appends one; in one family, only tokenizer_config.json asks for it; most append none.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def qwen3(*, ends_row: bool, length: int = 131072) -> TokenizerFiles:
 
 @functools.cache
 def mistral(*, length: int = NO_LIMIT, add_eos: bool = False) -> TokenizerFiles:
-    """Mistral v0.1's. `add_eos` is said in tokenizer_config.json alone: tokenizer.json puts only <s> before a text."""
+    """Mistral v0.1's. `add_eos` is set only in tokenizer_config.json: tokenizer.json adds only <s>."""
     files = llama2(330, legacy=True, mask_token=None)
     return change(files, add_eos_token=add_eos, pad_token="</s>", model_max_length=length)
 

@@ -1,6 +1,6 @@
-"""A plain Llama under declarations that repositories of fine-tuned decoders make, one peculiarity each.
+"""A plain Llama with declarations from repositories of fine-tuned decoders, one peculiarity each.
 
-They are laid out as releases before 5.4 of sentence-transformers write them. `saved.py` makes those of release 6.
+They have the layout of sentence-transformers before 5.4; `saved.py` makes those of release 6.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from tiny_tokenizers import mistral
 from transformers import LlamaModel
 
 LENGTH = 64
-# The first ends without a blank and the second with one: counted alone, a prompt's tokens may differ from the row's.
+# The first ends without a space, the second with one: on its own, a prompt may have other tokens than in the row.
 PROMPTS = {"query": "Find the answer:", "document": "The document: "}
 
 LLAMA: Json = {
@@ -60,7 +60,7 @@ FAMILIES = (
     variant("dense-tanh", 306, changed(dense=(Dense(32, 24, True, "torch.nn.modules.activation.Tanh"),))),
     variant("default-prompt", 307, changed(prompts=PROMPTS, default_prompt="document", normalize=True)),
     variant("is-causal-false", 308, MEAN, is_causal=False),
-    # The modules normalise, and the cut comes after them: what is left is shorter than one.
+    # The modules normalise before the vector is truncated, so the result is shorter than 1.
     variant("truncate-dim", 309, changed(normalize=True, truncate_dim=16), matryoshka_dimensions=[8, 16, 32]),
     variant("lower-case", 310, changed(lower_case=True)),
 )

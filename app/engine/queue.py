@@ -1,0 +1,111 @@
+"""The jobs that wait, and the choice of those that the next batch serves."""
+
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+
+from l2v.app.engine.jobs import Job, JobBatch, Result
+
+# A batch of this share of the token budget is about as fast per token as a full one.
+_EFFICIENT_SHARE = 0.25
+
+
+class JobQueue:
+    """Half of each batch serves the shortest jobs, and half the oldest.
+
+    So a short job is in the next batch unless jobs as short fill half of it, and a long job has half of the engine once
+    it is the oldest, whatever comes after it. Lengths are compared by power of two, so that jobs of about one length
+    finish in the order of their arrival.
+
+    A batch with short jobs is kept small, since their responses are due: the others add no more than the short ones
+    hold, or fill it to an efficient size.
+
+    It has no clock, no thread and no lock.
+
+    Attributes:
+        tokens: the number of tokens that wait.
+        inputs: the number of inputs that wait.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = self.inputs = 0
+        self._by_age: OrderedDict[Future[Result], Job] = OrderedDict()
+        # By power of two, then by arrival. In a sorted list any job can be found and removed; in a heap it cannot.
+        self._by_length: list[tuple[int, int, Job]] = []
+        self._oldest_first = False
+
+    def __iter__(self) -> Iterator[Job]:
+        """The jobs, oldest first."""
+        return iter(self._by_age.values())
+
+    def add(self, job: Job) -> None:
+        self._by_age[job.future] = job
+        insort(self._by_length, _rank(job))
+        self.tokens += job.waiting_tokens
+        self.inputs += job.waiting_inputs
+
+    def discard(self, future: "Future[Result]") -> None:
+        """Drops the job with this future, if it waits."""
+        if job := self._by_age.pop(future, None):
+            del self._by_length[bisect_left(self._by_length, _rank(job))]
+            self.tokens -= job.waiting_tokens
+            self.inputs -= job.waiting_inputs
+
+    def take_batch(self, budget: int) -> JobBatch:
+        """Takes the encodings for a batch of at most `budget` tokens; a longer encoding is a batch of its own.
+
+        If the oldest job gets nothing, since its next encoding does not fit, it comes first in the next batch.
+        """
+        batch: JobBatch = []
+        if self._by_age:
+            oldest = self._oldest()
+            before, size = oldest.taken, self._size(budget)
+            tokens = self._take(oldest, batch, 0) if self._oldest_first else 0
+            tokens += self._fill(batch, self._shortest, min(size // 2, budget - tokens))
+            self._fill(batch, self._oldest, size - tokens)
+            self._oldest_first = oldest.taken == before
+        return batch
+
+    def _size(self, budget: int) -> int:
+        """How many tokens the next batch should have: twice those of the short jobs, which half of it can complete."""
+        short, half = 0, budget // 2
+        for _, _, job in self._by_length:
+            if short >= half or job.tokens > half:
+                break
+            short += job.tokens
+        return min(budget, max(int(budget * _EFFICIENT_SHARE), 2 * short)) if short else budget
+
+    def _oldest(self) -> Job:
+        return next(iter(self._by_age.values()))
+
+    def _shortest(self) -> Job:
+        return self._by_length[0][2]
+
+    def _fill(self, batch: JobBatch, first: Callable[[], Job], room: int) -> int:
+        """Takes from whichever job is first, until its next encoding does not fit. Returns the number of tokens."""
+        tokens = 0
+        while self._by_age:
+            job = first()
+            tokens += self._take(job, batch, room - tokens)
+            if job.waiting_inputs:
+                break
+        return tokens
+
+    def _take(self, job: Job, batch: JobBatch, room: int) -> int:
+        """Takes the next encodings of a job that fit; the first one of a batch always does. Returns their tokens."""
+        tokens = taken = 0
+        while job.waiting_inputs and (not batch or tokens + job.next_tokens <= room):
+            tokens += job.next_tokens
+            taken += 1
+            batch.append(job.take())
+        self.tokens -= tokens
+        self.inputs -= taken
+        if not job.waiting_inputs:
+            self.discard(job.future)
+        return tokens
+
+
+def _rank(job: Job) -> tuple[int, int, Job]:
+    """The place of a job among those that wait, by length."""
+    return job.tokens.bit_length(), job.arrival, job

@@ -1,0 +1,215 @@
+"""The README of an export: which servers open it with the same vectors, and under which conditions.
+
+sentence-transformers is tried by the tests, and at each export what transformers reads. What is said of TEI and vLLM is
+read from their sources, see docs/exports.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from l2v.models.encoder import Encoder
+from l2v.models.sentence_transformers.writing import leading_without_weight
+
+_CARD = """---
+library_name: sentence-transformers
+base_model: {base}
+---
+
+# {base}, as an encoder
+
+Exported by `l2v export` from {sources}: {attention} attention, `{pooling}` pooling, {dimensions} dimensions.
+To serve it with all its features:
+
+    l2v serve --model FOLDER
+
+Other servers open the folder as follows. The same vectors are those that l2v returns by default, normalized, up to
+rounding in the same dtype.
+
+{readers}
+"""
+# Types whose attention the servers turn with the keys that exports write. vLLM runs others causally, TEI not at all.
+_TURNED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+_ON_CUDA_IN_TEI = ("llama", "mistral", "qwen2")
+
+
+@dataclass
+class Reader:
+    """How a server reads the export.
+
+    Attributes:
+        name: the server's.
+        refuses: why it does not open the folder.
+        differs: why its vectors are others.
+        conditions: under which its vectors are the same.
+    """
+
+    name: str
+    refuses: list[str] = field(default_factory=list)
+    differs: list[str] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if self.refuses:
+            said, listed = "does not open it", self.refuses
+        elif self.differs:
+            said, listed = "opens it, but with other vectors", self.differs
+        else:
+            said, listed = "opens it with the same vectors" + (", if" if self.conditions else ""), self.conditions
+        return f"**{self.name}** {said}" + "".join(f"\n- {line}" for line in listed)
+
+
+def write_card(encoder: Encoder, unlike_transformers: Sequence[str]) -> str:
+    """The README's text.
+
+    Args:
+        encoder: the exported encoder.
+        unlike_transformers: what transformers reads otherwise, see `export_check`.
+    """
+    readers = (_sentence_transformers(encoder), _tei(encoder), _vllm(encoder))
+    for reader in (readers[0], readers[2]):
+        reader.differs += unlike_transformers
+    return _CARD.format(
+        base=encoder.base,
+        sources=", ".join(f"`{source['name']}`" for source in encoder.provenance),
+        attention=encoder.declaration.attention.value,
+        pooling=encoder.pooling,
+        dimensions=encoder.dimensions,
+        readers="\n\n".join(map(str, readers)),
+    )
+
+
+def _sentence_transformers(encoder: Encoder) -> Reader:
+    weighted, without = encoder.pooling == "weighted_mean", _leaves_out_instruction(encoder) and _is_llm2vec(encoder)
+    own = " or ".join(f"`{_token(encoder, index)}`" for index in leading_without_weight(encoder))
+    differs = {
+        "the weights of its `weightedmean` count from the special token before the text": without
+        and weighted
+        and encoder.tokenization.leading
+    }
+    counted = "; even so only if the text has as many tokens after a blank as alone, for LLM2Vec pools that many"
+    conditions = {
+        "no instruction goes before the text: weights would count from its first token": without and weighted,
+        "an instruction is passed as `prompt`, and the blank after it belongs to the text: "
+        '`encode([" the text"], prompt="the instruction:")`'
+        + ("" if _counts_alone_as_in_row(encoder) else counted): without and not weighted,
+        f"the text itself does not hold {own}": own,
+    }
+    return _reader("sentence-transformers 6", encoder, {}, differs, conditions)
+
+
+def _tei(encoder: Encoder) -> Reader:
+    config, declared = encoder.model.config, encoder.declaration
+    kind, rope = config.model_type, _rope_type(config)
+    refuses = {
+        f"it has no models of the type {kind}": kind not in _TURNED,
+        "it has no `weightedmean` pooling": encoder.pooling == "weighted_mean",
+        f"it does not support the rotary embeddings `{rope}` of this model": rope != "default",
+        "it has no such activation for a Dense layer": _activations(encoder.head.layers) - {"Identity", "Tanh"},
+    }
+    biases = kind in ("llama", "mistral") and getattr(config, "attention_bias", False)
+    differs = _pooling_and_layers(encoder) | {"it leaves out the biases of the attention": biases}
+    conditions = _whole_rows(encoder) | {
+        "its Candle backend serves it: the Python one attends causally": not encoder.causal,
+        "it runs on CUDA, in float16": kind in _ON_CUDA_IN_TEI,
+        f"it is started with `--default-prompt-name {declared.default_prompt_name.value}`": (
+            declared.default_prompt_name.value
+        ),
+        f"a request sets `dimensions` to {encoder.dimensions}": declared.truncate_dim.value,
+        "a request sets `truncation_direction` to `left`": encoder.tokenization.cut_left,
+    }
+    return _reader("text-embeddings-inference", encoder, refuses, differs, conditions)
+
+
+def _vllm(encoder: Encoder) -> Reader:
+    config, declared = encoder.model.config, encoder.declaration
+    differs = _pooling_and_layers(encoder) | {
+        f"it attends causally in models of the type {config.model_type}": not encoder.causal
+        and config.model_type not in _TURNED,
+        "it pools the last token instead of `weightedmean`": encoder.pooling == "weighted_mean",
+    }
+    window = getattr(config, "sliding_window", None)
+    conditions = _whole_rows(encoder) | {
+        f"a text with its prompt has at most {encoder.max_length} tokens: it refuses longer ones": True,
+        f"they are at most {window}, the window of the attention: what it does beyond has not been read": (
+            declared.windowed and not encoder.causal
+        ),
+        "the client puts the prompt before the text, the default one too": declared.prompts.value,
+        f"a request sets `dimensions` to {encoder.dimensions}": declared.truncate_dim.value,
+    }
+    return _reader("vLLM", encoder, {}, differs, conditions)
+
+
+def _reader(
+    name: str,
+    encoder: Encoder,
+    refuses: Mapping[str, object],
+    differs: Mapping[str, object],
+    conditions: Mapping[str, object],
+) -> Reader:
+    """A reader with what is true of each of them. The mappings say of each clause whether it is true."""
+    tokenization = encoder.tokenization
+    differs = {
+        f"it does not put the template `{encoder.template}` around a text": encoder.template != "none",
+        f"it does not append `{tokenization.eos.strip()}` to a text": tokenization.eos,
+        "it pools the first token of a text instead of the special token after it": tokenization.trailing
+        and _is_llm2vec(encoder)
+        and _leaves_out_instruction(encoder),
+        **differs,
+    }
+    cut = (
+        f"a text has at most {tokenization.doc_max_length} tokens, to which l2v cuts it before an instruction is added"
+    )
+    conditions = {cut: tokenization.doc_max_length < encoder.max_length, **conditions}
+    return Reader(name, *([clause for clause, true in each.items() if true] for each in (refuses, differs, conditions)))
+
+
+def _pooling_and_layers(encoder: Encoder) -> dict[str, object]:
+    """What TEI and vLLM do, which pool the whole row and then apply each Dense layer."""
+    layers, leading = encoder.head.layers, encoder.tokenization.leading
+    return {
+        "it pools the special token before the text, too": leading
+        and _is_llm2vec(encoder)
+        and _leaves_out_instruction(encoder),
+        "it leaves out the residual or the normalization of a Dense layer": any(
+            layer.config.residual or layer.config.normalized for layer in layers
+        ),
+        "it applies a Dense layer after pooling that belongs before it": _activations(encoder.head.states)
+        - {"Identity"},
+    }
+
+
+def _whole_rows(encoder: Encoder) -> dict[str, object]:
+    return {"no prompt or instruction goes before the text: it would be pooled": _leaves_out_instruction(encoder)}
+
+
+def _is_llm2vec(encoder: Encoder) -> bool:
+    return encoder.declaration.semantics.value == "llm2vec"
+
+
+def _leaves_out_instruction(encoder: Encoder) -> bool:
+    """Whether several tokens are pooled, and not those of an instruction."""
+    pooling, first = encoder.pooling, encoder.pooling == "bos_token" and not _is_llm2vec(encoder)
+    return encoder.tokenization.skip_instruction and (pooling in ("mean", "weighted_mean") or first)
+
+
+def _counts_alone_as_in_row(encoder: Encoder) -> bool:
+    """Whether a text has the same tokens after an instruction as alone: the tokenizer puts a blank before each text."""
+    texts = ("x:", "a cat", "x: a cat")
+    prompt, alone, row = (encoder.tokenization.tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    return prompt + alone == row
+
+
+def _rope_type(config: Any) -> str:
+    """The type of rotary embeddings, of any kind of layers, that scales positions; "default" if none does."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [each.get("rope_type", "default") for each in (rope, *rope.values()) if isinstance(each, dict)]
+    return next((kind for kind in kinds if kind != "default"), "default")
+
+
+def _activations(layers: Any) -> set[str]:
+    return {layer.config.activation.rpartition(".")[2] for layer in layers}
+
+
+def _token(encoder: Encoder, index: int) -> str:
+    return str(encoder.tokenization.tokenizer.id_to_token(index))

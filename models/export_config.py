@@ -1,0 +1,75 @@
+"""The config.json of an export: the decoder's own, in the form that most readers understand."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from l2v.models.config_values import faults
+from l2v.models.decoder import build_config
+from l2v.models.encoder import Encoder
+from l2v.models.errors import ModelError
+
+_WINDOW, _BOTH_WAYS = "sliding_window", "use_bidirectional_attention"
+
+
+def export_config(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
+    """Declares the attention in config.json, and the base, which determines the template.
+
+    transformers reads `is_causal` for most types and `use_bidirectional_attention` for Gemma; so do vLLM and TEI.
+
+    Args:
+        encoder: the encoder.
+        content: of the config.json that transformers writes.
+
+    Raises:
+        ModelError: if what is written would be read as another network.
+    """
+    config, matryoshka = encoder.model.config, encoder.declaration.matryoshka_dimensions.value
+    content = content | {"_name_or_path": encoder.base, "is_causal": encoder.causal}
+    content[_BOTH_WAYS] = _both_ways(config, causal=encoder.causal)
+    if encoder.declaration.windowed and not encoder.causal:
+        del content["is_causal"]  # beside the other key, it makes Gemma's windows wider by a token
+    if matryoshka:
+        content["matryoshka_dimensions"] = list(matryoshka)
+    window = getattr(config, _WINDOW, None)
+    if window and not encoder.declaration.windowed:
+        window = max(window, encoder.max_length)  # as wide as any row: LLM2Vec clears it
+        content[_WINDOW] = window
+    if window and _read(content, _WINDOW) != window:
+        content[_WINDOW] = 2 * (window - 1)  # Gemma 3 halves it where attention is bidirectional
+    former = _former_rope(content)
+    if _read(former, "rope_parameters") == _read(content, "rope_parameters"):
+        content = former
+    for name, value in ((_WINDOW, window), ("rope_parameters", getattr(config, "rope_parameters", None))):
+        if (read := _read(content, name)) != value:
+            raise ModelError(
+                f"{config.model_type} cannot be exported: its config.json would be read with {name} = {read}, which is "
+                f"{value} here"
+            )
+    return content
+
+
+def _both_ways(config: PreTrainedConfig, *, causal: bool) -> object:
+    """The value for the attention, of which some types declare another kind: `all` or null."""
+    for value in (not causal, None if causal else "all"):
+        if not any(faults({_BOTH_WAYS: value}, type(config))):
+            return value
+    return None
+
+
+def _read(content: dict[str, Any], name: str) -> object:
+    """What transformers reads from a config.json."""
+    return getattr(build_config("the export", content), name, None)
+
+
+def _former_rope(content: dict[str, Any]) -> dict[str, Any]:
+    """The rotary embeddings as releases of transformers before 5 wrote them, which TEI reads too."""
+    rope = content.get("rope_parameters")
+    if not isinstance(rope, dict):
+        return content
+    kept = {name: value for name, value in content.items() if name != "rope_parameters"}
+    whole, local = rope.get("full_attention", rope), rope.get("sliding_attention", {})
+    scaling = {name: value for name, value in whole.items() if name != "rope_theta"}
+    kept["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
+    kept |= {"rope_theta": whole["rope_theta"]} if "rope_theta" in whole else {}
+    return kept | ({"rope_local_base_freq": local["rope_theta"]} if "rope_theta" in local else {})

@@ -9,7 +9,7 @@ import gc
 import sys
 import time
 
-from tests.chaos import batches, clients, cost, drain, engine, fairness, figures, hang, overload, sameness, soak
+from tests.chaos import batches, clients, drain, engine, fairness, figures, hang, overload, sameness, soak
 
 PROMISES = {
     "drain": drain.run,
@@ -20,7 +20,6 @@ PROMISES = {
     "engine": engine.run,
     "clients": clients.run,
     "sameness": sameness.run,
-    "cost": cost.run,
 }
 
 

@@ -5,20 +5,17 @@ nesting, large answers. A server keeps the memory that requests took. So memory 
 on, and the cases come in the order of what they may take.
 """
 
-import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import httpx
 import psutil
 
 from tests.serving import ServerProcess
 
-RESULTS = Path(__file__).with_name("costs.json")
 MB = 1 << 20
 # Route → a body, with room for the value of its texts or ids.
 _ROUTES = {
@@ -233,8 +230,3 @@ def table(costs: list[Cost]) -> str:
         for cost in costs
     ]
     return "\n".join(rows)
-
-
-def write(costs: list[Cost]) -> None:
-    """Writes the results."""
-    RESULTS.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n", encoding="utf-8")

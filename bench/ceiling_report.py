@@ -6,7 +6,7 @@ from typing import Any
 FRONT_END, ENGINE, LOAD = "front end", "engine", "wrk"
 # Front ends that are busier than this make requests wait for each other.
 _UTILIZATION = 0.8
-_RATES = (1000, 2700, 5000, 12_000)
+_RATES = (400, 1000, 2000, 2700, 12_000)
 _TYPICAL = "/v1/embeddings, base64"
 
 
@@ -51,22 +51,28 @@ def predicted(found: dict[str, Any], workers: int) -> float:
 
 
 def needed(results: dict[str, Any]) -> str:
-    """How many front ends a rate of requests takes."""
+    """How many services and front ends a rate of requests takes."""
     found = results["requests"]
+    alone = found["1"][_TYPICAL]["cpu"][FRONT_END]
     several = found[max(found, key=int)][_TYPICAL]["cpu"]
     front_end, engine = several[FRONT_END], several[ENGINE]
-    lines = ["| short requests/s | `http_workers` | busy cores beside the forward passes |", "|---|---|---|"]
+    lines = [
+        "| short requests/s | services | `http_workers` of each | busy cores, without forward passes |",
+        "|---" * 4 + "|",
+    ]
     for rate in _RATES:
-        workers = max(1, math.ceil(rate * front_end / 1000 / _UTILIZATION))
-        if rate * engine / 1000 > _UTILIZATION:
-            lines.append(f"| {rate:,} | more than one engine's process can serve: a replica or two more | |")
-        elif workers == 1 and rate * found["1"][_TYPICAL]["cpu"][FRONT_END] / 1000 <= _UTILIZATION:
-            lines.append(f"| {rate:,} | 1 | {rate * found['1'][_TYPICAL]['cpu'][FRONT_END] / 1000:.1f} |")
+        if rate * alone <= 1000 * _UTILIZATION:
+            services, workers, cores = 1, 1, rate * alone / 1000
         else:
-            lines.append(f"| {rate:,} | {max(2, workers)} | {rate * (front_end + engine) / 1000:.1f} |")
+            services = math.ceil(rate * engine / 1000 / _UTILIZATION)
+            workers = max(2, math.ceil(rate / services * front_end / 1000 / _UTILIZATION))
+            cores = rate * (front_end + engine) / 1000
+        lines.append(f"| {rate:,} | {services} | {workers} | {cores:.1f} |")
     source = (
         f"Computed from the CPU time of a short request to {_TYPICAL}, 4,096 dimensions: {front_end:.2f} ms in the "
         f"front end and {engine:.2f} ms in the engine (`{results['command']}`, {results['date']}, "
-        f"`bench/results/ceiling.md`), with no process busy more than {_UTILIZATION:.0%} of the time."
+        "`bench/results/ceiling.md`, on a CPU that other programs used too: measure yours), with no process busy more "
+        f"than {_UTILIZATION:.0%} of the time. Several services on one card each hold the weights; requests with "
+        "several texts take less per text."
     )
     return "\n".join([*lines, "", source])

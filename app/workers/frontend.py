@@ -60,10 +60,13 @@ class FrontEnd:
 
     async def _follow(self) -> None:
         """Ends this process as the engine says."""
-        await self._client.run(self._server.drain)
-        # The engine is gone. The port must be free for the next one; waiting requests have got their errors.
+        try:
+            await self._client.run(self._server.drain)
+            shutil.rmtree(self._setup.folder, ignore_errors=True)  # which the engine did not
+        except Exception as error:
+            logger.critical("a front end failed", extra=outline(error))
+        # The port must be free for the next engine; waiting requests have got their errors.
         self._server.should_exit = True
-        shutil.rmtree(self._setup.folder, ignore_errors=True)
 
     async def _scrape(self) -> bytes:
         return await self._client.scrape()

@@ -1,14 +1,17 @@
 """Replaces a model's linear layers with quantized or prepacked ones, for inference only."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from l2v.models.allocator import unmap_weights
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def replace_linears(model: PreTrainedModel, build: Callable[[torch.nn.Linear], torch.nn.Module]) -> None:
+
+def replace_linears(model: "PreTrainedModel", build: Callable[[torch.nn.Linear], torch.nn.Module]) -> None:
     """Replaces each linear layer with `build(layer)`, and frees each layer's weights before the next is built."""
     # A list of the layers themselves would keep their weights alive.
     slots = [

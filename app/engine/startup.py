@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,14 +12,15 @@ from l2v.app.engine.profile import Profile
 from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.scheduler import Scheduler
 from l2v.app.engine.service import Service
-from l2v.models.compilation import compile_layers
-from l2v.models.encoder import Encoder
 from l2v.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from l2v.models.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
 
-def load_and_start(service: Service, encoder: Encoder | None, on_failure: Callable[[str], None]) -> None:
+def load_and_start(service: Service, encoder: "Encoder | None", on_failure: Callable[[str], None]) -> None:
     """Starts the service with an encoder, by default the one that the settings name.
 
     Args:
@@ -40,7 +42,7 @@ def load_and_start(service: Service, encoder: Encoder | None, on_failure: Callab
         on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
 
 
-def start(service: Service, encoder: Encoder) -> None:
+def start(service: Service, encoder: "Encoder") -> None:
     """Warms up the encoder and opens the service; raises `ModelError` if a prompt leaves no room for a text."""
     settings, metrics, profile = service.settings, service.metrics, Profile.of(encoder)
     prompts = Prompts.of(profile, service.prompts.by_name)
@@ -58,7 +60,9 @@ def start(service: Service, encoder: Encoder) -> None:
     service.open(profile, prompts, max_batch_tokens, scheduler)
 
 
-def _compile(encoder: Encoder) -> None:
+def _compile(encoder: "Encoder") -> None:
+    from l2v.models.compilation import compile_layers
+
     try:
         compile_layers(encoder)
     except ModelError as error:

@@ -4,13 +4,16 @@ Norms, attention and residual sums stay in bfloat16.
 """
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from l2v.models.errors import UnsupportedModelError
 from l2v.models.linear import replace_linears
 from l2v.models.quantization.inputs import InputQuantizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # The value that the largest number of a row is scaled to: the largest of E4M3. Rounding errors on the way stay far
 # below 464, from which on the conversion gives NaN.
@@ -95,7 +98,7 @@ def available(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _MIN_CAPABILITY
 
 
-def quantize(model: PreTrainedModel) -> None:
+def quantize(model: "PreTrainedModel") -> None:
     """Replaces the linear layers of a model on CUDA by `Fp8Linear`.
 
     Raises:

@@ -3,12 +3,16 @@
 Norms, attention and residual sums stay in the model's own dtype.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import PreTrainedModel
 
 from l2v.models.errors import UnsupportedModelError
 from l2v.models.linear import replace_linears
 from l2v.models.quantization.inputs import InputQuantizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # The value that the largest input of a token is scaled to. A value above 127 would wrap around; bfloat16 rounds the
 # scale and the product, each up by at most 1/512.
@@ -78,7 +82,7 @@ def available(device: torch.device) -> bool:
     return device.type == "cpu" and any(map(torch.cpu.get_capabilities().get, _INSTRUCTIONS))
 
 
-def quantize(model: PreTrainedModel) -> None:
+def quantize(model: "PreTrainedModel") -> None:
     """Replaces the linear layers of a model on the CPU by `Int8Linear`.
 
     Raises:

@@ -1,0 +1,180 @@
+"""Assembling an encoder: checks the files of its sources, merges the adapters, and verifies the result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from l2v.models import checksums
+from l2v.models.allocator import keep_freed_memory, unmap_weights
+from l2v.models.declaration import Declaration
+from l2v.models.decoder import move, read_config, read_decoder
+from l2v.models.devices import select_dtype
+from l2v.models.encoder import Encoder
+from l2v.models.errors import ModelError, UnsupportedModelError
+from l2v.models.head import read_head
+from l2v.models.lengths import check_max_length, check_window
+from l2v.models.prepacking import prepack as prepack_linears
+from l2v.models.progress import stage
+from l2v.models.quantization import fp8, int8
+from l2v.models.reference_vector import ReferenceVector
+from l2v.models.resolution import base_name, read_declaration
+from l2v.models.sources import Source, label
+from l2v.models.templates import TEMPLATES, eos_for
+from l2v.models.tokenization import Tokenization
+from l2v.models.tokenizer import ModelTokenizer, read_tokenizer
+from l2v.models.tokenizer_checks import check_vocabulary
+from l2v.models.types import DType
+from l2v.models.verify import verify, verify_quantization
+
+_QUANTIZE = {"int8": int8.quantize, "fp8": fp8.quantize}
+
+
+def assemble(
+    base: Source,
+    adapters: Sequence[Source],
+    settings: Mapping[str, Any],
+    dtype: DType,
+    device: torch.device,
+    ignore_tensors: Sequence[str],
+    *,
+    prepack: bool,
+) -> Encoder:
+    """Assembles an encoder from its sources and verifies it.
+
+    Args:
+        base: a base model or an export.
+        adapters: the adapters to merge, in order.
+        settings: the caller's settings of what sources declare, by name; None: as declared.
+        dtype, ignore_tensors, prepack: see `models.load`.
+        device: the device of the encoder.
+
+    Raises:
+        ModelError: if the encoder cannot be assembled or fails verification.
+    """
+    with checksums.checking([base, *adapters]) as checked:
+        # Like the reference, prefer the tokenizer of the repository that the user named.
+        tokenizer_source = next(source for source in [*adapters[:1], base] if source.has_tokenizer or source is base)
+        config = read_config(base)
+        positions = getattr(config, "max_position_embeddings", None)
+        declaration = read_declaration(base, adapters, settings, positions, tokenizer_source)
+        check_max_length(config, declaration)
+        head = read_head(declaration, base, config.hidden_size)
+        tokenizer = _read_tokenizer(tokenizer_source, config, whole=not adapters)
+
+        projections = [layer.folder for layer in declaration.layers]
+        decoder, left_out = read_decoder(base, config, select_dtype(dtype, device), ignore_tensors, projections)
+        decoder, left_out_of_adapters = _merge(decoder, adapters, device, ignore_tensors)
+        if adapters:  # they may have resized the vocabulary
+            tokenizer = _read_tokenizer(tokenizer_source, decoder.config)
+        evidence = _verify(decoder, declaration, dtype, prepack=prepack)
+        checked_files = checked.result()
+    if device.type == "cpu":
+        keep_freed_memory()  # again, to return the memory used for loading
+
+    encoder = Encoder(
+        model=decoder,
+        tokenizer=tokenizer,
+        tokenization=_tokenization(tokenizer, decoder.config, declaration),
+        declaration=declaration,
+        base=label(base.read("l2v.json").get("base") or base_name(base, adapters)),
+        head=head.move(decoder.device, decoder.dtype),
+        left_out=(*left_out, *left_out_of_adapters),
+        provenance=(base.read("l2v.json").get("sources") or [base.describe()]) + [s.describe() for s in adapters],
+    )
+    _check_pooling(encoder)
+    return replace(encoder, evidence=_evidence(encoder, evidence, checked_files, base, adapters))
+
+
+def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = True) -> ModelTokenizer:
+    """Reads the tokenizer, and unless adapters may still resize the model, checks that it belongs to the model."""
+    tokenizer = read_tokenizer(source, config.model_type, config.vocab_size)
+    if whole:
+        check_vocabulary(source.name, tokenizer.backend, config.vocab_size)
+    return tokenizer
+
+
+def _merge(
+    decoder: PreTrainedModel, adapters: Sequence[Source], device: torch.device, ignore: Sequence[str]
+) -> tuple[PreTrainedModel, list[str]]:
+    """Merges the adapters on the CPU and moves the result to its device. Returns what was left out, too."""
+    left_out: list[str] = []
+    if adapters:
+        from l2v.models.adapters import merge  # exports load without peft
+
+        if device.type == "cpu":
+            with stage("reading the weights", sum(weight.nbytes for weight in decoder.parameters())) as advance:
+                unmap_weights(decoder, advance)
+            keep_freed_memory()  # for the large temporary copies of what peft merges
+        for adapter in adapters:
+            decoder, names = merge(decoder, adapter, ignore)
+            left_out += names
+    return move(decoder, device), left_out
+
+
+def _verify(decoder: PreTrainedModel, declaration: Declaration, dtype: DType, *, prepack: bool) -> list[str]:
+    """Verifies the decoder, then quantizes or prepacks its linear layers. Returns the evidence."""
+    causal, windowed = declaration.causal, declaration.windowed
+    with stage("verifying"):
+        evidence = [verify(decoder, causal=causal, windowed=windowed)]
+    check_window(decoder.config, declaration)  # only now, since an architecture may fail for other reasons
+    if quantize := _QUANTIZE.get(dtype):
+        evidence.append(verify_quantization(decoder, quantize, dtype, causal=causal, windowed=windowed))
+    elif prepack:
+        prepack_linears(decoder)
+    return evidence
+
+
+def _tokenization(tokenizer: ModelTokenizer, config: PreTrainedConfig, declaration: Declaration) -> Tokenization:
+    backend, template = tokenizer.backend, TEMPLATES[declaration.template.value]
+    if declaration.lower_case.value:
+        backend.normalizer = Normalizers([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+    return Tokenization(
+        tokenizer=backend,
+        template=template,
+        eos=eos_for(template, config.model_type) if declaration.pooling.value == "eos_token" else "",
+        max_length=declaration.max_length.value,
+        doc_max_length=declaration.doc_max_length.value,
+        skip_instruction=declaration.skip_instruction.value,
+        semantics=declaration.semantics.value,
+        special_ids=frozenset(tokenizer.special_ids),
+        cut_left=tokenizer.cut_left,
+    )
+
+
+def _check_pooling(encoder: Encoder) -> None:
+    """Refuses to pool the first token where it is no beginning token, or where it is the same for every text."""
+    if encoder.pooling != "bos_token":
+        return
+    leading, declared = encoder.tokenization.leading, encoder.declaration
+    if leading == 0 and declared.semantics.value == "llm2vec":
+        raise ModelError("pooling bos_token requires a beginning token, which the tokenizer lacks: use another pooling")
+    if leading and encoder.causal:
+        raise UnsupportedModelError(
+            f"pooling {encoder.pooling} ({declared.pooling.origin}) with causal attention "
+            f"({declared.attention.origin}) gives every text the vector of the beginning token, which attends to "
+            "nothing else: set attention or pooling"
+        )
+
+
+def _evidence(
+    encoder: Encoder, verified: list[str], checked_files: int, base: Source, adapters: Sequence[Source]
+) -> tuple[str, ...]:
+    """The results of all checks, including that of the reference vector; raises `ModelError` if that differs."""
+    reference = ReferenceVector.read([base, *adapters][-1])
+    merged = [
+        f"{s.label} (for {label(s.read('adapter_config.json').get('base_model_name_or_path') or '?')})"
+        for s in adapters
+    ]
+    return (
+        f"files: {checked_files} match their checksums" if checked_files else "files: no checksums recorded",
+        "weights: all finite",
+        f"adapters: {', '.join(merged)} fit and change the weights" if merged else "adapters: none",
+        verified[0],
+        f"reference vector: {reference.compare(encoder) if reference else 'none recorded'}",
+        *verified[1:],
+    )

@@ -110,7 +110,7 @@ def main() -> None:
         print(f"l2v: {error}", file=sys.stderr)
         raise SystemExit(status) from None
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has exited. Without this, Python would report the error again.
+        # The reader of the output, such as `head`, has exited. Python flushes stdout at exit and would fail there too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    """Describe an invalid setting, with its flag and variable. An error about several settings names none."""
+    """Describe an invalid setting, with its flag and variable unless the error concerns several settings."""
     name, message = str(*problem["loc"][-1:]), problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], dict) or not name.islower():
         return f"l2v: {message}"

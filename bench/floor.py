@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedConfig
 
-# Copies of each weight, so that none is still in a cache from the previous product.
+# Copies of each weight. Going through them in turn, a weight has left the cache before it is used again.
 _COPIES = 3
 
 

@@ -182,7 +182,7 @@ def packed_attention(
 
 
 def _has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether torch has a kernel for packed sequences: in half precision, for most head sizes, from Ampere on."""
+    """Whether torch has a kernel for packed sequences: in half precision, for most head sizes, on Ampere or newer."""
     if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     size = query.shape[-1]

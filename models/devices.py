@@ -8,7 +8,7 @@ from l2v.models.quantization import fp8, int8
 from l2v.models.types import DType
 
 # What a dtype requires of a device, and the check for it.
-_REQUIRED = {"int8": (int8, "a CPU with VNNI or AMX"), "fp8": (fp8, "a GPU from Ada or Hopper on")}
+_REQUIRED = {"int8": (int8, "a CPU with VNNI or AMX"), "fp8": (fp8, "an Ada, Hopper or newer GPU")}
 
 
 def select_device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""The config.json of an export: the decoder's own, in the form that most readers understand."""
+"""The config.json of an export: the decoder's own, in a form that most libraries read correctly."""
 
 from typing import Any
 
@@ -22,18 +22,18 @@ def export_config(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
         content: of the config.json that transformers writes.
 
     Raises:
-        ModelError: if what is written would be read as another network.
+        ModelError: if transformers would build a different network from it.
     """
     config, matryoshka = encoder.model.config, encoder.declaration.matryoshka_dimensions.value
     content = content | {"_name_or_path": encoder.base, "is_causal": encoder.causal}
     content[_BOTH_WAYS] = _both_ways(config, causal=encoder.causal)
     if encoder.declaration.windowed and not encoder.causal:
-        del content["is_causal"]  # beside the other key, it makes Gemma's windows wider by a token
+        del content["is_causal"]  # with both keys, Gemma's windows would be wider by a token
     if matryoshka:
         content["matryoshka_dimensions"] = list(matryoshka)
     window = getattr(config, _WINDOW, None)
     if window and not encoder.declaration.windowed:
-        window = max(window, encoder.max_length)  # as wide as any row: LLM2Vec clears it
+        window = max(window, encoder.max_length)  # at least the longest input, since LLM2Vec ignores the window
         content[_WINDOW] = window
     if window and _read(content, _WINDOW) != window:
         content[_WINDOW] = 2 * (window - 1)  # Gemma 3 halves it where attention is bidirectional
@@ -43,14 +43,14 @@ def export_config(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
     for name, value in ((_WINDOW, window), ("rope_parameters", getattr(config, "rope_parameters", None))):
         if (read := _read(content, name)) != value:
             raise ModelError(
-                f"{config.model_type} cannot be exported: its config.json would be read with {name} = {read}, which is "
-                f"{value} here"
+                f"{config.model_type} cannot be exported: transformers would read {name} = {read} from its "
+                f"config.json, but this model uses {value}"
             )
     return content
 
 
 def _both_ways(config: PreTrainedConfig, *, causal: bool) -> object:
-    """The value for the attention, of which some types declare another kind: `all` or null."""
+    """The value of `use_bidirectional_attention`: a boolean; `all` or null for types that accept no boolean."""
     for value in (not causal, None if causal else "all"):
         if not any(faults({_BOTH_WAYS: value}, type(config))):
             return value

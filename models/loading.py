@@ -34,8 +34,8 @@ def load(
         model: a base model, an LLM2Vec repository or a merged export: a Hub id (`id` or `id@revision`), a folder or a
             published short name.
         adapters: adapters to merge, in order, after those that come with the model.
-        dtype: `auto`: bfloat16 on GPUs from Ampere on and on CPUs with native bfloat16, else float32; `int8` (CPUs) and
-            `fp8` (CUDA) quantize the linear layers and compute the rest as `auto` does.
+        dtype: `auto`: bfloat16 on Ampere or newer GPUs and on CPUs with native bfloat16, else float32; `int8` (CPUs)
+            and `fp8` (CUDA) quantize the linear layers and compute the rest as `auto` does.
         device: `auto`: CUDA if available, else the CPU; or any torch device.
         semantics: how an instruction and a text become a row; `llm2vec` ignores the files of sentence-transformers.
         attention, pooling, max_length, doc_max_length, skip_instruction: default: what the sources' files declare, see

@@ -32,15 +32,15 @@ class ModelSettings(BaseSettings):
     model: str = Field(
         "demo",
         description="Base model, LLM2Vec repository or merged export: a Hub id (`id` or `id@revision`), a folder, or a "
-        "short name of a published stack",
+        "short name of a published model",
     )
     adapters: Names = Field(
         (), description="Adapters to merge, in order, after those that come with the model; comma-separated"
     )
     dtype: DType = Field(
         "auto",
-        description="`auto`: bfloat16 on GPUs from Ampere on and on CPUs with native bfloat16, else float32; `int8`: "
-        "8-bit integers, on CPUs with VNNI; `fp8`: 8-bit floats, on GPUs from Ada and Hopper on; or `bfloat16`, "
+        description="`auto`: bfloat16 on Ampere or newer GPUs and on CPUs with native bfloat16, else float32; `int8`: "
+        "8-bit integers, on CPUs with VNNI; `fp8`: 8-bit floats, on Ada, Hopper or newer GPUs; or `bfloat16`, "
         "`float16`, `float32`",
     )
     device: str = Field("auto", description="`auto`: CUDA if available, else the CPU; or any torch device")
@@ -57,13 +57,15 @@ class ModelSettings(BaseSettings):
     )
     pooling: Pooling | None = Field(None, description="Pooling mode; default: the model's own setting, else `mean`")
     max_length: int | None = Field(
-        None, ge=8, description="Maximum tokens of a row; default: the model's own setting, else 512"
+        None,
+        ge=8,
+        description="Maximum tokens of an input, with its instruction; default: the model's own setting, else 512",
     )
     doc_max_length: int | None = Field(
         None,
         ge=1,
         description="Maximum tokens of a text, before its instruction is added; default: the model's own setting, else "
-        "400, or no limit but `max_length` for a model with sentence-transformers files",
+        "400; for a model with sentence-transformers files, only `max_length` applies",
     )
     skip_instruction: bool | None = Field(
         None, description="Exclude the instruction from pooling; default: the model's own setting, else true"

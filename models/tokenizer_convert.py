@@ -1,4 +1,4 @@
-"""Converts the files of SentencePiece or GPT-2 if there is no tokenizer.json, as transformers 4.44 does."""
+"""Builds a tokenizer from SentencePiece or GPT-2-style vocabulary files, as transformers 4.44 does."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -20,7 +20,7 @@ _QWEN2_SPLIT = (
 _OTHERS = {
     "tekken.json": "Mistral's own format",
     "tiktoken.model": "tiktoken's format",
-    "spiece.model": "a SentencePiece model of another class",
+    "spiece.model": "a SentencePiece model for an unsupported tokenizer class",
     "vocab.txt": "a WordPiece vocabulary",
 }
 
@@ -35,7 +35,7 @@ def convert(source: Source, declared: TokenizerConfig, *, beside_file: bool = Fa
     Args:
         source: the folder.
         declared: what its files declare.
-        beside_file: whether there is a tokenizer.json, which the conversion replaces.
+        beside_file: whether the folder also has a tokenizer.json. The converted tokenizer is used instead of it.
 
     Raises:
         SourceError: if a file is missing or damaged.
@@ -177,7 +177,7 @@ def _read_proto(source: Source) -> Any:
         proto.ParseFromString((source.folder / "tokenizer.model").read_bytes())
     except OSError:
         raise
-    except Exception:  # protobuf's own error: the file is not such a message
+    except Exception:  # protobuf's own error class; the check below reports it
         proto.Clear()
     if not proto.pieces:
         raise SourceError(

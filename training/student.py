@@ -37,7 +37,7 @@ class Student:
         causal: whether attention is causal; see `Recipe.causal`.
         base: the source of the base model's weights.
         parent: the source that the adapter is trained on: the last merged adapter, or the base. A relative
-            path is relative to the adapter's folder, so that both can be moved together.
+            path is relative to the new adapter's folder, so that the two can be moved together.
     """
 
     encoder: Encoder
@@ -135,7 +135,7 @@ class Student:
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,
         }
-        # Omit the defaults: the reference does not know these settings.
+        # Omit the defaults, since the reference implementation does not know these settings.
         if self.encoder.declaration.semantics.value != "llm2vec":
             settings["semantics"] = self.encoder.declaration.semantics.value
             settings["attention"] = "causal" if self.causal else "bidirectional"

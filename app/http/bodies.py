@@ -1,7 +1,7 @@
-"""JSON bodies. What a body is made of is counted while it arrives, so that no body is expensive to parse.
+"""JSON bodies. Counts keys, arrays, objects and values while a body arrives, and rejects one that is costly to parse.
 
-A parser's time and memory go to values and keys rather than to bytes: 16 MB of text take 0.1 s, 16 MB of field names
-seconds and a gigabyte. The parser holds the interpreter's lock throughout, so every other request waits.
+A parser's time and memory go to values and keys rather than to bytes: 16 MB of text take 0.1 s to parse, but 16 MB of
+field names take seconds and a gigabyte. The parser holds the interpreter's lock meanwhile, so all other requests wait.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from l2v.app.http.messages import check_encoding, from_parser
 
 # What any body may have beyond its inputs: the request's own fields, and objects like OpenAI's `metadata`.
 _ALLOWANCE = 1024
-# Enough for 2,000 rows of 500 token ids. Parsing as many values takes 0.1 s, and so does validating them.
+# Enough for 2,000 rows of 500 token ids. Parsing this many values takes 0.1 s, and validating them another 0.1 s.
 MAX_VALUES = 1_000_000
-# Bytes that are counted, or parsed, without letting other requests run.
+# Maximum bytes to count or to parse before other requests get a turn.
 SLICE = 262_144
 # Python's own limit.
 _MAX_DEPTH = 1000
@@ -25,7 +25,7 @@ _IRRELEVANT = bytes(set(range(256)) - set(b'",:[]{}'))
 
 
 class Structure:
-    """Counts the keys, the arrays and objects, and the values of a body, and how many are open, as it arrives.
+    """Counts the keys, containers and values of a body as it arrives, and tracks how deeply it is nested.
 
     Args:
         max_inputs: the most inputs of a request. Each is at most one object with two keys.
@@ -75,13 +75,13 @@ async def parse(body: bytes) -> Any:
         return from_json(body, cache_strings="keys")
     except ValueError:
         pass
-    # Python's parser is slower. It takes lone surrogates and deeper nesting, which is for the schema to reject, and
-    # says what is wrong.
+    # Python's parser is slower, but its errors say what is wrong. It also accepts lone surrogates and deeper nesting,
+    # which the schema rejects.
     try:
         return await asyncio.to_thread(json.loads, body, parse_int=_read_int, parse_float=_read_float)
     except (ValueError, RecursionError) as error:
         fault = from_parser(error)
-    raise fault  # here, since an error's context would keep the body
+    raise fault  # outside `except`, since the error's context would keep the body in memory
 
 
 # Functions in Python, unlike `int` and `float`, let other threads run while a long list of numbers is parsed.

@@ -63,7 +63,7 @@ class Endpoint:
             return self._validator.validate_python(value)
         except ValidationError as error:
             fault = from_validation(error)
-        raise fault  # here, since an error's context would keep the body
+        raise fault  # outside `except`, since the error's context would keep the body in memory
 
 
 class Dispatcher:

@@ -1,4 +1,4 @@
-"""What the engine tells a front end at its start."""
+"""What the engine sends to a front end when it starts it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,18 +9,18 @@ from l2v.app.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a front end starts with. It comes through standard input, since it contains keys.
+    """What a front end starts with. It contains API keys, so it goes through standard input, which is private.
 
     Attributes:
         settings: all settings, with the contents of the files that they name.
         prompts: the configured prompts.
         started: when the service started, in seconds since the epoch.
         folder: the service's private folder.
-        table: the descriptor of the table's file.
+        table: the file descriptor of the shared table of usage (`table.py`).
         slot: the front end's place in the table.
         engine: the descriptor of the connection to the engine.
         listeners: the descriptors of the sockets to accept from.
-        loaded: whether the encoder is loaded, so that the front end opens before it accepts connections.
+        loaded: whether the encoder is loaded. If so, the front end gets ready before it accepts connections.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""fp8 (E4M3) on CUDA: GPUs from Ada and Hopper on multiply it at twice the rate of bfloat16.
+"""fp8 (E4M3) on CUDA. Ada, Hopper and newer GPUs multiply it twice as fast as bfloat16.
 
 Norms, attention and residual sums stay in bfloat16.
 """
@@ -15,15 +15,15 @@ from l2v.models.quantization.inputs import InputQuantizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The value that the largest number of a row is scaled to: the largest of E4M3. Rounding errors on the way stay far
-# below 464, from which on the conversion gives NaN.
+# The value that the largest number of a row is scaled to, which is the largest number in E4M3. Rounding may exceed it
+# slightly, but never reaches 464, where the conversion starts to give NaN.
 _MAX_VALUE = 448.0
 # The kernels require both dimensions of a weight to be multiples of this.
 _MULTIPLE = 16
 # Up to this many tokens, cuBLAS has no row-wise scaled product for long rows (pytorch/ao issue 4582). The scales are
 # applied after the product instead, which costs next to nothing for so few tokens.
 _FEW_TOKENS = 256
-# Compute capability of Ada, the first with fp8 products.
+# Compute capability of Ada, the first architecture that multiplies fp8.
 _MIN_CAPABILITY = (8, 9)
 
 
@@ -72,7 +72,7 @@ def fp8_product(
     Returns:
         [T, out].
     """
-    multiply = partial(torch._scaled_mm, out_dtype=dtype, use_fast_accum=True)  # noqa: SLF001 - its public names differ
+    multiply = partial(torch._scaled_mm, out_dtype=dtype, use_fast_accum=True)  # noqa: SLF001 - its public name depends on the release
     if len(values) > _FEW_TOKENS:
         return multiply(values, weight, scale, weight_scale)
     one = scale.new_ones(())
@@ -105,7 +105,7 @@ def quantize(model: "PreTrainedModel") -> None:
         UnsupportedModelError: if the GPU has no fp8 products, or a layer's dimensions do not fit them.
     """
     if not available(model.device):
-        raise UnsupportedModelError("dtype fp8 requires a GPU from Ada or Hopper on: use auto")
+        raise UnsupportedModelError("dtype fp8 requires an Ada, Hopper or newer GPU: use auto")
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and any(size % _MULTIPLE for size in module.weight.shape):
             raise UnsupportedModelError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "application/json"
-# Timeout of a request in seconds, longer than any promise allows.
+# Timeout of a request in seconds. It is longer than every limit that docs/RELIABILITY.md promises.
 TIMEOUT = 240.0
 
 
@@ -17,7 +17,7 @@ class Reply:
 
     Attributes:
         status: of the response; 0 if the connection ended before the response, -1 if it ended during the response.
-        seconds: time from when the request was due to the last byte.
+        seconds: time between the moment for which the request was scheduled and its last byte.
         done: time of the last byte, by the monotonic clock.
         headers: by lower-case name.
     """

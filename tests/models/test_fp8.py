@@ -105,4 +105,4 @@ def test_a_device_without_fp8_products_is_refused() -> None:
     command = [sys.executable, "-m", "l2v.app.cli", "check", "--dtype", "fp8", "--device", "cpu"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "dtype fp8 requires a GPU from Ada or Hopper on" in done.stderr
+    assert "dtype fp8 requires an Ada, Hopper or newer GPU" in done.stderr

@@ -103,7 +103,7 @@ def test_the_teacher_resumes_after_an_interruption(tmp_path: Path) -> None:
     texts = ["a cat on a mat", "a kitten lies on a rug", "stocks fell"]
     whole = teacher.embed(texts, tmp_path / "whole")
     assert whole[0] @ whole[1] > whole[0] @ whole[2] + 0.3
-    # One and a half rows.
+    # An interruption left one and a half rows of 384 two-byte numbers.
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[: 384 * 3])
     np.testing.assert_allclose(teacher.embed(texts, tmp_path / "cut"), whole, atol=2e-2)
     reduced = teacher.reduce(whole, teacher.principal_directions(whole, 3))
@@ -140,7 +140,7 @@ def test_every_stage_runs_and_the_result_can_be_served(
     plain = load(str(out / "base"), dtype="float32")
     texts = [Input("the cat sits on the mat")]
     assert encoder.encode(texts).shape == (1, 256)
-    # A container runs as another user and must be able to read them.
+    # A container runs as another user, who must be able to read the files.
     assert {path.stat().st_mode & 0o777 for path in out.rglob("*.*")} == {readable(tmp_path)}
     assert (work / "graded" / "adapter_model.safetensors").stat().st_mode & 0o777 == readable(tmp_path)
     # The second adapter combines the last two stages, rounded to bfloat16.

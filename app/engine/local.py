@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from l2v.app.engine.service import Service
+from l2v.models.errors import ModelError
 
 if TYPE_CHECKING:
     from l2v.models.encoder import Encoder
@@ -25,9 +26,14 @@ async def local_engine(
     """
 
     def load() -> None:
-        from l2v.app.engine.startup import load_and_start  # which imports torch
+        try:
+            from l2v.app.engine.startup import load_and_start  # which imports torch
 
-        load_and_start(service, encoder, on_failure)
+            load_and_start(service, encoder)
+        except ModelError as error:
+            on_failure(str(error))
+        except BaseException as error:  # a panic of the tokenizers library is no Exception
+            on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
 
     async def watch() -> None:
         on_failure(await service.wait_down())

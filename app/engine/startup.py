@@ -1,7 +1,6 @@
 """Loads the encoder, and opens the service with it. Imports torch."""
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,26 +19,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def load_and_start(service: Service, encoder: "Encoder | None", on_failure: Callable[[str], None]) -> None:
-    """Starts the service with an encoder, by default the one that the settings name.
-
-    Args:
-        service: the service to open.
-        encoder: the encoder; None: load it.
-        on_failure: called with one sentence if this fails.
-    """
+def load_and_start(service: Service, encoder: "Encoder | None") -> None:
+    """Starts the service with an encoder, by default the one that the settings name; raises `ModelError`."""
     settings = service.settings
-    try:
-        encoder = encoder or settings.load(prepack=not settings.compile)
-        freeze()
-        start(service, encoder)
-        logger.info("ready", extra={"model": service.model})
-        if settings.compile:
-            _compile(encoder)
-    except ModelError as error:
-        on_failure(str(error))
-    except BaseException as error:  # a panic of the tokenizers library is no Exception
-        on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
+    encoder = encoder or settings.load(prepack=not settings.compile)
+    freeze()
+    start(service, encoder)
+    logger.info("ready", extra={"model": service.model})
+    if settings.compile:
+        _compile(encoder)
 
 
 def start(service: Service, encoder: "Encoder") -> None:

@@ -79,6 +79,5 @@ class Dispatcher:
             await self._app(scope, receive, send)
             return
         state = scope["state"]
-        state["call"] = call = Call(self._service, state["timings"], state["reserve"])
-        response = await endpoint(receive, call)
+        response = await endpoint(receive, Call(self._service, state["timings"], state["reserve"]))
         await response(scope, receive, send)

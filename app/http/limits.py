@@ -216,7 +216,7 @@ async def _run_while_connected(
     app: ASGIApp, scope: Scope, messages: list[Message], receive: Receive, send: Send
 ) -> None:
     """Runs the application on the messages; a disconnect cancels it, and with it its jobs in the queue."""
-    task, running = asyncio.current_task(), True
+    task, running, left = asyncio.current_task(), True, False
     assert task is not None
 
     async def replay() -> Message:
@@ -224,15 +224,16 @@ async def _run_while_connected(
         return messages.pop() if messages else await asyncio.shield(disconnect)
 
     def leave(_: object) -> None:
+        nonlocal left
         if running:
-            task.cancel()
+            left = task.cancel()
 
     disconnect = asyncio.ensure_future(receive())
     disconnect.add_done_callback(leave)
     try:
         await app(scope, replay, send)
     except asyncio.CancelledError:
-        if not disconnect.done() or task.uncancel():
+        if not left or task.uncancel():
             raise
     finally:
         running = False

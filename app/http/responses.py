@@ -24,6 +24,8 @@ _CHUNK_NUMBERS = 65_536
 NUMBER_BYTES = 17
 # The most bytes around a vector: its index, the number of its tokens, and what a surface writes; and around a score.
 _ITEM_BYTES, _MATCH_BYTES = 100, 30
+# Maximum bytes passed on before the client must have read what came before.
+_SENT_BYTES = 262_144
 # Minimum bytes per chunk sent; each costs a system call here and one at the client.
 _CHUNK_BYTES = 65_536
 
@@ -105,7 +107,9 @@ class ChunkedResponse(Response):
         self._chunks.reverse()
         while self._chunks:
             chunk = self._chunks.pop()  # free the memory of chunks that have been sent
-            await send({"type": "http.response.body", "body": chunk, "more_body": bool(self._chunks)})
+            for end in range(_SENT_BYTES, len(chunk) + _SENT_BYTES, _SENT_BYTES):
+                more = end < len(chunk) or bool(self._chunks)
+                await send({"type": "http.response.body", "body": chunk[end - _SENT_BYTES : end], "more_body": more})
 
 
 async def json_response(content: Any) -> Response:
@@ -118,7 +122,9 @@ async def json_response(content: Any) -> Response:
         if len(pending) >= _CHUNK_BYTES:
             chunks.append(bytes(pending))
             pending.clear()
-    return ChunkedResponse([*chunks, bytes(pending)])
+    if pending:
+        chunks.append(bytes(pending))
+    return ChunkedResponse(chunks)
 
 
 def _numbers(content: Any) -> int:

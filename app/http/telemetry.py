@@ -50,7 +50,9 @@ class Telemetry:
             return
         started = time.perf_counter()
         scope["path"] = self._targets.canonical(scope["path"])
-        target, timings = self._targets.find(scope["path"]), Timings()
+        # Behind a proxy that adds a prefix, such as Ray's, the path starts with `root_path`.
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        target, timings = self._targets.find(path), Timings()
         sender = _Sender(send, _request_id(Headers(scope=scope)), timings)
         scope.setdefault("state", {}).update(timings=timings, target=target)
         self._metrics.in_flight.inc()

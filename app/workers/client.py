@@ -20,6 +20,8 @@ from l2v.app.workers.table import SharedUsage
 from l2v.app.workers.wire import Kind, pack_encodings, receive, send, unpack_result
 from l2v.models.types import Encoding
 
+_GONE = "the engine is down: its process has ended"
+
 
 @dataclass(frozen=True, slots=True)
 class Opening:
@@ -70,16 +72,18 @@ class EngineClient:
                     case _:
                         self._settle(number, kind, body)
         except (EOFError, OSError):
-            self.fail_all("the engine is down: its process has ended")
+            self.fail_all(_GONE)
+        except Exception:
+            self.fail_all("the front end failed")
+            raise
         finally:
             self.opened.set()
 
     def submit(self, encodings: Sequence[Encoding]) -> asyncio.Future[Result]:
         """See `Scheduler.submit`."""
-        if failure := self.failure:
-            raise UnavailableError(failure)
+        future = self._request(Kind.SUBMIT, pack_encodings(encodings))
         self._usage.sent_tokens.add(sum(map(len, encodings)))
-        return self._request(Kind.SUBMIT, pack_encodings(encodings))
+        return future
 
     async def scrape(self) -> bytes:
         """The metrics of all processes in Prometheus' text format."""
@@ -116,6 +120,8 @@ class EngineClient:
         """The reason why the engine is down, or None while it works."""
         if self._failure is None and self._usage.engine_silence > (limit := self._service.settings.engine_timeout):
             return f"the engine is down: its process has not responded for {limit:g} s (engine_timeout)"
+        if self._failure is None and self._writer.transport.is_closing():
+            return _GONE
         return self._failure
 
     def fail_all(self, failure: str) -> None:
@@ -131,6 +137,8 @@ class EngineClient:
         self._writer.close()
 
     def _request(self, kind: Kind, parts: Sequence[Any]) -> asyncio.Future[Any]:
+        if failure := self.failure:
+            raise UnavailableError(failure)
         number = next(self._numbers)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda done: self._cancel(number) if done.cancelled() else None)

@@ -29,6 +29,9 @@ from l2v.app.workers.wire import STREAM_LIMIT
 
 logger = logging.getLogger(__name__)
 
+# How long after a process has closed its files the system gives its children another parent.
+_ORPHAN_SECONDS = 0.2
+
 
 class FrontEnd:
     """Serves HTTP until the engine says to drain, or is gone."""
@@ -62,7 +65,9 @@ class FrontEnd:
         """Ends this process as the engine says."""
         try:
             await self._client.run(self._server.drain)
-            shutil.rmtree(self._setup.folder, ignore_errors=True)  # which the engine did not
+            await asyncio.sleep(_ORPHAN_SECONDS)
+            if os.getppid() != self._setup.engine_process:  # else the engine and others still need the folder
+                shutil.rmtree(self._setup.folder, ignore_errors=True)
         except Exception as error:
             logger.critical("a front end failed", extra=outline(error))
         # The port must be free for the next engine; waiting requests have got their errors.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
 
 from l2v.app.engine.errors import UnavailableError
@@ -31,12 +31,18 @@ class Host:
     """
 
     def __init__(
-        self, slot: int, table: Table, engine: Callable[[], Engine], scrape: Callable[[], bytes], writer: StreamWriter
+        self,
+        slot: int,
+        table: Table,
+        engine: Callable[[], Engine],
+        scrape: Callable[[], Awaitable[bytes]],
+        writer: StreamWriter,
     ) -> None:
         self._slot, self._table = slot, table
         self._engine, self._scrape = engine, scrape
         self._writer = writer
         self._jobs: dict[int, Future[Result] | asyncio.Future[Result]] = {}
+        self._scrapes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.opened = False
 
@@ -58,7 +64,9 @@ class Host:
                     case Kind.OPENED:
                         self.opened = True
                     case Kind.SCRAPE:
-                        send(self._writer, Kind.METRICS, number, [self._scrape()])
+                        task = self._loop.create_task(self._send_metrics(number))
+                        self._scrapes.add(task)
+                        task.add_done_callback(self._scrapes.discard)
         except (EOFError, OSError):
             pass
         finally:
@@ -66,6 +74,13 @@ class Host:
                 job.cancel()
             self._jobs.clear()
             self._writer.close()
+
+    async def _send_metrics(self, number: int) -> None:
+        try:
+            send(self._writer, Kind.METRICS, number, [await self._scrape()])
+        except Exception as error:
+            logger.error("the metrics cannot be read", extra=outline(error))
+            send(self._writer, Kind.REFUSED, number, [b"the metrics cannot be read"])
 
     def _submit(self, number: int, body: bytes) -> None:
         encodings = unpack_encodings(body)

@@ -16,6 +16,7 @@ class Setup:
         prompts: the configured prompts.
         started: when the service started, in seconds since the epoch.
         folder: the service's private folder.
+        engine_process: the id of the engine's process.
         table: the file descriptor of the shared table of usage (`table.py`).
         slot: the front end's place in the table.
         engine: the descriptor of the connection to the engine.
@@ -27,6 +28,7 @@ class Setup:
     prompts: Prompts
     started: int
     folder: Path
+    engine_process: int
     table: int
     slot: int = 0
     engine: int = -1

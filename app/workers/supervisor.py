@@ -1,7 +1,9 @@
 """The engine's process: binds the port, starts the front ends, and replaces those that end."""
 
 import asyncio
+import errno
 import logging
+import os
 import pickle
 import signal
 import socket
@@ -17,7 +19,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from l2v.app.engine.local import local_engine
 from l2v.app.engine.protocol import Engine
-from l2v.app.engine.service import Service, State
+from l2v.app.engine.service import Service
 from l2v.app.logs import outline
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
@@ -63,11 +65,13 @@ class Supervisor:
             prompts=self._service.prompts,
             started=self._service.started,
             folder=folder,
+            engine_process=os.getpid(),
             table=self._table_file.fileno(),
         )
         self._hosts: dict[int, Host] = {}
         self._processes: dict[int, Process] = {}
         self._opening: bytes | None = None
+        self._rendering: asyncio.Task[bytes] | None = None
         self._stopping = asyncio.Event()
         self._failure = ""
 
@@ -87,6 +91,8 @@ class Supervisor:
         async with local_engine(self._service, None, self._fail):
             ticking = asyncio.create_task(self._tick())
             front_ends = [asyncio.create_task(self._keep(slot)) for slot in range(self._settings.http_workers)]
+            for task in (ticking, *front_ends):
+                task.add_done_callback(self._on_done)
             await self._stopping.wait()
             for host_ in self._hosts.values():
                 host_.send(Kind.DRAIN)
@@ -103,15 +109,20 @@ class Supervisor:
             self._kill()  # a second signal ends everything at once
         self._stop()
 
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            logger.critical("bug", extra=outline(error))
+            self._stop(f"the supervisor failed ({type(error).__name__})")
+
     def _fail(self, reason: str) -> None:
         """Stops after a failure. Called from any thread."""
         self._loop.call_soon_threadsafe(self._stop, reason)
 
     def _stop(self, failure: str = "") -> None:
         self._failure = self._failure or failure
-        if self._service.state is State.DOWN:
+        if (engine := self._service.engine) and (reason := engine.failure):
             for host in self._hosts.values():
-                host.send(Kind.DOWN, failure.encode())
+                host.send(Kind.DOWN, reason.encode())
         self._service.drain()
         self._stopping.set()
 
@@ -131,6 +142,9 @@ class Supervisor:
                 status = error.strerror
             if self._stopping.is_set():
                 return
+            if pause == _LONGEST_PAUSE and not self._table.engine[EngineCell.READY]:
+                self._stop(f"front ends cannot start (status {status}): the log says why")
+                return
             steady = time.monotonic() - started > _STEADY_SECONDS
             pause = _FIRST_PAUSE if steady else min(2 * pause, _LONGEST_PAUSE)
             logger.error("a front end ended and is replaced", extra={"slot": slot, "status": status, "pause": pause})
@@ -147,17 +161,17 @@ class Supervisor:
             command = (sys.executable, "-P", "-m", "l2v.app.workers.frontend")
             process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=descriptors)
         self._processes[slot] = process
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
-        host = self._hosts[slot] = Host(slot, self._table, self._engine, self._scrape, writer)
-        setup = self._setup.of(slot, engine, self._listeners, loaded=self._opening is not None)
-        assert process.stdin
-        process.stdin.write(pickle.dumps(setup))
-        process.stdin.close()
-        if self._opening:
-            host.send(Kind.OPEN, self._opening)
-        if self._stopping.is_set():
-            host.send(Kind.DRAIN)
         try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
+            host = self._hosts[slot] = Host(slot, self._table, self._engine, self._scrape, writer)
+            setup = self._setup.of(slot, engine, self._listeners, loaded=self._opening is not None)
+            assert process.stdin
+            process.stdin.write(pickle.dumps(setup))
+            process.stdin.close()
+            if self._opening:
+                host.send(Kind.OPEN, self._opening)
+            if self._stopping.is_set():
+                host.send(Kind.DRAIN)
             await host.run(reader)
             await asyncio.wait_for(process.wait(), _END_SECONDS)
         except Exception as error:
@@ -165,7 +179,8 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 process.kill()
         status = await process.wait()
-        del self._hosts[slot], self._processes[slot]
+        self._hosts.pop(slot, None)
+        del self._processes[slot]
         self._table.clear(slot)
         exposition.forget_gauges(self._folder, slot)
         return status
@@ -180,7 +195,7 @@ class Supervisor:
                 cells[EngineCell.TOKENS_PER_SECOND] = int(engine.tokens_per_second)
                 if self._opening is None:
                     self._open()
-                if all(host.opened for host in self._hosts.values()):
+                if self._hosts and all(host.opened for host in self._hosts.values()):
                     cells[EngineCell.READY] = 1
             await asyncio.sleep(_TICK_SECONDS)
 
@@ -195,15 +210,28 @@ class Supervisor:
         assert engine is not None  # front ends open after it
         return engine
 
-    def _scrape(self) -> bytes:
-        return exposition.render(self._service.metrics.registry, self._folder)
+    async def _scrape(self) -> bytes:
+        """The metrics of all processes. Scrapes at the same time share the work, which takes up to 0.1 s."""
+        if self._rendering is None or self._rendering.done():
+            rendered = asyncio.to_thread(exposition.render, self._service.metrics.registry, self._folder)
+            self._rendering = asyncio.create_task(rendered)
+        return await asyncio.shield(self._rendering)
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen on each address of a host; raises `OSError`. Front ends accept from them."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    addresses = {(family, address) for family, _, _, _, address in found}
-    return [socket.create_server(address, family=family, backlog=2048) for family, address in addresses]
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    for family, address in {(family, address) for family, _, _, _, address in found}:
+        try:
+            listeners.append(socket.create_server(address, family=family, backlog=2048))
+        except OSError as error:
+            unavailable = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+            if not unavailable or len(found) == 1:  # a name may have other addresses
+                raise
+    if not listeners:
+        raise OSError(errno.EADDRNOTAVAIL, "no address of the host is available")
+    return listeners
 
 
 def _resolved(settings: Settings) -> Settings:

@@ -47,7 +47,9 @@ class Kind(IntEnum):
 
 
 def send(writer: StreamWriter, kind: Kind, number: int = 0, parts: Sequence[Part] = ()) -> None:
-    """Queues a message to be sent."""
+    """Queues a message to be sent, unless the other end is gone."""
+    if writer.transport.is_closing():
+        return
     size = sum(map(len, parts))
     header = _HEADER.pack(kind, number, size)
     if size <= _JOINED_BYTES:

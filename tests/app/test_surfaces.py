@@ -5,6 +5,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -294,3 +295,23 @@ def test_cors_is_disabled_by_default(server: LocalServer, encoder: Encoder) -> N
         assert (rejected.status_code, rejected.headers["access-control-allow-origin"]) == (401, "https://a.example")
         other = open_server.client.options("/embed", headers=origin | {"Origin": "https://b.example"})
         assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("path", ["/l2v/embed", "/l2v/v1/embeddings", "/l2v/tei/embed"])
+def test_a_path_behind_a_prefix_is_served(path: str, server: LocalServer) -> None:
+    """Ray and other servers keep the prefix in the path, and name it in `root_path`."""
+
+    async def call(content: dict[str, Any]) -> httpx.Response:
+        transport = httpx.ASGITransport(app=server.app, root_path="/l2v")
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            return await client.post(path, json=content)
+
+    assert asyncio.run(call({"input" if "v1" in path else "inputs": "hello"})).status_code == 200
+    refused = asyncio.run(call({"colour": "red"}))
+    assert refused.status_code in (400, 422)
+    assert "colour" in refused.text or "input" in refused.text
+
+
+def test_a_line_break_at_the_end_of_a_path_is_no_bug(server: LocalServer) -> None:
+    """Starlette's routes match before it."""
+    assert server.client.post("/embed%0A", json={"inputs": "hello"}).status_code in (200, 404)

@@ -14,7 +14,7 @@ async def _service(request: Request) -> Service:
 
 
 async def _call(request: Request) -> Call:
-    return cast(Call, request.state.call)
+    return Call(request.app.state.service, request.state.timings, request.state.reserve)
 
 
 async def exposition(request: Request) -> bytes:

@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,8 +26,9 @@ def test_each_model_has_a_config_for_each_stage() -> None:
 def test_dtype_auto_depends_on_the_training_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = Mntp(out=tmp_path, data=("texts",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    for ampere, dtype in ((True, "bfloat16"), (False, "auto")):
-        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *, including_emulation, answer=ampere: answer)
+    for capability, dtype in ((8, "bfloat16"), (7, "auto")):  # Ampere, and the generation before it
+        properties = SimpleNamespace(major=capability)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda device, found=properties: found)
         assert recipe.base_dtype == dtype
     assert recipe.model_copy(update={"device": "cpu"}).base_dtype == "auto"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

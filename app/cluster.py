@@ -7,19 +7,18 @@ a single process. Needs the extra `ray`.
 """
 
 import asyncio
-from collections.abc import Iterable
 from itertools import chain
 
 import prometheus_client
 from fastapi import FastAPI
 from prometheus_client import Metric
-from prometheus_client.registry import Collector
 from pydantic import model_validator
 from pydantic_settings import SettingsConfigDict
 from ray import serve
 
 from l2v.app.engine.errors import UnavailableError
 from l2v.app.logs import configure_logging
+from l2v.app.metrics import Merged
 from l2v.app.settings import Settings
 from l2v.models.runtime import prepare_libraries
 
@@ -91,20 +90,8 @@ class Replica:
         except TimeoutError:
             raise UnavailableError(f"a replica did not return its metrics within {_SCRAPE_SECONDS:g} s") from None
         # For a replica that has ended, the result is an exception.
-        return prometheus_client.generate_latest(Merged(result for result in results if isinstance(result, list)))
-
-
-class Merged(Collector):
-    """Merges the metrics of several replicas."""
-
-    def __init__(self, replicas: Iterable[list[Metric]]) -> None:
-        self._families: dict[str, Metric] = {}
-        for family in chain.from_iterable(replicas):
-            merged = self._families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            merged.samples += family.samples
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families.values()
+        families = [result for result in results if isinstance(result, list)]
+        return prometheus_client.generate_latest(Merged(chain.from_iterable(families)))
 
 
 def build(settings: ReplicaSettings) -> serve.Application:

@@ -1,9 +1,12 @@
 """The service's Prometheus metrics."""
 
+from collections.abc import Iterable
 from functools import partial
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -63,3 +66,24 @@ class Metrics:
     def render(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return prometheus_client.generate_latest(self.registry)
+
+
+class Merged(Collector):
+    """The metrics of several processes as those of one. Samples with the same name and labels are added up."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families: dict[str, Metric] = {}
+        samples: dict[tuple[str, frozenset[tuple[str, str]]], Sample] = {}
+        for family in families:
+            self._families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                key = sample.name, frozenset(sample.labels.items())
+                known = samples.get(key)
+                samples[key] = known._replace(value=known.value + sample.value) if known else sample
+                if not known:
+                    self._families[family.name].samples.append(sample)
+        for family in self._families.values():
+            family.samples = [samples[s.name, frozenset(s.labels.items())] for s in family.samples]
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families.values()

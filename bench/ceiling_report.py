@@ -11,7 +11,7 @@ _TYPICAL = "/v1/embeddings, base64"
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was measured, and the rate that the CPU times predict."""
+    """A table of the measured rates, beside the rates that the CPU times predict."""
     columns = ["request", "`http_workers`", "requests/s", "predicted", "p50 ms", "p99 ms"]
     columns += ["front end, CPU ms", "engine", "transport", "wrk"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

@@ -53,9 +53,6 @@ class Deques:
             for job in [job for job in jobs if job.future is future]:
                 jobs.remove(job)
 
-    def take_batch(self, budget: int) -> JobBatch:
-        raise NotImplementedError
-
     def _fill(self, jobs: deque[Job], batch: JobBatch, room: int) -> int:
         """Takes encodings in order while they fit; the first of a batch always does. Returns their tokens."""
         tokens = 0

@@ -101,7 +101,7 @@ def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = T
 def _merge(
     decoder: PreTrainedModel, adapters: Sequence[Source], device: torch.device, ignore: Sequence[str]
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Merges the adapters on the CPU and moves the result to its device. Returns what was left out, too."""
+    """Merges the adapters on the CPU, and moves the model to its device. Returns it, and the tensors left out."""
     left_out: list[str] = []
     if adapters:
         from l2v.models.adapters import merge  # exports load without peft

@@ -147,7 +147,7 @@ def _reader(
     differs: Mapping[str, object],
     conditions: Mapping[str, object],
 ) -> Reader:
-    """A reader with what is true of each of them. The mappings say of each clause whether it is true."""
+    """A reader with the clauses that apply. Each mapping tells for each clause whether it applies."""
     tokenization = encoder.tokenization
     differs = {
         f"it does not put the template `{encoder.template}` around a text": encoder.template != "none",

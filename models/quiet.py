@@ -1,4 +1,4 @@
-"""Silence of transformers while it loads what is checked here."""
+"""Keeps transformers quiet during loads whose results are checked here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -55,6 +55,7 @@ class Service:
 
     Attributes:
         usage: what is in use of the limits.
+        engine: runs the jobs of requests; None until the encoder is loaded.
         max_batch_tokens: the token budget of a forward pass; 0 until the encoder is loaded.
     """
 
@@ -68,19 +69,19 @@ class Service:
         self.started = int(time.time())
         self.max_batch_tokens = 0
         self._encoder: Profile | None = None
-        self._scheduler: Engine | None = None
+        self.engine: Engine | None = None
         self._draining = False
-        metrics.engine_up.set_function(lambda: float(self._scheduler is not None and not self._scheduler.failure))
-        metrics.queue_tokens.set_function(lambda: self._scheduler.queue_tokens if self._scheduler else 0)
-        metrics.queue_inputs.set_function(lambda: self._scheduler.queue_inputs if self._scheduler else 0)
+        metrics.engine_up.set_function(lambda: float(self.engine is not None and not self.engine.failure))
+        metrics.queue_tokens.set_function(lambda: self.engine.queue_tokens if self.engine else 0)
+        metrics.queue_inputs.set_function(lambda: self.engine.queue_inputs if self.engine else 0)
 
     @property
     def state(self) -> State:
-        if self._scheduler and self._scheduler.failure:
+        if self.engine and self.engine.failure:
             return State.DOWN
         if self._draining:
             return State.DRAINING
-        return State.READY if self._scheduler and self._scheduler.ready else State.LOADING
+        return State.READY if self.engine and self.engine.ready else State.LOADING
 
     @property
     def in_flight(self) -> int:
@@ -94,22 +95,17 @@ class Service:
             raise UnavailableError("the model is loading", retry_after=LOADING_SECONDS)
         return self._encoder
 
-    @property
-    def engine(self) -> Engine | None:
-        """What runs the jobs of requests; None until the encoder is loaded."""
-        return self._scheduler
-
-    def open(self, encoder: Profile, prompts: Prompts, max_batch_tokens: int, scheduler: Engine) -> None:
+    def open(self, encoder: Profile, prompts: Prompts, max_batch_tokens: int, engine: Engine) -> None:
         """Accepts requests from now on.
 
         Args:
             encoder: the encoder's properties.
             prompts: the named prompts, with those that the model declares.
             max_batch_tokens: the token budget of a forward pass.
-            scheduler: runs the jobs of requests.
+            engine: runs the jobs of requests.
         """
         self.prompts, self.max_batch_tokens = prompts, max_batch_tokens
-        self._encoder, self._scheduler = encoder, scheduler
+        self._encoder, self.engine = encoder, engine
 
     def drain(self) -> None:
         """Rejects new requests from now on; those in flight are finished."""
@@ -117,16 +113,16 @@ class Service:
 
     async def wait_down(self) -> str:
         """Waits until the engine is down, fails the jobs that wait for it, and returns the reason."""
-        while self._scheduler is None or (failure := self._scheduler.failure) is None:  # noqa: ASYNC110
+        while self.engine is None or (failure := self.engine.failure) is None:  # noqa: ASYNC110
             await asyncio.sleep(_WATCH_SECONDS)  # poll, since a hang triggers no event
-        self._scheduler.fail_all(failure)
+        self.engine.fail_all(failure)
         return failure
 
     def close(self) -> None:
         """Stops the engine thread. Call it once accepted requests have finished."""
         self.drain()
-        if self._scheduler is not None:
-            self._scheduler.close(_JOIN_SECONDS)
+        if self.engine is not None:
+            self.engine.close(_JOIN_SECONDS)
 
     def info(self) -> dict[str, Any]:
         """The served model and the limits of a request."""
@@ -160,8 +156,8 @@ class Service:
             UnavailableError: the service accepts no requests.
         """
         self.check_open()
-        if self._scheduler is not None:
-            self._scheduler.check_capacity()
+        if self.engine is not None:
+            self.engine.check_capacity()
         requests = self.usage.requests
         if (in_flight := requests.total) >= self.settings.max_requests:
             self.metrics.rejected.labels("requests").inc()
@@ -254,8 +250,8 @@ class Service:
         reserve_states: Callable[[int, int], None] | None = None,
     ) -> list[EmbeddedGroup]:
         """Embeds all groups of a request as one job; with `reserve_states`, returns the states of all tokens."""
-        assert self._scheduler is not None  # `admit` has checked the state
-        with timings.stage("tokenize"), self._scheduler.reserve(estimate_tokens(groups, self.encoder.max_length)):
+        assert self.engine is not None  # `admit` has checked the state
+        with timings.stage("tokenize"), self.engine.reserve(estimate_tokens(groups, self.encoder.max_length)):
             encodings = [await self.tokenizers.encode(self.encoder, group, truncate) for group in groups]
         job = [encoding for group in encodings for encoding in group]
         if reserve_states:
@@ -267,7 +263,7 @@ class Service:
             job = [replace(encoding, pooled=0) for encoding in job]
         submitted = time.time()
         try:
-            result = await asyncio.wrap_future(self._scheduler.submit(job))
+            result = await asyncio.wrap_future(self.engine.submit(job))
         except EncodingFailedError as error:
             raise InternalError(str(error), param_at(groups, error.position)) from error
         timings.add("queue", submitted, result.queued)

@@ -75,8 +75,8 @@ async def parse(body: bytes) -> Any:
         return from_json(body, cache_strings="keys")
     except ValueError:
         pass
-    # Python's parser is slower, but its errors say what is wrong. It also accepts lone surrogates and deeper nesting,
-    # which the schema rejects.
+    # Python's parser is slower, but its errors say what is wrong. It also accepts lone surrogates and deep nesting, so
+    # that the schema can reject them by name.
     try:
         return await asyncio.to_thread(json.loads, body, parse_int=_read_int, parse_float=_read_float)
     except (ValueError, RecursionError) as error:

@@ -170,7 +170,7 @@ class _ResponseGate:
             if self.rejection or self._deadline.expired():
                 return
             try:
-                # Gives back what was reserved in excess.
+                # The size is known now: release the rest of what was reserved.
                 self.reserve(int(Headers(raw=message["headers"]).get("content-length", "0")) - self._response_bytes)
             except ServiceError as error:
                 self.rejection = error.with_traceback(None)

@@ -171,7 +171,7 @@ def test_the_error_of_an_overloaded_service_names_the_limit(name: str, value: in
         wait_for(lambda: len(gated.started) > before)
         if name == "max_queue_tokens":
             held.append(pool.submit(send))
-            wait_for(lambda: server.service._scheduler.queue_tokens > 0)
+            wait_for(lambda: server.service.engine.queue_tokens > 0)
         rejected = server.client.post("/embed", json={"inputs": "a" * 20})
         gated.gate.set()
         assert rejected.status_code == 429

@@ -62,7 +62,7 @@ def test_a_full_queue_returns_429_with_retry_after(gated: GatedEncoder, pool: Th
         send = sender(server, pool)
         running = hold(gated, send)
         waiting = send("second")
-        wait_for(lambda: server.service._scheduler.queue_tokens > 0)
+        wait_for(lambda: server.service.engine.queue_tokens > 0)
         rejected = send("the third is one too many").result()
         compatible = {
             path: httpx.post(f"{server.url}{path}", json={name: "and so is this"}, timeout=60)
@@ -103,7 +103,7 @@ def test_the_work_of_a_disconnected_client_is_dropped(gated: GatedEncoder, pool:
             b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(content), content)
         )
-        wait_for(lambda: server.service._scheduler.queue_tokens > 0, what="queued")
+        wait_for(lambda: server.service.engine.queue_tokens > 0, what="queued")
         leaver.close()
         wait_for(lambda: server.service.in_flight == 1, what="the permit to be released")
         before = len(gated.batches)

@@ -364,7 +364,7 @@ def fill_queue(gated: GatedEncoder, server: LocalServer, pool: ThreadPoolExecuto
     held = [pool.submit(httpx.post, f"{server.url}/embed", json={"inputs": "first"}, timeout=60)]
     wait_for(lambda: len(gated.started) > before, what="a batch at the gate")
     held.append(pool.submit(httpx.post, f"{server.url}/embed", json={"inputs": "second"}, timeout=60))
-    wait_for(lambda: server.service._scheduler.queue_tokens > 0, what="a request in the queue")
+    wait_for(lambda: server.service.engine.queue_tokens > 0, what="a request in the queue")
     return held
 
 

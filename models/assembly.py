@@ -74,7 +74,7 @@ def assemble(
         evidence = _verify(decoder, declaration, dtype, prepack=prepack)
         checked_files = checked.result()
     if device.type == "cpu":
-        keep_freed_memory()  # again, to return the memory used for loading
+        keep_freed_memory()  # again, since it first returns what loading has freed
 
     encoder = Encoder(
         model=decoder,

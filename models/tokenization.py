@@ -7,7 +7,7 @@ Uses only the tokenizer object of the `tokenizers` library, which threads can sh
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
@@ -16,8 +16,8 @@ from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
 from l2v.models.types import Encoding, Input, Semantics
 
-# Tokens are counted only up to `max_length`. Of a huge text, only a piece with this many characters per token of that
-# limit is tokenized. If the piece has too few tokens, the whole text is tokenized.
+# Tokens are counted only up to `max_length`. Of a longer text than this many characters per token of that limit, only a
+# piece is tokenized. While the piece has too few tokens, one twice as long is tried.
 _CHARACTERS_PER_TOKEN = 16
 # Cutting a text in the middle of a word may change its token count by up to this much.
 _CUT_SLACK = 32
@@ -88,20 +88,17 @@ class Tokenization:
             )
         ]
 
-    def show(self, input_: Input, *, special: bool) -> list[tuple[int, str, bool, int | None, int | None]]:
+    def show(self, input_: Input, *, special: bool) -> Iterator[tuple[int, str, bool, int | None, int | None]]:
         """The tokens of an input, without template and truncation.
 
-        Returns:
+        Yields:
             For each token: its id, its text, whether it is special, and the start and end of its characters.
         """
         text = self._instruction(input_) + input_.text
         row = self.tokenizer.encode(text, add_special_tokens=special)
-        return [
-            (id_, token, True, None, None) if added else (id_, text[start:end], False, start, end)
-            for id_, token, added, (start, end) in zip(
-                row.ids, row.tokens, row.special_tokens_mask, row.offsets, strict=True
-            )
-        ]
+        columns = zip(row.ids, row.tokens, row.special_tokens_mask, row.offsets, strict=True)
+        for id_, token, added, (start, end) in columns:
+            yield (id_, token, True, None, None) if added else (id_, text[start:end], False, start, end)
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
         """The head of each input. A head that fills the row is refused before it is copied for every text."""
@@ -109,7 +106,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
-                if head and len(self._ids(self._piece(head, keep_end=False), special=False)) >= self.max_length:
+                if head and self._piece(head, keep_end=False)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 
@@ -195,18 +192,22 @@ class Tokenization:
         Returns:
             For each input: its text, the number of tokens, and whether the text was cut.
         """
-        keep_end = self._verbatim and self.cut_left
-        pieces = [self._piece(input_.text, input_.keep_end or keep_end) for input_ in inputs]
-        counts = [len(ids) for ids in self._batch(pieces, special=False)]
+        sides = [input_.keep_end or (self._verbatim and self.cut_left) for input_ in inputs]
+        short = [len(input_.text) <= self._piece_size for input_ in inputs]
+        counts = iter(self._batch([i.text for i, whole in zip(inputs, short, strict=True) if whole], special=False))
+        pieces = [
+            (input_.text, len(next(counts))) if whole else self._piece(input_.text, side)
+            for input_, whole, side in zip(inputs, short, sides, strict=True)
+        ]
         return [
-            self._shorten(input_, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
-            for input_, piece, count in zip(inputs, pieces, counts, strict=True)
+            self._shorten(input_, piece, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
+            for input_, (piece, count) in zip(inputs, pieces, strict=True)
         ]
 
     def _over(self, count: int) -> bool:
         return min(count, self.max_length) > self.doc_max_length
 
-    def _shorten(self, input_: Input, count: int) -> tuple[str, int, bool]:
+    def _shorten(self, input_: Input, piece: str, count: int) -> tuple[str, int, bool]:
         text, words = input_.text, input_.text.split()
         while self._over(count):
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
@@ -215,7 +216,8 @@ class Tokenization:
                 return self._cut_word(words[0], input_.keep_end)
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
-            count = len(self._ids(self._piece(text, input_.keep_end), special=False))
+            if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
+                piece, count = self._piece(text, input_.keep_end)
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
@@ -223,7 +225,7 @@ class Tokenization:
 
         If only the white space around the word was too long, the word is not cut.
         """
-        text = self._piece(word, keep_end)
+        text, _ = self._piece(word, keep_end)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         count, length = len(encoding), self.doc_max_length
         while self._over(count) and length:
@@ -234,13 +236,19 @@ class Tokenization:
                 text = cut
         return text, count, True
 
-    def _piece(self, text: str, keep_end: bool) -> str:
-        """A part of a huge text that is long enough to show that the text is too long; else the whole text."""
-        size = _CHARACTERS_PER_TOKEN * self.max_length
-        piece = text[-size:] if keep_end else text[:size]
-        if len(piece) == len(text) or len(self._ids(piece, special=False)) >= self.max_length + _CUT_SLACK:
-            return piece
-        return text
+    @property
+    def _piece_size(self) -> int:
+        return _CHARACTERS_PER_TOKEN * self.max_length
+
+    def _piece(self, text: str, keep_end: bool) -> tuple[str, int]:
+        """A part of a long text that is enough to show that it is too long, else the whole text; and its tokens."""
+        size = self._piece_size
+        while size < len(text):
+            piece = text[-size:] if keep_end else text[:size]
+            if (count := len(self._ids(piece, special=False))) >= self.max_length + _CUT_SLACK:
+                return piece, count
+            size *= 2
+        return text, len(self._ids(text, special=False))
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         return self._batch([text], special=special)[0]

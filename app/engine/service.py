@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from l2v.app import __version__
 from l2v.app.engine import vectors
 from l2v.app.engine.dimensions import choose_dimensions
-from l2v.app.engine.errors import InternalError, OverloadedError, TooLargeError, UnavailableError
+from l2v.app.engine.errors import InternalError, OverloadedError, UnavailableError
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
 from l2v.app.engine.profile import Profile
@@ -252,20 +252,18 @@ class Service:
         """Embeds all groups of a request as one job; with `reserve_states`, returns the states of all tokens."""
         assert self.engine is not None  # `admit` has checked the state
         with timings.stage("tokenize"), self.engine.reserve(estimate_tokens(groups, self.encoder.max_length)):
-            encodings = [await self.tokenizers.encode(self.encoder, group, truncate) for group in groups]
+            # The states of all tokens must fit into one batch.
+            limit = self.max_batch_tokens if reserve_states else None
+            encodings = await self.tokenizers.encode(self.encoder, groups, truncate=truncate, max_tokens=limit)
         job = [encoding for group in encodings for encoding in group]
         if reserve_states:
-            if (tokens := sum(map(len, job))) > (limit := self.max_batch_tokens):
-                # The states of a request must fit into one batch.
-                message = f"{tokens} tokens, at most {limit} if each returns a vector (max_batch_tokens)"
-                raise TooLargeError(message, groups[0].name)
-            reserve_states(tokens, self.encoder.state_width)
+            reserve_states(sum(map(len, job)), self.encoder.state_width)
             job = [replace(encoding, pooled=0) for encoding in job]
         submitted = time.time()
         try:
             result = await asyncio.wrap_future(self.engine.submit(job))
         except EncodingFailedError as error:
-            raise InternalError(str(error), param_at(groups, error.position)) from error
+            raise InternalError(str(error), param_at(groups, error.position, "text")) from error
         timings.add("queue", submitted, result.queued)
         timings.add("forward", submitted + result.queued, result.computed)
         rows = iter(result.vectors)

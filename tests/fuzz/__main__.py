@@ -1,17 +1,23 @@
 """`python -m tests.fuzz`: sends more than 10,000 malformed requests to a real server and prints a summary as JSON.
 
 If a response breaks the contract, prints the request and exits with status 1. With `--cost`, sends large bodies
-instead, and prints what each costs.
+instead, and writes what each costs to tests/fuzz/costs.json, from which `make docs` writes a table.
 """
 
 import argparse
 import json
 import sys
 import time
+from datetime import date
 
-from tests.fuzz import costs
+from tests.chaos.figures import machine
+from tests.fuzz import costs, report, shapes
 from tests.fuzz.campaign import fuzz, schemathesis
 from tests.fuzz.serving import server
+from tests.serving import ServerProcess
+
+# Bytes of a large body, just below `max_body_bytes`.
+_SIZE = 15_204_352
 
 
 def main() -> None:
@@ -22,10 +28,16 @@ def main() -> None:
     parser.add_argument(
         "--cost", action="store_true", help="report CPU time, memory and stalls of large bodies instead"
     )
-    parser.add_argument("--megabytes", type=float, default=14.5, help="the size of these bodies")
+    parser.add_argument(
+        "--megabytes",
+        type=float,
+        default=_SIZE / report.MB,
+        help="size of these bodies; results of other sizes are not written",
+    )
+    parser.add_argument("--shapes", default="", help="only bodies with these words; their results are not written")
     arguments = parser.parse_args()
     if arguments.cost:
-        print(costs.table(costs.worst(costs.measure((int(arguments.megabytes * costs.MB),), tuple(costs.SHAPES)))))
+        _cost(int(arguments.megabytes * report.MB), arguments.shapes)
         return
     started = time.monotonic()
     with server() as running:
@@ -44,6 +56,24 @@ def main() -> None:
     }
     print(*problems[:50], json.dumps(summary), sep="\n")
     sys.exit(bool(problems))
+
+
+def _cost(size: int, only: str) -> None:
+    """Measures all requests, on one server those with large answers, and on one those with large bodies."""
+    started = time.monotonic()
+    large = (request for shape in shapes.SHAPES if only in shape for request in shapes.requests(size, shape))
+    found = []
+    for requests in ((request for request in shapes.SPECIAL if only in request.shape), large):
+        with ServerProcess("--log-level", "warning") as running:
+            running.wait_ready()
+            for cost in costs.measure(running, requests):
+                found.append(cost)
+                print(cost, *(f"{share:.2f}" for share in cost.shares), flush=True)
+    minutes = (time.monotonic() - started) / 60
+    origin = f"`python -m tests.fuzz --cost`, {minutes:.0f} min, {date.today():%-d %B %Y}, {machine()}."
+    print(report.table(found, origin))
+    if size == _SIZE and not only:
+        report.write(found, origin)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from fastapi.responses import PlainTextResponse
 
 from l2v.app import __version__
 from l2v.app.engine.inputs import InputGroup
-from l2v.app.engine.service import Service
 from l2v.app.http import surfaces
+from l2v.app.http.endpoints import Call
 from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
-from l2v.app.http.responses import ChunkedList, json_response, text_bytes, vector_bytes
+from l2v.app.http.responses import TOKEN_BYTES, ChunkedList, json_response, text_bytes, vector_bytes
 from l2v.app.http.routes import openai, operations
 from l2v.app.http.routes.dependencies import CallDep, ServiceDep
 from l2v.app.http.routes.texts import read_texts, text_group
@@ -37,15 +37,15 @@ def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _rejections[status] for status in statuses}
 
 
-async def _group(service: Service, inputs: Any, options: schemas.Options, name: str = "inputs") -> InputGroup:
-    instruction = service.prompts.select(None, options.prompt_name)
-    return await text_group(service, name, inputs, instruction, keep_end=options.keep_end)
+async def _group(call: Call, inputs: Any, options: schemas.Options, name: str = "inputs") -> InputGroup:
+    instruction = call.service.prompts.select(None, options.prompt_name)
+    return await text_group(call, name, inputs, instruction, keep_end=options.keep_end)
 
 
 @router.post("/embed", response_model=list[list[float]], responses=_rejections)
 async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
     """One embedding per input."""
-    group = await _group(call.service, request.inputs, request)
+    group = await _group(call, request.inputs, request)
     vectors, _ = await call.service.embed(
         group,
         call.timings,
@@ -61,7 +61,7 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
 @router.post("/embed_all", response_model=list[list[list[float]]], responses=_rejections)
 async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response:
     """The hidden state of every token of each input, including special tokens and the instruction."""
-    group = await _group(call.service, request.inputs, request)
+    group = await _group(call, request.inputs, request)
     states = await call.service.token_states(
         group,
         call.timings,
@@ -75,12 +75,12 @@ async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response
 @router.post("/similarity", response_model=list[float], responses=_rejections)
 async def similarity(request: schemas.TeiSimilarityRequest, call: CallDep) -> Response:
     """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all."""
-    options, inputs, service = request.parameters or schemas.Options(), request.inputs, call.service
+    options, inputs = request.parameters or schemas.Options(), request.inputs
     groups = [
-        await _group(service, inputs.source_sentence, options, "inputs.source_sentence"),
-        await _group(service, inputs.sentences, options, "inputs.sentences"),
+        await _group(call, inputs.source_sentence, options, "inputs.source_sentence"),
+        await _group(call, inputs.sentences, options, "inputs.sentences"),
     ]
-    matrix, _ = await service.similarity(
+    matrix, _ = await call.service.similarity(
         groups,
         call.timings,
         truncate=options.truncate is not False,
@@ -103,22 +103,24 @@ async def run_task(request: schemas.TaskRequest, call: CallDep) -> Response:
 async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
     """The tokens of texts, without template; the instruction comes first if a prompt is named."""
     service = call.service
-    group = await text_group(service, "inputs", request.inputs, service.prompts.select(None, request.prompt_name))
-
-    def render(tokens: Any) -> bytes:  # JSON takes a fifth of the memory of the objects
-        return orjson.dumps([dict(zip(schemas.Token.model_fields, token, strict=True)) for token in tokens])
-
-    shown = []
-    async for rendered in service.tokenizers.show(service.encoder, group, render, special=request.add_special_tokens):
-        call.reserve(len(rendered))
-        shown.append(orjson.Fragment(rendered))
+    group = await text_group(call, "inputs", request.inputs, service.prompts.select(None, request.prompt_name))
+    shown = [
+        orjson.Fragment(rendered)
+        async for rendered in service.tokenizers.show(
+            service.encoder,
+            group,
+            schemas.render,
+            special=request.add_special_tokens,
+            reserve=lambda tokens: call.reserve(TOKEN_BYTES * tokens),
+        )
+    ]
     return await json_response(ChunkedList.of(shown, _WIDTH))
 
 
 @router.post("/decode", response_model=list[str], responses=_rejections)
 async def decode(request: schemas.DecodeRequest, call: CallDep) -> Response:
     """The texts of token ids."""
-    texts = await read_texts(call.service, "ids", request.ids, skip_special=request.skip_special_tokens)
+    texts = await read_texts(call, "ids", request.ids, skip_special=request.skip_special_tokens)
     call.reserve(sum(map(text_bytes, texts)))
     return await json_response(ChunkedList.of(texts, _WIDTH))
 

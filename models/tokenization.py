@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from l2v.models.errors import InputError, UnsupportedModelError
@@ -17,8 +19,9 @@ from l2v.models.templates import Template
 from l2v.models.types import Encoding, Input, Semantics
 
 # Tokens are counted only up to `max_length`. Of a longer text than this many characters per token of that limit, only a
-# piece is tokenized. While the piece has too few tokens, one twice as long is tried.
-_CHARACTERS_PER_TOKEN = 16
+# piece is tokenized. While the piece has too few tokens, one twice as long is tried. Where the piece only has to show
+# that a text is too long, a shorter one usually does.
+_CHARACTERS_PER_TOKEN, _CHARACTERS_TO_SHOW = 16, 4
 # Cutting a text in the middle of a word may change its token count by up to this much.
 _CUT_SLACK = 32
 
@@ -39,6 +42,7 @@ class Tokenization:
         cut_left: whether rows that are too long lose their beginning, with the instruction, rather than their end.
         leading: number of special tokens that the tokenizer adds at the start.
         trailing: number of special tokens that it adds at the end.
+        lengths: by token id, about how many characters the token stands for, and seldom fewer; 0 for unused ids.
     """
 
     tokenizer: Tokenizer
@@ -52,6 +56,7 @@ class Tokenization:
     cut_left: bool = False
     leading: int = field(init=False)
     trailing: int = field(init=False)
+    lengths: NDArray[np.int32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         plain, special = self._ids("a", special=False), self._ids("a", special=True)
@@ -60,6 +65,11 @@ class Tokenization:
             raise UnsupportedModelError("the tokenizer changes the tokens of a text when it adds special tokens")
         object.__setattr__(self, "leading", leading)
         object.__setattr__(self, "trailing", len(special) - len(plain) - leading)
+        vocabulary = self.tokenizer.get_vocab()
+        lengths = np.zeros(max(vocabulary.values()) + 1, np.int32)
+        for token, index in vocabulary.items():
+            lengths[index] = len(token)
+        object.__setattr__(self, "lengths", lengths)
 
     def __call__(self, inputs: Sequence[Input]) -> list[Encoding]:
         """Tokenizes inputs; each result is independent of the other inputs.
@@ -96,9 +106,11 @@ class Tokenization:
         """
         text = self._instruction(input_) + input_.text
         row = self.tokenizer.encode(text, add_special_tokens=special)
-        columns = zip(row.ids, row.tokens, row.special_tokens_mask, row.offsets, strict=True)
-        for id_, token, added, (start, end) in columns:
-            yield (id_, token, True, None, None) if added else (id_, text[start:end], False, start, end)
+        for id_, added, (start, end) in zip(row.ids, row.special_tokens_mask, row.offsets, strict=True):
+            if added:
+                yield id_, str(self.tokenizer.id_to_token(id_)), True, None, None
+            else:
+                yield id_, text[start:end], False, start, end
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
         """The head of each input. A head that fills the row is refused before it is copied for every text."""
@@ -106,7 +118,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
-                if head and self._piece(head, keep_end=False)[1] >= self.max_length:
+                if head and self._piece(head, False, _CHARACTERS_TO_SHOW)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 
@@ -193,7 +205,7 @@ class Tokenization:
             For each input: its text, the number of tokens, and whether the text was cut.
         """
         sides = [input_.keep_end or (self._verbatim and self.cut_left) for input_ in inputs]
-        short = [len(input_.text) <= self._piece_size for input_ in inputs]
+        short = [len(input_.text) <= _CHARACTERS_PER_TOKEN * self.max_length for input_ in inputs]
         counts = iter(self._batch([i.text for i, whole in zip(inputs, short, strict=True) if whole], special=False))
         pieces = [
             (input_.text, len(next(counts))) if whole else self._piece(input_.text, side)
@@ -217,7 +229,7 @@ class Tokenization:
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
             if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
-                piece, count = self._piece(text, input_.keep_end)
+                piece, count = self._piece(text, input_.keep_end, _CHARACTERS_TO_SHOW)
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
@@ -225,7 +237,7 @@ class Tokenization:
 
         If only the white space around the word was too long, the word is not cut.
         """
-        text, _ = self._piece(word, keep_end)
+        text, _ = self._piece(word, keep_end, _CHARACTERS_TO_SHOW)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         count, length = len(encoding), self.doc_max_length
         while self._over(count) and length:
@@ -236,13 +248,9 @@ class Tokenization:
                 text = cut
         return text, count, True
 
-    @property
-    def _piece_size(self) -> int:
-        return _CHARACTERS_PER_TOKEN * self.max_length
-
-    def _piece(self, text: str, keep_end: bool) -> tuple[str, int]:
+    def _piece(self, text: str, keep_end: bool, characters_per_token: int = _CHARACTERS_PER_TOKEN) -> tuple[str, int]:
         """A part of a long text that is enough to show that it is too long, else the whole text; and its tokens."""
-        size = self._piece_size
+        size = characters_per_token * self.max_length
         while size < len(text):
             piece = text[-size:] if keep_end else text[:size]
             if (count := len(self._ids(piece, special=False))) >= self.max_length + _CUT_SLACK:

@@ -1,7 +1,6 @@
 """Tokenization in threads: short requests on the event loop, longer ones in a pool, bulk requests in their own pool."""
 
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -20,6 +19,8 @@ R = TypeVar("R")
 # Inputs per chunk. A request with more inputs is a bulk request. Bulk requests take turns in their own threads, so that
 # they delay no short request and leave most cores to the forward passes.
 _CHUNK = 64
+# Python's strings have up to four bytes per character.
+_BYTES_PER_CHARACTER = 4
 # Tokenizing this many characters takes less time than starting work in another thread.
 _INLINE_CHARACTERS = 1000
 
@@ -141,38 +142,34 @@ class TokenizerPool:
             items: texts or rows of token ids.
             param: returns the caller's name for the item at a position.
             skip_special: leave special tokens out of the texts.
-            reserve: called with the bytes of memory of each text; may reject the request.
+            reserve: called with the most bytes that the texts take in memory; may reject the request.
 
         Raises:
             InvalidError: a row is too long, or holds an id that the model does not have.
-            TooLargeError: the texts exceed `max_body_bytes`; one token may stand for a hundred characters.
+            TooLargeError: the texts may exceed `max_body_bytes`; one token may stand for a hundred characters.
         """
         if all(isinstance(item, str) for item in items):
             return [str(item) for item in items]
-        tokenizer = encoder.tokenization.tokenizer
-        vocabulary, remaining = tokenizer.get_vocab_size(), self._settings.max_body_bytes
+        tokenizer, lengths = encoder.tokenization.tokenizer, encoder.tokenization.lengths
+        size, limit = 0, self._settings.max_body_bytes
 
         def check(index: int) -> None:
+            nonlocal size
             if not isinstance(ids := items[index], str):
-                self._check_ids(ids, vocabulary, param(index))
+                self._check_ids(ids, len(lengths), param(index))
+                size += int(lengths[ids].sum())
+                if size > limit:
+                    message = f"the ids may stand for more than {limit} characters (max_body_bytes)"
+                    raise TooLargeError(message, param(index))
 
         def decode(index: int) -> str:
-            nonlocal remaining
-            if isinstance(ids := items[index], str):
-                return ids
-            text: str = tokenizer.decode(ids, skip_special_tokens=skip_special)
-            if (remaining := remaining - len(text)) < 0:
-                limit = self._settings.max_body_bytes
-                raise TooLargeError(f"the ids decode to more than {limit} characters (max_body_bytes)", param(index))
-            return text
+            ids = items[index]
+            return ids if isinstance(ids, str) else str(tokenizer.decode(ids, skip_special_tokens=skip_special))
 
         async for _ in self._map(check, range(len(items))):
             pass  # decoding takes ten times as long, so it starts once all ids are known to be good
-        texts = []
-        async for text in self._map(decode, range(len(items))):
-            reserve(sys.getsizeof(text))
-            texts.append(text)
-        return texts
+        reserve(_BYTES_PER_CHARACTER * size)
+        return [text async for text in self._map(decode, range(len(items)))]
 
     def check_count(self, count: int, *names: str) -> None:
         """Raises `TooLargeError` if the named fields hold too many inputs."""

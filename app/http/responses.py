@@ -119,8 +119,13 @@ async def json_response(content: Any) -> Response:
     """Writes JSON. `content` may be a `ChunkedList`, or a dict or list that holds some; arrays may be anywhere."""
     if _numbers(content) <= _CHUNK_NUMBERS:
         return ChunkedResponse([_dumps(content)])
+    return await joined_response(_write(content))
+
+
+async def joined_response(parts: AsyncIterator[bytes]) -> Response:
+    """A response of parts that are JSON together. Small parts are joined."""
     chunks, pending = [], bytearray()
-    async for part in _write(content):
+    async for part in parts:
         pending += part
         if len(pending) >= _CHUNK_BYTES:
             chunks.append(bytes(pending))

@@ -14,8 +14,11 @@ from tests.fuzz.report import MB, Cost
 from tests.fuzz.shapes import ROUTES, Request
 from tests.serving import ServerProcess
 
-# Fills a batch, so that the model has its memory.
-_WARM_UP = Request("/embed", "", b'{"inputs":[%b"a"]}' % ((b'"' + b"word " * 100 + b'",') * 100))
+# Fills batches with long and with short texts, so that the model has its memory.
+_WARM_UP = [
+    Request("/embed", "", b'{"inputs":[%b"a"]}' % (text * count))
+    for text, count in ((b'"' + b"word " * 100 + b'",', 100), (b'"a",', 2047))
+]
 # Seconds between requests for /health, so that they take little of the server's time.
 _PAUSE = 0.01
 
@@ -55,7 +58,7 @@ class Watch:
 
 def measure(server: ServerProcess, requests: Iterable[Request]) -> Iterator[Cost]:
     """Sends the requests one by one."""
-    for request in [*(Request(route, "", body % b'"a"') for route, body in ROUTES.items()), _WARM_UP]:
+    for request in [*(Request(route, "", body % b'"a"') for route, body in ROUTES.items()), *_WARM_UP]:
         _exchange(server, request)
     before = psutil.Process(server.process.pid).memory_info().rss
     for request in requests:

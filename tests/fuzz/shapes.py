@@ -69,7 +69,7 @@ SHAPES: dict[str, Value] = {
     "a number of many digits": lambda size: b"1" * size,
     "numbers of many digits": _many(b"9" * 4000),
     "arrays in arrays": lambda size: b"[" * size,
-    "arrays in arrays, closed": lambda size: b"[" * 900 + b"]" * 900,
+    "arrays in arrays, closed": lambda size: b"[" * 900 + b" " * size + b"]" * 900,
     "objects in objects": lambda size: b'{"a":' * (size // 5),
     "white space": lambda size: b" " * size + b'"a"',
     "unknown fields": _fields(b'"k%d":1'),
@@ -105,12 +105,12 @@ _N = _list(b'"a"', 2048)
 # In the order of what they may take, since a server keeps the memory that requests took.
 SPECIAL = [
     Request("/v1/embeddings", "20 texts that are too long", b'{"input":%b}' % _list(b'"%b"' % (b"a " * 50_000), 20)),
-    Request("/v1/embeddings", "one of 160 texts is too long", b'{"input":%b}' % _list(_prose(380), 159, _prose(450))),
-    Request("/v1/embeddings", "one of 2,048 is too long", b'{"input":%b}' % _list(_prose(380), 2047, _prose(450))),
+    Request("/v1/embeddings", "one of 160 texts is too long", b'{"input":%b}' % _list(_prose(250), 159, _prose(450))),
+    Request("/v1/embeddings", "one of 2,048 is too long", b'{"input":%b}' % _list(_prose(250), 2047, _prose(450))),
     Request(
         "/v1/embeddings",
         "the shortest of 2,048 is too long",
-        b'{"input":%b}' % _list(_prose(380), 2047, b'"%b"' % (b"x " * 410)),
+        b'{"input":%b}' % _list(_prose(250), 2047, b'"%b"' % (b"x " * 410)),
     ),
     Request("/tei/embed_all", "2,048 long texts", b'{"inputs":%b}' % _list(_prose(1000), 2048)),
     Request("/embed", "an instruction that is too long", b'{"inputs":%b,"instruction":%b}' % (_N, _prose(20_000))),

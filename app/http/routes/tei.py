@@ -1,8 +1,8 @@
 """The surface of text-embeddings-inference (TEI), under /tei."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 from fastapi import Response
 from fastapi.responses import PlainTextResponse
 
@@ -11,7 +11,7 @@ from l2v.app.engine.inputs import InputGroup
 from l2v.app.http import surfaces
 from l2v.app.http.endpoints import Call
 from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
-from l2v.app.http.responses import TOKEN_BYTES, ChunkedList, json_response, text_bytes, vector_bytes
+from l2v.app.http.responses import TOKEN_BYTES, ChunkedList, joined_response, json_response, text_bytes, vector_bytes
 from l2v.app.http.routes import openai, operations
 from l2v.app.http.routes.dependencies import CallDep, ServiceDep
 from l2v.app.http.routes.texts import read_texts, text_group
@@ -104,17 +104,23 @@ async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
     """The tokens of texts, without template; the instruction comes first if a prompt is named."""
     service = call.service
     group = await text_group(call, "inputs", request.inputs, service.prompts.select(None, request.prompt_name))
-    shown = [
-        orjson.Fragment(rendered)
-        async for rendered in service.tokenizers.show(
-            service.encoder,
-            group,
-            schemas.render,
-            special=request.add_special_tokens,
-            reserve=lambda tokens: call.reserve(TOKEN_BYTES * tokens),
-        )
-    ]
-    return await json_response(ChunkedList.of(shown, _WIDTH))
+    shown = service.tokenizers.show(
+        service.encoder,
+        group,
+        schemas.render,
+        special=request.add_special_tokens,
+        reserve=lambda tokens: call.reserve(TOKEN_BYTES * tokens),
+    )
+
+    async def parts() -> AsyncIterator[bytes]:
+        separator = b"["
+        async for text in shown:
+            for part in (separator, *text):
+                yield part
+            separator = b","
+        yield b"]"
+
+    return await joined_response(parts())
 
 
 @router.post("/decode", response_model=list[str], responses=_rejections)

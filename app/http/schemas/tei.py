@@ -95,12 +95,13 @@ class Token(BaseModel):
     stop: int | None
 
 
-def render(tokens: Iterator[tuple[Any, ...]]) -> bytes:
-    """Writes the tokens of a text as JSON, some at a time, since their objects take ten times the memory."""
-    names, written = tuple(Token.model_fields), []
+def render(tokens: Iterator[tuple[Any, ...]]) -> list[bytes]:
+    """Writes the tokens of a text as JSON, in parts, since their objects take ten times the memory."""
+    names = tuple(Token.model_fields)
+    parts: list[bytes] = []
     while part := [dict(zip(names, token, strict=True)) for token in islice(tokens, 1024)]:
-        written.append(orjson.dumps(part)[1:-1])
-    return b"[%b]" % b",".join(written)
+        parts.append((b"," if parts else b"[") + orjson.dumps(part)[1:-1])
+    return [*parts, b"]"] if parts else [b"[]"]
 
 
 class TeiOpenaiErrorBody(BaseModel):

@@ -1,6 +1,6 @@
-"""Writes the generated tables of README.md and docs/PERFORMANCE.md. With --check, fails if they are outdated.
+"""Writes the generated tables of README.md and of pages in docs. With --check, fails if they are outdated.
 
-Settings come from the code, benchmark results from bench/results.
+Settings come from the code, benchmark results from bench/results, the costs of requests from tests/fuzz.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from bench.report import efficiency, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
 from l2v.models.settings import PREFIX
+from tests.fuzz import report
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +64,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "loading": loading(start),
             "scheduling": scheduling_tables(policies),
         },
+        ROOT / "docs/RELIABILITY.md": {"costs": report.table(*report.read())},
     }
 
 

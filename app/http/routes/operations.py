@@ -17,7 +17,7 @@ router = surfaces.native(tags=["operations"])
 
 @router.get("/info", responses=responses(401, 503))
 async def info(service: ServiceDep) -> dict[str, Any]:
-    """The model, its pooling and sources, and the limits of a request."""
+    """The base, its pooling and sources, the limits of a request, and all models."""
     return service.info()
 
 

@@ -45,8 +45,8 @@ class ReplicaSettings(Settings):
             raise ValueError("http_workers must be 1 on Ray, whose own proxies speak HTTP: set num_replicas instead")
         if self.runtime_adapters:
             raise ValueError(
-                "runtime_adapters cannot be set on Ray, where a request reaches one replica alone: name the adapters in "
-                "lora_modules, and deploy the application again to change them"
+                "runtime_adapters cannot be set on Ray, where a request reaches one replica alone: name the adapters "
+                "in lora_modules, and deploy the application again to change them"
             )
         return self
 

@@ -25,10 +25,10 @@ from l2v.models.types import text_fault
 # The upper bound of `max_inputs`.
 MAX_INPUTS = 65_536
 # Parts of paths. Models with such names could not be chosen by /tei/{name}/….
-_ROUTES = frozenset(
-    "decode docs embed embed_all embeddings health info metrics openapi.json ping playground prompts ready similarity "
-    "tei tokenize v1".split()
-)
+_ROUTES = {
+    *("docs", "embed", "health", "info", "metrics", "openapi.json", "playground", "prompts", "ready", "similarity"),
+    *("decode", "embed_all", "embeddings", "ping", "tei", "tokenize", "v1"),
+}
 _MODEL_NAME = re.compile(r"(?!.*//)[A-Za-z0-9][A-Za-z0-9._:@+/-]*(?<!/)")
 
 

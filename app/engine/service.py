@@ -35,8 +35,10 @@ _WATCH_SECONDS = 0.25
 # Seconds for the engine thread to exit once no request waits for it.
 _JOIN_SECONDS = 1.0
 # The properties of each model in `/info`.
-_PROPERTIES = ("model", "sources", "adapter", "dimensions", "pooling", "template", "max_length", "doc_max_length")
-_PROPERTIES += ("skip_instruction", "settings")
+_PROPERTIES = (
+    *("model", "sources", "adapter", "dimensions", "pooling", "template"),
+    *("max_length", "doc_max_length", "skip_instruction", "settings"),
+)
 # Up to this many numbers, computing inline is faster than handing off to a thread.
 _INLINE_NUMBERS = 32_768
 

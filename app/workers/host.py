@@ -70,20 +70,7 @@ class Host:
         try:
             while True:
                 kind, number, body = await receive(reader)
-                match kind:
-                    case Kind.SUBMIT:
-                        self._submit(number, body)
-                    case Kind.CANCEL:
-                        if job := self._jobs.pop(number, None):
-                            job.cancel()
-                    case Kind.OPENED:
-                        self.opened = True
-                    case Kind.CHANGED:
-                        self._changes.pop(number).set_result(None)
-                    case Kind.SCRAPE:
-                        self._start(self._send_metrics(number))
-                    case Kind.LOAD | Kind.UNLOAD:
-                        self._start(self._change_adapters(number, kind, json.loads(body)))
+                self._receive(kind, number, body)
         except (EOFError, OSError):
             pass
         finally:
@@ -94,6 +81,22 @@ class Host:
                 change.set_result(None)
             self._changes.clear()
             self._writer.close()
+
+    def _receive(self, kind: Kind, number: int, body: bytes) -> None:
+        match kind:
+            case Kind.SUBMIT:
+                self._submit(number, body)
+            case Kind.CANCEL:
+                if job := self._jobs.pop(number, None):
+                    job.cancel()
+            case Kind.OPENED:
+                self.opened = True
+            case Kind.CHANGED:
+                self._changes.pop(number).set_result(None)
+            case Kind.SCRAPE:
+                self._start(self._send_metrics(number))
+            case Kind.LOAD | Kind.UNLOAD:
+                self._start(self._change_adapters(number, kind, json.loads(body)))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

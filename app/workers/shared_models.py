@@ -61,5 +61,5 @@ def unpack_model(body: bytes, base: ServedModel) -> ServedModel:
         def persistent_load(self, _: Any) -> object:
             return base.profile.tokenization.tokenizer
 
-    model: ServedModel = Unpickler(BytesIO(body)).load()  # noqa: S301
+    model: ServedModel = Unpickler(BytesIO(body)).load()
     return model

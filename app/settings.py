@@ -32,15 +32,16 @@ _ROUTES = {
 _MODEL_NAME = re.compile(r"(?!.*//)[A-Za-z0-9][A-Za-z0-9._:@+/-]*(?<!/)")
 
 
-def _check_model_name(name: str) -> str:
+def check_model_name(name: str) -> str:
+    """Returns a name for a model; raises `ValueError` for one that requests could not choose by its path."""
     if len(name) > 100 or not _MODEL_NAME.fullmatch(name):
-        raise ValueError(f"{name} is no name for a model: use up to 100 letters, digits and . _ : @ + - /")
+        raise ValueError(f"{name} cannot name a model: use up to 100 letters, digits and . _ : @ + - /")
     if route := next((part for part in name.split("/") if part in _ROUTES or not part.strip(".")), ""):
         raise ValueError(f"{name} cannot name a model, since {route} is a part of the API's paths: use another name")
     return name
 
 
-ModelName = Annotated[StrictStr, AfterValidator(_check_model_name)]
+ModelName = Annotated[StrictStr, AfterValidator(check_model_name)]
 ModelNames = Annotated[tuple[ModelName, ...], NoDecode, BeforeValidator(split_names)]
 PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 _PROMPTS = TypeAdapter(dict[PromptName, StrictStr])
@@ -212,7 +213,7 @@ class Settings(ModelSettings):
 
     def _check_models(self) -> None:
         for name in self.lora_modules:
-            _check_model_name(name)
+            check_model_name(name)
             if name in self.base_names:
                 raise ValueError(f"lora_modules has the name {name}, which is that of the base: use another name")
         if (count := len(self.lora_modules)) > self.max_lora_modules:

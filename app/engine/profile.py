@@ -69,3 +69,11 @@ class Profile:
     def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
         """Tokenizes inputs for this encoder; raises `InputError` for one that cannot be encoded."""
         return self.tokenization(inputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled tokenizer loses this flag.
+        return {**self.__dict__, "encode_special_tokens": self.tokenization.tokenizer.encode_special_tokens}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state["tokenization"].tokenizer.encode_special_tokens = state.pop("encode_special_tokens")
+        self.__dict__.update(state)

@@ -64,7 +64,7 @@ class BlockProducts:
     """
 
     def __init__(self, slices: Sequence[Slice], tokens: int, dtype: torch.dtype, device: torch.device) -> None:
-        compiled = device.type == "cpu" and dtype != torch.float32
+        compiled = _compiles_shapes(device, dtype)
         self._widen = compiled and tokens < _BLOCKS[-1]
         if compiled and not self._widen:
             self._blocks = [block for slice_ in slices for block in _cut(*slice_, tokens)]
@@ -99,6 +99,10 @@ class BlockProducts:
                     hidden[block.last :] = 0
                 reduced.append((block, factors, hidden))
         return reduced
+
+
+def _compiles_shapes(device: torch.device, dtype: torch.dtype) -> bool:
+    return device.type == "cpu" and dtype != torch.float32
 
 
 def _cut(start: int, stop: int, weights: Weights, tokens: int) -> list[Block]:

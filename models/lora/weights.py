@@ -76,11 +76,11 @@ def _check_settings(source: Source, config: PeftConfig) -> None:
 
 def _check_tensors(source: Source, read: AdapterWeights) -> None:
     """Refuses tensors that are no factors of linear layers."""
-    for key in sorted(read.weights):
-        if "lora_embedding_" in key:
-            raise _refusal(source, f"changes embeddings ({key})")
-        if not key.endswith((".lora_A.weight", ".lora_B.weight")):
-            raise _refusal(source, f"holds {key} whole (modules_to_save)")
+    if embedding := min((key for key in read.weights if "lora_embedding_" in key), default=None):
+        raise _refusal(source, f"changes embeddings ({embedding})")
+    factors = (".lora_A.weight", ".lora_B.weight")
+    if whole := min((key for key in read.weights if not key.endswith(factors)), default=None):
+        raise _refusal(source, f"holds {whole} whole (modules_to_save)")
 
 
 def _refusal(source: Source, reason: str) -> AdapterError:

@@ -23,7 +23,7 @@ def settings_table() -> str:
     """The settings by variable and flag."""
     rows = ["| variable | flag | default | meaning |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, (), "") else f"`{field.default}`"
+        default = "" if field.default in (None, (), "", {}) else f"`{field.default}`"
         rows.append(f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` | {default} | {field.description} |")
     return "\n".join(rows)
 

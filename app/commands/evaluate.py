@@ -39,7 +39,8 @@ class Evaluate(ClientSettings):
 
         instructions, tasks = read_instructions(self.instructions), find_tasks(self.tasks)
         with self.open_embedder(EmbedOptions(normalize=False)) as embedder:
-            name = "+".join([embedder.info["model"], *map(label, () if self.url else self.adapters)]).replace("/", "_")
+            parts = [embedder.info["model"]] if self.url else map(label, (self.model, *self.chosen_adapters))
+            name = "+".join(parts).replace("/", "_")
             settings = {name: setting["value"] for name, setting in embedder.info["settings"].items()}
             settings["dtype"] = embedder.info["dtype"]
             encoder = MtebEncoder(name, partial(embed_inputs, embedder), instructions, settings)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from l2v.app.http.schemas.fields import NoEffect, Rejected, Request, StrictRequest
-from l2v.app.http.schemas.inputs import Dimensions, Instruction, TextsOrIds, Truncate
+from l2v.app.http.schemas.inputs import MODEL, Dimensions, Instruction, ModelChoice, TextsOrIds, Truncate
 from l2v.app.settings import PromptName
 
 _SIDES = {
@@ -26,6 +26,7 @@ class EmbeddingsFields(Request):
     truncates_by_default: ClassVar[bool] = False
 
     input: TextsOrIds = Field(description="A text, a list of token ids, or a list of either")
+    model: ModelChoice | None = Field(None, description=MODEL)
     dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64: of little-endian float32")
 
@@ -52,7 +53,6 @@ class EmbeddingsFields(Request):
         None, description="Side on which texts are truncated; default: right, the end"
     )
 
-    model: Annotated[Any, NoEffect("one model is served")] = None
     user: Annotated[Any, NoEffect("nothing is stored about users")] = None
     metadata: Annotated[Any, NoEffect("nothing is stored about requests")] = None
     max_tokens: Annotated[Any, NoEffect("it limits generated tokens, and embeddings have none")] = None
@@ -131,12 +131,14 @@ class EmbeddingsResponse(BaseModel):
 
 
 class Model(BaseModel):
-    """The served model."""
+    """A served model."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
+    root: str = Field(description="Where the model comes from")
+    parent: str | None = Field(description="The base, for an adapter")
 
 
 class ModelsResponse(BaseModel):

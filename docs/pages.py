@@ -11,7 +11,7 @@ from functools import partial, wraps
 from pathlib import Path
 
 from bench import ceiling_report
-from docs import models, openapi, snippets
+from docs import models, openapi, sizing, snippets
 from docs.tables import settings_table
 from l2v.app.metrics import Metrics
 
@@ -50,6 +50,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "other models": models.other_table,
     "metrics": metrics_table,
     "workers": workers_table,
+    "throughput": sizing.throughput_table,
+    "latency": sizing.latency_table,
+    "batches": sizing.batches_table,
     "api": openapi.reference,
     "clients": snippets.clients_table,
     "corpus": python(snippets.corpus, 'name="corpus"'),

@@ -24,7 +24,8 @@ def test_every_generated_part_is_used() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     nav = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["project"]["nav"]
-    listed = [name for entry in nav for name in entry.values()]
+    groups = [pages for group in nav for pages in group.values()]
+    listed = [name for pages in groups for page in pages for name in page.values()]
     assert len(listed) == len(set(listed))
     assert set(listed) == {page.name for page in PAGES}
 

@@ -11,7 +11,7 @@ from functools import partial, wraps
 from pathlib import Path
 
 from bench import ceiling_report
-from docs import models, openapi, snippets
+from docs import models, openapi, sizing, snippets
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models.settings import PREFIX
@@ -60,6 +60,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "other models": models.other_table,
     "metrics": metrics_table,
     "workers": workers_table,
+    "throughput": sizing.throughput_table,
+    "latency": sizing.latency_table,
+    "batches": sizing.batches_table,
     "api": openapi.reference,
     "clients": snippets.clients_table,
     "corpus": python(snippets.corpus, 'name="corpus"'),

@@ -1,4 +1,4 @@
-"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/ARCHITECTURE.md lists the differences).
+"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/architecture.md lists the differences).
 
 With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with it, unless
 `skip_instruction` is set. In that case, its tokens are counted on their own, as sentence-transformers does.
@@ -9,6 +9,7 @@ Uses only the tokenizer object of the `tokenizers` library, which threads can sh
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,9 @@ class Tokenization:
         semantics: see `types.Semantics`.
         special_ids: ids of special tokens, which may end an instruction's row without belonging to it.
         cut_left: whether rows that are too long lose their beginning, with the instruction, rather than their end.
+        adapter: the id of the LoRA module that the rows are for; 0: the base stack alone.
         leading: number of special tokens that the tokenizer adds at the start.
         trailing: number of special tokens that it adds at the end.
-        lengths: by token id, about how many characters the token stands for, and seldom fewer; 0 for unused ids.
     """
 
     tokenizer: Tokenizer
@@ -54,9 +55,9 @@ class Tokenization:
     semantics: Semantics = "llm2vec"
     special_ids: frozenset[int] = frozenset()
     cut_left: bool = False
+    adapter: int = 0
     leading: int = field(init=False)
     trailing: int = field(init=False)
-    lengths: NDArray[np.int32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         plain, special = self._ids("a", special=False), self._ids("a", special=True)
@@ -65,11 +66,6 @@ class Tokenization:
             raise UnsupportedModelError("the tokenizer changes the tokens of a text when it adds special tokens")
         object.__setattr__(self, "leading", leading)
         object.__setattr__(self, "trailing", len(special) - len(plain) - leading)
-        vocabulary = self.tokenizer.get_vocab()
-        lengths = np.zeros(max(vocabulary.values()) + 1, np.int32)
-        for token, index in vocabulary.items():
-            lengths[index] = len(token)
-        object.__setattr__(self, "lengths", lengths)
 
     def __call__(self, inputs: Sequence[Input]) -> list[Encoding]:
         """Tokenizes inputs; each result is independent of the other inputs.
@@ -97,6 +93,15 @@ class Tokenization:
                 zip(inputs, rows, counted, trimmed, heads, strict=True)
             )
         ]
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """By token id, about how many characters the token stands for, and seldom fewer; 0 for unused ids."""
+        vocabulary = self.tokenizer.get_vocab()
+        lengths = np.zeros(max(vocabulary.values()) + 1, np.int32)
+        for token, index in vocabulary.items():
+            lengths[index] = len(token)
+        return lengths
 
     def show(self, input_: Input, *, special: bool) -> Iterator[tuple[int, str, bool, int | None, int | None]]:
         """The tokens of an input, without template and truncation.
@@ -193,7 +198,7 @@ class Tokenization:
             pooled = len(row)
         elif self._verbatim:
             pooled = max(1, len(row) - excluded)  # on its own, an instruction may have one more token than in the row
-        return Encoding(array("q", row), min(pooled, len(row)), truncated=cut or over > 0)
+        return Encoding(array("q", row), min(pooled, len(row)), cut or over > 0, self.adapter)
 
     def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
         """Cuts texts to about `doc_max_length` tokens.

@@ -9,6 +9,7 @@ from anyio import CapacityLimiter, to_thread
 from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
 from l2v.app.engine.inputs import InputGroup, param_at
 from l2v.app.engine.profile import Profile
+from l2v.app.engine.served_models import ServedModel
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoding, InputError
@@ -40,15 +41,15 @@ class TokenizerPool:
         self._bulk_threads = CapacityLimiter(max(1, self.workers // 2))
 
     async def encode(
-        self, encoder: Profile, groups: Sequence[InputGroup], *, truncate: bool, max_tokens: int | None = None
+        self, model: ServedModel, groups: Sequence[InputGroup], *, truncate: bool, max_tokens: int | None = None
     ) -> list[list[Encoding]]:
-        """Returns one encoding per input of each group.
+        """Returns one encoding per input of each group, for the model.
 
         If texts may be too long, the longest come first, and each step takes as many as all before, so that rejecting
         them costs little.
 
         Args:
-            encoder: its tokenizer is used.
+            model: its tokenizer is used.
             groups: the inputs.
             truncate: truncate texts that are too long rather than reject them.
             max_tokens: the most tokens of all inputs, with a vector for each; None: no limit.
@@ -58,7 +59,7 @@ class TokenizerPool:
             TooLargeError: the inputs have more than `max_tokens`.
             TooLongError: a text is too long, and `truncate` is false.
         """
-        inputs = [input_ for group in groups for input_ in group.inputs]
+        encoder, inputs = model.profile, [input_ for group in groups for input_ in group.inputs]
         order, tokens = list(range(len(inputs))), 0
         small = len(inputs) <= _CHUNK and sum(len(i.text) + len(i.instruction) for i in inputs) <= _INLINE_CHARACTERS
         stepwise = not small and (not truncate or max_tokens is not None)
@@ -86,9 +87,9 @@ class TokenizerPool:
             found = tokenize(order)
         else:
             found = [encoding async for chunk in self._chunks(tokenize, order) for encoding in chunk]
-        self._metrics.inputs.inc(len(found))
-        self._metrics.tokens.inc(sum(map(len, found)))
-        self._metrics.truncated.inc(len(truncated(found)))
+        self._metrics.inputs.labels(model.label).inc(len(found))
+        self._metrics.tokens.labels(model.label).inc(sum(map(len, found)))
+        self._metrics.truncated.labels(model.label).inc(len(truncated(found)))
         by_position = dict(zip(order, found, strict=True))
         positions = iter(range(len(inputs)))
         return [[by_position[next(positions)] for _ in group.inputs] for group in groups]
@@ -150,21 +151,21 @@ class TokenizerPool:
         """
         if all(isinstance(item, str) for item in items):
             return [str(item) for item in items]
-        tokenizer, lengths = encoder.tokenization.tokenizer, encoder.tokenization.lengths
-        size, limit = 0, self._settings.max_body_bytes
+        tokenization, size, limit = encoder.tokenization, 0, self._settings.max_body_bytes
 
         def check(index: int) -> None:
             nonlocal size
             if not isinstance(ids := items[index], str):
-                self._check_ids(ids, len(lengths), param(index))
-                size += int(lengths[ids].sum())
+                self._check_ids(ids, len(tokenization.lengths), param(index))
+                size += int(tokenization.lengths[ids].sum())
                 if size > limit:
                     message = f"the ids may stand for more than {limit} characters (max_body_bytes)"
                     raise TooLargeError(message, param(index))
 
         def decode(index: int) -> str:
-            ids = items[index]
-            return ids if isinstance(ids, str) else str(tokenizer.decode(ids, skip_special_tokens=skip_special))
+            if isinstance(ids := items[index], str):
+                return ids
+            return str(tokenization.tokenizer.decode(ids, skip_special_tokens=skip_special))
 
         async for _ in self._map(check, range(len(items))):
             pass  # decoding takes ten times as long, so it starts once all ids are known to be good

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,8 @@ def group(name: str, texts: list[str]) -> InputGroup:
 
 
 def encode(counting: Counting, groups: list[InputGroup], **options: Any) -> list[list[Encoding]]:
-    return asyncio.run(TokenizerPool(Settings(), Metrics()).encode(counting, groups, **options))  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(profile=counting, label="demo")
+    return asyncio.run(TokenizerPool(Settings(), Metrics()).encode(model, groups, **options))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ instead, and writes what each costs to tests/fuzz/costs.json, from which `make d
 
 import argparse
 import json
+import os
 import sys
 import time
 from datetime import date
@@ -28,12 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--cost", action="store_true", help="report CPU time, memory and stalls of large bodies instead"
     )
-    parser.add_argument(
-        "--megabytes",
-        type=float,
-        default=_SIZE / report.MB,
-        help="size of these bodies; results of other sizes are not written",
-    )
+    parser.add_argument("--megabytes", type=float, default=_SIZE / report.MB, help="size of these bodies")
     parser.add_argument("--shapes", default="", help="only bodies with these words; their results are not written")
     arguments = parser.parse_args()
     if arguments.cost:
@@ -70,9 +66,11 @@ def _cost(size: int, only: str) -> None:
                 found.append(cost)
                 print(cost, *(f"{share:.2f}" for share in cost.shares), flush=True)
     minutes = (time.monotonic() - started) / 60
-    origin = f"`python -m tests.fuzz --cost`, {minutes:.0f} min, {date.today():%-d %B %Y}, {machine()}."
+    command = "python -m tests.fuzz --cost" + ("" if size == _SIZE else f" --megabytes {size / report.MB:g}")
+    load = f"a load average of {os.getloadavg()[2]:.0f}"
+    origin = f"`{command}`, {minutes:.0f} min, {date.today():%-d %B %Y}, {machine()}, {load}."
     print(report.table(found, origin))
-    if size == _SIZE and not only:
+    if not only:
         report.write(found, origin)
 
 

@@ -10,6 +10,7 @@ ROUTES = {
     "/embed": b'{"inputs":%b}',
     "/similarity": b'{"top_k":9,"queries":%b}',
     "/v1/embeddings": b'{"encoding_format":"base64","input":%b}',
+    "/v2/embed": b'{"model":"m","input_type":"search_query","embedding_types":["int8","float"],"texts":%b}',
     "/tei": b'{"inputs":%b}',
     "/tei/embed": b'{"inputs":%b}',
     "/tei/embed_all": b'{"inputs":%b}',

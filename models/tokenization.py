@@ -3,7 +3,8 @@
 With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with it, unless
 `skip_instruction` is set. In that case, its tokens are counted on their own, as sentence-transformers does.
 
-Uses only the tokenizer object of the `tokenizers` library, which threads can share and which releases the GIL.
+Uses only the tokenizer object of the `tokenizers` library, which threads can share. Its methods for batches release the
+GIL, those for one text do not.
 """
 
 from array import array
@@ -110,11 +111,12 @@ class Tokenization:
             For each token: its id, its text, whether it is special, and the start and end of its characters.
         """
         text = self._instruction(input_) + input_.text
-        row = self.tokenizer.encode(text, add_special_tokens=special)
-        for id_, added, (start, end) in zip(row.ids, row.special_tokens_mask, row.offsets, strict=True):
+        (row,) = self.tokenizer.encode_batch([text], add_special_tokens=special)
+        for position, (id_, added) in enumerate(zip(row.ids, row.special_tokens_mask, strict=True)):
             if added:
                 yield id_, str(self.tokenizer.id_to_token(id_)), True, None, None
             else:
+                start, end = row.token_to_chars(position)  # `offsets` of a long text would hold the GIL for 50 ms
                 yield id_, text[start:end], False, start, end
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
@@ -243,7 +245,7 @@ class Tokenization:
         If only the white space around the word was too long, the word is not cut.
         """
         text, _ = self._piece(word, keep_end, _CHARACTERS_TO_SHOW)
-        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
         count, length = len(encoding), self.doc_max_length
         while self._over(count) and length:
             start, end = encoding.offsets[-length][0], encoding.offsets[length - 1][1]

@@ -165,7 +165,8 @@ class TokenizerPool:
         def decode(index: int) -> str:
             if isinstance(ids := items[index], str):
                 return ids
-            return str(tokenization.tokenizer.decode(ids, skip_special_tokens=skip_special))
+            # `decode` would hold the GIL.
+            return str(tokenization.tokenizer.decode_batch([ids], skip_special_tokens=skip_special)[0])
 
         async for _ in self._map(check, range(len(items))):
             pass  # decoding takes ten times as long, so it starts once all ids are known to be good

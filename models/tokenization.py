@@ -116,7 +116,7 @@ class Tokenization:
             if added:
                 yield id_, str(self.tokenizer.id_to_token(id_)), True, None, None
             else:
-                start, end = row.token_to_chars(position)  # `offsets` of a long text would hold the GIL for 50 ms
+                start, end = row.token_to_chars(position) or (0, 0)  # `offsets` would hold the GIL for 50 ms
                 yield id_, text[start:end], False, start, end
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:

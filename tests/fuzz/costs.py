@@ -56,11 +56,16 @@ class Watch:
         self._thread.join()
 
 
-def measure(server: ServerProcess, requests: Iterable[Request]) -> Iterator[Cost]:
-    """Sends the requests one by one."""
+def warm_up(server: ServerProcess) -> None:
+    """Waits until the server is ready, and sends requests that make it load code and allocate memory for batches."""
+    server.wait_ready()
     for request in [*(Request(route, "", body % b'"a"') for route, body in ROUTES.items()), *_WARM_UP]:
         _exchange(server, request)
-    before = psutil.Process(server.process.pid).memory_info().rss
+
+
+def measure(server: ServerProcess, requests: Iterable[Request]) -> Iterator[Cost]:
+    """Sends the requests one by one, to a server that is warmed up."""
+    before = resident_bytes(server)
     for request in requests:
         peak_resident_bytes(str(server.process.pid))
         spent = _cpu_seconds(server)
@@ -69,6 +74,10 @@ def measure(server: ServerProcess, requests: Iterable[Request]) -> Iterator[Cost
         cpu = _cpu_seconds(server) - spent
         memory = max(0, peak_resident_bytes(str(server.process.pid)) - before)
         yield Cost(request.route, request.shape, status, len(request.body), answer, cpu, memory, watch.wait, watch.busy)
+
+
+def resident_bytes(server: ServerProcess) -> int:
+    return int(psutil.Process(server.process.pid).memory_info().rss)
 
 
 def _cpu_seconds(server: ServerProcess) -> float:

@@ -80,6 +80,13 @@ $(BIN)/pip:
 	$@/bin/pip install --quiet -r $<
 	@touch $@
 
+# What it requires for images and sound is built for other versions of torch, and not needed for texts.
+.venv-bench/vllm: bench/requirements/vllm.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet -r $<
+	$@/bin/pip uninstall --quiet --yes torchaudio torchcodec torchvision
+	@touch $@
+
 # CUDA builds of torch, several gigabytes each.
 .venv-gpu/%: tests/gpu_fake/%.txt pyproject.toml
 	$(PYTHON) -m venv $@

@@ -11,7 +11,13 @@ from l2v.app.main import create_app
 from l2v.app.settings import Settings
 
 Schema = dict[str, Any]
-_SECTIONS = {"embeddings": "Native API", "OpenAI": "OpenAI surface", "TEI": "TEI surface", "operations": "Operations"}
+_SECTIONS = {
+    "embeddings": "Native API",
+    "OpenAI": "OpenAI surface",
+    "Cohere": "Cohere surface",
+    "TEI": "TEI surface",
+    "operations": "Operations",
+}
 # Every path has these statuses; they are not repeated for each.
 _COMMON = {"404", "405"}
 
@@ -153,4 +159,5 @@ def _errors() -> str:
         rows.append(f"| {status} | `{error.type}` | {openai} `{openai_type}` | {tei} `{tei_type}` | {error.meaning} |")
     empty, kind = ERROR_CLASSES[EmptyError].tei
     rows += ["", f"An empty list or a blank text is a 422; on the TEI surface it is {empty} `{kind}`."]
+    rows += ["", 'The Cohere surface has the statuses of the OpenAI surface, and the body `{"message"}`.']
     return "\n".join(rows)

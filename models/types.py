@@ -9,6 +9,8 @@ Attention = Literal["bidirectional", "causal"]
 # How instructions and texts become a row and its pooled span: as LLM2Vec defines it, or as sentence-transformers does.
 Semantics = Literal["llm2vec", "sentence-transformers"]
 Metric = Literal["cosine", "dot"]
+# How a float becomes an 8-bit integer: 127 · x / the vector's largest |x|, or 127 · tanh(x).
+Int8Scale = Literal["maximum", "tanh"]
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 # The dtypes that quantize a model while it is loaded. Quantized models can be neither saved nor trained.
 QUANTIZED: tuple[DType, ...] = ("int8", "fp8")
@@ -57,11 +59,13 @@ class Encoding:
         ids: the ids of the whole row (special tokens, template, instruction, text, suffix), 64 bits each.
         pooled: how many of the last positions to pool; 0: return the hidden states of all positions instead.
         truncated: whether part of the text was cut off.
+        adapter: the id of the LoRA module to compute it with, see `models.lora`; 0: the base stack alone.
     """
 
     ids: "array[int]"
     pooled: int
     truncated: bool = False
+    adapter: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)

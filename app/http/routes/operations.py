@@ -6,7 +6,8 @@ import prometheus_client
 from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from l2v.app.engine.service import LOADING_SECONDS, Service, State
+from l2v.app.engine.served_models import LOADING_SECONDS
+from l2v.app.engine.service import Service, State
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.routes.dependencies import ExpositionDep, ServiceDep
@@ -17,7 +18,7 @@ router = surfaces.native(tags=["operations"])
 
 @router.get("/info", responses=responses(401, 503))
 async def info(service: ServiceDep) -> dict[str, Any]:
-    """The model, its pooling and sources, and the limits of a request."""
+    """The base, its pooling and sources, the limits of a request, and all models."""
     return service.info()
 
 

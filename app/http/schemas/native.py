@@ -5,7 +5,7 @@ from typing import Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from l2v.app.http.schemas.fields import StrictRequest
-from l2v.app.http.schemas.inputs import Dimensions, Inputs, Instruction
+from l2v.app.http.schemas.inputs import MODEL, Dimensions, EncodingFormat, Inputs, Instruction, ModelChoice, OutputType
 from l2v.app.settings import PromptName
 
 T = TypeVar("T")
@@ -21,12 +21,14 @@ class EmbedRequest(StrictRequest):
     )
 
     inputs: Inputs = Field(description='"text", {"text", "instruction"}, or a list of these or ["instruction", "text"]')
+    model: ModelChoice | None = Field(None, description=MODEL)
     instruction: Instruction | None = Field(None, description="Instruction for the inputs that have none of their own")
     prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
     normalize: StrictBool = Field(True, description="Scale each vector to length 1; the reference does not")
     dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
     truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
-    encoding_format: Literal["float", "base64"] = Field("float", description="base64: of little-endian float32")
+    encoding_format: EncodingFormat = "float"
+    output_dtype: OutputType = "float"
 
 
 class EmbedResponse(BaseModel):
@@ -34,7 +36,7 @@ class EmbedResponse(BaseModel):
 
     model: str
     dimensions: int
-    embeddings: list[list[float]] | list[str]
+    embeddings: list[list[float]] | list[list[int]] | list[str]
     tokens: list[int] = Field(description="Number of tokens of each input, including template and special tokens")
     truncated: list[int] = Field(description="Positions of the inputs that were truncated")
 
@@ -56,6 +58,7 @@ class SimilarityRequest(StrictRequest):
 
     queries: Inputs = Field(description="Same form as `inputs` of /embed")
     documents: Inputs | None = Field(None, description="Same form as `queries`; default: the queries themselves")
+    model: ModelChoice | None = Field(None, description=f"{MODEL}; it embeds both sides")
     query_instruction: Instruction | None = Field(None, description="For the queries that have none of their own")
     document_instruction: Instruction | None = Field(None, description="For the documents that have none of their own")
     query_prompt_name: PromptName | None = Field(None, description="Named prompt to use as query_instruction")

@@ -16,7 +16,7 @@ import numpy as np
 STACKS = Path(__file__).parent / "families/stacks"
 # Types of models, attention, poolings, Dense layers and a default of fewer dimensions.
 NAMES = (
-    *("llama-nemotron-embed", "nemotron-3-embed", "qwen3-embedding", "voyage-4-nano", "embeddinggemma", "e5-mistral"),
+    *("llama-nemotron-embed", "nemotron-3-embed", "qwen3-embedding", "harrier-0.6b", "embeddinggemma", "e5-mistral"),
     *("st6-cls", "dense-tanh", "truncate-dim"),
 )
 TEXTS = ["hello world", "another, longer text: 42", "Ünïcödé, 日本語"]

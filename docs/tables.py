@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/PERFORMANCE.md. With --check, fails if one is outdated."""
+"""Writes the tables of README.md and of pages in docs. With --check, fails if one is outdated."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.report import efficiency, forward, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
+from tests.fuzz import report
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +61,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "loading": loading(start),
             "scheduling": scheduling_tables(policies),
         },
+        ROOT / "docs/RELIABILITY.md": {"costs": report.table(*report.read())},
     }
 
 

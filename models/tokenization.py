@@ -3,22 +3,27 @@
 With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with it, unless
 `skip_instruction` is set. In that case, its tokens are counted on their own, as sentence-transformers does.
 
-Uses only the tokenizer object of the `tokenizers` library, which threads can share and which releases the GIL.
+Uses only the tokenizer object of the `tokenizers` library, which threads can share. Its methods for batches release the
+GIL, those for one text do not.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
 from l2v.models.types import Encoding, Input, Semantics
 
-# Tokens are counted only up to `max_length`. Of a huge text, only a piece with this many characters per token of that
-# limit is tokenized. If the piece has too few tokens, the whole text is tokenized.
-_CHARACTERS_PER_TOKEN = 16
+# Tokens are counted only up to `max_length`. Of a longer text than this many characters per token of that limit, only a
+# piece is tokenized. While the piece has too few tokens, one twice as long is tried. Where the piece only has to show
+# that a text is too long, a shorter one usually does.
+_CHARACTERS_PER_TOKEN, _CHARACTERS_TO_SHOW = 16, 4
 # Cutting a text in the middle of a word may change its token count by up to this much.
 _CUT_SLACK = 32
 
@@ -90,20 +95,29 @@ class Tokenization:
             )
         ]
 
-    def show(self, input_: Input, *, special: bool) -> list[tuple[int, str, bool, int | None, int | None]]:
+    @cached_property
+    def lengths(self) -> NDArray[np.int32]:
+        """By token id, about how many characters the token stands for, and seldom fewer; 0 for unused ids."""
+        vocabulary = self.tokenizer.get_vocab()
+        lengths = np.zeros(max(vocabulary.values()) + 1, np.int32)
+        for token, index in vocabulary.items():
+            lengths[index] = len(token)
+        return lengths
+
+    def show(self, input_: Input, *, special: bool) -> Iterator[tuple[int, str, bool, int | None, int | None]]:
         """The tokens of an input, without template and truncation.
 
-        Returns:
+        Yields:
             For each token: its id, its text, whether it is special, and the start and end of its characters.
         """
         text = self._instruction(input_) + input_.text
-        row = self.tokenizer.encode(text, add_special_tokens=special)
-        return [
-            (id_, token, True, None, None) if added else (id_, text[start:end], False, start, end)
-            for id_, token, added, (start, end) in zip(
-                row.ids, row.tokens, row.special_tokens_mask, row.offsets, strict=True
-            )
-        ]
+        (row,) = self.tokenizer.encode_batch([text], add_special_tokens=special)
+        for position, (id_, added) in enumerate(zip(row.ids, row.special_tokens_mask, strict=True)):
+            if added:
+                yield id_, str(self.tokenizer.id_to_token(id_)), True, None, None
+            else:
+                start, end = row.token_to_chars(position) or (0, 0)  # `offsets` would hold the GIL for 50 ms
+                yield id_, text[start:end], False, start, end
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
         """The head of each input. A head that fills the row is refused before it is copied for every text."""
@@ -111,7 +125,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
-                if head and len(self._ids(self._piece(head, keep_end=False), special=False)) >= self.max_length:
+                if head and self._piece(head, False, _CHARACTERS_TO_SHOW)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 
@@ -197,18 +211,22 @@ class Tokenization:
         Returns:
             For each input: its text, the number of tokens, and whether the text was cut.
         """
-        keep_end = self._verbatim and self.cut_left
-        pieces = [self._piece(input_.text, input_.keep_end or keep_end) for input_ in inputs]
-        counts = [len(ids) for ids in self._batch(pieces, special=False)]
+        sides = [input_.keep_end or (self._verbatim and self.cut_left) for input_ in inputs]
+        short = [len(input_.text) <= _CHARACTERS_PER_TOKEN * self.max_length for input_ in inputs]
+        counts = iter(self._batch([i.text for i, whole in zip(inputs, short, strict=True) if whole], special=False))
+        pieces = [
+            (input_.text, len(next(counts))) if whole else self._piece(input_.text, side)
+            for input_, whole, side in zip(inputs, short, sides, strict=True)
+        ]
         return [
-            self._shorten(input_, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
-            for input_, piece, count in zip(inputs, pieces, counts, strict=True)
+            self._shorten(input_, piece, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
+            for input_, (piece, count) in zip(inputs, pieces, strict=True)
         ]
 
     def _over(self, count: int) -> bool:
         return min(count, self.max_length) > self.doc_max_length
 
-    def _shorten(self, input_: Input, count: int) -> tuple[str, int, bool]:
+    def _shorten(self, input_: Input, piece: str, count: int) -> tuple[str, int, bool]:
         text, words = input_.text, input_.text.split()
         while self._over(count):
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
@@ -217,7 +235,8 @@ class Tokenization:
                 return self._cut_word(words[0], input_.keep_end)
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
-            count = len(self._ids(self._piece(text, input_.keep_end), special=False))
+            if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
+                piece, count = self._piece(text, input_.keep_end, _CHARACTERS_TO_SHOW)
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
@@ -225,8 +244,8 @@ class Tokenization:
 
         If only the white space around the word was too long, the word is not cut.
         """
-        text = self._piece(word, keep_end)
-        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        text, _ = self._piece(word, keep_end, _CHARACTERS_TO_SHOW)
+        (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
         count, length = len(encoding), self.doc_max_length
         while self._over(count) and length:
             start, end = encoding.offsets[-length][0], encoding.offsets[length - 1][1]
@@ -236,13 +255,15 @@ class Tokenization:
                 text = cut
         return text, count, True
 
-    def _piece(self, text: str, keep_end: bool) -> str:
-        """A part of a huge text that is long enough to show that the text is too long; else the whole text."""
-        size = _CHARACTERS_PER_TOKEN * self.max_length
-        piece = text[-size:] if keep_end else text[:size]
-        if len(piece) == len(text) or len(self._ids(piece, special=False)) >= self.max_length + _CUT_SLACK:
-            return piece
-        return text
+    def _piece(self, text: str, keep_end: bool, characters_per_token: int = _CHARACTERS_PER_TOKEN) -> tuple[str, int]:
+        """A part of a long text that is enough to show that it is too long, else the whole text; and its tokens."""
+        size = characters_per_token * self.max_length
+        while size < len(text):
+            piece = text[-size:] if keep_end else text[:size]
+            if (count := len(self._ids(piece, special=False))) >= self.max_length + _CUT_SLACK:
+                return piece, count
+            size *= 2
+        return text, len(self._ids(text, special=False))
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         return self._batch([text], special=special)[0]

@@ -1,6 +1,5 @@
 """The inputs of a request, and their embeddings, grouped by the field that they came in."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -64,16 +63,16 @@ class EmbeddedGroup:
     truncated: list[int]
 
 
-def estimate_tokens(groups: Sequence[InputGroup], max_length: int = sys.maxsize) -> int:
+def estimate_tokens(groups: Sequence[InputGroup], max_length: int) -> int:
     """Estimates the number of tokens of all inputs from their characters, each truncated to `max_length`."""
     characters = (len(input_.text) + len(input_.instruction) for group in groups for input_ in group.inputs)
     return sum(min(max_length, 1 + length // _CHARACTERS_PER_TOKEN) for length in characters)
 
 
-def param_at(groups: Sequence[InputGroup], position: int) -> str:
-    """The caller's name for the input at a position of the groups' job."""
+def param_at(groups: Sequence[InputGroup], position: int, field: str) -> str:
+    """The caller's name for the `text` or the `instruction` of the input at a position of the groups' job."""
     for group in groups:
         if position < len(group.inputs):
-            return group.param(position, "text")
+            return group.param(position, field)
         position -= len(group.inputs)
     raise AssertionError("no such input")

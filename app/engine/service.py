@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from l2v.app import __version__
 from l2v.app.engine import vectors
 from l2v.app.engine.dimensions import choose_dimensions
-from l2v.app.engine.errors import InternalError, OverloadedError, TooLargeError, UnavailableError
+from l2v.app.engine.errors import InternalError, OverloadedError, UnavailableError
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
 from l2v.app.engine.output_types import Numbers, OutputDtype
@@ -284,10 +284,11 @@ class Service:
     ) -> list[EmbeddedGroup]:
         """Embeds all groups of a request as one job; with `reserve_states`, returns the states of all tokens."""
         with self.models.using(model):
-            encodings = await self._tokenize(model, groups, truncate, timings)
+            encodings = await self._tokenize(model, groups, truncate, timings, states=reserve_states is not None)
             job = [encoding for group in encodings for encoding in group]
             if reserve_states:
-                job = self._states_job(model, groups, job, reserve_states)
+                reserve_states(sum(map(len, job)), model.profile.state_width)
+                job = [replace(encoding, pooled=0) for encoding in job]
             rows = iter(await self._run(job, groups, timings))
         return [
             EmbeddedGroup([next(rows) for _ in group], [len(encoding) for encoding in group], truncated(group))
@@ -295,25 +296,13 @@ class Service:
         ]
 
     async def _tokenize(
-        self, model: ServedModel, groups: Sequence[InputGroup], truncate: bool, timings: Timings
+        self, model: ServedModel, groups: Sequence[InputGroup], truncate: bool, timings: Timings, *, states: bool
     ) -> list[list[Encoding]]:
         assert self.engine is not None  # `admit` has checked the state
+        # The states of all tokens must fit into one batch.
+        limit = self.max_batch_tokens if states else None
         with timings.stage("tokenize"), self.engine.reserve(estimate_tokens(groups, model.profile.max_length)):
-            return [await self.tokenizers.encode(model, group, truncate) for group in groups]
-
-    def _states_job(
-        self,
-        model: ServedModel,
-        groups: Sequence[InputGroup],
-        job: list[Encoding],
-        reserve_states: Callable[[int, int], None],
-    ) -> list[Encoding]:
-        """The job for the states of all tokens, which must fit into one batch."""
-        if (tokens := sum(map(len, job))) > (limit := self.max_batch_tokens):
-            message = f"{tokens} tokens, at most {limit} if each returns a vector (max_batch_tokens)"
-            raise TooLargeError(message, groups[0].name)
-        reserve_states(tokens, model.profile.state_width)
-        return [replace(encoding, pooled=0) for encoding in job]
+            return await self.tokenizers.encode(model, groups, truncate=truncate, max_tokens=limit)
 
     async def _run(self, job: list[Encoding], groups: Sequence[InputGroup], timings: Timings) -> list[Vectors]:
         """Runs a job on the engine, and returns one array per encoding."""
@@ -322,7 +311,7 @@ class Service:
         try:
             result = await asyncio.wrap_future(self.engine.submit(job))
         except EncodingFailedError as error:
-            raise InternalError(str(error), param_at(groups, error.position)) from error
+            raise InternalError(str(error), param_at(groups, error.position, "text")) from error
         timings.add("queue", submitted, result.queued)
         timings.add("forward", submitted + result.queued, result.computed)
         return result.vectors

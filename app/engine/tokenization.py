@@ -1,18 +1,18 @@
 """Tokenization in threads: short requests on the event loop, longer ones in a pool, bulk requests in their own pool."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
 from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
-from l2v.app.engine.inputs import InputGroup, estimate_tokens
+from l2v.app.engine.inputs import InputGroup, param_at
 from l2v.app.engine.profile import Profile
 from l2v.app.engine.served_models import ServedModel
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
-from l2v.models import Encoding, Input, InputError
+from l2v.models import Encoding, InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,6 +20,8 @@ R = TypeVar("R")
 # Inputs per chunk. A request with more inputs is a bulk request. Bulk requests take turns in their own threads, so that
 # they delay no short request and leave most cores to the forward passes.
 _CHUNK = 64
+# Python's strings have up to four bytes per character.
+_BYTES_PER_CHARACTER = 4
 # Tokenizing this many characters takes less time than starting work in another thread.
 _INLINE_CHARACTERS = 1000
 
@@ -38,29 +40,68 @@ class TokenizerPool:
         self._threads = CapacityLimiter(self.workers)
         self._bulk_threads = CapacityLimiter(max(1, self.workers // 2))
 
-    async def encode(self, model: ServedModel, group: InputGroup, truncate: bool) -> list[Encoding]:
-        """Returns one encoding per input, for the model.
+    async def encode(
+        self, model: ServedModel, groups: Sequence[InputGroup], *, truncate: bool, max_tokens: int | None = None
+    ) -> list[list[Encoding]]:
+        """Returns one encoding per input of each group, for the model.
+
+        If texts may be too long, the longest come first, and each step takes as many as all before, so that rejecting
+        them costs little.
+
+        Args:
+            model: its tokenizer is used.
+            groups: the inputs.
+            truncate: truncate texts that are too long rather than reject them.
+            max_tokens: the most tokens of all inputs, with a vector for each; None: no limit.
 
         Raises:
             InvalidError: the model cannot encode an input.
+            TooLargeError: the inputs have more than `max_tokens`.
             TooLongError: a text is too long, and `truncate` is false.
         """
-        encoder = model.profile
-        encodings = await self._encode(encoder, group)
-        shortened = truncated(encodings)
-        if shortened and not truncate:
-            raise TooLongError(
-                f"text has more than {encoder.tokenization.doc_max_length} tokens (doc_max_length), or more than "
-                f"{encoder.max_length} with its instruction (max_length), and truncate is false",
-                group.param(shortened[0], "text"),
-            )
-        self._metrics.inputs.labels(model.label).inc(len(encodings))
-        self._metrics.tokens.labels(model.label).inc(sum(map(len, encodings)))
-        self._metrics.truncated.labels(model.label).inc(len(shortened))
-        return encodings
+        encoder, inputs = model.profile, [input_ for group in groups for input_ in group.inputs]
+        order, tokens = list(range(len(inputs))), 0
+        small = len(inputs) <= _CHUNK and sum(len(i.text) + len(i.instruction) for i in inputs) <= _INLINE_CHARACTERS
+        stepwise = not small and (not truncate or max_tokens is not None)
+        if not truncate:
+            order.sort(key=lambda position: -len(inputs[position].text))
+
+        def tokenize(positions: Sequence[int]) -> list[Encoding]:
+            nonlocal tokens
+            done: list[Encoding] = []
+            while len(done) < len(positions):
+                part = positions[len(done) : 2 * len(done) + 1 if stepwise else None]
+                try:
+                    encodings = encoder.tokenize([inputs[position] for position in part])
+                except InputError as error:
+                    raise InvalidError(str(error), param_at(groups, part[error.index], error.field)) from error
+                if not truncate and (shortened := truncated(encodings)):
+                    raise TooLongError(_too_long(encoder), param_at(groups, part[shortened[0]], "text"))
+                if max_tokens is not None and (tokens := tokens + sum(map(len, encodings))) > max_tokens:
+                    message = f"more than {max_tokens} tokens, the most if each returns a vector (max_batch_tokens)"
+                    raise TooLargeError(message, groups[0].name)
+                done += encodings
+            return done
+
+        if small:
+            found = tokenize(order)
+        else:
+            found = [encoding async for chunk in self._chunks(tokenize, order) for encoding in chunk]
+        self._metrics.inputs.labels(model.label).inc(len(found))
+        self._metrics.tokens.labels(model.label).inc(sum(map(len, found)))
+        self._metrics.truncated.labels(model.label).inc(len(truncated(found)))
+        by_position = dict(zip(order, found, strict=True))
+        positions = iter(range(len(inputs)))
+        return [[by_position[next(positions)] for _ in group.inputs] for group in groups]
 
     async def show(
-        self, encoder: Profile, group: InputGroup, render: Callable[[Any], T], *, special: bool
+        self,
+        encoder: Profile,
+        group: InputGroup,
+        render: Callable[[Iterator[Any]], T],
+        *,
+        special: bool,
+        reserve: Callable[[int], None],
     ) -> AsyncIterator[T]:
         """Tokenizes inputs without template and truncation, for display, and yields the result for each.
 
@@ -69,27 +110,31 @@ class TokenizerPool:
             group: the inputs.
             render: converts the tokens of one input, in a thread, so that only its result is kept.
             special: add special tokens.
+            reserve: called with the most tokens that the inputs may have, before any work is done; may reject them.
 
         Raises:
-            TooLargeError: the inputs have more than `max_queue_tokens` tokens.
+            TooLargeError: the inputs may have more than `max_queue_tokens` tokens.
         """
         self.check_sizes([group])
-        tokens, limit = 0, self._settings.max_queue_tokens
-        if (estimate := estimate_tokens([group])) > limit:
-            raise TooLargeError(f"about {estimate} tokens, at most {limit} (max_queue_tokens)", group.name)
-
-        def show(input_: Input) -> T:
-            nonlocal tokens
-            shown = encoder.tokenization.show(input_, special=special)
-            if (tokens := tokens + len(shown)) > limit:
-                raise TooLargeError(f"more than {limit} tokens (max_queue_tokens)", group.name)
-            return render(shown)
-
-        async for shown in self._map(show, group.inputs):
+        # Each byte may be a token, and special tokens come on top.
+        size = sum(len(input_.text.encode()) + len(input_.instruction.encode()) for input_ in group.inputs)
+        if size > (limit := self._settings.max_queue_tokens):
+            message = f"the texts have {size} bytes, each of which may be a token, at most {limit} (max_queue_tokens)"
+            raise TooLargeError(message, group.name)
+        reserve(size + len(group.inputs) * (encoder.tokenization.leading + encoder.tokenization.trailing))
+        async for shown in self._map(
+            lambda input_: render(encoder.tokenization.show(input_, special=special)), group.inputs
+        ):
             yield shown
 
     async def decode(
-        self, encoder: Profile, items: Sequence[str | list[int]], param: Callable[[int], str], *, skip_special: bool
+        self,
+        encoder: Profile,
+        items: Sequence[str | list[int]],
+        param: Callable[[int], str],
+        *,
+        skip_special: bool,
+        reserve: Callable[[int], None],
     ) -> list[str]:
         """Decodes rows of token ids to texts; items that are texts stay as they are.
 
@@ -98,32 +143,34 @@ class TokenizerPool:
             items: texts or rows of token ids.
             param: returns the caller's name for the item at a position.
             skip_special: leave special tokens out of the texts.
+            reserve: called with the most bytes that the texts take in memory; may reject the request.
 
         Raises:
             InvalidError: a row is too long, or holds an id that the model does not have.
-            TooLargeError: the texts exceed `max_body_bytes`; one token may stand for a hundred characters.
+            TooLargeError: the texts may exceed `max_body_bytes`; one token may stand for a hundred characters.
         """
         if all(isinstance(item, str) for item in items):
             return [str(item) for item in items]
-        tokenizer = encoder.tokenization.tokenizer
-        vocabulary, remaining = tokenizer.get_vocab_size(), self._settings.max_body_bytes
+        tokenization, size, limit = encoder.tokenization, 0, self._settings.max_body_bytes
 
         def check(index: int) -> None:
+            nonlocal size
             if not isinstance(ids := items[index], str):
-                self._check_ids(ids, vocabulary, param(index))
+                self._check_ids(ids, len(tokenization.lengths), param(index))
+                size += int(tokenization.lengths[ids].sum())
+                if size > limit:
+                    message = f"the ids may stand for more than {limit} characters (max_body_bytes)"
+                    raise TooLargeError(message, param(index))
 
         def decode(index: int) -> str:
-            nonlocal remaining
             if isinstance(ids := items[index], str):
                 return ids
-            text: str = tokenizer.decode(ids, skip_special_tokens=skip_special)
-            if (remaining := remaining - len(text)) < 0:
-                limit = self._settings.max_body_bytes
-                raise TooLargeError(f"the ids decode to more than {limit} characters (max_body_bytes)", param(index))
-            return text
+            # `decode` would hold the GIL.
+            return str(tokenization.tokenizer.decode_batch([ids], skip_special_tokens=skip_special)[0])
 
         async for _ in self._map(check, range(len(items))):
             pass  # decoding takes ten times as long, so it starts once all ids are known to be good
+        reserve(_BYTES_PER_CHARACTER * size)
         return [text async for text in self._map(decode, range(len(items)))]
 
     def check_count(self, count: int, *names: str) -> None:
@@ -152,18 +199,6 @@ class TokenizerPool:
         if (highest := max(ids)) >= vocabulary:
             raise InvalidError(f"{highest} is not a token id of the model", param)
 
-    async def _encode(self, encoder: Profile, group: InputGroup) -> list[Encoding]:
-        encodings: list[Encoding] = []
-        inputs = group.inputs
-        try:
-            if len(inputs) <= _CHUNK and sum(len(i.text) + len(i.instruction) for i in inputs) <= _INLINE_CHARACTERS:
-                return encoder.tokenize(inputs)
-            async for chunk in self._chunks(encoder.tokenize, inputs):
-                encodings += chunk
-        except InputError as error:
-            raise InvalidError(str(error), group.param(len(encodings) + error.index, error.field)) from error
-        return encodings
-
     async def _map(self, function: Callable[[T], R], items: Sequence[T]) -> AsyncIterator[R]:
         """Applies `function` to each item, in threads."""
         async for chunk in self._chunks(lambda chunk: [function(item) for item in chunk], items):
@@ -182,3 +217,10 @@ class TokenizerPool:
 def truncated(encodings: Sequence[Encoding]) -> list[int]:
     """The positions of the encodings that were truncated."""
     return [index for index, encoding in enumerate(encodings) if encoding.truncated]
+
+
+def _too_long(encoder: Profile) -> str:
+    return (
+        f"text has more than {encoder.tokenization.doc_max_length} tokens (doc_max_length), or more than "
+        f"{encoder.max_length} with its instruction (max_length), and truncate is false"
+    )

@@ -6,6 +6,7 @@ field names take seconds and a gigabyte. The parser holds the interpreter's lock
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 from pydantic_core import from_json
@@ -19,6 +20,8 @@ _ALLOWANCE = 1024
 MAX_VALUES = 1_100_000
 # Maximum bytes to count or to parse before other requests get a turn.
 SLICE = 262_144
+# With more escapes than this, Python's parser takes half the time of pydantic's: 16 MB take 0.05 s rather than 0.13 s.
+_MANY_ESCAPES = 262_144
 # Python's own limit.
 _MAX_DEPTH = 1000
 _IRRELEVANT = bytes(set(range(256)) - set(b'",:[]{}'))
@@ -44,14 +47,21 @@ class Structure:
         """Counts the next bytes; raises `TooLargeError` or `MalformedError` once there is more than allowed."""
         outside = self._outside_strings(data)
         opened = outside.count(b"[") + outside.count(b"{")
-        self._depth += opened - outside.count(b"]") - outside.count(b"}")
-        if self._depth > _MAX_DEPTH:
-            raise from_parser(RecursionError())
         found = (outside.count(b":"), opened, opened + outside.count(b","))
         for index, ((limit, what, reason), count) in enumerate(zip(self._limits, found, strict=True)):
             self._counts[index] += count
             if self._counts[index] > limit:
                 raise TooLargeError(f"the body has more than {limit} {what} ({reason})", "body")
+        self._nest(outside.translate(None, b",:"))
+
+    def _nest(self, brackets: bytes) -> None:
+        """Tracks the depth, up to a bracket that closes nothing, where the parser stops too."""
+        for opens in map(b"[{".__contains__, brackets):
+            if self._depth < 0:
+                return
+            self._depth += 1 if opens else -1
+            if self._depth > _MAX_DEPTH:
+                raise from_parser(RecursionError())
 
     def _outside_strings(self, data: bytes) -> bytes:
         """The punctuation outside strings."""
@@ -71,12 +81,11 @@ class Structure:
 async def parse(body: bytes) -> Any:
     """Parses JSON; raises `MalformedError`."""
     check_encoding(body)
-    try:
-        return from_json(body, cache_strings="keys")
-    except ValueError:
-        pass
-    # Python's parser is slower, but its errors say what is wrong. It also accepts lone surrogates and deep nesting, so
-    # that the schema can reject them by name.
+    if body.count(b"\\") <= _MANY_ESCAPES:
+        with suppress(ValueError):
+            return from_json(body, cache_strings="keys")
+    # Python's parser is mostly slower, but its errors say what is wrong. It also accepts lone surrogates and deep
+    # nesting, so that the schema can reject them by name.
     try:
         return await asyncio.to_thread(json.loads, body, parse_int=_read_int, parse_float=_read_float)
     except (ValueError, RecursionError) as error:

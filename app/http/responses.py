@@ -27,6 +27,8 @@ NUMBER_BYTES = 17
 _INTEGER_BYTES = 5
 # The most bytes around a vector: its index, the number of its tokens, and what a surface writes; and around a score.
 _ITEM_BYTES, _MATCH_BYTES = 100, 30
+# The most bytes of a token that is shown with its id, its text and its position.
+TOKEN_BYTES = 100
 # Maximum bytes passed on before the client must have read what came before.
 _SENT_BYTES = 262_144
 # Minimum bytes per chunk sent; each costs a system call here and one at the client.
@@ -65,19 +67,20 @@ def encoded(vectors: Numbers, encoding: Encoding) -> ChunkedList:
 
 def matches(matrix: Vectors, k: int) -> ChunkedList:
     """The `k` best columns of each row of [q, n], as `{"index", "score"}` objects."""
+    # Text straight from the arrays, since a dict for each match would take many times the memory, and twice the time.
+    heads = np.array([b'{"index":%d,"score":' % column for column in range(matrix.shape[1])], object)
+
+    def match_list(columns: NDArray[np.int64], scores: Vectors) -> orjson.Fragment:
+        parts = [b""] * (2 * len(columns))
+        parts[::2] = heads[columns].tolist()
+        parts[1::2] = _dumps(scores)[1:-1].replace(b",", b"},\n").split(b"\n")
+        return orjson.Fragment(b"[%b}]" % b"".join(parts))
 
     def items(start: int, stop: int) -> list[orjson.Fragment]:
-        return [_match_list(*row) for row in zip(*top_k(matrix[start:stop], k), strict=True)]
+        return [match_list(*row) for row in zip(*top_k(matrix[start:stop], k), strict=True)]
 
     # Sorting a row and writing its matches takes as long as writing some four times as many numbers.
     return ChunkedList(len(matrix), 4 * matrix.shape[1], items)
-
-
-def _match_list(indices: NDArray[np.int64], scores: Vectors) -> orjson.Fragment:
-    # Text straight from the two arrays, since a dict for each match would take many times the memory.
-    columns = (_dumps(column)[1:-1].split(b",") for column in (indices, scores))
-    rows = (b'{"index":%b,"score":%b}' % row for row in zip(*columns, strict=True))
-    return orjson.Fragment(b"[" + b",".join(rows) + b"]")
 
 
 def vector_bytes(dimensions: int, encoding: Encoding = "float", dtype: OutputDtype = "float") -> int:
@@ -132,8 +135,13 @@ async def json_response(content: Any, warning: str = "") -> Response:
 async def _chunked(content: Any) -> Response:
     if _numbers(content) <= _CHUNK_NUMBERS:
         return ChunkedResponse([_dumps(content)])
+    return await joined_response(_write(content))
+
+
+async def joined_response(parts: AsyncIterator[bytes]) -> Response:
+    """A response of parts that are JSON together. Small parts are joined."""
     chunks, pending = [], bytearray()
-    async for part in _write(content):
+    async for part in parts:
         pending += part
         if len(pending) >= _CHUNK_BYTES:
             chunks.append(bytes(pending))

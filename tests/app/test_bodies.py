@@ -53,9 +53,9 @@ def test_limits_are_exact() -> None:
     Structure(5).feed(b"[]" * 1029)
     with pytest.raises(TooLargeError, match="more than 1029 arrays"):
         Structure(5).feed(b"[]" * 1030)
-    Structure(5).feed(b"[" * 1000)
+    Structure(5).feed(b"[" * 1000 + b"]" * 1000)
     with pytest.raises(MalformedError, match="nested too deeply"):
-        Structure(5).feed(b"[" * 1001)
+        Structure(5).feed(b"[" * 1001 + b"]" * 1001)
 
 
 def test_bodies_are_parsed_as_python_parses_them() -> None:
@@ -83,3 +83,10 @@ def test_bodies_are_parsed_as_python_parses_them() -> None:
                 asyncio.run(parse(body))
         else:
             assert repr(asyncio.run(parse(body))) == repr(expected)
+
+
+def test_bodies_of_escapes_are_parsed_as_others_are() -> None:
+    body = json.dumps({"inputs": ["中文" * 100_000, "\n" * 100_000, 1.5, 10**30]}).encode()
+    assert asyncio.run(parse(body)) == json.loads(body)
+    with pytest.raises(MalformedError, match=r"not valid JSON: .* at line 1"):
+        asyncio.run(parse(body + b"]"))

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from l2v.app.engine.errors import TooLargeError
+from l2v.app.engine.timings import Timings
+from l2v.app.http.endpoints import Call
 from l2v.app.http.routes.texts import read_texts
 from l2v.models import Encoder, Input
 from tests.serving import LocalServer, wait_for
@@ -161,11 +163,12 @@ def test_tei_decode_names_the_row(post: Callable[..., Any]) -> None:
 def test_the_text_of_token_ids_is_limited_to_max_body_bytes(encoder: Encoder) -> None:
     """A vocabulary may have tokens of a hundred characters. Here, the longest has three."""
     with LocalServer(encoder, max_body_bytes=1000) as server:
-        rows = [[256] * 200] * 2
-        with pytest.raises(TooLargeError, match="decode to more than 1000 characters") as rejected:
-            asyncio.run(read_texts(server.service, "ids", rows, skip_special=False))
+        rows, model = [[256] * 200] * 2, server.service.models.find()
+        call = Call(server.service, Timings(), lambda size: None, {})
+        with pytest.raises(TooLargeError, match="stand for more than 1000 characters") as rejected:
+            asyncio.run(read_texts(call, model, "ids", rows))
         assert rejected.value.param == "ids[1]"
-        assert asyncio.run(read_texts(server.service, "ids", rows)) == ["", ""]
+        assert asyncio.run(read_texts(call, model, "ids", rows[:1])) == [""]
 
 
 def test_tei_info_health_and_metrics(server: LocalServer, encoder: Encoder) -> None:

@@ -9,12 +9,13 @@ import gc
 import sys
 import time
 
-from tests.chaos import batches, clients, drain, engine, fairness, figures, hang, overload, sameness, soak
+from tests.chaos import batches, clients, costs, drain, engine, fairness, figures, hang, overload, sameness, soak
 
 PROMISES = {
     "drain": drain.run,
     "hang": hang.run,
     "overload": overload.run,
+    "costs": costs.run,
     "fairness": fairness.run,
     "batches": batches.run,
     "engine": engine.run,

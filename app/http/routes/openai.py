@@ -34,7 +34,7 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
     if request.truncate_prompt_tokens is not None and not request.truncates:
         raise InvalidError("cannot be combined with a 'truncate' that rejects texts", "truncate_prompt_tokens")
     group = await text_group(
-        service,
+        call,
         model,
         "input",
         request.input,

@@ -1,8 +1,8 @@
 """The surface of text-embeddings-inference (TEI), under /tei."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
 from fastapi import Response
 from fastapi.responses import PlainTextResponse
 
@@ -10,10 +10,10 @@ from l2v.app import __version__
 from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.inputs import InputGroup
 from l2v.app.engine.served_models import ServedModel
-from l2v.app.engine.service import Service
 from l2v.app.http import surfaces
+from l2v.app.http.endpoints import Call
 from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
-from l2v.app.http.responses import ChunkedList, json_response, text_bytes, vector_bytes
+from l2v.app.http.responses import TOKEN_BYTES, ChunkedList, joined_response, json_response, text_bytes, vector_bytes
 from l2v.app.http.routes import openai, operations
 from l2v.app.http.routes.dependencies import CallDep, ServiceDep
 from l2v.app.http.routes.texts import read_texts, text_group
@@ -40,17 +40,17 @@ def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def _group(
-    service: Service, model: ServedModel, inputs: Any, options: schemas.Options, name: str = "inputs"
+    call: Call, model: ServedModel, inputs: Any, options: schemas.Options, name: str = "inputs"
 ) -> InputGroup:
     instruction = model.prompts.select(None, options.prompt_name)
-    return await text_group(service, model, name, inputs, instruction, keep_end=options.keep_end)
+    return await text_group(call, model, name, inputs, instruction, keep_end=options.keep_end)
 
 
 @router.post("/embed", response_model=list[list[float]], responses=_rejections)
 async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
     """One embedding per input."""
     model = call.choose()
-    group = await _group(call.service, model, request.inputs, request)
+    group = await _group(call, model, request.inputs, request)
     vectors, _ = await call.service.embed(
         model,
         group,
@@ -69,7 +69,7 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
 async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response:
     """The hidden state of every token of each input, including special tokens and the instruction."""
     model = call.choose()
-    group = await _group(call.service, model, request.inputs, request)
+    group = await _group(call, model, request.inputs, request)
     states = await call.service.token_states(
         model,
         group,
@@ -85,12 +85,12 @@ async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response
 async def similarity(request: schemas.TeiSimilarityRequest, call: CallDep) -> Response:
     """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all."""
     options, inputs = request.parameters or schemas.Options(), request.inputs
-    service, model = call.service, call.choose()
+    model = call.choose()
     groups = [
-        await _group(service, model, inputs.source_sentence, options, "inputs.source_sentence"),
-        await _group(service, model, inputs.sentences, options, "inputs.sentences"),
+        await _group(call, model, inputs.source_sentence, options, "inputs.source_sentence"),
+        await _group(call, model, inputs.sentences, options, "inputs.sentences"),
     ]
-    matrix, _ = await service.similarity(
+    matrix, _ = await call.service.similarity(
         model,
         groups,
         call.timings,
@@ -113,25 +113,33 @@ async def run_task(request: schemas.TaskRequest, call: CallDep) -> Response:
 @router.post("/tokenize", response_model=list[list[schemas.Token]], responses=_rejections)
 async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
     """The tokens of texts, without template; the instruction comes first if a prompt is named."""
-    service, model = call.service, call.choose()
+    model = call.choose()
     instruction = model.prompts.select(None, request.prompt_name)
-    group = await text_group(service, model, "inputs", request.inputs, instruction)
+    group = await text_group(call, model, "inputs", request.inputs, instruction)
+    shown = call.service.tokenizers.show(
+        model.profile,
+        group,
+        schemas.render,
+        special=request.add_special_tokens,
+        reserve=lambda tokens: call.reserve(TOKEN_BYTES * tokens),
+    )
 
-    def render(tokens: Any) -> bytes:  # JSON takes a fifth of the memory of the objects
-        return orjson.dumps([dict(zip(schemas.Token.model_fields, token, strict=True)) for token in tokens])
+    async def parts() -> AsyncIterator[bytes]:
+        separator = b"["
+        async for text in shown:
+            for part in (separator, *text):
+                yield part
+            separator = b","
+        yield b"]"
 
-    shown = []
-    async for rendered in service.tokenizers.show(model.profile, group, render, special=request.add_special_tokens):
-        call.reserve(len(rendered))
-        shown.append(orjson.Fragment(rendered))
-    return await json_response(ChunkedList.of(shown, _WIDTH))
+    return await joined_response(parts())
 
 
 @router.post("/decode", response_model=list[str], responses=_rejections)
 async def decode(request: schemas.DecodeRequest, call: CallDep) -> Response:
     """The texts of token ids."""
     model = call.choose()
-    texts = await read_texts(call.service, model, "ids", request.ids, skip_special=request.skip_special_tokens)
+    texts = await read_texts(call, model, "ids", request.ids, skip_special=request.skip_special_tokens)
     call.reserve(sum(map(text_bytes, texts)))
     return await json_response(ChunkedList.of(texts, _WIDTH))
 

@@ -4,12 +4,12 @@ from typing import Any
 
 from l2v.app.engine.inputs import DefaultInstruction, InputGroup
 from l2v.app.engine.served_models import ServedModel
-from l2v.app.engine.service import Service
+from l2v.app.http.endpoints import Call
 from l2v.models import Input
 
 
 async def text_group(
-    service: Service,
+    call: Call,
     model: ServedModel,
     name: str,
     value: Any,
@@ -19,20 +19,22 @@ async def text_group(
     max_tokens: int | None = None,
 ) -> InputGroup:
     """The inputs of a field that holds a text, token ids, or a list of either; raises as `read_texts`."""
-    texts = await read_texts(service, model, name, value)
+    texts = await read_texts(call, model, name, value)
     inputs = [Input(text, instruction.text, keep_end, max_tokens) for text in texts]
     return InputGroup(name, inputs, instruction, _is_single(value))
 
 
-async def read_texts(
-    service: Service, model: ServedModel, name: str, value: Any, *, skip_special: bool = True
-) -> list[str]:
+async def read_texts(call: Call, model: ServedModel, name: str, value: Any, *, skip_special: bool = True) -> list[str]:
     """The texts of a field that holds a text, token ids, or a list of either; raises as `TokenizerPool.decode`."""
-    single = _is_single(value)
+    single, service = _is_single(value), call.service
     items = [value] if single else value
     service.tokenizers.check_count(len(items), name)
     return await service.tokenizers.decode(
-        model.profile, items, lambda index: name if single else f"{name}[{index}]", skip_special=skip_special
+        model.profile,
+        items,
+        lambda index: name if single else f"{name}[{index}]",
+        skip_special=skip_special,
+        reserve=call.reserve,
     )
 
 

@@ -1,7 +1,10 @@
 """Requests and responses of the TEI surface. Unknown fields are ignored as in TEI, since some clients send them."""
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 
+import orjson
 from pydantic import BaseModel, Discriminator, Field, StrictBool, Tag
 
 from l2v.app.http.schemas.fields import Request
@@ -90,6 +93,15 @@ class Token(BaseModel):
     special: bool
     start: int | None
     stop: int | None
+
+
+def render(tokens: Iterator[tuple[Any, ...]]) -> list[bytes]:
+    """Writes the tokens of a text as JSON, in parts, since their objects take ten times the memory."""
+    names = tuple(Token.model_fields)
+    parts: list[bytes] = []
+    while part := [dict(zip(names, token, strict=True)) for token in islice(tokens, 1024)]:
+        parts.append((b"," if parts else b"[") + orjson.dumps(part)[1:-1])
+    return [*parts, b"]"] if parts else [b"[]"]
 
 
 class TeiOpenaiErrorBody(BaseModel):

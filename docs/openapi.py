@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from l2v.app.engine.errors import EmptyError
@@ -11,14 +12,21 @@ from l2v.app.main import create_app
 from l2v.app.settings import Settings
 
 Schema = dict[str, Any]
-_SECTIONS = {"embeddings": "Native API", "OpenAI": "OpenAI surface", "TEI": "TEI surface", "operations": "Operations"}
+_SECTIONS = {
+    "embeddings": "Native API",
+    "OpenAI": "OpenAI surface",
+    "adapters": "Adapters",
+    "TEI": "TEI surface",
+    "operations": "Operations",
+}
 # Every path has these statuses; they are not repeated for each.
 _COMMON = {"404", "405"}
 
 
 def reference() -> str:
     """The whole reference: all paths by section, then the errors."""
-    document = create_app(Settings()).openapi()
+    # With all endpoints, some of which a setting enables.
+    document = create_app(Settings(runtime_adapters=Path(), api_keys="key")).openapi()
     schemas = document["components"]["schemas"]
     sections: dict[str, list[str]] = {tag: [] for tag in _SECTIONS}
     for path, methods in document["paths"].items():

@@ -277,7 +277,7 @@ def test_memory_is_reserved_before_a_text_is_tokenized(gated: GatedEncoder) -> N
         rejected = _post_large(server)
         assert (rejected.status_code, rejected.headers["Retry-After"]) == (429, "1")
         assert "max_total_body_bytes" in rejected.json()["error"]["message"]
-        assert "l2v_inputs_total 2000.0" in server.client.get("/metrics").text
+        assert 'l2v_inputs_total{model="demo"} 2000.0' in server.client.get("/metrics").text
         gated.gate.set()
         assert held.result().status_code == 200
         assert _post_large(server).status_code == 200

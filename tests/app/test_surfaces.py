@@ -88,7 +88,7 @@ def test_openai_models(server: LocalServer) -> None:
     assert [model["id"] for model in listed] == ["demo"]
     assert server.client.get("/v1/models/demo").json() == listed[0]
     assert server.client.get("/v1/models/gpt").status_code == 404
-    counted = 'l2v_requests_total{route="/v1/models/{name}",status="404"} '
+    counted = 'l2v_requests_total{model="",route="/v1/models/{name}",status="404"} '
     # A label never contains a path that a caller chose. A request is counted after its response.
     wait_for(lambda: counted in server.client.get("/metrics").text, what="the count")
 
@@ -161,11 +161,11 @@ def test_tei_decode_names_the_row(post: Callable[..., Any]) -> None:
 def test_the_text_of_token_ids_is_limited_to_max_body_bytes(encoder: Encoder) -> None:
     """A vocabulary may have tokens of a hundred characters. Here, the longest has three."""
     with LocalServer(encoder, max_body_bytes=1000) as server:
-        rows = [[256] * 200] * 2
+        rows, model = [[256] * 200] * 2, server.service.models.find()
         with pytest.raises(TooLargeError, match="decode to more than 1000 characters") as rejected:
-            asyncio.run(read_texts(server.service, "ids", rows, skip_special=False))
+            asyncio.run(read_texts(server.service, model, "ids", rows, skip_special=False))
         assert rejected.value.param == "ids[1]"
-        assert asyncio.run(read_texts(server.service, "ids", rows)) == ["", ""]
+        assert asyncio.run(read_texts(server.service, model, "ids", rows)) == ["", ""]
 
 
 def test_tei_info_health_and_metrics(server: LocalServer, encoder: Encoder) -> None:

@@ -48,6 +48,8 @@ OTHERS = {
     "engine_timeout": "tests/app/test_scheduler.py",
     "drain_timeout": "tests/e2e/test_lifecycle.py",
     "idle_timeout": "tests/app/test_service.py",
+    "max_lora_modules": "tests/app/test_adapters.py",
+    "max_lora_bytes": "tests/app/test_adapters.py",
 }
 
 

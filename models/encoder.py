@@ -191,7 +191,7 @@ class Encoder:
     def pool(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Applies the head and the pooling to the decoder's states [T, d] of a batch. Returns [n, width]."""
         states, semantics = self.head.states(states), self.declaration.semantics.value
-        modes = [self.adapters.pooling(id_) for id_ in batch.adapters] or [self.pooling]
+        modes = [self.adapters.pooling(id_) if id_ else self.pooling for id_ in batch.adapters] or [self.pooling]
         pooled = {mode: pool(states, batch, mode, semantics) for mode in dict.fromkeys(modes)}
         if len(pooled) > 1:  # each row has that of its module
             runs = [(mode, len(list(rows))) for mode, rows in groupby(modes)]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.report import efficiency, loading, scheduling, tokens_per_second
+from bench.report import adapters, efficiency, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
 from l2v.app.settings import Settings
 from l2v.models.settings import PREFIX
@@ -55,12 +55,14 @@ def pages() -> dict[Path, dict[str, str]]:
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
     start = json.loads((results / "loading.json").read_text(encoding="utf-8"))
+    modules = json.loads((results / "adapters.json").read_text(encoding="utf-8"))
     policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
         ROOT / "README.md": {"settings": settings_table(), "speed": speed_table(runs)},
         ROOT / "docs/PERFORMANCE.md": {
             "bench": "\n\n".join(map(bench_tables, runs)),
             "loading": loading(start),
+            "adapters": adapters(modules),
             "scheduling": scheduling_tables(policies),
         },
     }

@@ -19,7 +19,7 @@ from l2v.app.http.auth import Auth
 from l2v.app.http.endpoints import Dispatcher
 from l2v.app.http.errors import ERROR_CLASSES, MethodError
 from l2v.app.http.limits import RequestLimits
-from l2v.app.http.routes import adapters, native, openai, operations, pages, tei
+from l2v.app.http.routes import adapters, cohere, native, openai, operations, pages, tei
 from l2v.app.http.surfaces import Targets
 from l2v.app.http.telemetry import Telemetry
 from l2v.app.http.tracing import Tracing
@@ -29,7 +29,7 @@ from l2v.app.settings import Settings
 if TYPE_CHECKING:
     from l2v.models.encoder import Encoder
 
-_API = (native.router, openai.router, tei.router, tei.openai_router, operations.router)
+_API = (native.router, openai.router, cohere.router, tei.router, tei.openai_router, operations.router)
 
 
 def create_app(
@@ -92,7 +92,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-Id"],
+            expose_headers=["Retry-After", "Server-Timing", "Warning", "X-Request-Id"],
         )
     if tracing:
         tracing.instrument(app, targets)

@@ -15,8 +15,9 @@ Schema = dict[str, Any]
 _SECTIONS = {
     "embeddings": "Native API",
     "OpenAI": "OpenAI surface",
-    "adapters": "Adapters",
+    "Cohere": "Cohere surface",
     "TEI": "TEI surface",
+    "adapters": "Adapters",
     "operations": "Operations",
 }
 # Every path has these statuses; they are not repeated for each.
@@ -161,4 +162,5 @@ def _errors() -> str:
         rows.append(f"| {status} | `{error.type}` | {openai} `{openai_type}` | {tei} `{tei_type}` | {error.meaning} |")
     empty, kind = ERROR_CLASSES[EmptyError].tei
     rows += ["", f"An empty list or a blank text is a 422; on the TEI surface it is {empty} `{kind}`."]
+    rows += ["", 'The Cohere surface has the statuses of the OpenAI surface, and the body `{"message"}`.']
     return "\n".join(rows)

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from l2v.models.sentence_transformers.files import DenseConfig
 from l2v.models.sources import Source
 from l2v.models.templates import TemplateName
-from l2v.models.types import Attention, Metric, Pooling, Semantics
+from l2v.models.types import Attention, Int8Scale, Metric, Pooling, Semantics
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ class Declaration:
         normalize: whether the model normalizes its vectors. Requests to embed have their own field for this.
         truncate_dim: how many leading dimensions to keep by default; None: all.
         matryoshka_dimensions: the numbers of leading dimensions that the model was trained for; None: not declared.
+        int8_scale: how vectors become 8-bit integers, if a request asks for them.
         windowed: apply the sliding windows of the architecture. LLM2Vec does not.
         layers: the Dense layers after the decoder.
         layers_source: the source that holds their folders.
@@ -65,6 +66,7 @@ class Declaration:
     normalize: Declared[bool]
     truncate_dim: Declared[int | None]
     matryoshka_dimensions: Declared[tuple[int, ...] | None]
+    int8_scale: Declared[Int8Scale]
     windowed: bool
     layers: tuple[DenseConfig, ...]
     layers_source: Source

@@ -114,6 +114,7 @@ def read_declaration(
         normalize=declared("normalize", False),
         truncate_dim=declared("truncate_dim", None),
         matryoshka_dimensions=declared("matryoshka_dimensions", None),
+        int8_scale=declared("int8_scale", "maximum"),
         windowed=False,
         layers=(*_projection(base), *layout.layers),
         layers_source=_layout_source(sources) or base,

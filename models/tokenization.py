@@ -1,4 +1,4 @@
-"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/ARCHITECTURE.md lists the differences).
+"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/architecture.md lists the differences).
 
 With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with it, unless
 `skip_instruction` is set. In that case, its tokens are counted on their own, as sentence-transformers does.

@@ -9,6 +9,8 @@ Attention = Literal["bidirectional", "causal"]
 # How instructions and texts become a row and its pooled span: as LLM2Vec defines it, or as sentence-transformers does.
 Semantics = Literal["llm2vec", "sentence-transformers"]
 Metric = Literal["cosine", "dot"]
+# How a float becomes an 8-bit integer: 127 · x / the vector's largest |x|, or 127 · tanh(x).
+Int8Scale = Literal["maximum", "tanh"]
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8", "fp8"]
 # The dtypes that quantize a model while it is loaded. Quantized models can be neither saved nor trained.
 QUANTIZED: tuple[DType, ...] = ("int8", "fp8")

@@ -29,11 +29,11 @@ def build(recipe: Simcse | Supervised) -> "ContrastiveTrainer":
     """Build the trainer of a recipe. Raises `ModelError` for problems that the user can fix."""
     preflight.check(recipe)
     if isinstance(recipe, Simcse):
-        rows: Dataset | DatasetDict = data.texts(recipe.data, lines=True)
+        rows: Dataset | DatasetDict = data.texts(recipe.data, lines=True, columns=recipe.columns)
         student = Student.load(recipe, recipe.dropout)
         collator = InputCollator(student, lambda row: [Input(row["text"])] * 2)
     else:
-        datasets = {source: data.pairs(source) for source in recipe.data}
+        datasets = {source: data.pairs(source, recipe.columns) for source in recipe.data}
         named = {f"{i}-{Path(source).stem}": part for i, (source, part) in enumerate(datasets.items())}
         rows = DatasetDict(named) if len(named) > 1 else next(iter(named.values()))
         _check_fields(datasets, recipe)

@@ -1,7 +1,8 @@
 """The datasets of a run. Every example is checked before training starts; errors name the file and line."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -12,6 +13,8 @@ from l2v.models.types import is_unicode
 from l2v.training import data_sources
 from l2v.training.data_sources import Example
 from l2v.training.errors import TrainingError
+
+T = TypeVar("T")
 
 _FEATURES = {
     "text": Value("string"),
@@ -25,31 +28,34 @@ _FEATURES = {
 }
 
 
-def texts(sources: Sequence[str], *, lines: bool) -> Dataset:
+def texts(sources: Sequence[str], *, lines: bool, columns: Sequence[str] = ()) -> Dataset:
     """Load texts as a dataset with the column `text`, in the order of the sources.
 
     Args:
-        sources: text files, JSON lines or Parquet with a field `text`, folders of them, or Hub datasets
+        sources: text files, JSON lines, CSV or Parquet with a field `text`, folders of them, or Hub datasets
             (`owner/name` or `owner/name:config`; the split `train` is used).
         lines: treat each line of a text file as a text, rather than the whole file.
+        columns: see `data_sources.rename`.
 
     Raises:
         TrainingError: if a source cannot be read, or there is no text.
     """
-    return _dataset(sources, lambda path: data_sources.read_texts(path, lines), _text)
+    return _dataset(sources, lambda path: data_sources.read_texts(path, lines), _text, columns)
 
 
-def pairs(source: str) -> Dataset:
+def pairs(source: str, columns: Sequence[str] = ()) -> Dataset:
     """Load the pairs of one source as a dataset, with the columns of `_pair`.
 
     Args:
-        source: JSON lines or Parquet with the fields `query`, `positive` and optionally `negatives` (a list),
-            `instruction`, `symmetric`, `vectors` and `score`; a folder of such files; or a Hub dataset.
+        source: JSON lines, CSV or Parquet with the fields `query`, `positive` and optionally `negatives` (a list) or
+            `negative` (one text), `instruction`, `symmetric`, `vectors` and `score`; a folder of such files; or a Hub
+            dataset.
+        columns: see `data_sources.rename`.
 
     Raises:
         TrainingError: as `texts`.
     """
-    return _dataset([source], data_sources.read_rows, _pair)
+    return _dataset([source], data_sources.read_rows, _pair, columns)
 
 
 def pair_inputs(row: Example, hard_negatives: int) -> list[Input]:
@@ -61,7 +67,7 @@ def pair_inputs(row: Example, hard_negatives: int) -> list[Input]:
 
 
 def _text(row: Example) -> Example:
-    return {"text": _non_blank(row, "text")}
+    return {"text": non_blank(row, "text")}
 
 
 def _pair(row: Example) -> Example:
@@ -71,20 +77,11 @@ def _pair(row: Example) -> Example:
     applies to the documents too. (The reference dropped this case in May 2024.) `vectors` are a teacher's vectors, of
     the query and of the positive. `score` is the target for the cosine similarity of the two texts.
     """
-    negatives = row.get("negatives") or []
-    if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
-        raise ValueError("negatives must be a list of non-blank strings")
-    for text in negatives:
-        _check_unicode(text, "negatives")
-    instruction, symmetric = row.get("instruction") or "", row.get("symmetric") or False
-    if not isinstance(instruction, str):
-        raise ValueError("instruction must be a string")  # noqa: TRY004 - invalid data, not a wrong call
-    _check_unicode(instruction, "instruction")
-    if not isinstance(symmetric, bool):
-        raise ValueError("symmetric must be true or false")  # noqa: TRY004
+    negatives = read_negatives(row)
+    instruction, symmetric = read_instruction(row)
     pair = {
-        "query": _non_blank(row, "query"),
-        "positive": _non_blank(row, "positive"),
+        "query": non_blank(row, "query"),
+        "positive": non_blank(row, "positive"),
         "negatives": negatives,
         "instruction": instruction,
         "symmetric": symmetric,
@@ -93,10 +90,48 @@ def _pair(row: Example) -> Example:
         _check_vectors(vectors)
         pair["vectors"] = vectors
     if (score := row.get("score")) is not None:
-        if not isinstance(score, int | float) or isinstance(score, bool) or not -1 <= score <= 1:
+        if not -1 <= (number := read_score(score)) <= 1:
             raise ValueError("score must be a number from -1 to 1")
-        pair["score"] = float(score)
+        pair["score"] = number
     return pair
+
+
+def read_negatives(row: Example) -> list[str]:
+    """The field `negatives`, or `negative` as the reference's data have it; raises `ValueError`."""
+    if row.get("negative") is not None:
+        if row.get("negatives") is not None:
+            raise ValueError("negative and negatives exclude each other")
+        return [non_blank(row, "negative")]
+    negatives = row.get("negatives") or []
+    if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
+        raise ValueError("negatives must be a list of non-blank strings; a CSV file has one in each row, as `negative`")
+    for text in negatives:
+        _check_unicode(text, "negatives")
+    return negatives
+
+
+def read_instruction(row: Example) -> tuple[str, bool]:
+    """The fields `instruction` and `symmetric`; raises `ValueError`."""
+    instruction, symmetric = row.get("instruction") or "", row.get("symmetric") or False
+    if not isinstance(instruction, str):
+        raise ValueError("instruction must be a string")  # noqa: TRY004 - invalid data, not a wrong call
+    _check_unicode(instruction, "instruction")
+    if isinstance(symmetric, str):  # from a CSV file
+        symmetric = {"true": True, "false": False}.get(symmetric.lower(), symmetric)
+    if not isinstance(symmetric, bool):
+        raise ValueError("symmetric must be true or false")  # noqa: TRY004
+    return instruction, symmetric
+
+
+def read_score(value: Any) -> float:
+    """A score as a number; raises `ValueError`."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("score must be a number")
+    return number
 
 
 def _check_vectors(value: Any) -> None:
@@ -110,7 +145,8 @@ def _check_vectors(value: Any) -> None:
         raise ValueError("vectors must be finite")
 
 
-def _non_blank(row: Example, name: str) -> str:
+def non_blank(row: Example, name: str) -> str:
+    """The text of a field; raises `ValueError`."""
     if name not in row:
         raise ValueError(f"field {name} is missing")
     value = row[name]
@@ -125,22 +161,32 @@ def _check_unicode(text: str, name: str) -> None:
         raise ValueError(f"{name} contains a lone surrogate, which is not valid Unicode")
 
 
-def _dataset(sources: Sequence[str], read_file: data_sources.Read, check: Callable[[Example], Example]) -> Dataset:
+def _dataset(
+    sources: Sequence[str],
+    read_file: data_sources.Read,
+    check_fields: Callable[[Example], Example],
+    columns: Sequence[str],
+) -> Dataset:
+    def check(row: Example) -> Example:
+        return check_fields(data_sources.rename(row, columns))
+
     found = next(data_sources.read(sources, read_file), None)
     if found is None:
         raise TrainingError(f"{', '.join(sources)}: no training data found")
-    first = _checked(*found, check)
+    first = checked(*found, check)
 
     def rows(stamp: str) -> Iterator[Example]:
         for location, raw in data_sources.read(sources, read_file):
-            row = _checked(location, raw, check)
+            row = checked(location, raw, check)
             _check_same_fields(location, row, first)
             yield row
 
     # By default, `datasets` would infer the types from the first rows only.
     features = Features({name: _FEATURES[name] for name in first})
     try:
-        return Dataset.from_generator(rows, features=features, gen_kwargs={"stamp": data_sources.stamp(sources)})
+        return Dataset.from_generator(
+            rows, features=features, gen_kwargs={"stamp": f"{data_sources.stamp(sources)} {columns}"}
+        )
     except DatasetGenerationError as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, TrainingError):
@@ -150,7 +196,8 @@ def _dataset(sources: Sequence[str], read_file: data_sources.Read, check: Callab
         raise TrainingError(f"the data cannot be written to the datasets cache: {error.__cause__ or error}") from error
 
 
-def _checked(location: str, row: Example, check: Callable[[Example], Example]) -> Example:
+def checked(location: str, row: Example, check: Callable[[Example], T]) -> T:
+    """The row as `check` returns it; raises `TrainingError` with the location for its `ValueError`."""
     try:
         return check(row)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """Sources of training data: local files, folders and Hub datasets, read as examples."""
 
+import csv
 import hashlib
 import json
 import re
@@ -20,7 +21,7 @@ Example = dict[str, Any]
 Located = tuple[str, Example]
 Read = Callable[[Path], Iterator[Located]]
 _TEXT = {".txt", ".md", ".rst"}
-_ROWS = {".jsonl", ".ndjson", ".json", ".parquet"}
+_ROWS = {".csv", ".jsonl", ".ndjson", ".json", ".parquet"}
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -36,6 +37,18 @@ def read(sources: Sequence[str], read_file: Read) -> Iterator[Located]:
             for number, row in enumerate(split, 1):
                 if not isinstance(text := row.get("text"), str) or text.strip():
                     yield f"{source}, row {number}", row
+
+
+def rename(row: Example, columns: Sequence[str]) -> Example:
+    """The row with the fields that `columns` maps, each as `field=column`.
+
+    Raises:
+        ValueError: the row lacks such a column.
+    """
+    pairs = [mapping.split("=", 1) for mapping in columns]
+    if missing := next((column for _, column in pairs if column not in row), None):
+        raise ValueError(f"column {missing} is missing (--columns); there are {', '.join(map(str, row))}")
+    return row | {field: row[column] for field, column in pairs}
 
 
 def locate(source: str, index: int) -> str:
@@ -117,7 +130,7 @@ def read_texts(path: Path, lines: bool) -> Iterator[Located]:
 
 
 def read_rows(path: Path) -> Iterator[Located]:
-    """Read the objects of a JSON lines or Parquet file."""
+    """Read the objects of a JSON lines, Parquet or CSV file. An empty cell of a CSV file means null."""
     if path.suffix == ".parquet":
         with _name_file_in_errors(path):
             table = Dataset.from_parquet(str(path), keep_in_memory=False)
@@ -125,8 +138,24 @@ def read_rows(path: Path) -> Iterator[Located]:
         return
     if path.suffix not in _ROWS:
         raise TrainingError(f"{path} is not in a supported format ({', '.join(sorted(_ROWS))})")
+    if path.suffix == ".csv":
+        yield from _csv_rows(path)
+        return
     for location, line in _lines(path):
         yield location, _parse_object(line, location)
+
+
+def _csv_rows(path: Path) -> Iterator[Located]:
+    with _name_file_in_errors(path), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                location = f"{path}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise TrainingError(f"{location}: as many cells as the first line has are needed")
+                yield location, {name: cell or None for name, cell in row.items()}
+        except csv.Error as error:
+            raise TrainingError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

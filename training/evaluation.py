@@ -3,8 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,10 @@ from numpy.typing import NDArray
 from l2v.models import Input
 from l2v.models.errors import first_line
 from l2v.training.errors import TrainingError
+from l2v.training.file_evaluation import Encode, Score
 
-Encode = Callable[[Sequence[Input]], NDArray[np.float32]]
 # Task → instruction, or one instruction for queries and one for documents.
 Instructions = Mapping[str, str | Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class Score:
-    """The main score of a task on MTEB's scale, from 0 to 1."""
-
-    task: str
-    metric: str
-    score: float
-    instruction: str
 
 
 class MtebEncoder(AbsEncoder):

@@ -28,7 +28,7 @@ from l2v.training.trainer import AdapterTrainer
 def build(recipe: Mntp) -> "MntpTrainer":
     """Build the trainer of a recipe. Raises `ModelError` for problems that the user can fix."""
     preflight.check(recipe)
-    texts = data.texts(recipe.data, lines=False)
+    texts = data.texts(recipe.data, lines=False, columns=recipe.columns)
     student = Student.load(recipe)
     with PartialState().main_process_first():  # the other processes read the rows from the datasets cache
         rows = pack_texts(texts, student.encoder.tokenization.tokenizer, student.encoder.max_length)

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettin
 
 from l2v.models.settings import ModelSettings, Names
 from l2v.models.types import QUANTIZED, DType
+from l2v.training.columns import Mappings
 from l2v.training.config_file import ConfigFile, find_config
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -25,6 +26,9 @@ class Recipe(ModelSettings):
     out: CliPositionalArg[Path] = Field(description="Output folder for the adapter; an interrupted run in it resumes")
     config: Path | None = Field(None, description="YAML file with these settings, or the name of a ready-made config")
     data: Names = Field((), description="Files, folders or Hub datasets to train on, comma-separated")
+    columns: Mappings = Field(
+        (), description="Names of columns that differ from the fields' names: `query=question,positive=answer`"
+    )
     bidirectional: bool = Field(True, description="Train with bidirectional rather than causal attention")
     lora_r: int = Field(16, ge=1, description="LoRA rank")
     lora_alpha: int = Field(32, ge=1, description="LoRA alpha: the adapter's output is scaled by alpha / rank")

@@ -9,7 +9,7 @@ import numpy as np
 
 from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.vectors import Vectors
+from l2v.app.engine.output_types import Numbers
 from l2v.models.types import Input
 
 # Inputs per batch, or per request to a service.
@@ -36,13 +36,13 @@ class EmbeddedRows:
 
     Attributes:
         rows: the good rows, in order.
-        vectors: [n, d], one per good row.
+        vectors: [n, d], one per good row; of packed types, [n, d / 8].
         bad: the rows that the model rejects.
         tokens: the number of tokens in the good rows.
     """
 
     rows: Sequence[Row]
-    vectors: Vectors
+    vectors: Numbers
     bad: list[BadRow]
     tokens: int
 
@@ -67,8 +67,8 @@ def identity(info: dict[str, Any]) -> dict[str, Any]:
     return {name: info.get(name) for name in _IDENTITY}
 
 
-def embed_inputs(embedder: Embedder, inputs: Sequence[Input]) -> Vectors:
-    """The vectors of inputs, [n, d]. Raises `CommandError` for an input that cannot be embedded."""
+def embed_inputs(embedder: Embedder, inputs: Sequence[Input]) -> Numbers:
+    """The vectors of inputs, [n, d] or packed. Raises `CommandError` for an input that cannot be embedded."""
     max_characters = embedder.info.get("limits", {}).get("max_characters")  # only services have this limit
     rows = [Row(number, each.text[:max_characters], each.instruction) for number, each in enumerate(inputs, 1)]
     starts = range(0, max(1, len(rows)), _BATCH_SIZE)

@@ -39,9 +39,10 @@ class LocalEmbedder:
     def __init__(self, encoder: Encoder, model: str, options: EmbedOptions, max_batch_tokens: int) -> None:
         profile = Profile.of(encoder)
         try:
-            self._dimensions = choose_dimensions(profile, options.dimensions)
+            self._dimensions = choose_dimensions(profile, options.dimensions, options.output_dtype)
         except InvalidError as error:
-            raise UsageError(f"--dimensions: {error}") from None
+            flag = "--output-dtype" if error.param == "output_dtype" else "--dimensions"
+            raise UsageError(f"{flag}: {error}") from None
         self.encoder, self.prompts = encoder, Prompts.of(profile)
         self._instruction = self.prompts.default() if options.instruction is None else options.instruction
         if options.prompt_name is not None:
@@ -81,8 +82,9 @@ class LocalEmbedder:
         bad += [row.bad("its vector is not finite") for row, fine in zip(rows, finite, strict=True) if not fine]
         tokens = sum(len(encoding) for encoding, fine in zip(encodings, finite, strict=True) if fine)
         good = [row for row, fine in zip(rows, finite, strict=True) if fine]
-        vectors = postprocess(vectors[finite], self._dimensions, self._options.normalize)
-        return EmbeddedRows(good, vectors, bad, tokens)
+        scale, options = self.encoder.declaration.int8_scale.value, self._options
+        made = postprocess(vectors[finite], self._dimensions, options.normalize, options.output_dtype, scale)
+        return EmbeddedRows(good, made, bad, tokens)
 
     def _forward(self, pack: list[Encoding]) -> list[Vectors]:
         try:

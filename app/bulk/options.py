@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from l2v.app.engine.output_types import OutputDtype
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -32,9 +34,11 @@ class EmbedOptions:
         prompt_name: a named prompt of the model or the service, instead of `instruction`.
         dimensions: how many dimensions of each vector to keep; None: the model's default.
         normalize: whether to scale vectors to length 1.
+        output_dtype: the type of the numbers.
     """
 
     instruction: str | None = None
     prompt_name: str | None = None
     dimensions: int | None = None
     normalize: bool = True
+    output_dtype: OutputDtype = "float"

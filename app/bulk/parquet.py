@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.vectors import Vectors
+from l2v.app.engine.output_types import NUMPY, Numbers, OutputDtype
 
 EMBEDDING = "embedding"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -22,16 +22,16 @@ _GROUP_BYTES = 16 << 20
 
 
 class ParquetWriter:
-    """Writes the kept columns with their types, and the column `embedding`, fixed-size lists of float32."""
+    """Writes the kept columns with their types, and the column `embedding`, fixed-size lists of numbers."""
 
-    def __init__(self, data: Path, dimensions: int, types: pa.Schema | None) -> None:
-        self._dimensions, self._types = dimensions, types
+    def __init__(self, data: Path, width: int, dtype: OutputDtype, types: pa.Schema | None) -> None:
+        self._width, self._number, self._types = width, pa.from_numpy_dtype(np.dtype(NUMPY[dtype])), types
         self._schema: pa.Schema | None = None
         if data.exists() and data.stat().st_size > 0:
             with pa.OSFile(str(data)) as file:
                 self._schema = pa.ipc.open_stream(file).schema
 
-    def block(self, rows: Sequence[Row], vectors: Vectors) -> tuple[bytes, list[BadRow]]:
+    def block(self, rows: Sequence[Row], vectors: Numbers) -> tuple[bytes, list[BadRow]]:
         if not rows:
             return b"", []
         header = b""
@@ -46,7 +46,7 @@ class ParquetWriter:
         numbers = pa.array(np.ascontiguousarray(vectors[good]).reshape(-1))
         columns = [
             *(_to_array([rows[i].kept[name] for i in good], self._schema.field(name).type) for name in self._kept),
-            pa.FixedSizeListArray.from_arrays(numbers, self._dimensions),
+            pa.FixedSizeListArray.from_arrays(numbers, self._width),
         ]
         batch = pa.RecordBatch.from_arrays(columns, schema=self._schema)
         return header + batch.serialize().to_pybytes(), list(bad.values())
@@ -73,7 +73,7 @@ class ParquetWriter:
         else:
             names = rows[0].kept if rows else ()
             kept = [pa.field(name, _type_of([row.kept[name] for row in rows])) for name in names]
-        return pa.schema([*kept, pa.field(EMBEDDING, pa.list_(pa.float32(), self._dimensions))])
+        return pa.schema([*kept, pa.field(EMBEDDING, pa.list_(self._number, self._width))])
 
     def _has_mismatch(self, rows: Sequence[Row]) -> bool:
         """Whether a kept value does not fit the type of its column. The values of an input with a schema always fit."""

@@ -20,7 +20,7 @@ from l2v.app.bulk.embedders import EmbeddedRows
 from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.vectors import Vectors
+from l2v.app.engine.output_types import NUMPY, Numbers, stored_width
 
 _INPUT = re.compile(r"inputs\[(\d+)\]")
 
@@ -46,8 +46,10 @@ class RemoteEmbedder:
         self._pending: set[Future[EmbeddedRows]] = set()
         self._model = model
         fields = asdict(options) | {"encoding_format": "base64", "model": model}
+        if options.output_dtype == "float":
+            del fields["output_dtype"]  # services before 0.2 don't know it
         self._fields = {name: value for name, value in fields.items() if value is not None}
-        self._dimensions = options.dimensions
+        self._dimensions, self._dtype = options.dimensions, options.output_dtype
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -106,7 +108,8 @@ class RemoteEmbedder:
                 if len(good) == self._max_rows:
                     self._max_rows += 1  # slowly, since a request that takes too long is wasted
                 return self._read(answer, good, bad)
-        return EmbeddedRows([], np.zeros((0, self._dimensions or self.info["dimensions"]), np.float32), bad, 0)
+        width = stored_width(self._dimensions or self.info["dimensions"], self._dtype)
+        return EmbeddedRows([], np.zeros((0, width), NUMPY[self._dtype]), bad, 0)
 
     def _body(self, rows: Sequence[Row]) -> bytes:
         inputs = [
@@ -130,7 +133,8 @@ class RemoteEmbedder:
 
     def _read(self, answer: Any, rows: Sequence[Row], bad: list[BadRow]) -> EmbeddedRows:
         try:
-            vectors: Vectors = np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in answer["embeddings"]])
+            kind = NUMPY[self._dtype]
+            vectors: Numbers = np.stack([np.frombuffer(base64.b64decode(row), kind) for row in answer["embeddings"]])
             tokens = sum(answer["tokens"])
             model, width = answer["model"], answer["dimensions"]
         except (ValueError, KeyError, TypeError):

@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg
 from l2v.app.bulk.choice import ChoiceSettings
 from l2v.app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
 from l2v.app.bulk.options import Columns, EmbedOptions
+from l2v.app.engine.output_types import OutputDtype
 from l2v.models.settings import Names
 
 if TYPE_CHECKING:
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from l2v.app.bulk.remote import RemoteEmbedder
 
 # The options that a resumed run must repeat; the others don't affect the output.
-_IDENTITY = {"column", "instruction", "instruction_column", "prompt_name", "keep", "dimensions", "normalize"}
+_IDENTITY = {
+    "column",
+    "instruction",
+    "instruction_column",
+    "prompt_name",
+    "keep",
+    "dimensions",
+    "normalize",
+    "output_dtype",
+}
 
 
 class ClientSettings(ChoiceSettings):
@@ -68,6 +78,9 @@ class RunSettings(BaseModel):
     keep: Names = Field((), description="Columns to copy to the output (Parquet or JSONL), comma-separated")
     dimensions: int | None = Field(None, ge=1, description="Keep this many leading dimensions, before normalizing")
     normalize: bool = Field(True, description="Scale each vector to length 1")
+    output_dtype: OutputDtype = Field(
+        "float", description="Type of the numbers; int8 and uint8 take a byte per dimension, binary and ubinary a bit"
+    )
     batch_size: int = Field(256, ge=1, description="Rows per batch, or per request to the service")
     skip_bad: Path | None = Field(None, description="Write bad rows to this JSONL file and continue")
     overwrite: bool = Field(False, description="Replace an existing OUTPUT")
@@ -104,7 +117,7 @@ class RunSettings(BaseModel):
 
     @property
     def embed_options(self) -> EmbedOptions:
-        return EmbedOptions(self.instruction, self.prompt_name, self.dimensions, self.normalize)
+        return EmbedOptions(self.instruction, self.prompt_name, self.dimensions, self.normalize, self.output_dtype)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from l2v.app.bulk.partial import Partial, RunProgress
 from l2v.app.bulk.rows import BadRow, Row
 from l2v.app.bulk.settings import RunSettings
 from l2v.app.bulk.writers import JsonlWriter, open_writer, to_line
-from l2v.app.engine.vectors import Vectors
+from l2v.app.engine.output_types import Numbers, OutputDtype
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,11 +39,11 @@ class Sink(Protocol):
 
         Args:
             job: its input, options and model, as `Partial.begin` takes them.
-            dimensions: the size of the vectors.
+            dimensions: the number of dimensions of the vectors.
             types: the schema of the kept columns; None if the input has no schema.
         """
 
-    def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
+    def add(self, last: int, rows: Sequence[Row], vectors: Numbers, bad: Sequence[BadRow]) -> list[BadRow]:
         """Add a batch that ends with row `last`.
 
         Rows that the format cannot store go to the file of bad rows. Without such a file, this returns them and adds
@@ -62,16 +62,16 @@ def open_sink(settings: RunSettings) -> Sink:
     if settings.output == "-":
         return StandardOutput(settings.skip_bad, overwrite=settings.overwrite)
     partial = Partial(Path(settings.output), overwrite=settings.overwrite)
-    return FileSink(partial, settings.sink_format, settings.skip_bad)
+    return FileSink(partial, settings.sink_format, settings.output_dtype, settings.skip_bad)
 
 
 class FileSink:
     """A file, written under `OUTPUT.partial` until it is complete."""
 
-    def __init__(self, partial: Partial, format_: OutputFormat, bad_file: Path | None) -> None:
+    def __init__(self, partial: Partial, format_: OutputFormat, dtype: OutputDtype, bad_file: Path | None) -> None:
         self.name = str(partial.output)
         self.progress = RunProgress()
-        self._partial, self._format, self._bad_file = partial, format_, bad_file
+        self._partial, self._format, self._dtype, self._bad_file = partial, format_, dtype, bad_file
         self._files = ExitStack()
 
     def __enter__(self) -> Self:
@@ -87,9 +87,9 @@ class FileSink:
         enter, bad_file = self._files.enter_context, self._bad_file
         self._data = enter(AppendedFile(self._partial.data, progress.data_bytes))
         self._bad = enter(AppendedFile(bad_file, progress.bad_bytes)) if bad_file else None
-        self._writer = open_writer(self._format, self._partial.data, dimensions, types)
+        self._writer = open_writer(self._format, self._partial.data, dimensions, self._dtype, types)
 
-    def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
+    def add(self, last: int, rows: Sequence[Row], vectors: Numbers, bad: Sequence[BadRow]) -> list[BadRow]:
         block, unfit = self._writer.block(rows, vectors)
         if unfit and not self._bad:
             return unfit
@@ -140,7 +140,7 @@ class StandardOutput:
     def begin(self, job: dict[str, Any], dimensions: int, types: "pa.Schema | None") -> None:
         self._bad = AppendedFile(self._bad_file, 0) if self._bad_file else None
 
-    def add(self, last: int, rows: Sequence[Row], vectors: Vectors, bad: Sequence[BadRow]) -> list[BadRow]:
+    def add(self, last: int, rows: Sequence[Row], vectors: Numbers, bad: Sequence[BadRow]) -> list[BadRow]:
         block, _ = self._writer.block(rows, vectors)
         with file_errors("write", self.name):
             sys.stdout.buffer.write(block)

@@ -11,7 +11,7 @@ import orjson
 from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.formats import OutputFormat
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.vectors import Vectors
+from l2v.app.engine.output_types import NUMPY, Numbers, OutputDtype, stored_width
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,26 +20,29 @@ if TYPE_CHECKING:
 class Writer(Protocol):
     """Writes one output format."""
 
-    def block(self, rows: Sequence[Row], vectors: Vectors) -> tuple[bytes, list[BadRow]]:
-        """The bytes to append for rows and their vectors [n, d], and the rows that the format cannot store."""
+    def block(self, rows: Sequence[Row], vectors: Numbers) -> tuple[bytes, list[BadRow]]:
+        """The bytes to append for rows and their vectors [n, width], and the rows that the format cannot store."""
 
     def finish(self, data: Path, count: int) -> Path:
         """Complete the file of appended blocks. Returns the path of the result."""
 
 
-def open_writer(format_: OutputFormat, data: Path, dimensions: int, types: "pa.Schema | None") -> Writer:
+def open_writer(
+    format_: OutputFormat, data: Path, dimensions: int, dtype: OutputDtype, types: "pa.Schema | None"
+) -> Writer:
     """The writer for a format. `data` is the file that it continues: whole blocks, or nothing yet."""
+    width = stored_width(dimensions, dtype)
     if format_ == "parquet":
         from l2v.app.bulk.parquet import ParquetWriter
 
-        return ParquetWriter(data, dimensions, types)
-    return NpyWriter(data, dimensions) if format_ == "npy" else JsonlWriter()
+        return ParquetWriter(data, width, dtype, types)
+    return NpyWriter(data, width, dtype) if format_ == "npy" else JsonlWriter()
 
 
 class JsonlWriter:
     """One JSON object per line: the kept values, then the vector."""
 
-    def block(self, rows: Sequence[Row], vectors: Vectors) -> tuple[bytes, list[BadRow]]:
+    def block(self, rows: Sequence[Row], vectors: Numbers) -> tuple[bytes, list[BadRow]]:
         lines = [
             to_line({**row.kept, "embedding": vector})
             for row, vector in zip(rows, np.ascontiguousarray(vectors), strict=True)
@@ -54,14 +57,14 @@ class JsonlWriter:
 class NpyWriter:
     """numpy's format. numpy pads the header, so that the row count can be filled in at the end."""
 
-    def __init__(self, data: Path, dimensions: int) -> None:
-        self._dimensions = dimensions
+    def __init__(self, data: Path, width: int, dtype: OutputDtype) -> None:
+        self._width, self._type = width, NUMPY[dtype]
         self._started = data.exists() and data.stat().st_size > 0
 
-    def block(self, rows: Sequence[Row], vectors: Vectors) -> tuple[bytes, list[BadRow]]:
+    def block(self, rows: Sequence[Row], vectors: Numbers) -> tuple[bytes, list[BadRow]]:
         header = b"" if self._started else self._header(0)
         self._started = True
-        return header + np.ascontiguousarray(vectors, "<f4").tobytes(), []
+        return header + np.ascontiguousarray(vectors, self._type).tobytes(), []
 
     def finish(self, data: Path, count: int) -> Path:
         data.touch()
@@ -73,8 +76,8 @@ class NpyWriter:
         from io import BytesIO
 
         header = BytesIO()
-        shape = (count, self._dimensions)
-        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        layout = {"descr": self._type, "fortran_order": False, "shape": (count, self._width)}
+        np.lib.format.write_array_header_1_0(header, layout)
         return header.getvalue()
 
 

@@ -1,21 +1,37 @@
 """The number of leading dimensions of a vector that a request asks for."""
 
 from l2v.app.engine.errors import InvalidError
+from l2v.app.engine.output_types import PACKED, OutputDtype
 from l2v.app.engine.profile import Profile
 
 
-def choose_dimensions(encoder: Profile, requested: int | None) -> int:
+def choose_dimensions(encoder: Profile, requested: int | None, dtype: OutputDtype = "float") -> int:
     """The number of leading dimensions to keep: the requested one, or the model's default.
 
     Raises:
-        InvalidError: if the model does not have as many, or was not trained for this number.
+        InvalidError: if the model does not have as many, was not trained for this number, or the type packs eight of
+            them into a byte and the number is no multiple of 8.
     """
     width, sizes = encoder.width, encoder.declaration.matryoshka_dimensions.value
-    if requested is None:
-        return encoder.dimensions
-    if requested > width:
+    if requested is not None and requested > width:
         raise InvalidError(f"must be at most {width}, the model's dimensions", "dimensions")
-    if sizes and requested not in (*sizes, width):
+    if requested is not None and sizes and requested not in (*sizes, width):
         known = ", ".join(map(str, sorted({*sizes, width})))
         raise InvalidError(f"must be one of {known}, the sizes that the model was trained for", "dimensions")
-    return requested
+    chosen = encoder.dimensions if requested is None else requested
+    if dtype in PACKED and chosen % 8:
+        advice = "set dimensions to a multiple of 8" if requested is None else "choose a multiple of 8"
+        raise InvalidError(
+            f"{dtype} packs 8 dimensions into a byte, and the vectors have {chosen}: {advice}",
+            "output_dtype" if requested is None else "dimensions",
+        )
+    return chosen
+
+
+def dimensions_warning(encoder: Profile, requested: int | None) -> str:
+    """Why the first dimensions of a vector may not suffice; "" if the model was trained so that they do."""
+    declared = encoder.declaration
+    known = {encoder.width, declared.truncate_dim.value, *(declared.matryoshka_dimensions.value or ())}
+    if requested is None or requested in known:
+        return ""
+    return f"the model does not declare that its first {requested} dimensions suffice: measure before relying on them"

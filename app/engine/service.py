@@ -15,6 +15,7 @@ from l2v.app.engine.dimensions import choose_dimensions
 from l2v.app.engine.errors import InternalError, OverloadedError, TooLargeError, UnavailableError
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
+from l2v.app.engine.output_types import Numbers, OutputDtype
 from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.protocol import Adapters, Engine
 from l2v.app.engine.served_models import LOADING_SECONDS, ServedModel, ServedModels
@@ -190,8 +191,9 @@ class Service:
         truncate: bool,
         dimensions: int | None,
         normalize: bool,
+        dtype: OutputDtype = "float",
         reserve: Callable[[int], None] = lambda dimensions: None,
-    ) -> tuple[Vectors, EmbeddedGroup]:
+    ) -> tuple[Numbers, EmbeddedGroup]:
         """Embeds a group of inputs.
 
         Args:
@@ -200,22 +202,29 @@ class Service:
             timings: records the stages.
             truncate: truncate texts that are too long rather than reject them.
             dimensions: the number of leading dimensions to keep; None: the model's default.
-            normalize: scale each vector to length 1, after truncating its dimensions.
+            normalize: scale each vector to length 1, after truncating its dimensions. Has no effect on integers.
+            dtype: the type of the numbers.
             reserve: called with the number of dimensions before any work is done; may reject the request.
 
         Returns:
-            The postprocessed embeddings [n, dimensions], and the embedded group.
+            The postprocessed embeddings [n, dimensions], packed types [n, dimensions / 8], and the embedded group.
 
         Raises:
             ServiceError: the request is rejected, or fails.
         """
-        width = choose_dimensions(model.profile, dimensions)
+        width = choose_dimensions(model.profile, dimensions, dtype)
         self.tokenizers.check_sizes([group])
         reserve(width)
         (embedded,) = await self._embed(model, [group], truncate, timings)
         with timings.stage("finish"):
-            rows = embedded.rows
-            return await _compute(rows, vectors.postprocess, rows, width, normalize), embedded
+            return await self.postprocess(model, embedded.rows, width, normalize, dtype), embedded
+
+    async def postprocess(
+        self, model: ServedModel, rows: Sequence[Vectors], dimensions: int | None, normalize: bool, dtype: OutputDtype
+    ) -> Numbers:
+        """The rows of an embedded group as `embed` returns them."""
+        scale = model.profile.declaration.int8_scale.value
+        return await _compute(rows, vectors.postprocess, rows, dimensions, normalize, dtype, scale)
 
     async def similarity(
         self,

@@ -5,14 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from l2v.app.engine.output_types import Numbers, OutputDtype, quantize
+from l2v.models.types import Int8Scale
+
 Vectors = NDArray[np.float32]
 # [n, d], as one array or as one array per row.
 Rows = Vectors | Sequence[Vectors]
 
 
-def postprocess(rows: Rows, dimensions: int | None, normalized: bool) -> Vectors:
-    """Truncates [n, d] to the first `dimensions` columns (None keeps all), then normalizes if asked to."""
+def postprocess(
+    rows: Rows, dimensions: int | None, normalized: bool, dtype: OutputDtype = "float", scale: Int8Scale = "maximum"
+) -> Numbers:
+    """Truncates [n, d] to the first `dimensions` columns (None keeps all), then normalizes or quantizes if asked to."""
     shortened = _stack(rows, dimensions)
+    if dtype != "float":
+        return quantize(shortened, dtype, scale)
     return normalize(shortened) if normalized else shortened
 
 

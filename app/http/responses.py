@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from l2v.app.engine.output_types import Numbers, OutputDtype, stored_width
 from l2v.app.engine.vectors import Rows, Vectors, top_k
 
 Encoding = Literal["float", "base64"]
@@ -22,6 +23,8 @@ Encoding = Literal["float", "base64"]
 _CHUNK_NUMBERS = 65_536
 # The most bytes that orjson writes for a float32, like -0.0000063184107 and a comma.
 NUMBER_BYTES = 17
+# The same for an 8-bit integer, like -128 and a comma.
+_INTEGER_BYTES = 5
 # The most bytes around a vector: its index, the number of its tokens, and what a surface writes; and around a score.
 _ITEM_BYTES, _MATCH_BYTES = 100, 30
 # Maximum bytes passed on before the client must have read what came before.
@@ -49,11 +52,12 @@ class ChunkedList:
         return cls(len(rows), width, lambda start, stop: rows[start:stop])
 
 
-def encoded(vectors: Vectors, encoding: Encoding) -> ChunkedList:
-    """The rows of [n, d] as lists of numbers, or as base64 of their little-endian float32 numbers."""
+def encoded(vectors: Numbers, encoding: Encoding) -> ChunkedList:
+    """The rows of [n, d] as lists of numbers, or as base64 of their little-endian numbers."""
 
     def base64_items(start: int, stop: int) -> list[str]:
-        return [base64.b64encode(row).decode() for row in vectors[start:stop].astype("<f4", copy=False)]
+        little = vectors.dtype.newbyteorder("<")
+        return [base64.b64encode(row).decode() for row in vectors[start:stop].astype(little, copy=False)]
 
     rows = ChunkedList.of(vectors, vectors.shape[1])
     return ChunkedList(rows.length, rows.width, base64_items) if encoding == "base64" else rows
@@ -76,10 +80,12 @@ def _match_list(indices: NDArray[np.int64], scores: Vectors) -> orjson.Fragment:
     return orjson.Fragment(b"[" + b",".join(rows) + b"]")
 
 
-def vector_bytes(dimensions: int, encoding: Encoding = "float") -> int:
+def vector_bytes(dimensions: int, encoding: Encoding = "float", dtype: OutputDtype = "float") -> int:
     """The most bytes of a vector in a response, with what a surface writes around it."""
-    numbers = 4 * (4 * dimensions // 3 + 1) if encoding == "base64" else NUMBER_BYTES * dimensions
-    return numbers + _ITEM_BYTES
+    numbers, floats = stored_width(dimensions, dtype), dtype == "float"
+    if encoding == "base64":
+        return 4 * ((4 if floats else 1) * numbers // 3 + 1) + _ITEM_BYTES
+    return (NUMBER_BYTES if floats else _INTEGER_BYTES) * numbers + _ITEM_BYTES
 
 
 def text_bytes(text: str) -> int:
@@ -112,8 +118,18 @@ class ChunkedResponse(Response):
                 await send({"type": "http.response.body", "body": chunk[end - _SENT_BYTES : end], "more_body": more})
 
 
-async def json_response(content: Any) -> Response:
-    """Writes JSON. `content` may be a `ChunkedList`, or a dict or list that holds some; arrays may be anywhere."""
+async def json_response(content: Any, warning: str = "") -> Response:
+    """Writes JSON, and a header `Warning` if there is one.
+
+    `content` may be a `ChunkedList`, or a dict or list that holds some; arrays may be anywhere.
+    """
+    response = await _chunked(content)
+    if warning:
+        response.headers["Warning"] = f'299 - "{warning}"'  # 299: of any kind, and it persists
+    return response
+
+
+async def _chunked(content: Any) -> Response:
     if _numbers(content) <= _CHUNK_NUMBERS:
         return ChunkedResponse([_dumps(content)])
     chunks, pending = [], bytearray()
@@ -131,7 +147,9 @@ def _numbers(content: Any) -> int:
     """The approximate size of the chunked lists in some content."""
     if isinstance(content, ChunkedList):
         return content.length * content.width
-    items = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    if isinstance(content, dict):
+        return sum(map(_numbers, content.values()))
+    items = content if isinstance(content, list) else ()
     return sum(item.length * item.width for item in items if isinstance(item, ChunkedList))
 
 

@@ -21,7 +21,13 @@ Render = Callable[[ServiceError, ErrorClass], tuple[int, Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Paths of other services, and the paths that their clients mean.
-_FOREIGN = {"/api/embed": "/v1/embeddings", "/api/tags": "/v1/models", "/v1": "/v1/embeddings", "/": "/tei"}
+_FOREIGN = {
+    "/api/embed": "/v1/embeddings",
+    "/v1/embed": "/v2/embed",
+    "/api/tags": "/v1/models",
+    "/v1": "/v1/embeddings",
+    "/": "/tei",
+}
 
 
 class Access(Enum):
@@ -50,11 +56,13 @@ class Surface(APIRouter):
     Args:
         render: returns the status and the body of an error.
         prefix: of the paths.
+        base: the path of a client's base URL; default: the prefix.
     """
 
-    def __init__(self, render: Render, prefix: str, **kwargs: Any) -> None:
+    def __init__(self, render: Render, prefix: str, base: str | None = None, **kwargs: Any) -> None:
         super().__init__(prefix=prefix, **kwargs)
         self._render = render
+        self.base = prefix if base is None else base
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **kwargs: Any) -> None:
         """Adds a route. One that answers GET answers HEAD too."""
@@ -77,6 +85,10 @@ def _openai(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
     return status, {"error": {"message": full_message(error), "type": kind, "param": error.param, "code": None}}
 
 
+def _cohere(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
+    return row.openai[0], {"message": full_message(error)}
+
+
 def _tei(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
     return row.tei[0], {"error": full_message(error), "error_type": row.tei[1]}
 
@@ -87,6 +99,7 @@ def _tei_openai(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
 
 _TEI = "/tei"
 native, openai = partial(Surface, _native, ""), partial(Surface, _openai, "/v1")
+cohere = partial(Surface, _cohere, "/v2", base="")
 tei, tei_openai = partial(Surface, _tei, _TEI), partial(Surface, _tei_openai, _TEI)
 
 
@@ -172,8 +185,8 @@ class Targets:
         known = next((each for each in candidates if each and self.find(each).route != "other"), None)
         if known is None:
             return ""
-        prefix = self.find(known).surface.prefix
-        return f"Did you mean {known}? The client's base URL should {f'end in {prefix}' if prefix else 'have no path'}."
+        base = self.find(known).surface.base
+        return f"Did you mean {known}? The client's base URL should {f'end in {base}' if base else 'have no path'}."
 
     @property
     def probes(self) -> list[str]:

@@ -23,7 +23,7 @@ _ACTIVATIONS = (
     *("ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softsign", "Tanh", "Tanhshrink"),
 )
 _NAMES = ("module_input_name", "module_output_name")
-# A module of perplexity-ai's models, which quantizes the vector. l2v serves the vector as it is before that.
+# A module of perplexity-ai's models, which quantizes the vector. l2v does so if a request asks for it.
 _QUANTIZER = "st_quantize.FlexibleQuantizer"
 
 
@@ -46,7 +46,9 @@ def read_modules(source: Source, layout: Layout) -> None:
             case "Normalize" if pooled:
                 _read_normalize(source, folder)
                 normalized = True
-            case "Transformer" | "Dropout" | "FlexibleQuantizer":
+            case "FlexibleQuantizer":
+                layout.values["int8_scale"] = ("tanh", MODULES)
+            case "Transformer" | "Dropout":
                 pass
             case _:
                 file.refuse(f"has a {name} as module {index}")

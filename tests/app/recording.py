@@ -16,7 +16,7 @@ KEY = "secret"
 PATHS = [
     "/", "/docs", "/docs/start.js", "/openapi.json", "/playground/main.js", "/playground/none.js",
     "/embed", "/similarity", "/prompts", "/info", "/health", "/ready", "/metrics",
-    "/v1/embeddings", "/v1/models", "/v1/models/other", "/v1/other",
+    "/v1/embeddings", "/v1/models", "/v1/models/other", "/v1/other", "/v2/embed", "/v2/other",
     "/tei", "/tei/", "/tei/embed", "/tei/embed_all", "/tei/similarity", "/tei/tokenize", "/tei/decode", "/tei/info",
     "/tei/health", "/tei/ping", "/tei/metrics", "/tei/embeddings", "/tei/v1/embeddings", "/tei/other",
     "/other", "/embed/", "/v1", "/teil",
@@ -49,6 +49,8 @@ POSTS: list[tuple[str, dict[str, str], str]] = [
     ("too long input", JSON, json.dumps({"input": "word " * 3000, "truncate": False})),
     ("queries", JSON, '{"queries": "a", "documents": ["b", "c"]}'),
     ("top_k", JSON, '{"queries": "a", "documents": ["b", "c"], "top_k": 1}'),
+    ("types", JSON, '{"texts": ["a cat"], "embedding_types": ["int8", "base64"]}'),
+    ("no type", JSON, '{"texts": ["a cat"], "embedding_types": []}'),
     ("sentences", JSON, '{"inputs": {"source_sentence": "a", "sentences": ["b", "c"]}}'),
 ]  # fmt: skip
 _TEXTS = ("description", "summary", "title", "examples", "version")

@@ -12,6 +12,7 @@ import pytest
 
 from l2v.models import Encoder, Input
 from tests.bulk.shell import call, normalized, read, run, start, texts, write
+from tests.serving import LocalServer
 
 ROWS = [{"id": i, "text": text, "how": "Compare:" if i % 3 else ""} for i, text in enumerate(texts(300))]
 MODEL = ("--dtype", "float32", "--model")
@@ -52,6 +53,29 @@ def test_instructions_dimensions_and_kept_columns(
     kept = [json.loads(line) for line in out.read_text().splitlines()] if out.suffix == ".jsonl" else rows_of(out)
     number = str if source == "in.csv" else int  # CSV has no types
     assert [(row["id"], row["how"]) for row in kept] == [(number(row["id"]), row["how"]) for row in ROWS]
+
+
+@pytest.mark.parametrize("target", ["out.npy", "out.jsonl", "out.parquet"])
+def test_packed_bits_of_a_model_and_of_a_service(
+    target: str,
+    encoder: Encoder,
+    server: LocalServer,
+    adapter: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, flags = write(tmp_path / "in.jsonl", ROWS[:20]), ("--output-dtype", "ubinary", "--dimensions", "16")
+    local, remote = tmp_path / target, tmp_path / f"remote-{target}"
+    assert call(capsys, "embed", source, local, *MODEL, adapter, *flags).status == 0
+    assert call(capsys, "embed", source, remote, "--url", server.url, *flags).status == 0
+    bits = np.packbits(expected(encoder)[:20, :16] > 0, axis=1)
+    for path in (local, remote):
+        np.testing.assert_array_equal(read(path), bits)
+    if target == "out.parquet":
+        assert pq.read_schema(local).field("embedding").type == pa.list_(pa.uint8(), 2)
+    refused = call(capsys, "embed", source, tmp_path / "none.npy", *MODEL, adapter, *flags[:-1], "12")
+    assert refused.status == 2
+    assert "l2v: --dimensions: ubinary packs 8 dimensions into a byte, and the vectors have 12" in refused.err
 
 
 def rows_of(path: Path) -> Sequence[dict[str, object]]:

@@ -22,6 +22,14 @@ def openai_instruction(url: str) -> Vectors:
     return [item.embedding for item in client.embeddings.create(model="demo", input=TEXTS, extra_body=extra).data]
 
 
+def cohere(url: str) -> Vectors:
+    from cohere import ClientV2
+
+    client = ClientV2(base_url=url, api_key="none")
+    response = client.embed(model="demo", texts=TEXTS, input_type="search_document", embedding_types=["float"])
+    return response.embeddings.float_
+
+
 def langchain_openai(url: str) -> Vectors:
     from langchain_openai import OpenAIEmbeddings
 

@@ -13,6 +13,7 @@ from tests.docs.blocks import ADDRESS, ROOT, Block, named
 
 CLIENTS_PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 CLIENT_MODULES = {
+    "cohere",
     "haystack",
     "haystack_integrations",
     "langchain_huggingface",

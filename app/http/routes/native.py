@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import Response
 
+from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.inputs import DefaultInstruction, InputGroup
 from l2v.app.engine.vectors import Vectors
@@ -33,17 +34,21 @@ async def embed(request: schemas.EmbedRequest, call: CallDep) -> Response:
         truncate=request.truncate,
         dimensions=request.dimensions,
         normalize=request.normalize,
-        reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width, request.encoding_format)),
+        dtype=request.output_dtype,
+        reserve=lambda width: call.reserve(
+            len(group.inputs) * vector_bytes(width, request.encoding_format, request.output_dtype)
+        ),
     )
     with call.timings.stage("finish"):
         return await json_response(
             {
                 "model": model.name,
-                "dimensions": vectors.shape[1],
+                "dimensions": request.dimensions or model.profile.dimensions,
                 "embeddings": encoded(vectors, request.encoding_format),
                 "tokens": embedded.tokens,
                 "truncated": embedded.truncated,
-            }
+            },
+            dimensions_warning(model.profile, request.dimensions),
         )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import Response
 
+from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.inputs import DefaultInstruction
 from l2v.app.engine.prompts import Prompts
@@ -48,7 +49,10 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
         truncate=request.truncates,
         dimensions=request.dimensions,
         normalize=request.normalize,
-        reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width, request.encoding_format)),
+        dtype=request.output_dtype,
+        reserve=lambda width: call.reserve(
+            len(group.inputs) * vector_bytes(width, request.encoding_format, request.output_dtype)
+        ),
     )
     with call.timings.stage("finish"):
         rows = encoded(vectors, request.encoding_format)
@@ -64,7 +68,8 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
                 "data": ChunkedList(rows.length, rows.width, objects),
                 "model": model.name,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            }
+            },
+            dimensions_warning(model.profile, request.dimensions),
         )
 
 

@@ -7,6 +7,7 @@ from fastapi import Response
 from fastapi.responses import PlainTextResponse
 
 from l2v.app import __version__
+from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.inputs import InputGroup
 from l2v.app.engine.served_models import ServedModel
 from l2v.app.engine.service import Service
@@ -60,7 +61,8 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
         reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width)),
     )
     with call.timings.stage("finish"):
-        return await json_response(ChunkedList.of(vectors, vectors.shape[1]))
+        warning = dimensions_warning(model.profile, request.dimensions)
+        return await json_response(ChunkedList.of(vectors, vectors.shape[1]), warning)
 
 
 @router.post("/embed_all", response_model=list[list[list[float]]], responses=_rejections)

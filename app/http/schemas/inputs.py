@@ -15,6 +15,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from l2v.app.engine.output_types import OutputDtype
+from l2v.app.http.responses import Encoding
 from l2v.app.http.schemas.fields import Strict
 from l2v.app.settings import MAX_INPUTS
 from l2v.models.types import Input, text_fault
@@ -131,6 +133,14 @@ TextsOrIds = Annotated[
     Annotated[_TextOrIds, Tag(_ONE)] | Annotated[Listed[_TextOrIds], Tag(_MANY)], _one_or_many(_is_list_of_items)
 ]
 
+EncodingFormat = Annotated[Encoding, Field(description="base64: of the numbers, little-endian")]
+OutputType = Annotated[
+    OutputDtype,
+    Field(
+        description="float: float32. int8: each vector scaled so that its largest number becomes 127, or as the model "
+        "declares. uint8: int8 + 128. ubinary: one bit per dimension, 8 in a byte; 1 if positive. binary: ubinary - 128"
+    ),
+]
 Truncate = Annotated[
     Annotated[StrictBool, Tag(_FLAG)] | Annotated[Literal["END", "START", "NONE"], Tag(_WORD)],
     _by_type("true, false, 'END', 'START' or 'NONE'", flag=bool, word=str),

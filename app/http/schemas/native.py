@@ -5,7 +5,7 @@ from typing import Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from l2v.app.http.schemas.fields import StrictRequest
-from l2v.app.http.schemas.inputs import MODEL, Dimensions, Inputs, Instruction, ModelChoice
+from l2v.app.http.schemas.inputs import MODEL, Dimensions, EncodingFormat, Inputs, Instruction, ModelChoice, OutputType
 from l2v.app.settings import PromptName
 
 T = TypeVar("T")
@@ -27,7 +27,8 @@ class EmbedRequest(StrictRequest):
     normalize: StrictBool = Field(True, description="Scale each vector to length 1; the reference does not")
     dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
     truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
-    encoding_format: Literal["float", "base64"] = Field("float", description="base64: of little-endian float32")
+    encoding_format: EncodingFormat = "float"
+    output_dtype: OutputType = "float"
 
 
 class EmbedResponse(BaseModel):
@@ -35,7 +36,7 @@ class EmbedResponse(BaseModel):
 
     model: str
     dimensions: int
-    embeddings: list[list[float]] | list[str]
+    embeddings: list[list[float]] | list[list[int]] | list[str]
     tokens: list[int] = Field(description="Number of tokens of each input, including template and special tokens")
     truncated: list[int] = Field(description="Positions of the inputs that were truncated")
 

@@ -5,7 +5,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from l2v.app.http.schemas.fields import NoEffect, Rejected, Request, StrictRequest
-from l2v.app.http.schemas.inputs import MODEL, Dimensions, Instruction, ModelChoice, TextsOrIds, Truncate
+from l2v.app.http.schemas.inputs import (
+    MODEL,
+    Dimensions,
+    EncodingFormat,
+    Instruction,
+    ModelChoice,
+    OutputType,
+    TextsOrIds,
+    Truncate,
+)
 from l2v.app.settings import PromptName
 
 _SIDES = {
@@ -17,7 +26,7 @@ _SIDES = {
     "retrieval.query": "query",
     "retrieval.passage": "document",
 }
-_FLOATS = "Vectors are float32; 'encoding_format' can be base64"
+_DTYPE = "Send 'output_dtype'"
 
 
 class EmbeddingsFields(Request):
@@ -28,7 +37,7 @@ class EmbeddingsFields(Request):
     input: TextsOrIds = Field(description="A text, a list of token ids, or a list of either")
     model: ModelChoice | None = Field(None, description=MODEL)
     dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
-    encoding_format: Literal["float", "base64"] = Field("float", description="base64: of little-endian float32")
+    encoding_format: EncodingFormat = "float"
 
     instruction: Instruction | None = Field(None, description="Instruction for the texts; an empty one means none")
     prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
@@ -38,6 +47,7 @@ class EmbeddingsFields(Request):
     )
     task: Literal["retrieval.query", "retrieval.passage"] | None = Field(None, description="The same as `input_type`")
     normalize: StrictBool = Field(True, description="Scale each vector to length 1")
+    output_dtype: OutputType = "float"
     truncate: Truncate | None = Field(
         None,
         description="Truncate texts that are too long: END cuts off their end, START their beginning, true the side "
@@ -96,10 +106,9 @@ class EmbeddingsRequest(EmbeddingsFields, StrictRequest):
     use_activation: Annotated[Any, Rejected("Send 'normalize'", allowed=(True,))] = None
     truncation: Annotated[None, Rejected("Send 'truncate'")] = None
     output_dimension: Annotated[None, Rejected("Send 'dimensions'")] = None
-    output_dtype: Annotated[Any, Rejected(_FLOATS, allowed=("float",))] = None
-    embedding_type: Annotated[Any, Rejected(_FLOATS, allowed=("float",))] = None
-    embedding_types: Annotated[None, Rejected(_FLOATS)] = None
-    embed_dtype: Annotated[Any, Rejected(_FLOATS, allowed=("float32",))] = None
+    embedding_type: Annotated[Any, Rejected(_DTYPE, allowed=("float",))] = None
+    embedding_types: Annotated[None, Rejected(f"{_DTYPE}, or use /v2/embed")] = None
+    embed_dtype: Annotated[Any, Rejected(_DTYPE, allowed=("float32",))] = None
     return_multivector: Annotated[Any, Rejected("/tei/embed_all returns a vector per token", allowed=(False,))] = None
     late_chunking: Annotated[Any, Rejected("Each text is embedded on its own", allowed=(False,))] = None
     add_special_tokens: Annotated[Any, Rejected("Special tokens are always added", allowed=(True,))] = None
@@ -111,7 +120,7 @@ class Embedding(BaseModel):
 
     object: Literal["embedding"] = "embedding"
     index: int
-    embedding: list[float] | str
+    embedding: list[float] | list[int] | str
 
 
 class Usage(BaseModel):

@@ -212,3 +212,27 @@ def forward(results: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def adapters(results: dict[str, Any]) -> str:
+    """The tables of a run of `bench.adapters`."""
+    when = f"{results['date']}, commit {results['commit']}, {results['dtype']}"
+    parts = [f"On {results['machine']}, {when}, rank {results['rank']} in all linear layers, `{results['command']}`:"]
+    for shape, found in results["shapes"].items():
+        lines = [
+            f"**{shape}**: the base has {found['base'] / 1e9:.2f} GB, a module {found['module'] / 1e6:.1f} MB",
+            "",
+            "| forward passes | tokens | seconds | CPU seconds | merged: of the time | of the CPU time |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, case in found["cases"].items():
+            merged = found["cases"][f"{name.partition(',')[0]}, merged"]
+            seconds, cpu = (statistics.median(case[kind]) for kind in ("seconds", "cpu"))
+            ratios = [
+                statistics.median(a / b for a, b in zip(merged[kind], case[kind], strict=True))
+                for kind in ("seconds", "cpu")
+            ]
+            cells = f"{seconds:.4f} | {cpu:.4f} | {ratios[0]:.2f} | {ratios[1]:.2f}"
+            lines.append(f"| {name} | {case['tokens']:,} | {cells} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)

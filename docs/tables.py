@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.report import efficiency, forward, loading, scheduling, tokens_per_second
+from bench.report import adapters, efficiency, forward, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
 from tests.fuzz import report
 
@@ -52,6 +52,7 @@ def pages() -> dict[Path, dict[str, str]]:
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
     start = json.loads((results / "loading.json").read_text(encoding="utf-8"))
+    modules = json.loads((results / "adapters.json").read_text(encoding="utf-8"))
     policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
         ROOT / "README.md": {"speed": speed_table(runs)},
@@ -59,6 +60,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "bench": "\n\n".join(map(bench_tables, runs)),
             "gpu": gpu_tables(results),
             "loading": loading(start),
+            "adapters": adapters(modules),
             "scheduling": scheduling_tables(policies),
         },
         ROOT / "docs/RELIABILITY.md": {"costs": report.table(*report.read())},

@@ -60,6 +60,7 @@ def hub() -> Iterator[Path]:
         folder = PARITY / "stacks" / stack
         mntp = f"McGill-NLP/LLM2Vec-{family}-mntp"
         repositories = {base: "base", mntp: "mntp", f"{mntp}-supervised": "contrastive"}
+        repositories[f"{mntp}-unsup-simcse"] = "contrastive"  # as good for tests that serve both
         make_hub_cache(cache, {name: folder / part for name, part in repositories.items()})
     # The adapters that the docs use as an example.
     own = PARITY / "stacks" / "llama3-instruct"

@@ -59,6 +59,13 @@ class Recipe(ModelSettings):
     def _expand_home(cls, value: Names) -> Names:
         return tuple(str(Path(source).expanduser()) if source.startswith("~") else source for source in value)
 
+    @field_validator("lora_modules")
+    @classmethod
+    def _one_encoder(cls, value: dict[str, str]) -> dict[str, str]:
+        if value:
+            raise ValueError("training takes one encoder: name the adapters that it starts from in --adapters")
+        return value
+
     @field_validator("dtype")
     @classmethod
     def _dtype_is_trainable(cls, value: DType) -> DType:

@@ -54,11 +54,11 @@ class ClientSettings(ModelSettings):
 
             key = self.api_key.get_secret_value() if self.api_key else None
             return RemoteEmbedder(self.url, key, options, concurrency, self.retry_for, note)
+        encoder = self.load()
         from l2v.app.bulk.local import LocalEmbedder
         from l2v.models.batch import token_budget
         from l2v.models.sources import label
 
-        encoder = self.load()
         return LocalEmbedder(encoder, label(self.model), options, self.max_batch_tokens or token_budget(encoder.device))
 
 

@@ -92,7 +92,6 @@ class ModelSettings(BaseSettings):
             prepack: see `models.load`.
             overrides: settings to use instead of these.
         """
-        self.announce()
         from l2v.models.runtime import prepare_libraries
 
         prepare_libraries()

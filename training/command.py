@@ -23,6 +23,9 @@ def run(recipe: Recipe) -> None:
     # With `accelerate launch`, only the main process reports.
     if reports := processes.is_main():
         recipe.announce()
+    from l2v.models.runtime import prepare_libraries
+
+    prepare_libraries()  # before torch is imported: threads that spin while they wait slow down a shared machine
     from l2v.models.faults import Fault
     from l2v.training.memory import ADVICE
 

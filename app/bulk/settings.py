@@ -54,6 +54,7 @@ class ClientSettings(ModelSettings):
 
             key = self.api_key.get_secret_value() if self.api_key else None
             return RemoteEmbedder(self.url, key, options, concurrency, self.retry_for, note)
+        self.announce()
         encoder = self.load()
         from l2v.app.bulk.local import LocalEmbedder
         from l2v.models.batch import token_budget

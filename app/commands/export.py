@@ -23,6 +23,7 @@ class Export(ModelSettings):
     out: CliPositionalArg[Path] = Field(description="New folder to write")
 
     def cli_cmd(self) -> None:
+        self.announce()
         if self.dtype in QUANTIZED:
             raise UsageError(f"--dtype: {self.dtype} weights cannot be exported, since they are quantized at load")
         logging.basicConfig(level="INFO", format="%(message)s")

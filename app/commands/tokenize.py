@@ -20,6 +20,7 @@ class Tokenize(ModelSettings):
     as_json: bool = Field(False, description="Print JSON")
 
     def cli_cmd(self) -> None:
+        self.announce()
         encoder = self.load()
         from l2v.app.engine.profile import Profile
         from l2v.app.engine.prompts import Prompts

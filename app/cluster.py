@@ -40,9 +40,14 @@ class ReplicaSettings(Settings):
     model_config = SettingsConfigDict(extra="forbid")
 
     @model_validator(mode="after")
-    def _refuse_front_ends(self) -> "ReplicaSettings":
+    def _check_replicas(self) -> "ReplicaSettings":
         if self.http_workers > 1:
             raise ValueError("http_workers must be 1 on Ray, whose own proxies speak HTTP: set num_replicas instead")
+        if self.runtime_adapters:
+            raise ValueError(
+                "runtime_adapters cannot be set on Ray, where a request reaches one replica alone: name the adapters "
+                "in lora_modules, and deploy the application again to change them"
+            )
         return self
 
 

@@ -19,7 +19,7 @@ from l2v.app.http.auth import Auth
 from l2v.app.http.endpoints import Dispatcher
 from l2v.app.http.errors import ERROR_CLASSES, MethodError
 from l2v.app.http.limits import RequestLimits
-from l2v.app.http.routes import cohere, native, openai, operations, pages, tei
+from l2v.app.http.routes import adapters, cohere, native, openai, operations, pages, tei
 from l2v.app.http.surfaces import Targets
 from l2v.app.http.telemetry import Telemetry
 from l2v.app.http.tracing import Tracing
@@ -56,8 +56,9 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
     settings, metrics = service.settings, service.metrics
     auth = Auth(settings)
     tracing = Tracing(str(settings.otlp_endpoint)) if settings.otlp_endpoint else None
-    routers = [*_API, pages.docs, *([pages.playground] if settings.playground else [])]
-    targets = Targets(routers)
+    optional = [(adapters.router, settings.runtime_adapters), (pages.playground, settings.playground)]
+    routers = [*_API, pages.docs, *(router for router, enabled in optional if enabled)]
+    targets = Targets(routers, service.models)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -121,6 +122,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Reports Starlette's own errors in the API's form."""
     assert isinstance(error, HTTPException)
     kind, path = MethodError if error.status_code == 405 else NotFoundError, request.scope["path"]
+    if kind is NotFoundError and (unknown := request.app.state.targets.unknown_model(path)):
+        return await _service_error(request, unknown)
     misdirected = request.method == "POST" if path == "/" else kind is NotFoundError
     hint = request.app.state.targets.suggest(path) if misdirected else ""
     response = await _service_error(request, kind(f"{ERROR_CLASSES[kind].meaning} {hint}".strip(), "path"))

@@ -24,7 +24,7 @@ class Metrics:
         # The mode has an effect only in the front ends of `http_workers`: gauges are summed over those that run.
         gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
         histogram = partial(Histogram, registry=registry)
-        self.requests = counter("l2v_requests", "Requests by route and status.", ["route", "status"])
+        self.requests = counter("l2v_requests", "Requests by route, status and model.", ["route", "status", "model"])
         self.request_seconds = histogram(
             "l2v_request_seconds",
             "Time from the request's headers to the end of the response.",
@@ -32,9 +32,9 @@ class Metrics:
             buckets=_SECONDS,
         )
         self.stage_seconds = histogram("l2v_stage_seconds", "Time per stage of a request.", ["stage"], buckets=_SECONDS)
-        self.inputs = counter("l2v_inputs", "Tokenized inputs.")
-        self.tokens = counter("l2v_tokens", "Tokens of all inputs.")
-        self.truncated = counter("l2v_truncated_inputs", "Truncated inputs.")
+        self.inputs = counter("l2v_inputs", "Tokenized inputs by model.", ["model"])
+        self.tokens = counter("l2v_tokens", "Tokens of all inputs by model.", ["model"])
+        self.truncated = counter("l2v_truncated_inputs", "Truncated inputs by model.", ["model"])
         self.batch_tokens = histogram("l2v_batch_tokens", "Tokens per batch.", buckets=[2**i for i in range(3, 16)])
         self.batch_inputs = histogram("l2v_batch_inputs", "Inputs per batch.", buckets=[2**i for i in range(12)])
         self.batch_seconds = histogram("l2v_batch_seconds", "Time per forward pass.", buckets=_SECONDS)
@@ -46,7 +46,7 @@ class Metrics:
         self.rejected = counter("l2v_rejected", "Requests rejected for overload, by reason.", ["reason"])
         self.engine_up = gauge("l2v_engine_up", "1 while the engine works, else 0.")
         self.model_info = gauge(
-            "l2v_model_info", "The served model; always 1.", ["model", "dtype", "device", "version"]
+            "l2v_model_info", "The served models; always 1.", ["model", "dtype", "device", "version"]
         )
         self.memory = gauge("l2v_device_memory_bytes", "Device memory by kind.", ["kind"])
 
@@ -55,6 +55,11 @@ class Metrics:
             self.rejected.labels(reason)
         for outcome in ("ok", "not_finite", "error", "out_of_memory", "device_lost"):
             self.batches.labels(outcome)
+
+    def start_model(self, label: str) -> None:
+        """Starts the series of a model at 0."""
+        for metric in (self.inputs, self.tokens, self.truncated):
+            metric.labels(label)
 
     def observe_batch(self, tokens: int, inputs: int, seconds: float, outcome: str) -> None:
         """Counts a completed forward pass; the outcome `not_finite` means that a vector holds NaN or infinity."""

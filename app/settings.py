@@ -24,6 +24,25 @@ from l2v.models.types import text_fault
 
 # The upper bound of `max_inputs`.
 MAX_INPUTS = 65_536
+# Parts of paths. Models with such names could not be chosen by /tei/{name}/….
+_ROUTES = {
+    *("docs", "embed", "health", "info", "metrics", "openapi.json", "playground", "prompts", "ready", "similarity"),
+    *("decode", "embed_all", "embeddings", "ping", "tei", "tokenize", "v1"),
+}
+_MODEL_NAME = re.compile(r"(?!.*//)[A-Za-z0-9][A-Za-z0-9._:@+/-]*(?<!/)")
+
+
+def check_model_name(name: str) -> str:
+    """Returns a name for a model; raises `ValueError` for one that requests could not choose by its path."""
+    if len(name) > 100 or not _MODEL_NAME.fullmatch(name):
+        raise ValueError(f"{name} cannot name a model: use up to 100 letters, digits and . _ : @ + - /")
+    if route := next((part for part in name.split("/") if part in _ROUTES or not part.strip(".")), ""):
+        raise ValueError(f"{name} cannot name a model, since {route} is a part of the API's paths: use another name")
+    return name
+
+
+ModelName = Annotated[StrictStr, AfterValidator(check_model_name)]
+ModelNames = Annotated[tuple[ModelName, ...], NoDecode, BeforeValidator(split_names)]
 PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 _PROMPTS = TypeAdapter(dict[PromptName, StrictStr])
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#\s]+")
@@ -58,6 +77,21 @@ Count = Annotated[int, Field(ge=1)]
 class Settings(ModelSettings):
     """All settings of the service."""
 
+    served_model_name: ModelNames = Field(
+        (),
+        description="Names of the base, instead of its own, comma-separated. Requests choose it by any of them, and "
+        "responses have the first",
+    )
+    runtime_adapters: Path | None = Field(
+        None,
+        description="Folder from which `POST /v1/load_lora_adapter` may load adapters while the service runs; requires "
+        "`api_keys`. Default: adapters cannot be changed",
+    )
+    runtime_adapters_from_hub: bool = Field(False, description="Let `/v1/load_lora_adapter` load from the Hub too")
+    max_lora_modules: Count = Field(256, description="Maximum adapters, with those of `lora_modules`")
+    max_lora_bytes: Count = Field(
+        8_589_934_592, description="Maximum bytes of all adapters beyond which `/v1/load_lora_adapter` loads no more"
+    )
     compile: bool = Field(False, description="Compile the decoder layers while serving; requires a C++ compiler")
     prompts: Path | None = Field(None, description="JSON file of named prompts: {name: instruction}")
     query_instruction: str = Field("", description="Default instruction for queries; also the prompt `query`")
@@ -125,6 +159,15 @@ class Settings(ModelSettings):
         host = "localhost" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{'/' if self.playground else ''}"
 
+    @property
+    def base_names(self) -> tuple[str, ...]:
+        """The names of the base, at least one."""
+        if self.served_model_name:
+            return self.served_model_name
+        from l2v.models.sources import label  # imports the client of the Hub, which takes a second
+
+        return (label(self.model),)
+
     def read_prompts(self) -> dict[str, str]:
         """The prompts of the file; `query_instruction` and `document_instruction` override `query` and `document`.
 
@@ -177,7 +220,23 @@ class Settings(ModelSettings):
         if self.otlp_endpoint and not _is_installed("opentelemetry.instrumentation.fastapi"):
             raise ValueError("otlp_endpoint requires the extra otel: pip install '.[otel]'")
         self.read_prompts()
+        self._check_models()
         return self
+
+    def _check_models(self) -> None:
+        for name in self.lora_modules:
+            check_model_name(name)
+            if name in self.base_names:
+                raise ValueError(f"lora_modules has the name {name}, which is that of the base: use another name")
+        if (count := len(self.lora_modules)) > self.max_lora_modules:
+            raise ValueError(f"lora_modules has {count} adapters, at most {self.max_lora_modules} (max_lora_modules)")
+        if self.runtime_adapters_from_hub and self.runtime_adapters is None:
+            raise ValueError("runtime_adapters_from_hub requires runtime_adapters")
+        if self.runtime_adapters is not None:
+            if not self.runtime_adapters.is_dir():
+                raise ValueError(f"runtime_adapters: {self.runtime_adapters} is not a folder")
+            if not self.read_keys():
+                raise ValueError("runtime_adapters requires api_keys or api_keys_file: anyone could load adapters")
 
 
 def _is_installed(module: str) -> bool:

@@ -11,11 +11,21 @@ from functools import partial, wraps
 from pathlib import Path
 
 from bench import ceiling_report
-from docs import models, openapi, snippets
-from docs.tables import settings_table
+from docs import models, openapi, sizing, snippets
 from l2v.app.metrics import Metrics
+from l2v.app.settings import Settings
+from l2v.models.settings import PREFIX
 
 DOCS = Path(__file__).parent
+
+
+def settings_table() -> str:
+    """The settings by variable and flag."""
+    rows = ["| variable | flag | default | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, (), "", {}) else f"`{field.default}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` | {default} | {field.description} |")
+    return "\n".join(rows)
 
 
 def workers_table() -> str:
@@ -50,6 +60,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "other models": models.other_table,
     "metrics": metrics_table,
     "workers": workers_table,
+    "throughput": sizing.throughput_table,
+    "latency": sizing.latency_table,
+    "batches": sizing.batches_table,
     "api": openapi.reference,
     "clients": snippets.clients_table,
     "corpus": python(snippets.corpus, 'name="corpus"'),

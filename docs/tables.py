@@ -1,7 +1,4 @@
-"""Writes the generated tables of README.md and docs/PERFORMANCE.md. With --check, fails if they are outdated.
-
-Settings come from the code, benchmark results from bench/results.
-"""
+"""Writes the tables of README.md and docs/PERFORMANCE.md. With --check, fails if one is outdated."""
 
 import argparse
 import json
@@ -12,19 +9,8 @@ from typing import Any
 
 from bench.report import efficiency, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
-from l2v.app.settings import Settings
-from l2v.models.settings import PREFIX
 
 ROOT = Path(__file__).parents[1]
-
-
-def settings_table() -> str:
-    """The settings by variable and flag."""
-    rows = ["| variable | flag | default | meaning |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, (), "") else f"`{field.default}`"
-        rows.append(f"| `{PREFIX}{name.upper()}` | `--{name.replace('_', '-')}` | {default} | {field.description} |")
-    return "\n".join(rows)
 
 
 def speed_table(runs: list[dict[str, Any]]) -> str:
@@ -57,7 +43,7 @@ def pages() -> dict[Path, dict[str, str]]:
     start = json.loads((results / "loading.json").read_text(encoding="utf-8"))
     policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
-        ROOT / "README.md": {"settings": settings_table(), "speed": speed_table(runs)},
+        ROOT / "README.md": {"speed": speed_table(runs)},
         ROOT / "docs/PERFORMANCE.md": {
             "bench": "\n\n".join(map(bench_tables, runs)),
             "loading": loading(start),

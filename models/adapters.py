@@ -42,14 +42,14 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
     """
     config = read_config(source)
     read = read_weights(source, decoder, ignore)
-    _check_finite(source, read.weights)
+    check_finite(source, read.weights)
     _resize_vocabulary(decoder, read)
     before = {} if type(config) is LoraConfig else _sums(decoder)
     with _unchanged_compilers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # peft's, about training and saving
-        adapted = _attach(decoder, source, config, read)
-        _check_fit(source, read.weights, adapted)
-        effective = type(config) is not LoraConfig or _has_effect(config, read.weights, adapted)
+        adapted = attach(decoder, source, config, read)
+        check_fit(source, read.weights, adapted)
+        effective = type(config) is not LoraConfig or has_effect(config, read.weights, adapted)
         try:
             loaded = set_peft_model_state_dict(adapted, read.weights)
         except (RuntimeError, KeyError) as error:
@@ -107,7 +107,7 @@ class _TrainedModel(torch.nn.Module):
         return cast(torch.nn.Module, decoder.get_input_embeddings())
 
 
-def _attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: AdapterWeights) -> PeftModel:
+def attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: AdapterWeights) -> PeftModel:
     """Adds the adapter's layers, untrained, to the decoder."""
     model: Any = _TrainedModel(decoder, read.path.split(".")) if read.path else decoder
     modules = {name for name, _ in model.named_modules()}
@@ -159,7 +159,7 @@ def _misfit(source: Source, decoder: PreTrainedModel, reason: str) -> AdapterErr
     )
 
 
-def _check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftModel) -> None:
+def check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftModel) -> None:
     """Checks that the adapter's file holds exactly the tensors that its settings call for.
 
     peft saves embeddings whole if the adapter changes them or if the vocabulary was resized.
@@ -189,7 +189,7 @@ def _merge_linears(adapted: PeftModel, title: str) -> None:
 
     peft computes the change of a whole weight at once, in temporary copies several times as large as the weight.
     """
-    layers = [layer for layer in adapted.modules() if type(layer) is LoraLinear and _is_plain(layer)]
+    layers = [layer for layer in adapted.modules() if type(layer) is LoraLinear and is_plain(layer)]
     with stage(title, sum(layer.get_base_layer().weight.nbytes for layer in layers)) as advance:
         for layer in layers:
             (name,) = layer.lora_A.keys()
@@ -200,18 +200,18 @@ def _merge_linears(adapted: PeftModel, title: str) -> None:
             advance(weight.nbytes)
 
 
-def _is_plain(layer: LoraLinear) -> bool:
+def is_plain(layer: LoraLinear) -> bool:
     """Whether merging adds the scaled product of two factors to the weight, and nothing else."""
     return not (layer.lora_variant or layer.fan_in_fan_out or any(layer.lora_bias.values()))
 
 
-def _check_finite(source: Source, weights: dict[str, torch.Tensor]) -> None:
+def check_finite(source: Source, weights: dict[str, torch.Tensor]) -> None:
     for key, weight in weights.items():
         if not weight.isfinite().all():
             raise AdapterError(f"adapter {source.name} holds NaN or infinity in {key}: train it again")
 
 
-def _has_effect(config: LoraConfig, weights: dict[str, torch.Tensor], adapted: PeftModel) -> bool:
+def has_effect(config: LoraConfig, weights: dict[str, torch.Tensor], adapted: PeftModel) -> bool:
     """Whether LoRA changes a weight. The change is the product of two factors, scaled by lora_alpha."""
     untrained = adapted.state_dict() | get_peft_model_state_dict(adapted, save_embedding_layers=False)
     scaled = bool(config.lora_alpha or config.alpha_pattern)

@@ -15,9 +15,11 @@ from l2v.models.declaration import Declaration
 from l2v.models.decoder import move, read_config, read_decoder
 from l2v.models.devices import select_dtype
 from l2v.models.encoder import Encoder
-from l2v.models.errors import ModelError, UnsupportedModelError
 from l2v.models.head import read_head
 from l2v.models.lengths import check_max_length, check_window
+from l2v.models.lora.adapters import Adapters
+from l2v.models.lora.reading import ModuleReader
+from l2v.models.pooling_checks import check_pooling
 from l2v.models.prepacking import prepack as prepack_linears
 from l2v.models.progress import stage
 from l2v.models.quantization import fp8, int8
@@ -41,6 +43,7 @@ def assemble(
     dtype: DType,
     device: torch.device,
     ignore_tensors: Sequence[str],
+    lora_modules: Mapping[str, str],
     *,
     prepack: bool,
 ) -> Encoder:
@@ -50,7 +53,7 @@ def assemble(
         base: a base model or an export.
         adapters: the adapters to merge, in order.
         settings: the caller's settings of what sources declare, by name; None: as declared.
-        dtype, ignore_tensors, prepack: see `models.load`.
+        dtype, ignore_tensors, lora_modules, prepack: see `models.load`.
         device: the device of the encoder.
 
     Raises:
@@ -76,18 +79,23 @@ def assemble(
     if device.type == "cpu":
         keep_freed_memory()  # again, since it first returns what loading has freed
 
+    tokenization = _tokenization(tokenizer, decoder.config, declaration)
+    reader = ModuleReader(base, adapters, settings, ignore_tensors, declaration, tokenization)
     encoder = Encoder(
         model=decoder,
         tokenizer=tokenizer,
-        tokenization=_tokenization(tokenizer, decoder.config, declaration),
+        tokenization=tokenization,
+        adapters=Adapters(decoder, declaration, reader),
         declaration=declaration,
         base=label(base.read("l2v.json").get("base") or base_name(base, adapters)),
         head=head.move(decoder.device, decoder.dtype),
         left_out=(*left_out, *left_out_of_adapters),
         provenance=(base.read("l2v.json").get("sources") or [base.describe()]) + [s.describe() for s in adapters],
     )
-    _check_pooling(encoder)
-    return replace(encoder, evidence=_evidence(encoder, evidence, checked_files, base, adapters))
+    check_pooling(encoder.tokenization, declaration)
+    evidence = _evidence(encoder, evidence, checked_files, base, adapters)
+    evidence += [encoder.adapters.add(name, source).evidence for name, source in lora_modules.items()]
+    return replace(encoder, evidence=tuple(evidence))
 
 
 def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = True) -> ModelTokenizer:
@@ -146,35 +154,20 @@ def _tokenization(tokenizer: ModelTokenizer, config: PreTrainedConfig, declarati
     )
 
 
-def _check_pooling(encoder: Encoder) -> None:
-    """Refuses to pool the first token where it is no beginning token, or where it is the same for every text."""
-    if encoder.pooling != "bos_token":
-        return
-    leading, declared = encoder.tokenization.leading, encoder.declaration
-    if leading == 0 and declared.semantics.value == "llm2vec":
-        raise ModelError("pooling bos_token requires a beginning token, which the tokenizer lacks: use another pooling")
-    if leading and encoder.causal:
-        raise UnsupportedModelError(
-            f"pooling {encoder.pooling} ({declared.pooling.origin}) with causal attention "
-            f"({declared.attention.origin}) gives every text the vector of the beginning token, which attends to "
-            "nothing else: set attention or pooling"
-        )
-
-
 def _evidence(
     encoder: Encoder, verified: list[str], checked_files: int, base: Source, adapters: Sequence[Source]
-) -> tuple[str, ...]:
+) -> list[str]:
     """The results of all checks, including that of the reference vector; raises `ModelError` if that differs."""
     reference = ReferenceVector.read([base, *adapters][-1])
     merged = [
         f"{s.label} (for {label(s.read('adapter_config.json').get('base_model_name_or_path') or '?')})"
         for s in adapters
     ]
-    return (
+    return [
         f"files: {checked_files} match their checksums" if checked_files else "files: no checksums recorded",
         "weights: all finite",
         f"adapters: {', '.join(merged)} fit and change the weights" if merged else "adapters: none",
         verified[0],
         f"reference vector: {reference.compare(encoder) if reference else 'none recorded'}",
         *verified[1:],
-    )
+    ]

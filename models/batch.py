@@ -29,6 +29,7 @@ class Batch:
         max_seqlen: length of the longest sequence.
         pooled: [n] int64, how many of the last positions of each sequence are pooled (at least 1).
         pooled_tokens: the sum of `pooled`.
+        adapters: the id of each sequence's LoRA module, see `Encoding`; empty: all 0.
     """
 
     input_ids: torch.Tensor
@@ -38,6 +39,7 @@ class Batch:
     max_seqlen: int
     pooled: torch.Tensor
     pooled_tokens: int
+    adapters: tuple[int, ...] = ()
 
     @classmethod
     def pack(cls, encodings: list[Encoding], device: torch.device) -> "Batch":
@@ -50,10 +52,18 @@ class Batch:
             torch.tensor([len(encoding) for encoding in encodings]),
             torch.tensor([max(1, encoding.pooled) for encoding in encodings]),
             device,
+            tuple(encoding.adapter for encoding in encodings),
         )
 
     @classmethod
-    def of(cls, ids: torch.Tensor, lengths: torch.Tensor, pooled: torch.Tensor, device: torch.device) -> "Batch":
+    def of(
+        cls,
+        ids: torch.Tensor,
+        lengths: torch.Tensor,
+        pooled: torch.Tensor,
+        device: torch.device,
+        adapters: tuple[int, ...] = (),
+    ) -> "Batch":
         """Builds a batch of token ids that are already concatenated.
 
         Args:
@@ -61,6 +71,7 @@ class Batch:
             lengths: [n] int64, with the sum T.
             pooled: [n] int64.
             device: target device of the batch.
+            adapters: see `Batch`.
         """
         cu_seqlens = torch.zeros(len(lengths) + 1, dtype=torch.int32, device=lengths.device)
         cu_seqlens[1:] = lengths.cumsum(0)
@@ -73,7 +84,12 @@ class Batch:
             max_seqlen=int(lengths.max()),
             pooled=_to(device, pooled),
             pooled_tokens=int(pooled.sum()),
+            adapters=adapters,
         )
+
+    def place(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Moves a tensor to the device of the batch."""
+        return _to(self.input_ids.device, tensor)
 
 
 def token_budget(device: torch.device, tokens_per_second: float = math.inf) -> int:

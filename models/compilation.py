@@ -26,11 +26,13 @@ def compile_layers(encoder: Encoder) -> None:
     support (a single token) run eagerly.
 
     Raises:
-        UnsupportedModelError: if the weights are prepacked or int8, or compilation fails, for example because there is
-            no C++ compiler. The encoder is then unchanged.
+        UnsupportedModelError: if the weights are prepacked or int8, LoRA modules are loaded, or compilation fails, for
+            example because there is no C++ compiler. The encoder is then unchanged.
     """
     if encoder.prepacked:
         raise UnsupportedModelError("layers with prepacked or int8 weights cannot be compiled")
+    if encoder.adapters.modules:
+        raise UnsupportedModelError("layers cannot be compiled while LoRA modules are loaded: use one of the two")
     try:
         shadow, twins = _shadow(encoder.model)
         for twin in twins:

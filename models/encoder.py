@@ -5,8 +5,8 @@ import time
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from l2v.models.tokenization import Tokenization
 from l2v.models.tokenizer import ModelTokenizer
 from l2v.models.types import Encoding, Input, Pooling
 
+if TYPE_CHECKING:
+    from l2v.models.lora.adapters import Adapters
+
 logger = logging.getLogger(__name__)
 
 # Tokens of a warm-up row, of the first forward pass, and of the one that measures the device's speed.
@@ -44,8 +47,9 @@ class Encoder:
         tokenizer: with the files' special tokens, for exports.
         tokenization: converts inputs to token ids.
         declaration: how the model is served, and where each value comes from.
-        head: the layers after the decoder, before and after pooling.
         base: the name of the base model, which determines the template.
+        adapters: the LoRA modules on top of the stack, which encodings name by id.
+        head: the layers after the decoder, before and after pooling.
         left_out: the tensors of the sources that an encoder does without.
         provenance: the merged sources in order: name, kind and revision of each.
         evidence: the results of the checks made while loading, as `name: result` lines.
@@ -56,6 +60,7 @@ class Encoder:
     tokenization: Tokenization
     declaration: Declaration
     base: str
+    adapters: "Adapters"
     head: Head = field(default_factory=Head)
     left_out: tuple[str, ...] = ()
     provenance: list[dict[str, str]] = field(default_factory=list)
@@ -155,29 +160,45 @@ class Encoder:
         Returns:
             n float32 arrays, not normalized, in the order of the encodings: the pooled vector [width], or the hidden
             states of all positions [tokens, d] if the encoding's `pooled` is 0.
+
+        Raises:
+            AdapterError: if an encoding names a LoRA module that is not loaded.
         """
+        order = sorted(range(len(encodings)), key=lambda index: encodings[index].adapter)
+        encodings = [encodings[index] for index in order]
         states, vectors = self._compute(encodings)
         rows = list(vectors.cpu().numpy())
         ends = accumulate(map(len, encodings))
-        for index, (encoding, end) in enumerate(zip(encodings, ends, strict=True)):
+        for row, (encoding, end) in enumerate(zip(encodings, ends, strict=True)):
             if not encoding.pooled:
-                rows[index] = self.head.states(states[end - len(encoding) : end]).float().cpu().numpy()
-        return rows
+                rows[row] = self.head.states(states[end - len(encoding) : end]).float().cpu().numpy()
+        return [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
 
     def _compute(self, encodings: list[Encoding]) -> tuple[torch.Tensor, torch.Tensor]:
         """Starts the computation of a packed batch on the device, without waiting for any of it.
+
+        Args:
+            encodings: sorted by LoRA module.
 
         Returns:
             The decoder's hidden states [T, d] and the pooled vectors [n, width], on the device.
         """
         batch = Batch.pack(encodings, self.device)
-        states = hidden_states(self.model, batch, causal=self.causal, windowed=self.declaration.windowed)
+        with self.adapters.applied(batch):
+            states = hidden_states(self.model, batch, causal=self.causal, windowed=self.declaration.windowed)
         return states, self.pool(states, batch)
 
     def pool(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Applies the head and the pooling to the decoder's states [T, d] of a batch. Returns [n, width]."""
-        pooled = pool(self.head.states(states), batch, self.pooling, self.declaration.semantics.value)
-        vectors: torch.Tensor = self.head.vectors(pooled)
+        states, semantics = self.head.states(states), self.declaration.semantics.value
+        modes = [self.adapters.pooling(id_) for id_ in batch.adapters] or [self.pooling]
+        pooled = {mode: pool(states, batch, mode, semantics) for mode in dict.fromkeys(modes)}
+        if len(pooled) > 1:  # each row has that of its module
+            runs = [(mode, len(list(rows))) for mode, rows in groupby(modes)]
+            starts = accumulate((rows for _, rows in runs), initial=0)
+            parts = [pooled[mode][start : start + rows] for (mode, rows), start in zip(runs, starts, strict=False)]
+            pooled = {modes[0]: torch.cat(parts)}
+        vectors: torch.Tensor = self.head.vectors(pooled[modes[0]])
         return vectors
 
     def warm_up(self, max_batch_tokens: int | None = None) -> int:

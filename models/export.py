@@ -37,6 +37,8 @@ def export(encoder: Encoder, out: Path) -> None:
         )
     if encoder.prepacked:
         raise ModelError("prepacked weights cannot be exported: load the model with prepack=False")
+    if encoder.adapters.modules:
+        raise ModelError("LoRA modules are not merged and cannot be exported: name one among `adapters` instead")
     if encoder.declaration.semantics.value == "llm2vec" and encoder.head.layers:
         raise ModelError(
             f"{encoder.head.layers[0].config.folder}, a layer after the decoder, cannot be exported with LLM2Vec's "

@@ -31,6 +31,8 @@ rounding in the same dtype.
 # Types whose attention the servers turn with the keys that exports write. vLLM runs others causally, TEI not at all.
 _TURNED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 _ON_CUDA_IN_TEI = ("llama", "mistral", "qwen2")
+# The activations of a Dense layer that vLLM has.
+_IN_VLLM = {"GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "Tanh"}
 
 
 @dataclass
@@ -127,11 +129,12 @@ def _vllm(encoder: Encoder) -> Reader:
         f"it attends causally in models of the type {config.model_type}": not encoder.causal
         and config.model_type not in _TURNED,
         "it pools the last token instead of `weightedmean`": encoder.pooling == "weighted_mean",
+        "it leaves out the Dense layers, since it has no such activation": _activations(encoder.head.layers) - _IN_VLLM,
     }
     window = getattr(config, "sliding_window", None)
     conditions = _whole_rows(encoder) | {
         f"a text with its prompt has at most {encoder.max_length} tokens: it refuses longer ones": True,
-        f"they are at most {window}, the window of the attention: what it does beyond has not been read": (
+        f"its attention backend is FlashAttention, or they are at most {window}, the window of the attention": (
             declared.windowed and not encoder.causal
         ),
         "the client puts the prompt before the text, the default one too": declared.prompts.value,

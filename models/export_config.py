@@ -24,15 +24,18 @@ def export_config(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ModelError: if transformers would build a different network from it.
     """
-    config, matryoshka = encoder.model.config, encoder.declaration.matryoshka_dimensions.value
+    config, declared = encoder.model.config, encoder.declaration
+    matryoshka = declared.matryoshka_dimensions.value
     content = content | {"_name_or_path": encoder.base, "is_causal": encoder.causal}
     content[_BOTH_WAYS] = _both_ways(config, causal=encoder.causal)
-    if encoder.declaration.windowed and not encoder.causal:
+    if declared.windowed and not encoder.causal:
         del content["is_causal"]  # with both keys, Gemma's windows would be wider by a token
     if matryoshka:
         content["matryoshka_dimensions"] = list(matryoshka)
+    elif declared.truncate_dim.value:
+        content["is_matryoshka"] = True  # else vLLM would refuse `dimensions`
     window = getattr(config, _WINDOW, None)
-    if window and not encoder.declaration.windowed:
+    if window and not declared.windowed:
         window = max(window, encoder.max_length)  # at least the longest input, since LLM2Vec ignores the window
         content[_WINDOW] = window
     if window and _read(content, _WINDOW) != window:

@@ -1,6 +1,7 @@
 """Loading an encoder: checks the device, the dtype and the sources, and assembles the encoder from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from l2v.models.devices import check_dtype, select_device
@@ -26,6 +27,7 @@ def load(
     skip_instruction: bool | None = None,
     template: TemplateName | None = None,
     ignore_tensors: Sequence[str] = (),
+    lora_modules: Mapping[str, str] = MappingProxyType({}),
     prepack: bool = True,
 ) -> "Encoder":
     """Loads an encoder and verifies that it is one.
@@ -42,6 +44,8 @@ def load(
             `models.declaration`, else bidirectional, mean, 512, 400, True.
         template: a key of `models.templates.TEMPLATES`; default: the sources' setting, else the base model's.
         ignore_tensors: patterns of tensors to leave out, with `*` and `?`, besides those that no encoder needs.
+        lora_modules: LoRA adapters to apply on top, unmerged, by name: Hub ids or folders. Rows choose theirs, see
+            `models.lora`.
         prepack: convert weights on the CPU to oneDNN's layout, after which they cannot be saved, trained or compiled.
 
     Raises:
@@ -61,4 +65,4 @@ def load(
         "skip_instruction": skip_instruction,
         "template": template,
     }
-    return assemble(base, adapter_sources, settings, dtype, target, ignore_tensors, prepack=prepack)
+    return assemble(base, adapter_sources, settings, dtype, target, ignore_tensors, lora_modules, prepack=prepack)

@@ -23,6 +23,28 @@ def split_names(value: object) -> object:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 
 
+def split_modules(value: object) -> object:
+    """Splits `name=source[,name=source…]` into a dictionary; returns any other value unchanged.
+
+    Raises:
+        ValueError: if a part is not of this form, or a name occurs twice.
+    """
+    if not isinstance(value, str):
+        return value
+    modules: dict[str, str] = {}
+    for part in filter(None, map(str.strip, value.split(","))):
+        name, equals, source = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and source):
+            raise ValueError(f"{part} must be name=source")
+        if name in modules:
+            raise ValueError(f"the name {name} occurs twice")
+        modules[name] = source
+    return modules
+
+
+Modules = Annotated[dict[str, str], NoDecode, BeforeValidator(split_modules)]
+
+
 class ModelSettings(BaseSettings):
     """Which encoder to load, and how."""
 
@@ -37,6 +59,11 @@ class ModelSettings(BaseSettings):
     )
     adapters: Names = Field(
         (), description="Adapters to merge, in order, after those that come with the model; comma-separated"
+    )
+    lora_modules: Modules = Field(
+        {},
+        description="LoRA adapters to apply unmerged on top of the model, chosen by name per request: "
+        "`name=source[,name=source…]`, each source a Hub id or a folder",
     )
     dtype: DType = Field(
         "auto",

@@ -1,4 +1,4 @@
-"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/ARCHITECTURE.md lists the differences).
+"""Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/architecture.md lists the differences).
 
 With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with it, unless
 `skip_instruction` is set. In that case, its tokens are counted on their own, as sentence-transformers does.
@@ -37,6 +37,7 @@ class Tokenization:
         semantics: see `types.Semantics`.
         special_ids: ids of special tokens, which may end an instruction's row without belonging to it.
         cut_left: whether rows that are too long lose their beginning, with the instruction, rather than their end.
+        adapter: the id of the LoRA module that the rows are for; 0: the base stack alone.
         leading: number of special tokens that the tokenizer adds at the start.
         trailing: number of special tokens that it adds at the end.
     """
@@ -50,6 +51,7 @@ class Tokenization:
     semantics: Semantics = "llm2vec"
     special_ids: frozenset[int] = frozenset()
     cut_left: bool = False
+    adapter: int = 0
     leading: int = field(init=False)
     trailing: int = field(init=False)
 
@@ -184,7 +186,7 @@ class Tokenization:
             pooled = len(row)
         elif self._verbatim:
             pooled = max(1, len(row) - excluded)  # on its own, an instruction may have one more token than in the row
-        return Encoding(array("q", row), min(pooled, len(row)), truncated=cut or over > 0)
+        return Encoding(array("q", row), min(pooled, len(row)), cut or over > 0, self.adapter)
 
     def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
         """Cuts texts to about `doc_max_length` tokens.

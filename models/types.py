@@ -59,11 +59,13 @@ class Encoding:
         ids: the ids of the whole row (special tokens, template, instruction, text, suffix), 64 bits each.
         pooled: how many of the last positions to pool; 0: return the hidden states of all positions instead.
         truncated: whether part of the text was cut off.
+        adapter: the id of the LoRA module to compute it with, see `models.lora`; 0: the base stack alone.
     """
 
     ids: "array[int]"
     pooled: int
     truncated: bool = False
+    adapter: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)

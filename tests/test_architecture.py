@@ -133,8 +133,9 @@ def test_the_settings_of_the_image_exist() -> None:
     assert named == {"L2V_HOST", "L2V_PORT"} <= {PREFIX + name.upper() for name in Settings.model_fields}
 
 
-def test_the_readme_starts_with_serve_and_test() -> None:
+def test_the_readme_is_short_and_starts_with_serve_and_test() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) < 1000
     assert (
         text.index("make serve")
         < text.index("make test")

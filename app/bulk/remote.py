@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Self
+from urllib.parse import quote
 
 import anyio
 import numpy as np
@@ -31,6 +32,7 @@ class RemoteEmbedder:
         self,
         url: str,
         key: str | None,
+        model: str | None,
         options: EmbedOptions,
         concurrency: int,
         retry_for: float,
@@ -42,10 +44,11 @@ class RemoteEmbedder:
         self._concurrency = concurrency
         self._max_rows = sys.maxsize  # of one request; lowered when a request takes too long
         self._pending: set[Future[EmbeddedRows]] = set()
-        self._fields = {name: value for name, value in asdict(options).items() if value is not None}
-        self._fields["encoding_format"] = "base64"
+        self._model = model
+        fields = asdict(options) | {"encoding_format": "base64", "model": model}
         if options.output_dtype == "float":
-            del self._fields["output_dtype"]  # services before 0.2 don't know it
+            del fields["output_dtype"]  # services before 0.2 don't know it
+        self._fields = {name: value for name, value in fields.items() if value is not None}
         self._dimensions, self._dtype = options.dimensions, options.output_dtype
 
     def __enter__(self) -> Self:
@@ -56,6 +59,8 @@ class RemoteEmbedder:
             self.info = self.request("GET", "info")
             if not isinstance(self.info, dict) or "dimensions" not in self.info:
                 raise CommandError(f"{self._client.name} is not an l2v service")
+            if self._model is not None:
+                self.info |= self._chosen(self._model)
             self._open = stack.pop_all()
         return self
 
@@ -76,6 +81,11 @@ class RemoteEmbedder:
             return self._portal.call(self._client.call, method, path, None if body is None else orjson.dumps(body))
         except RejectedError as error:
             raise self._rejection(error) from None
+
+    def _chosen(self, name: str) -> dict[str, Any]:
+        """What `/info` says about a model; {} for the base."""
+        self.request("GET", f"v1/models/{quote(name)}")  # fails if there is no such model
+        return next((dict(each) for each in self.info.get("models", ()) if each["model"] == name), {})
 
     async def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
         """Embed the rows. A row whose position the service names in an error becomes a bad row."""

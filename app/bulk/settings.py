@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import CliPositionalArg
 
+from l2v.app.bulk.choice import ChoiceSettings
 from l2v.app.bulk.formats import InputFormat, OutputFormat, input_format, output_format
 from l2v.app.bulk.options import Columns, EmbedOptions
 from l2v.app.engine.output_types import OutputDtype
-from l2v.models.settings import ModelSettings, Names
+from l2v.models.settings import Names
 
 if TYPE_CHECKING:
     from l2v.app.bulk.local import LocalEmbedder
@@ -29,7 +30,7 @@ _IDENTITY = {
 }
 
 
-class ClientSettings(ModelSettings):
+class ClientSettings(ChoiceSettings):
     """The model to load, or the address of a service to use instead."""
 
     url: str | None = Field(None, description="Use the service at this address; flags about the model have no effect")
@@ -53,14 +54,13 @@ class ClientSettings(ModelSettings):
             from l2v.app.bulk.remote import RemoteEmbedder
 
             key = self.api_key.get_secret_value() if self.api_key else None
-            return RemoteEmbedder(self.url, key, options, concurrency, self.retry_for, note)
+            return RemoteEmbedder(self.url, key, self.model_name, options, concurrency, self.retry_for, note)
         self.announce()
-        encoder = self.load()
+        encoder = self.load_chosen()
         from l2v.app.bulk.local import LocalEmbedder
         from l2v.models.batch import token_budget
-        from l2v.models.sources import label
 
-        return LocalEmbedder(encoder, label(self.model), options, self.max_batch_tokens or token_budget(encoder.device))
+        return LocalEmbedder(encoder, self.chosen_name, options, self.max_batch_tokens or token_budget(encoder.device))
 
 
 class RunSettings(BaseModel):

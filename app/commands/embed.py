@@ -20,6 +20,7 @@ class Embed(ClientSettings, RunSettings):
         l2v embed docs.csv docs.parquet --column body --keep id,title
         l2v embed queries.jsonl out.jsonl --instruction "Retrieve passages that answer:" --skip-bad bad.jsonl
         l2v embed docs.parquet out.parquet --url http://gpu:8080 --concurrency 8
+        l2v embed docs.parquet out.parquet --url http://gpu:8080 --model-name law
         cat texts.txt | l2v embed - - | head
     """
 

@@ -63,7 +63,8 @@ class Evaluate(ClientSettings):
         with self.open_embedder(
             EmbedOptions(dimensions=self.dimensions, normalize=False, output_dtype=self.output_dtype)
         ) as embedder:
-            name = "+".join([embedder.info["model"], *map(label, () if self.url else self.adapters)]).replace("/", "_")
+            parts = [embedder.info["model"]] if self.url else map(label, (self.model, *self.chosen_adapters))
+            name = "+".join(parts).replace("/", "_")
             scores = self._score_files([Path(file) for file in files], embedder)
             scores += evaluate_tasks(name, embedder)
         rows = [asdict(score) | {"score": round(100 * score.score, 2)} for score in scores]

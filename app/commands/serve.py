@@ -29,6 +29,7 @@ class Serve(Settings):
         l2v serve
         l2v serve --model sheared-llama-1.3b-supervised --port 9000
         l2v serve --model meta-llama/Meta-Llama-3-8B-Instruct --adapters my/mntp,my/contrastive@v2
+        l2v serve --lora-modules law=my/law-adapter,code=./code-adapter
     """
 
     def cli_cmd(self) -> None:

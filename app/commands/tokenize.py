@@ -3,11 +3,11 @@
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
+from l2v.app.bulk.choice import ChoiceSettings
 from l2v.app.commands.output import show
-from l2v.models.settings import ModelSettings
 
 
-class Tokenize(ModelSettings):
+class Tokenize(ChoiceSettings):
     """Show the tokens that the model gets for a text, their ids, and which of them are pooled.
 
     Examples:
@@ -21,7 +21,7 @@ class Tokenize(ModelSettings):
 
     def cli_cmd(self) -> None:
         self.announce()
-        encoder = self.load()
+        encoder = self.load_chosen()
         from l2v.app.engine.profile import Profile
         from l2v.app.engine.prompts import Prompts
         from l2v.models import Input

@@ -1,7 +1,7 @@
 """What requests need to know of the encoder: all but its weights. Imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from l2v.models.declaration import Declaration
@@ -10,6 +10,10 @@ from l2v.models.types import Encoding, Input
 
 if TYPE_CHECKING:
     from l2v.models.encoder import Encoder
+    from l2v.models.lora.module import LoraModule
+
+# What an adapter may change of the properties in `/info`.
+_OWN = ("pooling", "template", "max_length", "doc_max_length", "skip_instruction", "settings")
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,27 @@ class Profile:
             description=encoder.describe(),
         )
 
+    def with_adapter(self, module: "LoraModule") -> "Profile":
+        """The properties of this encoder with an unmerged adapter."""
+        described, dimensions = module.describe(), module.declaration.truncate_dim.value or self.width
+        own = {name: described[name] for name in _OWN} | {"dimensions": dimensions}
+        own["sources"] = [*self.description["sources"], module.source]
+        own["adapter"] = {name: described[name] for name in ("rank", "layers", "bytes")}
+        return replace(
+            self,
+            tokenization=module.tokenization,
+            declaration=module.declaration,
+            dimensions=dimensions,
+            description=self.description | own,
+        )
+
     @property
     def max_length(self) -> int:
         """Maximum length of a row, in tokens."""
         return self.tokenization.max_length
 
     def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
-        """Tokenizes inputs; raises `InputError` for one that cannot be encoded."""
+        """Tokenizes inputs for this encoder; raises `InputError` for one that cannot be encoded."""
         return self.tokenization(inputs)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What runs the jobs of requests: the scheduler, or its client in another process."""
+"""What the service needs of an engine, in this process or in another one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from l2v.models.types import Encoding
 
 
 class Engine(Protocol):
-    """See `Scheduler`, which implements it."""
+    """Runs the jobs of requests. See `Scheduler`, which implements it."""
 
     @property
     def ready(self) -> bool: ...
@@ -37,3 +37,11 @@ class Engine(Protocol):
     def fail_all(self, failure: str) -> None: ...
 
     def close(self, timeout: float | None = None) -> None: ...
+
+
+class Adapters(Protocol):
+    """Loads and unloads adapters while the service runs. See `RuntimeAdapters`, which implements it."""
+
+    async def load(self, name: str, path: str) -> None: ...
+
+    async def unload(self, name: str) -> None: ...

@@ -16,28 +16,30 @@ from l2v.app.engine.errors import InternalError, OverloadedError, TooLargeError,
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
 from l2v.app.engine.output_types import Numbers, OutputDtype
-from l2v.app.engine.profile import Profile
 from l2v.app.engine.prompts import Prompts
-from l2v.app.engine.protocol import Engine
+from l2v.app.engine.protocol import Adapters, Engine
+from l2v.app.engine.served_models import LOADING_SECONDS, ServedModel, ServedModels
 from l2v.app.engine.timings import Timings
 from l2v.app.engine.tokenization import TokenizerPool, truncated
 from l2v.app.engine.usage import Usage
 from l2v.app.engine.vectors import Rows, Vectors
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
-from l2v.models.sources import label
-from l2v.models.types import Metric
+from l2v.models.types import Encoding, Metric
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# How long callers should wait while the model is loading.
-LOADING_SECONDS = 5
 _WATCH_SECONDS = 0.25
 # Seconds for the engine thread to exit once no request waits for it.
 _JOIN_SECONDS = 1.0
+# The properties of each model in `/info`.
+_PROPERTIES = (
+    *("model", "sources", "adapter", "dimensions", "pooling", "template"),
+    *("max_length", "doc_max_length", "skip_instruction", "settings"),
+)
 # Up to this many numbers, computing inline is faster than handing off to a thread.
 _INLINE_NUMBERS = 32_768
 
@@ -56,25 +58,32 @@ class Service:
 
     Attributes:
         usage: what is in use of the limits.
+        models: the models that requests can choose.
+        prompts: the named prompts of the base; until it is loaded, those of the settings.
+        adapters: loads and unloads adapters while the service runs; None until the encoder is loaded.
         engine: runs the jobs of requests; None until the encoder is loaded.
         max_batch_tokens: the token budget of a forward pass; 0 until the encoder is loaded.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, usage: Usage | None = None) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, usage: Usage | None = None, models: ServedModels | None = None
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.usage = usage or Usage()
-        self.model = label(settings.model)
-        self.prompts = Prompts(settings.read_prompts())  # extended by the model's once it is loaded
+        self.models = models or ServedModels(settings)
+        self.prompts = Prompts(settings.read_prompts())
         self.tokenizers = TokenizerPool(settings, metrics)
         self.started = int(time.time())
         self.max_batch_tokens = 0
-        self._encoder: Profile | None = None
+        self.adapters: Adapters | None = None
         self.engine: Engine | None = None
         self._draining = False
         metrics.engine_up.set_function(lambda: float(self.engine is not None and not self.engine.failure))
         metrics.queue_tokens.set_function(lambda: self.engine.queue_tokens if self.engine else 0)
         metrics.queue_inputs.set_function(lambda: self.engine.queue_inputs if self.engine else 0)
+        for name in self.models.labels:
+            metrics.start_model(name)
 
     @property
     def state(self) -> State:
@@ -90,23 +99,24 @@ class Service:
         return self.usage.requests.own
 
     @property
-    def encoder(self) -> Profile:
-        """The encoder's properties; raises `UnavailableError` while it is loading."""
-        if self._encoder is None:
-            raise UnavailableError("the model is loading", retry_after=LOADING_SECONDS)
-        return self._encoder
+    def model(self) -> str:
+        """The name of the base."""
+        return self.models.base_name
 
-    def open(self, encoder: Profile, prompts: Prompts, max_batch_tokens: int, engine: Engine) -> None:
+    def open(
+        self, models: Sequence[ServedModel], max_batch_tokens: int, engine: Engine, adapters: "Adapters | None"
+    ) -> None:
         """Accepts requests from now on.
 
         Args:
-            encoder: the encoder's properties.
-            prompts: the named prompts, with those that the model declares.
+            models: the base, then the adapters on top of it.
             max_batch_tokens: the token budget of a forward pass.
             engine: runs the jobs of requests.
+            adapters: loads and unloads adapters.
         """
-        self.prompts, self.max_batch_tokens = prompts, max_batch_tokens
-        self._encoder, self.engine = encoder, engine
+        self.models.open(models)
+        self.prompts, self.max_batch_tokens = models[0].prompts, max_batch_tokens
+        self.adapters, self.engine = adapters, engine
 
     def drain(self) -> None:
         """Rejects new requests from now on; those in flight are finished."""
@@ -126,7 +136,7 @@ class Service:
             self.engine.close(_JOIN_SECONDS)
 
     def info(self) -> dict[str, Any]:
-        """The served model and the limits of a request."""
+        """The base, the limits of a request, and what is different in each model."""
         names = (
             "max_inputs",
             "max_characters",
@@ -136,7 +146,10 @@ class Service:
             "max_queue_tokens",
         )
         limits = {name: getattr(self.settings, name) for name in names}
-        return {"model": self.model, "version": __version__, **self.encoder.description, "limits": limits}
+        described = [model.describe() for model in self.models]
+        models = [{key: each[key] for key in _PROPERTIES if key in each} for each in described]
+        base = self.models.find().describe()
+        return {"model": self.model, "version": __version__, **base, "limits": limits, "models": models}
 
     def check_open(self) -> None:
         """Raises `UnavailableError` unless the service accepts requests."""
@@ -171,6 +184,7 @@ class Service:
 
     async def embed(
         self,
+        model: ServedModel,
         group: InputGroup,
         timings: Timings,
         *,
@@ -183,6 +197,7 @@ class Service:
         """Embeds a group of inputs.
 
         Args:
+            model: the model to use.
             group: the inputs.
             timings: records the stages.
             truncate: truncate texts that are too long rather than reject them.
@@ -197,22 +212,23 @@ class Service:
         Raises:
             ServiceError: the request is rejected, or fails.
         """
-        width = choose_dimensions(self.encoder, dimensions, dtype)
+        width = choose_dimensions(model.profile, dimensions, dtype)
         self.tokenizers.check_sizes([group])
         reserve(width)
-        (embedded,) = await self._embed([group], truncate, timings)
+        (embedded,) = await self._embed(model, [group], truncate, timings)
         with timings.stage("finish"):
-            return await self.postprocess(embedded.rows, width, normalize, dtype), embedded
+            return await self.postprocess(model, embedded.rows, width, normalize, dtype), embedded
 
     async def postprocess(
-        self, rows: Sequence[Vectors], dimensions: int | None, normalize: bool, dtype: OutputDtype
+        self, model: ServedModel, rows: Sequence[Vectors], dimensions: int | None, normalize: bool, dtype: OutputDtype
     ) -> Numbers:
         """The rows of an embedded group as `embed` returns them."""
-        scale = self.encoder.declaration.int8_scale.value
+        scale = model.profile.declaration.int8_scale.value
         return await _compute(rows, vectors.postprocess, rows, dimensions, normalize, dtype, scale)
 
     async def similarity(
         self,
+        model: ServedModel,
         groups: Sequence[InputGroup],
         timings: Timings,
         *,
@@ -223,16 +239,17 @@ class Service:
         """Returns the [q, n] similarities of the first group's inputs to the last group's, and the embedded groups.
 
         Args:
+            model: the model to use.
             groups: one or two.
             timings: records the stages.
             truncate: see `embed`.
             metric: None: the model's default.
             reserve: called before any work is done; may reject the request.
         """
-        encoder, declared = self.encoder, self.encoder.declaration
+        encoder, declared = model.profile, model.profile.declaration
         self.tokenizers.check_sizes(groups)
         reserve()
-        embedded = await self._embed(groups, truncate, timings)
+        embedded = await self._embed(model, groups, truncate, timings)
         sides = embedded[0].rows, embedded[-1].rows
         arguments = (*sides, metric or declared.similarity.value, encoder.dimensions)
         with timings.stage("finish"):
@@ -241,35 +258,66 @@ class Service:
         return matrix, embedded
 
     async def token_states(
-        self, group: InputGroup, timings: Timings, *, truncate: bool, reserve: Callable[[int, int], None]
+        self,
+        model: ServedModel,
+        group: InputGroup,
+        timings: Timings,
+        *,
+        truncate: bool,
+        reserve: Callable[[int, int], None],
     ) -> Sequence[Vectors]:
         """The hidden states of all tokens of each input, [tokens, d]; raises as `embed` does.
 
         `reserve` is called with the number of tokens and d before the forward pass, and may reject the request.
         """
         self.tokenizers.check_sizes([group])
-        (embedded,) = await self._embed([group], truncate, timings, reserve)
+        (embedded,) = await self._embed(model, [group], truncate, timings, reserve)
         return embedded.rows
 
     async def _embed(
         self,
+        model: ServedModel,
         groups: Sequence[InputGroup],
         truncate: bool,
         timings: Timings,
         reserve_states: Callable[[int, int], None] | None = None,
     ) -> list[EmbeddedGroup]:
         """Embeds all groups of a request as one job; with `reserve_states`, returns the states of all tokens."""
+        with self.models.using(model):
+            encodings = await self._tokenize(model, groups, truncate, timings)
+            job = [encoding for group in encodings for encoding in group]
+            if reserve_states:
+                job = self._states_job(model, groups, job, reserve_states)
+            rows = iter(await self._run(job, groups, timings))
+        return [
+            EmbeddedGroup([next(rows) for _ in group], [len(encoding) for encoding in group], truncated(group))
+            for group in encodings
+        ]
+
+    async def _tokenize(
+        self, model: ServedModel, groups: Sequence[InputGroup], truncate: bool, timings: Timings
+    ) -> list[list[Encoding]]:
         assert self.engine is not None  # `admit` has checked the state
-        with timings.stage("tokenize"), self.engine.reserve(estimate_tokens(groups, self.encoder.max_length)):
-            encodings = [await self.tokenizers.encode(self.encoder, group, truncate) for group in groups]
-        job = [encoding for group in encodings for encoding in group]
-        if reserve_states:
-            if (tokens := sum(map(len, job))) > (limit := self.max_batch_tokens):
-                # The states of a request must fit into one batch.
-                message = f"{tokens} tokens, at most {limit} if each returns a vector (max_batch_tokens)"
-                raise TooLargeError(message, groups[0].name)
-            reserve_states(tokens, self.encoder.state_width)
-            job = [replace(encoding, pooled=0) for encoding in job]
+        with timings.stage("tokenize"), self.engine.reserve(estimate_tokens(groups, model.profile.max_length)):
+            return [await self.tokenizers.encode(model, group, truncate) for group in groups]
+
+    def _states_job(
+        self,
+        model: ServedModel,
+        groups: Sequence[InputGroup],
+        job: list[Encoding],
+        reserve_states: Callable[[int, int], None],
+    ) -> list[Encoding]:
+        """The job for the states of all tokens, which must fit into one batch."""
+        if (tokens := sum(map(len, job))) > (limit := self.max_batch_tokens):
+            message = f"{tokens} tokens, at most {limit} if each returns a vector (max_batch_tokens)"
+            raise TooLargeError(message, groups[0].name)
+        reserve_states(tokens, model.profile.state_width)
+        return [replace(encoding, pooled=0) for encoding in job]
+
+    async def _run(self, job: list[Encoding], groups: Sequence[InputGroup], timings: Timings) -> list[Vectors]:
+        """Runs a job on the engine, and returns one array per encoding."""
+        assert self.engine is not None
         submitted = time.time()
         try:
             result = await asyncio.wrap_future(self.engine.submit(job))
@@ -277,11 +325,7 @@ class Service:
             raise InternalError(str(error), param_at(groups, error.position)) from error
         timings.add("queue", submitted, result.queued)
         timings.add("forward", submitted + result.queued, result.computed)
-        rows = iter(result.vectors)
-        return [
-            EmbeddedGroup([next(rows) for _ in group], [len(encoding) for encoding in group], truncated(group))
-            for group in encodings
-        ]
+        return result.vectors
 
 
 async def _compute(rows: Rows, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from l2v.app import __version__
 from l2v.app.engine.freezing import freeze
 from l2v.app.engine.profile import Profile
 from l2v.app.engine.prompts import Prompts
+from l2v.app.engine.runtime_adapters import RuntimeAdapters
 from l2v.app.engine.scheduler import Scheduler
+from l2v.app.engine.served_models import ServedModel
 from l2v.app.engine.service import Service
 from l2v.app.logs import READY
 from l2v.models.errors import ModelError
@@ -35,18 +36,24 @@ def start(service: Service, encoder: "Encoder") -> None:
     """Warms up the encoder and opens the service; raises `ModelError` if a prompt leaves no room for a text."""
     settings, metrics, profile = service.settings, service.metrics, Profile.of(encoder)
     prompts = Prompts.of(profile, service.prompts.by_name)
+    base = ServedModel(service.model, service.models.sources[service.model], profile, prompts, service.model)
+    adapters = RuntimeAdapters(encoder, base, service.models, dict(service.prompts.by_name), settings, metrics)
+    sources = service.models.sources
+    modules = encoder.adapters.modules.values()
+    models = [base, *(adapters.served(each, sources.get(each.name, each.source["name"])) for each in modules)]
     if notice := encoder.declaration.notice:
         logger.warning(notice)
     # Warm up in this thread, so that errors propagate unchanged; the engine thread takes over afterwards.
     max_batch_tokens = encoder.warm_up(settings.max_batch_tokens)
     limits = (max_batch_tokens, settings.max_queue_tokens, settings.engine_timeout)
     scheduler = Scheduler(encoder.forward, *limits, metrics)
-    metrics.model_info.labels(service.model, encoder.dtype, str(encoder.device), __version__).set(1)
+    for model in models:
+        adapters.describe(model)
     metrics.memory.labels("weights").set(encoder.weight_bytes)
     if encoder.device.type == "cuda":
         metrics.memory.labels("allocated").set_function(lambda: torch.cuda.memory_allocated(encoder.device))
         metrics.memory.labels("reserved").set_function(lambda: torch.cuda.memory_reserved(encoder.device))
-    service.open(profile, prompts, max_batch_tokens, scheduler)
+    service.open(models, max_batch_tokens, scheduler, adapters)
 
 
 def _compile(encoder: "Encoder") -> None:

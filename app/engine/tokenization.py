@@ -9,6 +9,7 @@ from anyio import CapacityLimiter, to_thread
 from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
 from l2v.app.engine.inputs import InputGroup, estimate_tokens
 from l2v.app.engine.profile import Profile
+from l2v.app.engine.served_models import ServedModel
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoding, Input, InputError
@@ -37,13 +38,14 @@ class TokenizerPool:
         self._threads = CapacityLimiter(self.workers)
         self._bulk_threads = CapacityLimiter(max(1, self.workers // 2))
 
-    async def encode(self, encoder: Profile, group: InputGroup, truncate: bool) -> list[Encoding]:
-        """Returns one encoding per input.
+    async def encode(self, model: ServedModel, group: InputGroup, truncate: bool) -> list[Encoding]:
+        """Returns one encoding per input, for the model.
 
         Raises:
             InvalidError: the model cannot encode an input.
             TooLongError: a text is too long, and `truncate` is false.
         """
+        encoder = model.profile
         encodings = await self._encode(encoder, group)
         shortened = truncated(encodings)
         if shortened and not truncate:
@@ -52,9 +54,9 @@ class TokenizerPool:
                 f"{encoder.max_length} with its instruction (max_length), and truncate is false",
                 group.param(shortened[0], "text"),
             )
-        self._metrics.inputs.inc(len(encodings))
-        self._metrics.tokens.inc(sum(map(len, encodings)))
-        self._metrics.truncated.inc(len(shortened))
+        self._metrics.inputs.labels(model.label).inc(len(encodings))
+        self._metrics.tokens.labels(model.label).inc(sum(map(len, encodings)))
+        self._metrics.truncated.labels(model.label).inc(len(shortened))
         return encodings
 
     async def show(

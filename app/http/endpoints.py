@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from l2v.app.engine.errors import InvalidError
+from l2v.app.engine.served_models import ServedModel
 from l2v.app.engine.service import Service
 from l2v.app.engine.timings import Timings
 from l2v.app.http.bodies import SLICE, parse
@@ -29,11 +30,29 @@ class Call:
         timings: records the stages of the request.
         reserve: reserves memory for this many bytes of the response, before they are computed; raises `TooLargeError`
             if they can never fit, `OverloadedError` if they don't fit now.
+        state: the state of the request.
     """
 
     service: Service
     timings: Timings
     reserve: Callable[[int], None]
+    state: dict[str, Any]
+
+    @classmethod
+    def of(cls, service: Service, scope: Scope) -> "Call":
+        state = scope["state"]
+        return cls(service, state["timings"], state["reserve"], state)
+
+    def choose(self, name: str | None = None) -> ServedModel:
+        """The model that the path names, else the one with this name, else the base. The metrics count it.
+
+        Raises:
+            NotFoundError: if there is no such model, and there are several.
+            UnavailableError: while the model is loading.
+        """
+        model = self.service.models.find(self.state["path_model"] or name)
+        self.state["model"] = model.label
+        return model
 
 
 class Endpoint:
@@ -78,6 +97,5 @@ class Dispatcher:
         if endpoint is None:
             await self._app(scope, receive, send)
             return
-        state = scope["state"]
-        response = await endpoint(receive, Call(self._service, state["timings"], state["reserve"]))
+        response = await endpoint(receive, Call.of(self._service, scope))
         await response(scope, receive, send)

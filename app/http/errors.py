@@ -82,7 +82,7 @@ def _row(
 ERROR_CLASSES: dict[type[ServiceError], ErrorClass] = {
     MalformedError: _row(400, "malformed", "The body is not valid JSON, or the request is not valid HTTP."),
     UnauthorizedError: _row(401, "unauthorized", "The bearer key is missing or wrong."),
-    NotFoundError: _row(404, "not_found", "There is no such path."),
+    NotFoundError: _row(404, "not_found", "There is no such path or model."),
     MethodError: _row(405, "method_not_allowed", "The path does not support this method."),
     TooLargeError: _row(413, "too_large", "The body is too large, or has too many inputs."),
     MediaTypeError: _row(415, "unsupported_media_type", "The body is not application/json, or it is compressed."),

@@ -1,7 +1,7 @@
 """The API surfaces, which word errors differently, and the paths that they answer."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -11,7 +11,8 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from l2v.app.engine.errors import ServiceError
+from l2v.app.engine.errors import NotFoundError, ServiceError
+from l2v.app.engine.served_models import ServedModels
 from l2v.app.http.endpoints import Endpoint
 from l2v.app.http.errors import ErrorClass, error_class, headers
 from l2v.app.http.messages import full_message
@@ -98,9 +99,10 @@ def _tei_openai(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
     return row.tei[0], {"message": full_message(error), "code": row.tei[0], "type": row.tei[1]}
 
 
+_TEI = "/tei"
 native, openai = partial(Surface, _native, ""), partial(Surface, _openai, "/v1", name="openai_")
 cohere = partial(Surface, _cohere, "/v2", base="", name="cohere_")
-tei, tei_openai = (partial(Surface, render, "/tei", name="tei_") for render in (_tei, _tei_openai))
+tei, tei_openai = (partial(Surface, render, _TEI, name="tei_") for render in (_tei, _tei_openai))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +125,15 @@ class Target:
 
 
 class Targets:
-    """All paths of the application: the one list that keys, errors, metrics, logs and traces go by."""
+    """All paths of the application: the one list that keys, errors, metrics, logs and traces go by.
 
-    def __init__(self, surfaces: Sequence[Surface]) -> None:
+    Args:
+        surfaces: the surfaces.
+        models: the models that a path below /tei may name.
+    """
+
+    def __init__(self, surfaces: Sequence[Surface], models: ServedModels) -> None:
+        self._models = models
         self._exact: dict[str, Target] = {}
         self._templates: dict[re.Pattern[str], Target] = {}
         for surface in surfaces:
@@ -135,14 +143,33 @@ class Targets:
         # The longest prefix first; native surfaces have none and come last.
         self._unknown = [Target("other", surface) for surface in sorted(surfaces, key=lambda s: -len(s.prefix))]
 
-    @staticmethod
-    def canonical(path: str) -> str:
-        """The path without a slash at its end, which many clients add."""
-        return path[:-1] if path[-1:] == "/" and path[-2:-1] not in ("", "/") else path
+    def split(self, path: str) -> tuple[str, str]:
+        """The path without a slash at its end, which many clients add, and without a model; and the model, or "".
+
+        Clients of TEI name no model, so a path below /tei may: /tei/{name}/embed is /tei/embed with that model.
+        """
+        path = path[:-1] if path[-1:] == "/" and path[-2:-1] not in ("", "/") else path
+        if path not in self._exact:
+            for tail, name in self._names(path):
+                if name in self._models:
+                    return f"{_TEI}{tail}", name
+        return path, ""
+
+    def unknown_model(self, path: str) -> NotFoundError | None:
+        """The error for an unknown path that would be known if its model existed, where there are several models."""
+        named = self._models.strict and any(name for tail, name in self._names(path) if tail)
+        return self._models.unknown() if named else None
+
+    def _names(self, path: str) -> Iterator[tuple[str, str]]:
+        """The ways to read a path below /tei as the name of a model and the rest."""
+        if path.startswith(f"{_TEI}/"):
+            for tail in (known.removeprefix(_TEI) for known in self._exact if known.startswith(_TEI)):
+                if path.endswith(tail):
+                    yield tail, path[len(_TEI) + 1 : len(path) - len(tail)]
 
     def find(self, path: str) -> Target:
         """What a path leads to; an unknown path belongs to the surface whose prefix it has."""
-        path = self.canonical(path)
+        path, _ = self.split(path)
         if target := self._exact.get(path):
             return target
         for pattern, target in self._templates.items():

@@ -49,12 +49,15 @@ class Telemetry:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        scope["path"] = self._targets.canonical(scope["path"])
         # Behind a proxy that adds a prefix, such as Ray's, the path starts with `root_path`.
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        prefix = root if scope["path"].startswith(root := scope.get("root_path", "")) else ""
+        path, model = self._targets.split(scope["path"].removeprefix(prefix))
+        scope["path"] = prefix + path
         target, timings = self._targets.find(path), Timings()
         sender = _Sender(send, _request_id(Headers(scope=scope)), timings)
-        scope.setdefault("state", {}).update(timings=timings, target=target)
+        # `model` is the label of the model that the request chooses, if it does.
+        state = scope.setdefault("state", {})
+        state.update(timings=timings, target=target, path_model=model, model="")
         self._metrics.in_flight.inc()
         error: ServiceError | None = None
         try:
@@ -71,17 +74,17 @@ class Telemetry:
             if error and sender.status == _CLIENT_CLOSED:
                 await target.surface.to_response(error)(scope, receive, sender)
             self._metrics.in_flight.dec()
-            self._record(target, sender, timings, (sender.ended or time.perf_counter()) - started)
+            self._record(target, state["model"], sender, timings, (sender.ended or time.perf_counter()) - started)
 
-    def _record(self, target: Target, sender: "_Sender", timings: Timings, seconds: float) -> None:
-        self._requests(target.route, str(sender.status)).inc()
+    def _record(self, target: Target, model: str, sender: "_Sender", timings: Timings, seconds: float) -> None:
+        self._requests(target.route, str(sender.status), model).inc()
         self._request_seconds(target.route).observe(seconds)
         if self._trace:
             self._trace(timings)
         for stage, stage_seconds in timings.items():
             self._stage_seconds(stage).observe(stage_seconds)
         level = logging.DEBUG if target.access in (Access.PROBE, Access.METRICS) else logging.INFO
-        fields = {"request_id": sender.request_id, "route": target.route, "status": sender.status}
+        fields = {"request_id": sender.request_id, "route": target.route, "status": sender.status, "model": model}
         stages = {f"{stage}_ms": round(1000 * value, 2) for stage, value in timings.items()}
         logger.log(level, "request", extra={**fields, "ms": round(1000 * seconds, 2), **stages})
 

@@ -1,6 +1,6 @@
 // The form: builds request bodies from the lines, and maps the `param` of an error back to a line.
 
-import { count, find } from "./dom.js";
+import { count, find, make } from "./dom.js";
 
 export const GROUPS = {
   queries: { name: "Queries", letter: "Q", texts: find("query-texts"), instruction: find("query-instruction") },
@@ -35,9 +35,29 @@ export function showCounts() {
   }
 }
 
+/** The names of the models to use: none if there is only one, else one or two. */
+export function chosenModels() {
+  return [find("model-name").value, find("other-name").value].filter(Boolean);
+}
+
+/** Offers the models of the service, if there are several. Keeps what is chosen. */
+export function offerModels(names) {
+  find("models").hidden = names.length < 2;
+  const options = names.length < 2 ? [] : names;
+  for (const [id, first] of [["model-name", []], ["other-name", [["", "none"]]]]) {
+    const chosen = find(id).value;
+    find(id).replaceChildren(
+      ...[...first, ...options.map((name) => [name, name])].map(([value, text]) =>
+        make("option", { value, selected: value === chosen }, text),
+      ),
+    );
+  }
+}
+
 /** The body of POST /similarity. */
-export function similarityBody({ queries, documents }) {
+export function similarityBody({ queries, documents }, model) {
   return {
+    ...(model && { model }),
     queries: queries.texts,
     ...(documents && { documents: documents.texts }),
     ...(queries.instruction && { query_instruction: queries.instruction }),
@@ -46,11 +66,11 @@ export function similarityBody({ queries, documents }) {
 }
 
 /** The body of POST /embed: both input groups in one request, each text with its own instruction. */
-export function embedBody(groups) {
+export function embedBody(groups, model) {
   const inputs = Object.values(groups).flatMap(({ texts, instruction }) =>
     texts.map((text) => (instruction ? { text, instruction } : text)),
   );
-  return { inputs, encoding_format: "base64" };
+  return { ...(model && { model }), inputs, encoding_format: "base64" };
 }
 
 /** Finds the field and line that the `param` of an error names: {label, field, line}, or null. */

@@ -5,18 +5,18 @@ import { find, fixed, make, visuallyHidden } from "./dom.js";
 
 const MAX_SIZE = 60; // rows and columns drawn; a larger table would be slow and unreadable
 
-/** `rows` and `columns` are lists of {id, text}. If `columns` is null, the rows are compared with each other. */
-export function drawHeatmap(scores, rows, columns) {
+/** Draws into the element `id`. `rows` and `columns` are lists of {id, text}. If `columns` is null, the rows are compared with each other. */
+export function drawHeatmap(id, scores, rows, columns) {
   const own = columns === null;
   const across = own ? rows : columns;
   const shown = scores.slice(0, MAX_SIZE).map((row) => row.slice(0, MAX_SIZE));
   const flat = shown.flat();
   const range = [Math.min(...flat), Math.max(...flat)];
-  find("heatmap").replaceChildren(
+  find(id).replaceChildren(
     make("table", { className: "heat" }, caption(own), head(across), body(shown, rows, across, range, own)),
   );
-  find("legend").replaceChildren(...legend(range));
-  find("heatmap-note").textContent =
+  find(`${id}-legend`).replaceChildren(...legend(range));
+  find(`${id}-note`).textContent =
     rows.length > MAX_SIZE || across.length > MAX_SIZE
       ? `The first ${Math.min(MAX_SIZE, rows.length)} × ${Math.min(MAX_SIZE, across.length)} of ${rows.length} × ${across.length} scores.`
       : "";

@@ -3,7 +3,7 @@
 import { ServiceError, address, call, hasKey, setKey } from "./api.js";
 import { onThemeChange } from "./colors.js";
 import { count, find, fixed, make } from "./dom.js";
-import { GROUPS, embedBody, read, showCounts, similarityBody } from "./form.js";
+import { GROUPS, chosenModels, embedBody, offerModels, read, showCounts, similarityBody } from "./form.js";
 import { drawHeatmap } from "./heatmap.js";
 import { clearMap, drawMap } from "./map.js";
 import { project } from "./pca.js";
@@ -43,20 +43,28 @@ function restoreFocus(focused) {
   (focused.isConnected ? focused : find("run")).focus();
 }
 
-/** Shows the scores first, then fetches the vectors and draws the map. */
+/** Shows the scores of the model, or of both models, then fetches the first one's vectors and draws the map. */
 async function compare(groups, signal) {
-  const scored = await call("similarity", similarityBody(groups), signal);
+  const [model, other] = chosenModels();
+  const scored = await call("similarity", similarityBody(groups, model), signal);
   const items = textsOf(groups, scored.content);
   const calls = [["/similarity", scored]];
-  showResults(scored.content.scores, items, calls, null);
-  const embedded = await call("embed", embedBody(groups), signal);
+  const results = [scored.content];
+  showResults(results, items, calls, null);
+  if (other) {
+    const second = await call("similarity", similarityBody(groups, other), signal);
+    calls.push(["/similarity", second]);
+    results.push(second.content);
+    showResults(results, items, calls, null);
+  }
+  const embedded = await call("embed", embedBody(groups, model), signal);
   const { points, shares } = project(embedded.content.embeddings.map(decode));
   points.forEach((point, index) => {
     items[index].point = point;
   });
   calls.push(["/embed", embedded]);
-  showResults(scored.content.scores, items, calls, shares);
-  setStatus(summary(scored.content.scores, items, scored.total + embedded.total));
+  showResults(results, items, calls, shares);
+  setStatus(summary(scored.content.scores, items, calls.reduce((sum, [, { total }]) => sum + total, 0)));
 }
 
 /** Every text as {id, group, text, tokens, truncated}, queries first. */
@@ -72,12 +80,18 @@ function textsOf(groups, { tokens, truncated }) {
   );
 }
 
-function showResults(scores, items, calls, shares) {
+/** `results` are the responses of one or two models. */
+function showResults(results, items, calls, shares) {
   const [queries, documents] = ["queries", "documents"].map((group) => items.filter((item) => item.group === group));
   find("nothing").hidden = true;
   find("outcome").hidden = false;
+  const [{ scores, model }, other] = results;
+  find("heatmap-title").textContent = other ? `Similarity: ${model}` : "Similarity";
+  find("other-section").hidden = !other;
+  if (other) find("other-title").textContent = `Similarity: ${other.model}`;
   redraw = () => {
-    drawHeatmap(scores, queries, documents.length ? documents : null);
+    drawHeatmap("heatmap", scores, queries, documents.length ? documents : null);
+    if (other) drawHeatmap("other", other.scores, queries, documents.length ? documents : null);
     if (shares) drawMap(items, shares);
     else clearMap();
   };
@@ -129,7 +143,7 @@ const setStatus = (text) => {
 };
 
 function showSnippets() {
-  const body = similarityBody(read());
+  const body = similarityBody(read(), chosenModels()[0]);
   find("curl").textContent = curl(address("similarity"), body, hasKey());
   find("python").textContent = python(address("similarity"), body, hasKey());
 }
@@ -145,6 +159,8 @@ async function showModel() {
     const { content: info } = await call("info");
     const facts = [info.model, info.dtype, info.device, `${info.dimensions} dimensions`, `${info.pooling} pooling`];
     find("model").replaceChildren(...facts.map((fact) => make("li", {}, fact)));
+    offerModels(info.models.map(({ model }) => model));
+    showSnippets();
   } catch (error) {
     if (error.status === 401) askForKey(false);
     find("model").replaceChildren(make("li", {}, error.status === 401 ? "requires an API key" : error.message));

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import pickle
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,9 @@ from l2v.app.engine.capacity import check_capacity
 from l2v.app.engine.errors import UnavailableError
 from l2v.app.engine.freezing import freeze
 from l2v.app.engine.jobs import EncodingFailedError, Result
-from l2v.app.engine.profile import Profile
-from l2v.app.engine.prompts import Prompts
+from l2v.app.engine.served_models import ServedModel
 from l2v.app.engine.service import Service
+from l2v.app.workers.shared_models import unpack_model
 from l2v.app.workers.table import SharedUsage
 from l2v.app.workers.wire import Kind, pack_encodings, receive, send, unpack_result
 from l2v.models.types import Encoding
@@ -28,18 +29,18 @@ class Opening:
     """What a front end needs to accept requests.
 
     Attributes:
-        encoder: the encoder's properties.
-        prompts: the named prompts.
+        models: the base, then the adapters.
         max_batch_tokens: the token budget of a forward pass.
     """
 
-    encoder: Profile
-    prompts: Prompts
+    models: list[ServedModel]
     max_batch_tokens: int
 
 
 class EngineClient:
-    """Sends jobs to the engine, and opens the service once the engine has loaded the encoder. Implements `Engine`.
+    """Sends jobs to the engine, and opens the service once the engine has loaded the encoder.
+
+    Implements `Engine` and `Adapters`.
 
     Attributes:
         queue_tokens: always 0: the engine reports its own queue.
@@ -52,6 +53,7 @@ class EngineClient:
         self._reader, self._writer = reader, writer
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._hiding: set[asyncio.Task[None]] = set()
         self._failure: str | None = None
         self.queue_tokens = self.queue_inputs = 0
         self.opened = asyncio.Event()
@@ -64,6 +66,10 @@ class EngineClient:
                 match kind:
                     case Kind.OPEN:
                         await self._open(body)
+                    case Kind.ADD:
+                        await self._add(number, body)
+                    case Kind.HIDE:
+                        self._hide(number, *body.decode().split(" "))
                     case Kind.DRAIN:
                         self.opened.set()
                         on_drain()
@@ -84,6 +90,14 @@ class EngineClient:
         future = self._request(Kind.SUBMIT, pack_encodings(encodings))
         self._usage.sent_tokens.add(sum(map(len, encodings)))
         return future
+
+    async def load(self, name: str, path: str) -> None:
+        """See `RuntimeAdapters.load`."""
+        await self._request(Kind.LOAD, [json.dumps([name, path]).encode()])
+
+    async def unload(self, name: str) -> None:
+        """See `RuntimeAdapters.unload`."""
+        await self._request(Kind.UNLOAD, [json.dumps([name]).encode()])
 
     async def scrape(self) -> bytes:
         """The metrics of all processes in Prometheus' text format."""
@@ -156,8 +170,10 @@ class EngineClient:
         match kind:
             case Kind.RESULT:
                 future.set_result(unpack_result(body))
-            case Kind.METRICS:
+            case Kind.METRICS | Kind.DONE:
                 future.set_result(body)
+            case Kind.REJECTED:
+                future.set_exception(pickle.loads(body))  # noqa: S301 - from the engine's process
             case Kind.FAILED:
                 position, _, message = body.decode().partition(" ")
                 future.set_exception(EncodingFailedError(message, int(position)))
@@ -168,6 +184,25 @@ class EngineClient:
         # The engine's process sent it over a socket that no other process has.
         opening: Opening = await asyncio.to_thread(pickle.loads, body)
         freeze()
-        self._service.open(opening.encoder, opening.prompts, opening.max_batch_tokens, self)
+        self._service.open(opening.models, opening.max_batch_tokens, self, self)
         self.opened.set()
         send(self._writer, Kind.OPENED)
+
+    async def _add(self, number: int, body: bytes) -> None:
+        models = self._service.models
+        model = await asyncio.to_thread(unpack_model, body, models.find())
+        self._service.metrics.start_model(model.label)
+        await models.add(model)
+        send(self._writer, Kind.CHANGED, number)
+
+    def _hide(self, number: int, id_: str, name: str) -> None:
+        models = self._service.models
+        models.hide(name)
+
+        async def confirm() -> None:
+            await models.wait_unused(int(id_))
+            send(self._writer, Kind.CHANGED, number)
+
+        task = asyncio.create_task(confirm())
+        self._hiding.add(task)
+        task.add_done_callback(self._hiding.discard)

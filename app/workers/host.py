@@ -1,14 +1,18 @@
 """The engine's end of the connection to one front end."""
 
 import asyncio
+import itertools
+import json
 import logging
+import pickle
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
+from typing import Any
 
-from l2v.app.engine.errors import UnavailableError
+from l2v.app.engine.errors import InternalError, ServiceError, UnavailableError
 from l2v.app.engine.jobs import EncodingFailedError, Result
-from l2v.app.engine.protocol import Engine
+from l2v.app.engine.protocol import Adapters, Engine
 from l2v.app.logs import outline
 from l2v.app.workers.table import Column, EngineCell, Table
 from l2v.app.workers.wire import Kind, Part, pack_result, receive, send, unpack_encodings
@@ -23,6 +27,7 @@ class Host:
         slot: the front end's place in the table.
         table: counts the tokens that have arrived.
         engine: returns the scheduler; the front end sends jobs only once it is there.
+        adapters: returns what loads and unloads adapters, likewise.
         scrape: returns the metrics.
         writer: of the connection.
 
@@ -35,14 +40,17 @@ class Host:
         slot: int,
         table: Table,
         engine: Callable[[], Engine],
+        adapters: Callable[[], Adapters],
         scrape: Callable[[], Awaitable[bytes]],
         writer: StreamWriter,
     ) -> None:
         self._slot, self._table = slot, table
-        self._engine, self._scrape = engine, scrape
+        self._engine, self._adapters, self._scrape = engine, adapters, scrape
         self._writer = writer
         self._jobs: dict[int, Future[Result] | asyncio.Future[Result]] = {}
-        self._scrapes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count(1)
+        self._changes: dict[int, asyncio.Future[None]] = {}
         self._loop = asyncio.get_running_loop()
         self.opened = False
 
@@ -50,30 +58,64 @@ class Host:
         """Sends a message that is not about a job."""
         send(self._writer, kind, 0, [text])
 
+    def change(self, kind: Kind, body: bytes) -> "asyncio.Future[None]":
+        """Tells the front end to change its models. The future yields once it has, or has ended."""
+        number = next(self._numbers)
+        future = self._changes[number] = self._loop.create_future()
+        send(self._writer, kind, number, [body])
+        return future
+
     async def run(self, reader: StreamReader) -> None:
         """Processes messages until the front end disconnects; then cancels its jobs."""
         try:
             while True:
                 kind, number, body = await receive(reader)
-                match kind:
-                    case Kind.SUBMIT:
-                        self._submit(number, body)
-                    case Kind.CANCEL:
-                        if job := self._jobs.pop(number, None):
-                            job.cancel()
-                    case Kind.OPENED:
-                        self.opened = True
-                    case Kind.SCRAPE:
-                        task = self._loop.create_task(self._send_metrics(number))
-                        self._scrapes.add(task)
-                        task.add_done_callback(self._scrapes.discard)
+                self._receive(kind, number, body)
         except (EOFError, OSError):
             pass
         finally:
             for job in self._jobs.values():
                 job.cancel()
             self._jobs.clear()
+            for change in self._changes.values():
+                change.set_result(None)
+            self._changes.clear()
             self._writer.close()
+
+    def _receive(self, kind: Kind, number: int, body: bytes) -> None:
+        match kind:
+            case Kind.SUBMIT:
+                self._submit(number, body)
+            case Kind.CANCEL:
+                if job := self._jobs.pop(number, None):
+                    job.cancel()
+            case Kind.OPENED:
+                self.opened = True
+            case Kind.CHANGED:
+                self._changes.pop(number).set_result(None)
+            case Kind.SCRAPE:
+                self._start(self._send_metrics(number))
+            case Kind.LOAD | Kind.UNLOAD:
+                self._start(self._change_adapters(number, kind, json.loads(body)))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _change_adapters(self, number: int, kind: Kind, arguments: list[str]) -> None:
+        try:
+            if kind is Kind.LOAD:
+                await self._adapters().load(*arguments)
+            else:
+                await self._adapters().unload(*arguments)
+        except ServiceError as error:
+            send(self._writer, Kind.REJECTED, number, [pickle.dumps(error)])
+        except Exception as error:
+            logger.error("bug", extra=outline(error))
+            send(self._writer, Kind.REJECTED, number, [pickle.dumps(InternalError("the engine failed"))])
+        else:
+            send(self._writer, Kind.DONE, number)
 
     async def _send_metrics(self, number: int) -> None:
         try:

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from uvicorn.loops.auto import auto_loop_factory
 
 from l2v.app.engine.local import local_engine
-from l2v.app.engine.protocol import Engine
+from l2v.app.engine.protocol import Adapters, Engine
 from l2v.app.engine.service import Service
 from l2v.app.logs import outline
 from l2v.app.metrics import Metrics
@@ -27,6 +27,7 @@ from l2v.app.workers import exposition
 from l2v.app.workers.client import Opening
 from l2v.app.workers.host import Host
 from l2v.app.workers.setup import Setup
+from l2v.app.workers.shared_models import SharedModels
 from l2v.app.workers.table import EngineCell, Table
 from l2v.app.workers.wire import STREAM_LIMIT, Kind
 
@@ -57,7 +58,8 @@ class Supervisor:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._settings = settings
         self._folder = folder
-        self._service = Service(settings, Metrics())
+        self._hosts: dict[int, Host] = {}
+        self._service = Service(settings, Metrics(), models=SharedModels(settings, self._hosts.values))
         self._table_file = (folder / "table").open("w+b")
         self._table = Table(self._table_file.fileno(), settings.http_workers)
         self._setup = Setup(
@@ -68,9 +70,8 @@ class Supervisor:
             engine_process=os.getpid(),
             table=self._table_file.fileno(),
         )
-        self._hosts: dict[int, Host] = {}
         self._processes: dict[int, Process] = {}
-        self._opening: bytes | None = None
+        self._opened = False
         self._rendering: asyncio.Task[bytes] | None = None
         self._stopping = asyncio.Event()
         self._failure = ""
@@ -163,13 +164,13 @@ class Supervisor:
         self._processes[slot] = process
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
-            host = self._hosts[slot] = Host(slot, self._table, self._engine, self._scrape, writer)
-            setup = self._setup.of(slot, engine, self._listeners, loaded=self._opening is not None)
+            host = self._hosts[slot] = Host(slot, self._table, self._engine, self._adapters, self._scrape, writer)
+            setup = self._setup.of(slot, engine, self._listeners, loaded=self._opened)
             assert process.stdin
             process.stdin.write(pickle.dumps(setup))
             process.stdin.close()
-            if self._opening:
-                host.send(Kind.OPEN, self._opening)
+            if self._opened:
+                host.send(Kind.OPEN, self._opening())
             if self._stopping.is_set():
                 host.send(Kind.DRAIN)
             await host.run(reader)
@@ -193,22 +194,30 @@ class Supervisor:
             if engine := self._service.engine:
                 cells[EngineCell.QUEUE_TOKENS] = engine.queue_tokens
                 cells[EngineCell.TOKENS_PER_SECOND] = int(engine.tokens_per_second)
-                if self._opening is None:
+                if not self._opened:
                     self._open()
                 if self._hosts and all(host.opened for host in self._hosts.values()):
                     cells[EngineCell.READY] = 1
             await asyncio.sleep(_TICK_SECONDS)
 
     def _open(self) -> None:
-        service = self._service
-        self._opening = pickle.dumps(Opening(service.encoder, service.prompts, service.max_batch_tokens))
+        opening = self._opening()
         for host in self._hosts.values():
-            host.send(Kind.OPEN, self._opening)
+            host.send(Kind.OPEN, opening)
+        self._opened = True
+
+    def _opening(self) -> bytes:
+        return pickle.dumps(Opening(list(self._service.models), self._service.max_batch_tokens))
 
     def _engine(self) -> Engine:
         engine = self._service.engine
         assert engine is not None  # front ends open after it
         return engine
+
+    def _adapters(self) -> Adapters:
+        adapters = self._service.adapters
+        assert adapters is not None  # likewise
+        return adapters
 
     async def _scrape(self) -> bytes:
         """The metrics of all processes. Scrapes at the same time share the work, which takes up to 0.1 s."""

@@ -36,8 +36,15 @@ class Kind(IntEnum):
     CANCEL = auto()  # nobody waits for the job any more
     SCRAPE = auto()  # asks for the metrics
     OPENED = auto()  # it can accept requests
+    CHANGED = auto()  # it has done what `ADD` or `HIDE` says
+    LOAD = auto()  # asks to load an adapter: its name and path, as a JSON list
+    UNLOAD = auto()  # asks to unload an adapter: its name, as a JSON list
     # From the engine:
     OPEN = auto()  # the encoder is loaded: a pickled `Opening`, to be answered with `OPENED`
+    ADD = auto()  # requests may choose an adapter: a pickled `ServedModel`, to be answered with `CHANGED`
+    HIDE = auto()  # new requests may not choose an adapter: its id and name; `CHANGED` says that no request uses it
+    DONE = auto()  # the adapter is loaded or unloaded
+    REJECTED = auto()  # the adapter cannot be loaded or unloaded: a pickled `ServiceError`
     DRAIN = auto()  # finish the accepted requests, then end
     DOWN = auto()  # the engine is down, and why
     RESULT = auto()  # the vectors of a job
@@ -69,22 +76,23 @@ async def receive(reader: StreamReader) -> tuple[Kind, int, bytes]:
 
 
 def pack_encodings(encodings: Sequence[Encoding]) -> list[Part]:
-    lengths, pooled = array("i", map(len, encodings)), array("i", (encoding.pooled for encoding in encodings))
-    sizes = b"".join([struct.pack("=I", len(encodings)), lengths.tobytes(), pooled.tobytes()])
-    return [sizes, *(encoding.ids.tobytes() for encoding in encodings)]
+    numbers = array("i", map(len, encodings))
+    numbers.extend(encoding.pooled for encoding in encodings)
+    numbers.extend(encoding.adapter for encoding in encodings)
+    return [struct.pack("=I", len(encodings)) + numbers.tobytes(), *(each.ids.tobytes() for each in encodings)]
 
 
 def unpack_encodings(body: bytes) -> list[Encoding]:
     (count,) = struct.unpack_from("=I", body)
-    sizes = array("i")
-    start = 4 + 2 * count * sizes.itemsize
-    sizes.frombytes(body[4:start])
+    numbers = array("i")
+    start = 4 + 3 * count * numbers.itemsize
+    numbers.frombytes(body[4:start])
     encodings = []
-    for length, pooled in zip(sizes[:count], sizes[count:], strict=True):
+    for length, pooled, adapter in zip(*(numbers[i * count : (i + 1) * count] for i in range(3)), strict=True):
         ids = array("q")
         stop = start + length * ids.itemsize
         ids.frombytes(body[start:stop])
-        encodings.append(Encoding(ids, pooled))
+        encodings.append(Encoding(ids, pooled, adapter=adapter))
         start = stop
     return encodings
 

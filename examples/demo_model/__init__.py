@@ -8,7 +8,7 @@ corpus.py     the training data
 text.py       public text: WordNet, Wikipedia, manual pages, docstrings
 sentences.py  composed sentences in plain English
 scores.py     evaluation tasks, and the methods to compare
-report.py     tables and plots of docs/DEMO_MODEL.md
+report.py     tables and plots of docs/demo-model.md
 record.py     reference vector and checksums of the finished stack
 machine.py    the dtype to compute in
 """

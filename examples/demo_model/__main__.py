@@ -16,7 +16,7 @@ from l2v.training.errors import TrainingError
 class _Folders(BaseModel):
     """The arguments of both commands."""
 
-    data: CliPositionalArg[Path] = Field(description="Folder with text/, pairs/ and sts/ (see docs/DEMO_MODEL.md)")
+    data: CliPositionalArg[Path] = Field(description="Folder with text/, pairs/ and sts/ (see docs/demo-model.md)")
     work: Path = Field(Path("demo"), description="Folder for intermediate results")
     out: Path = Field(Path("models/demo"), description="Folder of the finished stack")
 
@@ -32,7 +32,7 @@ class MakeCommand(_Folders):
 
 
 class ReportCommand(_Folders):
-    """Write the scores of every stage and the learning curves to docs/DEMO_MODEL.md."""
+    """Write the scores of every stage and the learning curves to docs/demo-model.md."""
 
     def cli_cmd(self) -> None:
         from examples.demo_model.report import write  # lazily: only this command needs bm25s and scikit-learn
@@ -44,7 +44,7 @@ class DemoCommand(BaseModel):
     """Make the built-in model, and report how good it is. Run it from the root of the repository."""
 
     make: CliSubCommand[MakeCommand] = Field(description="Train all stages and write the stack")
-    report: CliSubCommand[ReportCommand] = Field(description="Score all stages and update docs/DEMO_MODEL.md")
+    report: CliSubCommand[ReportCommand] = Field(description="Score all stages and update docs/demo-model.md")
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

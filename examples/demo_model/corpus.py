@@ -38,7 +38,7 @@ def read(data: Path, seed: int = 0) -> Corpus:
     """Read and compose the training data; the same files always give the same data.
 
     Args:
-        data: the folder with `text/`, `pairs/` and `sts/` (docs/DEMO_MODEL.md lists where to get them).
+        data: the folder with `text/`, `pairs/` and `sts/` (docs/demo-model.md lists where to get them).
         seed: seed for the composed sentences and the order.
     """
     rng = random.Random(seed)

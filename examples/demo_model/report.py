@@ -1,4 +1,4 @@
-"""The report in docs/DEMO_MODEL.md: a table of scores, and plots of learning curves."""
+"""The report in docs/demo-model.md: a table of scores, and plots of learning curves."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from l2v.models import load
 from l2v.training import contrastive, mntp
 from l2v.training.student import Student
 
-PAGE = Path("docs/DEMO_MODEL.md")
+PAGE = Path("docs/demo-model.md")
 PICTURES = Path("docs/assets")
 _BEGIN, _END = "<!-- scores -->", "<!-- /scores -->"
 Curve = list[tuple[int, float]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from docs.tables import settings_table
+from docs.pages import settings_table
 from l2v.app.commands.serve import unknown
 from l2v.app.engine.service import Service
 from l2v.app.engine.startup import start

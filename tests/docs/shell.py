@@ -65,7 +65,7 @@ def run(block: Block, folder: Path, address: str, capsys: pytest.CaptureFixture[
             # A dry run, because `make test` runs this test.
             line = line.replace("make", f"make -n -C {ROOT}")  # noqa: PLW2901
         elif program == "pip":
-            here = line.replace("'.[", f"'{ROOT}[")
+            here = re.sub(r"(?<=install )('?)\.", rf"\1{ROOT}", line)
             line = f"{here} --dry-run --no-deps --no-build-isolation"  # noqa: PLW2901
         elif line.startswith("python examples/"):
             line = f"{line} http://{address}".replace("python", str(CLIENTS_PYTHON), 1)  # noqa: PLW2901

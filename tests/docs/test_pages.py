@@ -1,5 +1,6 @@
 """The pages of docs/: all generated parts are shown, and the site builds without broken links."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from docs import pages
+from l2v.app.http.errors import ERROR_CLASSES
 from tests.docs.blocks import ROOT
 
 DOCS = ROOT / "docs"
@@ -24,7 +26,8 @@ def test_every_generated_part_is_used() -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     nav = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["project"]["nav"]
-    listed = [name for entry in nav for name in entry.values()]
+    groups = [pages for group in nav for pages in group.values()]
+    listed = [name for pages in groups for page in pages for name in page.values()]
     assert len(listed) == len(set(listed))
     assert set(listed) == {page.name for page in PAGES}
 
@@ -82,3 +85,20 @@ def test_a_broken_link_breaks_the_build(tmp_path: Path) -> None:
         (tmp_path / "docs" / "index.md").write_text(f"# Home\n\n[there]({link})\n")
         with pytest.raises(AssertionError, match="does not exist"):
             build(tmp_path)
+
+
+def test_troubleshooting_lists_every_error_type_and_quotes_messages_of_the_code() -> None:
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    for row in ERROR_CLASSES.values():
+        assert f"| {row.status} | `{row.type}` |" in text, row
+    words = "\n".join(strings(ROOT / "app") | strings(ROOT / "models"))
+    for message in re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE):
+        for part in message.split("…"):
+            assert part in words, f"no message contains: {part}"
+
+
+def strings(folder: Path) -> set[str]:
+    """All string literals of a folder's code; implicit concatenation is one literal."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("*.py"))
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}

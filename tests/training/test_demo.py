@@ -50,7 +50,7 @@ def synset(word: str, kind: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder described in docs/DEMO_MODEL.md, with little in it."""
+    """The data folder described in docs/demo-model.md, with little in it."""
     folder = tmp_path_factory.mktemp("data")
     rng = random.Random(0)
 

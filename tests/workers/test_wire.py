@@ -16,7 +16,7 @@ from l2v.models import Encoder, Encoding, Input
 
 
 def test_encodings_arrive_as_they_were() -> None:
-    encodings = [Encoding(array("q", [1, 2**40, 3]), 2), Encoding(array("q", [7]), 0)]
+    encodings = [Encoding(array("q", [1, 2**40, 3]), 2), Encoding(array("q", [7]), 0, adapter=3)]
     assert unpack_encodings(b"".join(pack_encodings(encodings))) == encodings
 
 

@@ -11,10 +11,12 @@ from itertools import product
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.adapters import Stack
 from tests.app.recording import PATHS, POSTS
 from tests.serving import LOAD_SECONDS, ServerProcess, wait_for
 
@@ -36,7 +38,7 @@ class Workers(ServerProcess):
     @property
     def front_ends(self) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "l2v.app.workers.frontend" in child.cmdline()]
+        return [child for child in children if _is_front_end(child)]
 
     @property
     def folder(self) -> Path:
@@ -48,6 +50,13 @@ class Workers(ServerProcess):
         """The sum of a metric's samples."""
         text = httpx.get(f"{self.url}/metrics").text
         return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+def _is_front_end(process: psutil.Process) -> bool:
+    try:
+        return "l2v.app.workers.frontend" in process.cmdline()
+    except psutil.NoSuchProcess:  # it has ended since it was listed
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +238,39 @@ def test_ctrl_c_ends_all_processes_while_the_model_loads() -> None:
         assert server.process.wait(60) == 0
         assert not psutil.wait_procs(processes, 5)[1]
         assert "Traceback" not in server.log
+
+
+def test_all_front_ends_have_the_adapters(base: Path, tmp_path: Path) -> None:
+    """Those of the settings, and those that are loaded and unloaded through one of them, also once it is replaced."""
+    stack = Stack.make(base, tmp_path)
+    flags = ["--model", str(base), "--dtype", "float32", "--lora-modules", f"law={stack.root / 'law'}"]
+    with Workers(*flags, "--runtime-adapters", str(stack.root), "--api-keys", KEY) as server:
+        server.wait_ready()
+
+        def each(path: str, **content: object) -> list[httpx.Response]:
+            """The responses of both front ends: one with fewer connections takes the next one."""
+            with ExitStack() as opened:
+                clients = [opened.enter_context(httpx.Client(base_url=server.url, timeout=60)) for _ in range(4)]
+                return [client.post(path, json=content, headers=HEADERS) for client in clients]
+
+        def embeds(model: str, adapter: str) -> None:
+            for response in each("/embed", inputs="hello", model=model):
+                np.testing.assert_allclose(response.json()["embeddings"][0], stack.merged(adapter), atol=1e-5)
+
+        embeds("law", "law")
+        loaded = [response.status_code for response in each("/v1/load_lora_adapter", lora_name="new", lora_path="code")]
+        assert loaded == [200, 400, 400, 400]  # the others find the name in use
+        embeds("new", "code")
+        assert "not a folder" in each("/v1/load_lora_adapter", lora_name="bad", lora_path="..")[0].text
+        victim = server.front_ends[0]
+        victim.kill()
+        wait_for(lambda: _replaced(server, victim), LOAD_SECONDS, "replacement")
+        embeds("new", "code")
+        assert [response.status_code for response in each("/v1/unload_lora_adapter", lora_name="new")] == [
+            *(200, 404, 404, 404)
+        ]
+        assert {response.status_code for response in each("/embed", inputs="hello", model="new")} == {404}
+        embeds("law", "law")
+        assert server.terminate() == 0
+        assert "Traceback" not in server.log
+        assert '"bug"' not in server.log

@@ -27,21 +27,22 @@ _TEXT_WIDTH = 256
 @router.post("/embed", response_model=CohereResponse, responses=_rejections)
 async def embed(request: CohereRequest, call: CallDep) -> Response:
     """Embeds texts as the Cohere API does, in one or more types."""
-    service, dtypes, wanted = call.service, request.dtypes, request.output_dimension
+    service, model, dtypes, wanted = call.service, call.choose(request.model), request.dtypes, request.output_dimension
     try:
         for dtype in dtypes.values():
-            width = choose_dimensions(service.encoder, wanted, dtype)
+            width = choose_dimensions(model.profile, wanted, dtype)
     except InvalidError as error:
         param = {"dimensions": "output_dimension", "output_dtype": "embedding_types"}.get(error.param or "")
         raise InvalidError(str(error), param or error.param) from None
     kind = request.input_type or ""
-    instruction = DefaultInstruction(service.prompts.default(_PROMPTS.get(kind, kind)), "input_type")
+    instruction = DefaultInstruction(model.prompts.default(_PROMPTS.get(kind, kind)), "input_type")
     keep_end = request.truncate == "START"
     inputs = [Input(text, instruction.text, keep_end, request.max_tokens) for text in request.texts]
     encodings: dict[str, Encoding] = {kind: "base64" if kind == "base64" else "float" for kind in dtypes}
     size = sum(vector_bytes(width, encodings[kind], dtype) for kind, dtype in dtypes.items()) * len(inputs)
     size += sum(map(text_bytes, request.texts))
     vectors, embedded = await service.embed(
+        model,
         InputGroup("texts", inputs, instruction),
         call.timings,
         truncate=request.truncate != "NONE",
@@ -51,7 +52,7 @@ async def embed(request: CohereRequest, call: CallDep) -> Response:
     )
     with call.timings.stage("finish"):
         arrays = {
-            kind: vectors if dtype == "float" else await service.postprocess(embedded.rows, width, True, dtype)
+            kind: vectors if dtype == "float" else await service.postprocess(model, embedded.rows, width, True, dtype)
             for kind, dtype in dtypes.items()
         }
         content = {
@@ -61,4 +62,4 @@ async def embed(request: CohereRequest, call: CallDep) -> Response:
             "embeddings": {kind: encoded(array, encodings[kind]) for kind, array in arrays.items()},
             "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": sum(embedded.tokens)}},
         }
-        return await json_response(content, dimensions_warning(service.encoder, wanted))
+        return await json_response(content, dimensions_warning(model.profile, wanted))

@@ -16,7 +16,7 @@ from l2v.app.http.schemas import native as schemas
 from l2v.app.http.schemas.inputs import read_inputs
 
 router = surfaces.native(tags=["embeddings"])
-_rejections = responses(400, 401, 413, 415, 422, 429, 500, 503, 504)
+_rejections = responses(400, 401, 404, 413, 415, 422, 429, 500, 503, 504)
 
 
 @router.post("/embed", response_model=schemas.EmbedResponse, responses=_rejections)
@@ -25,9 +25,10 @@ async def embed(request: schemas.EmbedRequest, call: CallDep) -> Response:
 
     The model attends to the instruction; its tokens are excluded from pooling. Embeddings have the order of the inputs.
     """
-    service = call.service
-    group = _group("inputs", request.inputs, service.prompts.select(request.instruction, request.prompt_name))
+    service, model = call.service, call.choose(request.model)
+    group = _group("inputs", request.inputs, model.prompts.select(request.instruction, request.prompt_name))
     vectors, embedded = await service.embed(
+        model,
         group,
         call.timings,
         truncate=request.truncate,
@@ -41,25 +42,25 @@ async def embed(request: schemas.EmbedRequest, call: CallDep) -> Response:
     with call.timings.stage("finish"):
         return await json_response(
             {
-                "model": service.model,
-                "dimensions": request.dimensions or service.encoder.dimensions,
+                "model": model.name,
+                "dimensions": request.dimensions or model.profile.dimensions,
                 "embeddings": encoded(vectors, request.encoding_format),
                 "tokens": embedded.tokens,
                 "truncated": embedded.truncated,
             },
-            dimensions_warning(service.encoder, request.dimensions),
+            dimensions_warning(model.profile, request.dimensions),
         )
 
 
 @router.post("/similarity", response_model=schemas.SimilarityResponse, responses=_rejections)
 async def similarity(request: schemas.SimilarityRequest, call: CallDep) -> Response:
     """Compares queries with documents, each with its own instruction."""
-    service = call.service
-    instruction = service.prompts.select(request.query_instruction, request.query_prompt_name, "query")
+    service, prompts = call.service, (model := call.choose(request.model)).prompts
+    instruction = prompts.select(request.query_instruction, request.query_prompt_name, "query")
     groups = [_group("queries", request.queries, instruction)]
     given, prompt_name = request.document_instruction, request.document_prompt_name
     if request.documents is not None:
-        instruction = service.prompts.select(given, prompt_name, "document")
+        instruction = prompts.select(given, prompt_name, "document")
         groups.append(_group("documents", request.documents, instruction))
     elif given is not None or prompt_name is not None:
         raise InvalidError(
@@ -70,13 +71,18 @@ async def similarity(request: schemas.SimilarityRequest, call: CallDep) -> Respo
     row = vector_bytes(columns) if request.top_k is None else match_bytes(min(request.top_k, columns))
     size = len(groups[0].inputs) * row + vector_bytes(columns)
     matrix, embedded = await service.similarity(
-        groups, call.timings, truncate=request.truncate, metric=request.metric, reserve=lambda: call.reserve(size)
+        model,
+        groups,
+        call.timings,
+        truncate=request.truncate,
+        metric=request.metric,
+        reserve=lambda: call.reserve(size),
     )
     with call.timings.stage("finish"):
         named = {group.name: each for group, each in zip(groups, embedded, strict=True)}
         return await json_response(
             {
-                "model": service.model,
+                "model": model.name,
                 **_scores(matrix, request.top_k),
                 "tokens": {name: each.tokens for name, each in named.items()},
                 "truncated": {name: each.truncated for name, each in named.items()},
@@ -86,7 +92,7 @@ async def similarity(request: schemas.SimilarityRequest, call: CallDep) -> Respo
 
 @router.get("/prompts", responses=responses(401))
 async def prompts(service: ServiceDep) -> schemas.PromptsResponse:
-    """The named prompts; `query` and `document` are the defaults of /similarity."""
+    """The named prompts of the base; `query` and `document` are the defaults of /similarity."""
     return schemas.PromptsResponse(prompts=service.prompts.by_name)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 from fastapi import Response
 
 from l2v.app.engine.dimensions import dimensions_warning
-from l2v.app.engine.errors import InvalidError, NotFoundError
+from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.inputs import DefaultInstruction
+from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.service import Service
 from l2v.app.http import surfaces
 from l2v.app.http.endpoints import Call
@@ -20,7 +21,7 @@ router = surfaces.openai(tags=["OpenAI"])
 
 
 @router.post(
-    "/embeddings", response_model=EmbeddingsResponse, responses=responses(400, 401, 413, 415, 429, 500, 503, 504)
+    "/embeddings", response_model=EmbeddingsResponse, responses=responses(400, 401, 404, 413, 415, 429, 500, 503, 504)
 )
 async def embeddings(request: EmbeddingsRequest, call: CallDep) -> Response:
     """Embeds texts as the OpenAI API does."""
@@ -29,18 +30,20 @@ async def embeddings(request: EmbeddingsRequest, call: CallDep) -> Response:
 
 async def respond(request: EmbeddingsFields, call: Call) -> Response:
     """The response to an embeddings request of any surface."""
-    service = call.service
+    service, model = call.service, call.choose(request.model)
     if request.truncate_prompt_tokens is not None and not request.truncates:
         raise InvalidError("cannot be combined with a 'truncate' that rejects texts", "truncate_prompt_tokens")
     group = await text_group(
         service,
+        model,
         "input",
         request.input,
-        _instruction(request, service),
+        _instruction(request, model.prompts),
         keep_end=request.keep_end,
         max_tokens=request.max_tokens_per_text,
     )
     vectors, embedded = await service.embed(
+        model,
         group,
         call.timings,
         truncate=request.truncates,
@@ -63,32 +66,34 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
             {
                 "object": "list",
                 "data": ChunkedList(rows.length, rows.width, objects),
-                "model": service.model,
+                "model": model.name,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             },
-            dimensions_warning(service.encoder, request.dimensions),
+            dimensions_warning(model.profile, request.dimensions),
         )
 
 
 @router.get("/models", responses=responses(401))
 async def models(service: ServiceDep) -> ModelsResponse:
-    """The served model."""
-    return ModelsResponse(data=[_model(service)])
+    """The served models: the base by each of its names, and the adapters on top of it."""
+    return ModelsResponse(data=[_model(service, name) for name in service.models.sources])
 
 
 @router.get("/models/{name:path}", responses=responses(401, 404))
 async def model(name: str, service: ServiceDep) -> Model:
-    """The served model, if it has this name."""
-    if name != service.model:
-        raise NotFoundError(f"the served model is {service.model}", "model")
-    return _model(service)
+    """The served model with this name."""
+    if name not in service.models:
+        raise service.models.unknown()
+    return _model(service, name)
 
 
-def _instruction(request: EmbeddingsFields, service: Service) -> DefaultInstruction:
+def _instruction(request: EmbeddingsFields, prompts: Prompts) -> DefaultInstruction:
     if request.instruction is None and request.prompt_name is None and (side := request.side):
-        return DefaultInstruction(service.prompts.default(side), "input_type" if request.input_type else "task")
-    return service.prompts.select(request.instruction, request.prompt_name)
+        return DefaultInstruction(prompts.default(side), "input_type" if request.input_type else "task")
+    return prompts.select(request.instruction, request.prompt_name)
 
 
-def _model(service: Service) -> Model:
-    return Model(id=service.model, created=service.started, owned_by="l2v")
+def _model(service: Service, name: str) -> Model:
+    models = service.models
+    parent = models.base_name if models.is_adapter(name) else None
+    return Model(id=name, created=service.started, owned_by="l2v", root=models.sources[name], parent=parent)

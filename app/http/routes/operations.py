@@ -6,7 +6,8 @@ import prometheus_client
 from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from l2v.app.engine.service import LOADING_SECONDS, Service, State
+from l2v.app.engine.served_models import LOADING_SECONDS
+from l2v.app.engine.service import Service, State
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.routes.dependencies import ExpositionDep, ServiceDep
@@ -22,7 +23,7 @@ def _closed(description: str) -> dict[int | str, dict[str, Any]]:
 
 @router.get("/info", response_model=InfoResponse, responses=responses(401, 503))
 async def info(service: ServiceDep) -> JSONResponse:
-    """The model, its pooling and sources, and the limits of a request."""
+    """The base, its pooling and sources, the limits of a request, and all models."""
     return JSONResponse(service.info())
 
 

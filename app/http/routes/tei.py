@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 from l2v.app import __version__
 from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.inputs import InputGroup
+from l2v.app.engine.served_models import ServedModel
 from l2v.app.engine.service import Service
 from l2v.app.http import surfaces
 from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
@@ -30,7 +31,7 @@ _rejections: dict[int | str, dict[str, Any]] = {
         "model": schemas.TeiErrorBody,
         "description": " ".join(row.meaning for row in BY_STATUS.values() if row.tei[0] == status),
     }
-    for status in sorted({row.tei[0] for row in ERROR_CLASSES.values()} - {404, 405})
+    for status in sorted({row.tei[0] for row in ERROR_CLASSES.values()} - {405})
 }
 
 
@@ -42,16 +43,20 @@ def _example(value: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {"application/json": {"example": value}}}}
 
 
-async def _group(service: Service, inputs: Any, options: schemas.Options, name: str = "inputs") -> InputGroup:
-    instruction = service.prompts.select(None, options.prompt_name)
-    return await text_group(service, name, inputs, instruction, keep_end=options.keep_end)
+async def _group(
+    service: Service, model: ServedModel, inputs: Any, options: schemas.Options, name: str = "inputs"
+) -> InputGroup:
+    instruction = model.prompts.select(None, options.prompt_name)
+    return await text_group(service, model, name, inputs, instruction, keep_end=options.keep_end)
 
 
 @router.post("/embed", response_model=list[list[float]], responses=_rejections | _example([[0.5524, 0.7694, 0.3209]]))
 async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
     """One embedding per input."""
-    group = await _group(call.service, request.inputs, request)
+    model = call.choose()
+    group = await _group(call.service, model, request.inputs, request)
     vectors, _ = await call.service.embed(
+        model,
         group,
         call.timings,
         truncate=request.truncate is not False,
@@ -60,7 +65,7 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
         reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width)),
     )
     with call.timings.stage("finish"):
-        warning = dimensions_warning(call.service.encoder, request.dimensions)
+        warning = dimensions_warning(model.profile, request.dimensions)
         return await json_response(ChunkedList.of(vectors, vectors.shape[1]), warning)
 
 
@@ -71,8 +76,10 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
 )
 async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response:
     """The hidden state of every token of each input, including special tokens and the instruction."""
-    group = await _group(call.service, request.inputs, request)
+    model = call.choose()
+    group = await _group(call.service, model, request.inputs, request)
     states = await call.service.token_states(
+        model,
         group,
         call.timings,
         truncate=request.truncate is not False,
@@ -85,12 +92,14 @@ async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response
 @router.post("/similarity", response_model=list[float], responses=_rejections | _example([0.71, 0.02]))
 async def similarity(request: schemas.TeiSimilarityRequest, call: CallDep) -> Response:
     """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all."""
-    options, inputs, service = request.parameters or schemas.Options(), request.inputs, call.service
+    options, inputs = request.parameters or schemas.Options(), request.inputs
+    service, model = call.service, call.choose()
     groups = [
-        await _group(service, inputs.source_sentence, options, "inputs.source_sentence"),
-        await _group(service, inputs.sentences, options, "inputs.sentences"),
+        await _group(service, model, inputs.source_sentence, options, "inputs.source_sentence"),
+        await _group(service, model, inputs.sentences, options, "inputs.sentences"),
     ]
     matrix, _ = await service.similarity(
+        model,
         groups,
         call.timings,
         truncate=options.truncate is not False,
@@ -116,14 +125,15 @@ async def run_task(request: schemas.TaskRequest, call: CallDep) -> Response:
 )
 async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
     """The tokens of texts, without template; the instruction comes first if a prompt is named."""
-    service = call.service
-    group = await text_group(service, "inputs", request.inputs, service.prompts.select(None, request.prompt_name))
+    service, model = call.service, call.choose()
+    instruction = model.prompts.select(None, request.prompt_name)
+    group = await text_group(service, model, "inputs", request.inputs, instruction)
 
     def render(tokens: Any) -> bytes:  # JSON takes a fifth of the memory of the objects
         return orjson.dumps([dict(zip(schemas.Token.model_fields, token, strict=True)) for token in tokens])
 
     shown = []
-    async for rendered in service.tokenizers.show(service.encoder, group, render, special=request.add_special_tokens):
+    async for rendered in service.tokenizers.show(model.profile, group, render, special=request.add_special_tokens):
         call.reserve(len(rendered))
         shown.append(orjson.Fragment(rendered))
     return await json_response(ChunkedList.of(shown, _WIDTH))
@@ -132,17 +142,19 @@ async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
 @router.post("/decode", response_model=list[str], responses=_rejections | _example(["the cat sits on the mat"]))
 async def decode(request: schemas.DecodeRequest, call: CallDep) -> Response:
     """The texts of token ids."""
-    texts = await read_texts(call.service, "ids", request.ids, skip_special=request.skip_special_tokens)
+    model = call.choose()
+    texts = await read_texts(call.service, model, "ids", request.ids, skip_special=request.skip_special_tokens)
     call.reserve(sum(map(text_bytes, texts)))
     return await json_response(ChunkedList.of(texts, _WIDTH))
 
 
 @router.get("/info", response_model=schemas.TeiInfo, responses=_pick(401, 503))
-async def info(service: ServiceDep) -> dict[str, Any]:
+async def info(call: CallDep) -> dict[str, Any]:
     """The served model, in TEI's terms."""
-    own, settings = service.info(), service.settings
+    service, own = call.service, call.choose().describe()
+    settings = service.settings
     return {
-        "model_id": service.model,
+        "model_id": own["model"],
         "model_sha": own["sources"][-1]["revision"] or None,
         "model_dtype": own["dtype"],
         "model_type": {"embedding": {"pooling": own["pooling"]}},

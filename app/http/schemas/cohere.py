@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, StrictInt
 from l2v.app.engine.output_types import OutputDtype
 from l2v.app.http.errors import example
 from l2v.app.http.schemas.fields import NoEffect, Rejected, StrictRequest
-from l2v.app.http.schemas.inputs import Dimensions, Texts
+from l2v.app.http.schemas.inputs import MODEL, Dimensions, ModelChoice, Texts
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 _TEXTS = "Only texts can be embedded: send them as 'texts'"
@@ -32,7 +32,7 @@ class CohereRequest(StrictRequest):
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(
         None, description="Maximum tokens of each text, with template and special tokens"
     )
-    model: Annotated[Any, NoEffect("one model is served")] = None
+    model: ModelChoice | None = Field(None, description=MODEL)
     priority: Annotated[Any, NoEffect("all requests have the same priority")] = None
     images: Annotated[None, Rejected(_TEXTS)] = None
     inputs: Annotated[None, Rejected(_TEXTS)] = None

@@ -64,6 +64,8 @@ Text = Annotated[
 # Validation stops at the limit, and at the first error.
 Listed = Annotated[list[T], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True), BeforeValidator(_check_count)]
 Dimensions = Annotated[StrictInt, Field(ge=1)]
+ModelChoice = Annotated[StrictStr, Field(max_length=200)]
+MODEL = "Name of a model that `/v1/models` lists; default: the base. A service with one model accepts any name"
 # The engine checks that an id is one of the model's. Here, the lower bound would double the time of validation.
 _Id = Annotated[StrictInt, WithJsonSchema({"type": "integer", "minimum": 0})]
 Ids = Annotated[list[_Id], Field(min_length=1, fail_fast=True)]

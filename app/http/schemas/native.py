@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, StrictBool
 
 from l2v.app.http.errors import example
 from l2v.app.http.schemas.fields import StrictRequest
-from l2v.app.http.schemas.inputs import Dimensions, EncodingFormat, Inputs, Instruction, OutputType
+from l2v.app.http.schemas.inputs import MODEL, Dimensions, EncodingFormat, Inputs, Instruction, ModelChoice, OutputType
 from l2v.app.settings import PromptName
 
 
@@ -18,6 +18,7 @@ class EmbedRequest(StrictRequest):
     )
 
     inputs: Inputs = Field(description='"text", {"text", "instruction"}, or a list of these or ["instruction", "text"]')
+    model: ModelChoice | None = Field(None, description=MODEL)
     instruction: Instruction | None = Field(None, description="Instruction for the inputs that have none of their own")
     prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
     normalize: StrictBool = Field(True, description="Scale each vector to length 1; the reference does not")
@@ -52,6 +53,7 @@ class SimilarityRequest(StrictRequest):
 
     queries: Inputs = Field(description="Same form as `inputs` of /embed")
     documents: Inputs | None = Field(None, description="Same form as `queries`; default: the queries themselves")
+    model: ModelChoice | None = Field(None, description=f"{MODEL}; it embeds both sides")
     query_instruction: Instruction | None = Field(None, description="For the queries that have none of their own")
     document_instruction: Instruction | None = Field(None, description="For the documents that have none of their own")
     query_prompt_name: PromptName | None = Field(None, description="Named prompt to use as query_instruction")

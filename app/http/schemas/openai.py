@@ -6,7 +6,16 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from l2v.app.http.errors import example
 from l2v.app.http.schemas.fields import NoEffect, Rejected, Request, StrictRequest
-from l2v.app.http.schemas.inputs import Dimensions, EncodingFormat, Instruction, OutputType, TextsOrIds, Truncate
+from l2v.app.http.schemas.inputs import (
+    MODEL,
+    Dimensions,
+    EncodingFormat,
+    Instruction,
+    ModelChoice,
+    OutputType,
+    TextsOrIds,
+    Truncate,
+)
 from l2v.app.settings import PromptName
 
 _SIDES = {
@@ -27,6 +36,7 @@ class EmbeddingsFields(Request):
     truncates_by_default: ClassVar[bool] = False
 
     input: TextsOrIds = Field(description="A text, a list of token ids, or a list of either")
+    model: ModelChoice | None = Field(None, description=MODEL)
     dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
     encoding_format: EncodingFormat = "float"
 
@@ -54,7 +64,6 @@ class EmbeddingsFields(Request):
         None, description="Side on which texts are truncated; default: right, the end"
     )
 
-    model: Annotated[Any, NoEffect("one model is served")] = None
     user: Annotated[Any, NoEffect("nothing is stored about users")] = None
     metadata: Annotated[Any, NoEffect("nothing is stored about requests")] = None
     max_tokens: Annotated[Any, NoEffect("it limits generated tokens, and embeddings have none")] = None
@@ -138,11 +147,11 @@ class EmbeddingsResponse(BaseModel):
     usage: Usage = Field(description="The tokens of the request")
 
 
-_MODEL = {"id": "demo", "object": "model", "created": 1_790_000_000, "owned_by": "l2v"}
+_MODEL = {"id": "demo", "object": "model", "created": 1_790_000_000, "owned_by": "l2v", "root": "demo", "parent": None}
 
 
 class Model(BaseModel):
-    """The served model."""
+    """A served model."""
 
     model_config = example(**_MODEL)
 
@@ -150,6 +159,8 @@ class Model(BaseModel):
     object: Literal["model"] = Field("model", description="Always `model`")
     created: int = Field(description="When the service started, in seconds since 1970")
     owned_by: str = Field(description="Always `l2v`")
+    root: str = Field(description="Where the model comes from")
+    parent: str | None = Field(description="The base, for an adapter")
 
 
 class ModelsResponse(BaseModel):

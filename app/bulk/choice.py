@@ -1,0 +1,42 @@
+"""The settings of commands that use one encoder: the base, or one of the adapters on top of it."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from l2v.app.bulk.errors import UsageError
+from l2v.models.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from l2v.models.encoder import Encoder
+
+
+class ChoiceSettings(ModelSettings):
+    """Which of several encoders to use."""
+
+    model_name: str | None = Field(
+        None, description="Adapter of --lora-modules to use, merged into the base; with --url, a model of the service"
+    )
+
+    @property
+    def chosen_adapters(self) -> tuple[str, ...]:
+        """The adapters to merge; raises `UsageError` if no model has the name."""
+        from l2v.models.sources import label
+
+        names = [label(self.model), *self.lora_modules]
+        if self.model_name in self.lora_modules:
+            return (*self.adapters, self.lora_modules[self.model_name])
+        if self.model_name in (None, names[0]):
+            return self.adapters
+        raise UsageError(f"--model-name: there is no model {self.model_name}; models: {', '.join(names)}")
+
+    @property
+    def chosen_name(self) -> str:
+        """The name of the encoder to use."""
+        from l2v.models.sources import label
+
+        return self.model_name or label(self.model)
+
+    def load_chosen(self, *, prepack: bool = True) -> "Encoder":
+        """Loads the encoder to use; raises `ModelError` or `UsageError`. Adapters of other names are not loaded."""
+        return self.load(adapters=self.chosen_adapters, lora_modules={}, prepack=prepack)

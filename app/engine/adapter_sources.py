@@ -1,0 +1,35 @@
+"""Which sources adapters may be loaded from while the service runs."""
+
+import re
+from pathlib import Path
+
+from l2v.app.engine.errors import InvalidError
+from l2v.app.settings import Settings
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?")
+
+
+def find_source(path: str, settings: Settings) -> str:
+    """The source that a request to load an adapter names: a folder below `runtime_adapters`, or a Hub id if allowed.
+
+    Links are resolved, so neither the folder nor its files may lead out of `runtime_adapters`.
+
+    Raises:
+        InvalidError: if it is neither.
+    """
+    assert settings.runtime_adapters is not None  # without it, there is no such endpoint
+    root = settings.runtime_adapters.resolve()
+    try:
+        folder = (root / path).resolve()
+        if folder.is_dir() and root in folder.parents:
+            if outside := next((file.name for file in folder.iterdir() if root not in file.resolve().parents), ""):
+                raise InvalidError(f"its file {outside} is a link that leads out of runtime_adapters", "lora_path")
+            return str(folder)
+    except (OSError, ValueError, RuntimeError):  # the name is too long, contains NUL, or its links form a loop
+        pass
+    if settings.runtime_adapters_from_hub and _HUB_ID.fullmatch(path) and not Path(path).exists():
+        return path
+    expected = "neither a folder below runtime_adapters nor a Hub id (owner/name or owner/name@revision)"
+    if not settings.runtime_adapters_from_hub:
+        expected = "not a folder below runtime_adapters"
+    raise InvalidError(expected, "lora_path")

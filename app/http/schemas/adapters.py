@@ -1,0 +1,38 @@
+"""Requests to load and unload adapters, as vLLM has them."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, StrictStr
+from pydantic_core import PydanticCustomError
+
+from l2v.app.http.schemas.fields import Rejected, StrictRequest
+from l2v.app.settings import check_model_name
+
+
+def _check_name(name: str) -> str:
+    try:
+        return check_model_name(name)
+    except ValueError as error:
+        raise PydanticCustomError("model_name", "{reason}", {"reason": str(error)}) from None
+
+
+class LoadRequest(StrictRequest):
+    """An adapter to load."""
+
+    lora_name: Annotated[StrictStr, AfterValidator(_check_name)] = Field(
+        description="Name by which requests choose the adapter"
+    )
+    lora_path: StrictStr = Field(
+        min_length=1,
+        max_length=1000,
+        description="Folder below `runtime_adapters`, or a Hub id (`id` or `id@revision`) if "
+        "`runtime_adapters_from_hub` is set",
+    )
+    load_inplace: Annotated[Any, Rejected("Unload the adapter of this name first", allowed=(False,))] = None
+
+
+class UnloadRequest(StrictRequest):
+    """An adapter to unload."""
+
+    lora_name: StrictStr = Field(max_length=200, description="Name of the adapter")
+    lora_int_id: Annotated[None, Rejected("Send 'lora_name' alone")] = None

@@ -1,0 +1,165 @@
+"""The LoRA modules of an encoder: adding, removing, and applying them to batches."""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from l2v.models.batch import Batch
+from l2v.models.declaration import Declaration
+from l2v.models.errors import AdapterError, UnsupportedModelError
+from l2v.models.lora import probe
+from l2v.models.lora.layers import LoraLayers
+from l2v.models.lora.module import LoraModule
+from l2v.models.lora.reading import ModuleReader
+from l2v.models.lora.snapshot import Loaded, Snapshot
+from l2v.models.lora.storage import join, nbytes
+from l2v.models.sources import label
+from l2v.models.types import Pooling
+
+logger = logging.getLogger(__name__)
+
+# The first architecture, Hopper, on which grouped products are one launch.
+_GROUPED_CAPABILITY = 9
+
+
+class Adapters:
+    """The modules of an encoder.
+
+    `add`, `remove` and `release` may be called in any thread, while batches are computed in another.
+
+    Args:
+        decoder: the bare decoder, as it computes batches.
+        declaration: how the stack is served.
+        reader: reads modules.
+    """
+
+    def __init__(self, decoder: PreTrainedModel, declaration: Declaration, reader: ModuleReader) -> None:
+        self._decoder, self._declaration, self._reader = decoder, declaration, reader
+        self._snapshot = Snapshot()
+        self._last_id = 0
+        self._layers: LoraLayers | None = None
+        self._changing = threading.Lock()
+        # Held by each forward pass, so that the probe of a new module runs between two batches.
+        self._computing = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._snapshot.listed)
+
+    @property
+    def modules(self) -> Mapping[str, LoraModule]:
+        """The modules by name, as they are now."""
+        return MappingProxyType(self._snapshot.listed)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the weights on the device, also of modules that were removed but not released."""
+        return self._snapshot.nbytes
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The properties of each module, for `/info`."""
+        return [module.describe() for module in self._snapshot.listed.values()]
+
+    def add(self, name: str, source: str, *, max_bytes: int | None = None) -> LoraModule:
+        """Reads and checks a module, and lists it. If that fails, nothing changes.
+
+        Args:
+            name: its name, which no listed module has.
+            source: a Hub id (`id` or `id@revision`), downloaded if it is not in the local cache, or a folder.
+            max_bytes: the most bytes that all modules together may have.
+
+        Raises:
+            ModelError: if it cannot be read, does not fit, must be merged, has no effect, or is too large.
+        """
+        with self._changing:
+            if not name or name in self._snapshot.listed:
+                raise AdapterError(f"there is an adapter {name} already" if name else "an adapter needs a name")
+            read = self._reader.read(name, source, self._last_id + 1, self._decoder)
+            layers = self._install()
+            if apart := next((layer for layer in read.factors if layer not in layers.group_of), None):
+                raise AdapterError(
+                    f"adapter {name} changes {apart}, which does not get every token of a batch: merge it instead "
+                    "(`adapters`, in a service of its own)"
+                )
+            grouped, device, dtype = self._grouped(), self._decoder.device, self._decoder.dtype
+            size = nbytes(read.factors, dtype, padded=grouped)
+            if max_bytes is not None and self.nbytes + size > max_bytes:
+                raise AdapterError(
+                    f"adapter {name} has {size:,} bytes, and {self.nbytes:,} of {max_bytes:,} are taken: unload another"
+                )
+            held = torch.device("cpu") if grouped else device
+            weights = join(name, read.factors, layers.groups, held, dtype, padded=grouped)
+            module = replace(read.module, nbytes=size)
+            snapshot = self._snapshot.with_module(Loaded(module, weights), device if grouped else None)
+            with self._computing:
+                evidence = probe.check(
+                    name,
+                    module.id,
+                    read.factors,
+                    self._decoder,
+                    self._declaration,
+                    layers,
+                    lambda batch: snapshot.products(batch, dtype),
+                )
+            module = replace(module, evidence=f"adapter {name}: {label(source)} (for {read.base}) {evidence}")
+            self._snapshot, self._last_id = snapshot.with_evidence(module), module.id
+        logger.info("added an adapter", extra={"adapter": name, "bytes": module.nbytes})
+        return module
+
+    def remove(self, name: str) -> LoraModule:
+        """Unlists a module. Its weights stay for encodings that exist, until `release`. Raises `KeyError`."""
+        with self._changing:
+            module = self._snapshot.listed[name]
+            self._snapshot = self._snapshot.without_name(name)
+        return module
+
+    def release(self, id_: int) -> None:
+        """Frees the weights of a removed module. A batch that is being computed keeps them until its end."""
+        with self._changing:
+            self._snapshot = self._snapshot.without_id(id_)
+
+    @contextmanager
+    def applied(self, batch: Batch) -> Iterator[None]:
+        """Applies its module to each row in the forward pass of the block. Rows are sorted by module.
+
+        Raises:
+            AdapterError: if a row names a module that is not loaded.
+        """
+        with self._computing:
+            if not any(batch.adapters):
+                yield
+                return
+            products = self._snapshot.products(batch, self._decoder.dtype)
+            with self._layers.applying(products) if self._layers else nullcontext():
+                yield
+
+    def pooling(self, id_: int) -> Pooling:
+        """The pooling of a module; that of the stack for 0. Raises `KeyError`."""
+        declaration = self._snapshot.loaded[id_].module.declaration if id_ else self._declaration
+        return declaration.pooling.value
+
+    def _install(self) -> LoraLayers:
+        """The decoder's layers, which add products from the first module on.
+
+        Raises:
+            UnsupportedModelError: if they are compiled.
+        """
+        if any(module._compiled_call_impl for module in self._decoder.modules()):  # noqa: SLF001 - `Module.compile` sets it
+            raise UnsupportedModelError("adapters cannot be added to compiled layers: start without `compile`")
+        if self._layers is None:
+            with self._computing, torch.inference_mode():
+                self._layers = LoraLayers(self._decoder, lambda: probe.run(self._decoder, self._declaration))
+        return self._layers
+
+    def _grouped(self) -> bool:
+        """Whether the device has grouped products for the model."""
+        device = self._decoder.device
+        if device.type != "cuda" or torch.version.hip or self._decoder.dtype != torch.bfloat16:
+            return False
+        return torch.cuda.get_device_properties(device).major >= _GROUPED_CAPABILITY

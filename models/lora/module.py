@@ -1,0 +1,50 @@
+"""What requests need to know of a LoRA module: all but its weights. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from l2v.models.declaration import Declaration
+from l2v.models.tokenization import Tokenization
+
+
+@dataclass(frozen=True)
+class LoraModule:
+    """A named module. It can be pickled, for processes that tokenize without the weights.
+
+    Attributes:
+        id: stands for the module in encodings; at least 1, and never used again in this process.
+        name: the name that requests choose it by.
+        source: the entry of its source in a provenance: name, kind and revision.
+        tokenization: converts inputs to token ids, with the module's template and lengths; it marks rows with the id.
+        declaration: how the module is served.
+        rank: the largest rank of its changes.
+        layers: the number of linear layers that it changes.
+        nbytes: size of its weights on the device.
+        evidence: the result of the checks made while loading.
+    """
+
+    id: int
+    name: str
+    source: dict[str, str]
+    tokenization: Tokenization
+    declaration: Declaration
+    rank: int
+    layers: int
+    nbytes: int
+    evidence: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """The module's properties, for `/info`."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "rank": self.rank,
+            "layers": self.layers,
+            "bytes": self.nbytes,
+            "pooling": self.declaration.pooling.value,
+            "template": self.declaration.template.value,
+            "max_length": self.tokenization.max_length,
+            "doc_max_length": self.tokenization.doc_max_length,
+            "skip_instruction": self.tokenization.skip_instruction,
+            "settings": self.declaration.describe(),
+        }

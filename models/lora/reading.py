@@ -1,0 +1,152 @@
+"""Reads a module: its weights, and how its files declare that it is served."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from l2v.models import checksums
+from l2v.models.declaration import Declaration, Declared
+from l2v.models.errors import AdapterError, SourceError
+from l2v.models.lengths import check_max_length, check_window
+from l2v.models.lora.module import LoraModule
+from l2v.models.lora.storage import Factors
+from l2v.models.pooling_checks import check_pooling
+from l2v.models.resolution import read_declaration
+from l2v.models.sources import Kind, Source, label, resolve
+from l2v.models.templates import TEMPLATES, eos_for
+from l2v.models.tokenization import Tokenization
+from l2v.models.tokenizer import read_tokenizer
+from l2v.models.tokenizer_checks import check_vocabulary
+
+# What all rows of a batch share.
+_SHARED = ("semantics", "attention", "lower_case")
+_APART = "serve it in a service of its own, with it among `adapters`"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadModule:
+    """A module that has been read, but not checked by a forward pass.
+
+    Attributes:
+        module: without the size of its weights and without evidence.
+        factors: its weights by layer.
+        base: the base that it was trained on, as its config names it.
+    """
+
+    module: LoraModule
+    factors: Mapping[str, Factors]
+    base: str
+
+
+@dataclass(frozen=True)
+class ModuleReader:
+    """Reads modules for one base stack, as if each were merged last.
+
+    Attributes:
+        base, adapters: the sources of the stack.
+        settings: the caller's settings, which apply to modules too; None: as declared.
+        ignore: patterns of tensors to leave out.
+        declaration, tokenization: of the stack.
+    """
+
+    base: Source
+    adapters: Sequence[Source]
+    settings: Mapping[str, Any]
+    ignore: Sequence[str]
+    declaration: Declaration
+    tokenization: Tokenization
+
+    def read(self, name: str, source_name: str, id_: int, decoder: PreTrainedModel) -> ReadModule:
+        """Reads a module.
+
+        Args:
+            name: the name that requests choose it by.
+            source_name: a Hub id (`id` or `id@revision`) or a folder.
+            id_: its id.
+            decoder: the stack's decoder.
+
+        Raises:
+            ModelError: if it cannot be read, does not fit, must be merged, or cannot be served beside the stack.
+        """
+        from l2v.models.lora.weights import read_factors  # most encoders have no modules, and load without peft
+
+        source = resolve(source_name)
+        if source.kind is not Kind.ADAPTER:
+            raise SourceError(
+                f"{source.name} is not an adapter (it has no adapter_config.json), as adapter {name} must be"
+            )
+        with checksums.checking([source]) as checked:
+            declaration = self._declaration(source, decoder)
+            tokenization = self._tokenization(source, declaration, decoder, id_)
+            check_pooling(tokenization, declaration)
+            factors = read_factors(source, decoder, self.ignore)
+            checked.result()
+        module = LoraModule(
+            id=id_,
+            name=name,
+            source=source.describe(),
+            tokenization=tokenization,
+            declaration=declaration,
+            rank=max(each.rank for each in factors.values()),
+            layers=len(factors),
+            nbytes=0,
+        )
+        return ReadModule(
+            module, factors, label(source.read("adapter_config.json").get("base_model_name_or_path") or "?")
+        )
+
+    def _declaration(self, source: Source, decoder: PreTrainedModel) -> Declaration:
+        """How the module is served; refuses what rows of one batch cannot have of their own."""
+        config, sources = decoder.config, [*self.adapters, source]
+        positions = getattr(config, "max_position_embeddings", None)
+        declared = read_declaration(self.base, sources, self.settings, positions, self._tokenizer_source(source))
+        for setting in _SHARED:
+            own, shared = (getattr(each, setting) for each in (declared, self.declaration))
+            if own.value != shared.value:
+                raise AdapterError(
+                    f"adapter {source.name} declares {setting} {_shown(own)}, but the model it is applied to has "
+                    f"{_shown(shared)}, and one batch cannot have both: {_APART}"
+                )
+        if declared.layers != self.declaration.layers:
+            raise AdapterError(f"adapter {source.name} declares Dense layers of its own: {_APART}")
+        check_max_length(config, declared)
+        check_window(config, declared)
+        return declared
+
+    def _tokenizer_source(self, source: Source) -> Source:
+        """The tokenizer's source if the module were merged, see `assembly`."""
+        return next(
+            each for each in [*[*self.adapters, source][:1], self.base] if each.has_tokenizer or each is self.base
+        )
+
+    def _tokenization(self, source: Source, declared: Declaration, decoder: PreTrainedModel, id_: int) -> Tokenization:
+        template = TEMPLATES[declared.template.value]
+        eos = eos_for(template, decoder.config.model_type) if declared.pooling.value == "eos_token" else ""
+        own: dict[str, Any] = {}
+        if self._tokenizer_source(source) is source:
+            tokenizer = read_tokenizer(source, decoder.config.model_type, decoder.config.vocab_size)
+            if tokenizer.backend.to_str() != self.tokenization.tokenizer.to_str():
+                if declared.lower_case.value:
+                    raise AdapterError(f"adapter {source.name} has a tokenizer of its own and lower_case: {_APART}")
+                check_vocabulary(source.name, tokenizer.backend, decoder.config.vocab_size)
+                own = {
+                    "tokenizer": tokenizer.backend,
+                    "special_ids": frozenset(tokenizer.special_ids),
+                    "cut_left": tokenizer.cut_left,
+                }
+        return replace(
+            self.tokenization,
+            template=template,
+            eos=eos,
+            max_length=declared.max_length.value,
+            doc_max_length=declared.doc_max_length.value,
+            skip_instruction=declared.skip_instruction.value,
+            adapter=id_,
+            **own,
+        )
+
+
+def _shown(declared: Declared[Any]) -> str:
+    return f"{declared.value} ({declared.origin})"

@@ -1,0 +1,20 @@
+"""Checks that the pooling suits the tokenizer and the attention. Imports no torch."""
+
+from l2v.models.declaration import Declaration
+from l2v.models.errors import ModelError, UnsupportedModelError
+from l2v.models.tokenization import Tokenization
+
+
+def check_pooling(tokenization: Tokenization, declared: Declaration) -> None:
+    """Refuses to pool the first token where it is no beginning token, or where it is the same for every text."""
+    if declared.pooling.value != "bos_token":
+        return
+    leading = tokenization.leading
+    if leading == 0 and declared.semantics.value == "llm2vec":
+        raise ModelError("pooling bos_token requires a beginning token, which the tokenizer lacks: use another pooling")
+    if leading and declared.causal:
+        raise UnsupportedModelError(
+            f"pooling {declared.pooling.value} ({declared.pooling.origin}) with causal attention "
+            f"({declared.attention.origin}) gives every text the vector of the beginning token, which attends to "
+            "nothing else: set attention or pooling"
+        )

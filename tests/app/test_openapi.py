@@ -78,6 +78,7 @@ def test_info_has_the_declared_fields(server: LocalServer) -> None:
     made = operations.InfoResponse.model_validate(found)
     assert found.keys() == made.model_dump().keys()
     assert found["limits"].keys() == made.limits.model_dump().keys()
+    assert found["models"][0].keys() == made.models[0].model_dump().keys()
     assert found["sources"][0].keys() == made.sources[0].model_dump().keys()
 
 

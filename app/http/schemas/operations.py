@@ -42,8 +42,22 @@ class Limits(BaseModel):
     max_queue_tokens: int = Field(description="Maximum tokens in the queue")
 
 
-class InfoResponse(BaseModel):
-    """The served model and the limits of a request."""
+class ModelInfo(BaseModel):
+    """The properties in which served models differ."""
+
+    model: str = Field(description="The served model")
+    dimensions: int = Field(description="Number of dimensions of a vector by default")
+    pooling: str = Field(description="The pooling mode")
+    template: str = Field(description="The template around each input")
+    max_length: int = Field(description="Maximum tokens of an input, with its instruction")
+    doc_max_length: int = Field(description="Maximum tokens of a text, before its instruction is added")
+    skip_instruction: bool = Field(description="Whether the instruction is excluded from pooling")
+    settings: dict[str, Setting] = Field(description="The properties that a setting or a file may change, by name")
+    sources: list[SourceInfo] = Field(description="What the model was loaded from, the base first")
+
+
+class InfoResponse(ModelInfo):
+    """The base, the limits of a request, and what is different in each model."""
 
     model_config = example(
         model="demo",
@@ -71,23 +85,16 @@ class InfoResponse(BaseModel):
             "max_requests": 512,
             "max_queue_tokens": 1_048_576,
         },
+        models=[],
     )
 
-    model: str = Field(description="The served model")
     version: str = Field(description="The version of l2v")
     dtype: str = Field(description="The dtype of its weights")
     device: str = Field(description="Where it runs")
     base: str = Field(description="Its base model, which determines the template")
     architecture: str = Field(description="`model_type` of its config.json")
-    dimensions: int = Field(description="Number of dimensions of a vector by default")
     parameters: int = Field(description="Number of parameters")
-    pooling: str = Field(description="The pooling mode")
-    template: str = Field(description="The template around each input")
-    max_length: int = Field(description="Maximum tokens of an input, with its instruction")
-    doc_max_length: int = Field(description="Maximum tokens of a text, before its instruction is added")
-    skip_instruction: bool = Field(description="Whether the instruction is excluded from pooling")
     attention: str = Field(description="`bidirectional` or `causal`")
-    settings: dict[str, Setting] = Field(description="The properties that a setting or a file may change, by name")
-    sources: list[SourceInfo] = Field(description="What the model was loaded from, the base first")
     left_out: list[str] = Field(description="Tensors of the sources that the encoder does not use")
     limits: Limits = Field(description="The limits of requests")
+    models: list[ModelInfo] = Field(description="All models that requests can choose, the base first")

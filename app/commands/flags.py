@@ -1,6 +1,7 @@
 """The flags of commands: their groups and types in the help, and what to say about an unknown one."""
 
 import json
+import re
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ _TYPES = {
     "tuple[SecretStr,...]": "KEYS",
     "SecretStr": "KEY",
     "AnyHttpUrl": "URL",
+    "dict[str,str]": "NAME=SOURCE",
 }
 _NAMED = {
     "cors_origins": "URLS",
@@ -34,9 +36,12 @@ _NAMED = {
     "ignore_tensors": "PATTERNS",
     "out": "FOLDER",
     "retry_for": "SECONDS",
+    "runtime_adapters": "FOLDER",
     "url": "URL",
-    **dict.fromkeys(("model", "device", "column", "instruction_column", "prompt_name", "query_prompt_name"), "NAME"),
+    **dict.fromkeys(("model", "device", "column", "instruction_column", "prompt_name", "model_name"), "NAME"),
 }
+# A tuple of names as Python writes it, as a default in the help.
+_TUPLE, _QUOTED = re.compile(r"\(default: \('(.*?)',?\)\)$"), "', '"
 # Arguments that shells complete with file names, by their type or name in pydantic-settings.
 _COMPLETED = ("Path", "INPUT", "OUTPUT", "OUT")
 
@@ -56,9 +61,12 @@ _GROUPS: dict[str, set[str]] = {
     "limits": {name for name in _SERVER if name.startswith("max_") or name.endswith("_timeout")},
     "access": _ACCESS,
     "server": _SERVER,
+    "input and output": set(RunSettings.model_fields),
+}
+_TRAIN_GROUPS = {
+    "model": set(ModelSettings.model_fields),
     "adapter": {name for name in _TRAINING if name.startswith("lora_")},
-    "input and output": _own(RunSettings, Recipe),
-    "training": _TRAINING - set(RunSettings.model_fields) | {"batch_size"},
+    "training": _TRAINING,
 }
 
 
@@ -66,11 +74,14 @@ def add_argument(parser: ArgumentParser, *names: str, **options: Any) -> None:
     """Adds an argument to its group, with a type that people read."""
     for empty in (NONE, "()", ""):
         options["help"] = options["help"].removesuffix(f" (default: {empty})")
-    field, kind = str(options.get("dest", "")).rpartition(".")[2], options.get("metavar")
+    options["help"] = _TUPLE.sub(lambda match: f"(default: {match[1].replace(_QUOTED, ',')})", options["help"])
+    destination, kind = str(options.get("dest", "")), options.get("metavar")
+    field = destination.rpartition(".")[2]
     if kind in _TYPES:
         options["metavar"] = _NAMED.get(field) or ("SECONDS" if field.endswith("_timeout") else _TYPES[kind])
     flag = names and names[0].startswith("-")
-    title = next((title for title, fields in _GROUPS.items() if field in fields), None) if flag else None
+    known = _TRAIN_GROUPS if destination.startswith("train.") else _GROUPS
+    title = next((title for title, fields in known.items() if field in fields), None) if flag else None
     target: Any = parser
     if title and isinstance(parser, ArgumentParser):
         groups = parser._action_groups  # noqa: SLF001

@@ -76,7 +76,7 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_help_has_groups_plain_types_and_brackets(capsys: pytest.CaptureFixture[str]) -> None:
     shown = call(capsys, "serve", "--help").out
     assert [line[:-1].lower() for line in shown.splitlines() if line[:1].isalpha() and line.endswith(":")] == [
-        "examples", "options", "model", "server", "access", "limits",
+        "examples", "options", "model", "server", "limits", "access",
     ]  # fmt: skip
     for words in ("--model NAME", "--adapters NAMES", "--request-timeout SECONDS", "--prompts FILE", "--port NUMBER"):
         assert words in shown

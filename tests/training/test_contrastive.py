@@ -12,6 +12,7 @@ import torch
 
 from l2v.models import Encoder, Input, load
 from l2v.training import contrastive, data
+from l2v.training.collator import InputCollator
 from l2v.training.errors import TrainingError
 from l2v.training.recipes import Simcse, Supervised
 from tests.bulk.shell import call
@@ -282,7 +283,7 @@ def test_hard_negatives_do_not_repeat_in_a_batch(base: Path, tmp_path: Path) -> 
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     trainer = contrastive.build(supervised(base, [path], tmp_path / "out", batch_size=4, steps=12))
-    batches = list(trainer.get_batch_sampler(trainer.train_dataset, 4, True))
+    batches = list(trainer.get_batch_sampler(trainer.train_dataset, 4, True, InputCollator.valid_label_columns))
     assert len(batches) == 12
     for batch in batches:
         texts = [text for i in batch for text in (rows[i]["query"], rows[i]["positive"], rows[i]["negatives"][0])]

@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
+.PHONY: help serve test test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
+
+help:  ## List the targets
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: .venv/serve  ## Serve the built-in model, or L2V_MODEL, on port 8080
 	$(BIN)/l2v serve

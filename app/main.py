@@ -108,6 +108,8 @@ def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
                 operation["responses"].pop("422", None)
             if not auth.requires_key(target):
                 operation.pop("security", None)
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own body of a 422
+        app.openapi()["components"]["schemas"].pop(unused, None)
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -94,7 +94,7 @@ def _treatment(schema: Schema) -> str:
     description: str = schema.get("description", "")
     if description.startswith(NO_EFFECT):
         return f"accepted without effect: {description.removeprefix(NO_EFFECT)}"
-    allowed = [f"`{json.dumps(value)}`" for value in schema.get("enum", []) if value is not None]
+    allowed = [f"`{json.dumps(option['const'])}`" for option in schema.get("anyOf", []) if "const" in option]
     kept = f", except {allowed[0]}" if allowed else ""
     return f"rejected{kept}: {description.removeprefix(REJECTED)}" if description.startswith(REJECTED) else ""
 

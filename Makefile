@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test test-fake-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
+.PHONY: help serve test test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
+
+help:  ## List the targets
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: .venv/serve  ## Serve the built-in model, or L2V_MODEL, on port 8080
 	$(BIN)/l2v serve
@@ -15,13 +18,50 @@ GPU_VENVS := $(addprefix .venv-gpu/,lowest highest)
 test-fake-gpu: $(GPU_VENVS)  ## Test the CUDA path without a GPU, with the lowest and the highest torch (6 GB of downloads)
 	for venv in $^; do $$venv/bin/python -m pytest tests/gpu_fake || exit; done
 
+pack-gpu: .venv/test  ## Pack for a machine with a GPU, torch 2.11, transformers 5.17 and no network what it lacks: into .gpu
+	$(BIN)/python -m tests.gpu.packages pack
+
+# On that machine, with the interpreter that has torch. Without a GPU, DEVICE=cpu shows that they work.
+GPU_PYTHON ?= python3
+DEVICE ?= cuda
+ON_GPU = PYTHONPATH=$(CURDIR)/.gpu/site:$(CURDIR) HF_HUB_OFFLINE=1 $(GPU_PYTHON)
+GPU_TESTS := tests/gpu $(addprefix tests/,parity/test_parity.py parity/test_modes.py models/test_fp8.py) \
+    tests/models/test_attention.py::test_vectors_do_not_depend_on_the_batch \
+    tests/models/test_compilation.py::test_compiled_layers_give_the_same_vectors_alone_and_in_a_batch
+# Each of these takes minutes; a machine that is lent for ten at a time runs one after the other.
+GPU_BENCHES := $(addprefix bench-gpu-,1.3b forward-1.3b 7b http-7b forward-7b)
+
+.gpu/site: $(wildcard .gpu/*/*.whl)
+	$(GPU_PYTHON) -m tests.gpu.packages unpack
+
+test-gpu: .gpu/site  ## Test on a GPU: parity, batches, memory that runs out, a lost device, fp8, compiled layers
+	$(ON_GPU) -m pytest -W default --device $(DEVICE) $(GPU_TESTS)
+
+bench-gpu: $(GPU_BENCHES)  ## Measure on a GPU: efficiency, other libraries, HTTP, memory, idle time of the host
+
+bench-gpu-1.3b: .gpu/site
+	$(ON_GPU) -m bench --shapes 1.3b --rounds 2 --http-workers 1 4 --checkpoints .cache/bench --name cuda-1.3b
+
+bench-gpu-7b: .gpu/site
+	$(ON_GPU) -m bench --shapes 7b --rounds 1 --workloads mixed --http-workers --checkpoints .cache/bench --name cuda-7b
+
+bench-gpu-http-7b: .gpu/site
+	$(ON_GPU) -m bench --shapes 7b --rounds 1 --workloads queries --http-workers 1 4 --engines "" --checkpoints .cache/bench \
+	    --name cuda-7b-http
+
+bench-gpu-forward-%: .gpu/site
+	$(ON_GPU) -m bench.forward --shape $* --device $(DEVICE) --checkpoints .cache/bench --name forward-$*
+
+test-vllm: .venv/test .venv-bench/vllm  ## Compare exports with vLLM, in an environment of its own (2 GB)
+	$(BIN)/python -m tests.parity.vllm_exports .venv-bench/vllm/bin/python
+
 chaos: .venv/test  ## Test the promises of docs/RELIABILITY.md and write the results to it
 	$(BIN)/python -m tests.chaos
 
 soak: .venv/test  ## Test the long run: make soak MINUTES=20
 	$(BIN)/python -m tests.chaos soak --minutes $(or $(MINUTES),20)
 
-BENCH_VENVS := $(addprefix .venv-bench/,llm2vec sentence-transformers infinity)
+BENCH_VENVS := $(addprefix .venv-bench/,llm2vec sentence-transformers infinity vllm llama-cpp)
 
 bench: .venv/test $(BENCH_VENVS)  ## Compare the speed with other libraries; takes over an hour on two cores
 	$(BIN)/python -m bench --checkpoints .cache/bench
@@ -78,6 +118,13 @@ $(BIN)/pip:
 .venv-bench/%: bench/requirements/%.txt
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet -r $<
+	@touch $@
+
+# What it requires for images and sound is built for other versions of torch, and not needed for texts.
+.venv-bench/vllm: bench/requirements/vllm.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet -r $<
+	$@/bin/pip uninstall --quiet --yes torchaudio torchcodec torchvision
 	@touch $@
 
 # CUDA builds of torch, several gigabytes each.

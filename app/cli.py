@@ -1,11 +1,9 @@
 """The command `l2v`: its subcommands, its parser and its error handling."""
 
 import inspect
-import json
 import os
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser
 from typing import Any, Literal
 
 import shtab
@@ -21,7 +19,9 @@ from pydantic_settings import (
 )
 from rich_argparse import RawDescriptionRichHelpFormatter
 
+from l2v.app import __version__
 from l2v.app.bulk.errors import CommandError
+from l2v.app.commands import flags
 from l2v.app.commands.check import Check
 from l2v.app.commands.embed import Embed
 from l2v.app.commands.evaluate import Evaluate
@@ -34,14 +34,11 @@ from l2v.app.commands.train import Train
 from l2v.models.errors import InputError, ModelError
 from l2v.models.settings import PREFIX
 
-# The argument that pydantic-settings reads as null. By default, it would be the text `None`.
-_NONE = "\0"
-# Arguments that shells complete with file names.
-_FILES = ("Path", "INPUT", "OUTPUT", "OUT")
-
 
 class Help(RawDescriptionRichHelpFormatter):
-    """Prints docstrings with their line breaks."""
+    """Prints docstrings with their line breaks and brackets."""
+
+    text_markup = help_markup = False
 
     def add_text(self, text: Any) -> None:
         super().add_text(inspect.cleandoc(text) if isinstance(text, str) else text)
@@ -91,16 +88,25 @@ class L2v(BaseSettings):
 
 def source() -> CliSettingsSource[ArgumentParser]:
     """The command line as a source of settings."""
-    return CliSettingsSource(
-        L2v, cli_parse_none_str=_NONE, parse_args_method=_parse, add_argument_method=_add_argument, formatter_class=Help
+    made: CliSettingsSource[ArgumentParser] = CliSettingsSource(
+        L2v,
+        cli_parse_none_str=flags.NONE,
+        parse_args_method=flags.parse,
+        add_argument_method=flags.add_argument,
+        formatter_class=Help,
     )
+    made.root_parser.add_argument("--version", action="version", version=f"l2v {__version__}")
+    flags.shorten_usage(made.root_parser)
+    return made
 
 
 def main() -> None:
     """Run the command. An error prints one sentence and exits with status 1 or 2."""
+    command_line = source()
     try:
-        CliApp.run(L2v, cli_settings_source=source())
+        CliApp.run(L2v, cli_settings_source=command_line)
     except ValidationError as error:
+        flags.command_parser(command_line.root_parser, sys.argv[1:]).print_usage(sys.stderr)
         print(*map(_describe, error.errors()), sep="\n", file=sys.stderr)
         raise SystemExit(2) from None
     except (CommandError, InputError, ModelError) as error:
@@ -123,21 +129,6 @@ def _describe(problem: ErrorDetails) -> str:
     if isinstance(problem["input"], dict) or not name.islower():
         return f"l2v: {message}"
     return f"l2v: --{name.replace('_', '-')} ({PREFIX}{name.upper()}): {message}"
-
-
-def _parse(parser: ArgumentParser, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
-    """Parse the arguments. Documents become a JSON list, since pydantic-settings would split each one at its commas."""
-    parsed = ArgumentParser.parse_args(parser, args, namespace)
-    if documents := getattr(parsed, "similarity.documents", None):
-        setattr(parsed, "similarity.documents", json.dumps(documents))
-    return parsed
-
-
-def _add_argument(parser: ArgumentParser, *names: str, **options: Any) -> None:
-    options["help"] = options["help"].removesuffix(f" (default: {_NONE})")
-    action: Any = ArgumentParser.add_argument(parser, *names, **options)
-    if options.get("metavar") in _FILES:
-        action.complete = shtab.FILE
 
 
 if __name__ == "__main__":

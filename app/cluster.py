@@ -60,7 +60,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         prepare_libraries(serving=True)  # before the next imports load torch
-        configure_logging(self._settings.log_level)
+        configure_logging(self._settings.log_level, self._settings.log_format)
         from l2v.app.http.routes.dependencies import exposition
         from l2v.app.main import create_app
 

@@ -1,13 +1,17 @@
-"""Logs as JSON lines, without the text of any request."""
+"""Logs without the text of any request: lines for people on a terminal, elsewhere JSON lines."""
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 import structlog
+
+# The logger of the message that the service accepts requests.
+READY = "l2v.ready"
 
 
 def outline(error: BaseException) -> dict[str, Any]:
@@ -29,25 +33,56 @@ def _clean(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMa
     return event
 
 
-def configure_logging(level: str) -> None:
-    """Sends all log messages, including those of uvicorn and other libraries, to standard error as JSON lines."""
+def _one_line(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Leaves out which module logs, and keeps messages with line breaks on one line."""
+    event.pop("logger", None)
+    event["event"] = " ".join(str(event["event"]).split())
+    return event
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to the present `sys.stderr`, which a progress bar replaces, so that lines appear above the bar."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "auto") -> None:
+    """Sends all log messages, including those of uvicorn and other libraries, to standard error.
+
+    Args:
+        level: the minimum level. `ready` is logged unless it is `error`.
+        format_: `text`, `json`, or `auto`: text on a terminal, else JSON.
+    """
+    on_terminal = sys.stderr.isatty()
+    text = format_ == "text" or (format_ == "auto" and on_terminal)
+    colors = on_terminal and not os.environ.get("NO_COLOR")
+    render: list[Any] = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
+    if text:
+        render = [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _clean,
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(),
+            *([_one_line] if text else []),
+            *render,
         ],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    if level == "warning":
+        logging.getLogger(READY).setLevel(logging.INFO)
     for noisy in ("httpx", "httpx2", "httpcore", "filelock", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

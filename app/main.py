@@ -108,6 +108,8 @@ def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
                 operation["responses"].pop("422", None)
             if not auth.requires_key(target):
                 operation.pop("security", None)
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own body of a 422
+        app.openapi()["components"]["schemas"].pop(unused, None)
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
@@ -124,7 +126,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
         return await _service_error(request, unknown)
     misdirected = request.method == "POST" if path == "/" else kind is NotFoundError
     hint = request.app.state.targets.suggest(path) if misdirected else ""
-    response = await _service_error(request, kind(f"{ERROR_CLASSES[kind].meaning} {hint}".strip(), "path"))
+    reason = ERROR_CLASSES[kind].meaning if kind is MethodError else "There is no such path."
+    response = await _service_error(request, kind(f"{reason} {hint}".strip(), "path"))
     if kind is MethodError:
         response.headers["Allow"] = ", ".join(sorted(request.state.target.methods))
     return response

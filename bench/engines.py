@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -61,8 +61,20 @@ class BenchEngine(Protocol):
 class LibraryEngine:
     """A library, in a worker process in its own venv."""
 
-    def __init__(self, name: str, engine: str, python: Path, folder: Path, dtype: str, device: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: str,
+        python: Path,
+        folder: Path,
+        dtype: str,
+        device: str,
+        *,
+        prepare: Callable[[Workload], Workload] | None = None,
+    ) -> None:
+        """`prepare` changes the texts before the time of a round starts."""
         self.name = name
+        self._prepare = prepare
         self._command = [str(python), str(_ROOT / "bench/worker.py"), engine, str(folder), dtype, device]
 
     def __enter__(self) -> Self:
@@ -80,9 +92,13 @@ class LibraryEngine:
             self._process.kill()
 
     def run(self, workload: Workload) -> Round:
-        done = self.ask(texts=workload.texts, instruction=workload.instruction)
-        vectors = np.frombuffer(b64decode(done["vectors"]), "<f4").reshape(len(workload.texts), -1)
-        return Round(done["seconds"], done["memory"], vectors)
+        task = self._prepare(workload) if self._prepare else workload
+        done = self.ask(texts=task.texts, instruction=task.instruction)
+        return Round(done["seconds"], done["memory"], _vectors(done))
+
+    def pool_all(self, workload: Workload) -> NDArray[np.float32]:
+        """Our own vectors with all tokens pooled, also the special one and the instruction's; see `bench.worker`."""
+        return _vectors(self.ask(pool_all=workload.joined().texts))
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request to the worker, and return its response; see `bench.worker`."""
@@ -104,17 +120,30 @@ class LibraryEngine:
 class ServerEngine:
     """A server on a free port, with an endpoint like OpenAI's embeddings at `path`."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], path: str, device: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        path: str,
+        device: str,
+        *,
+        prepare: Callable[[Workload], Workload] | None = None,
+        **fields: Any,
+    ) -> None:
+        """`prepare` changes the texts before the time of a round starts; `fields` are added to each request."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.name, self.url = name, f"http://127.0.0.1:{port}{path}"
-        self._device = device
+        self._device, self.prepare, self._fields = device, prepare or Workload.joined, fields
         self._command = [*map(str, command), "--port", str(port)]
 
     @classmethod
-    def l2v(cls, name: str, folder: Path, dtype: str, device: str) -> Self:
+    def l2v(cls, name: str, folder: Path, dtype: str, device: str, http_workers: int = 1) -> Self:
         """Our own server, in the environment of this interpreter."""
-        serve = [sys.executable, "-m", "l2v.app.cli", "serve", "--model", folder, "--dtype", dtype, "--device", device]
+        serve = [
+            sys.executable, "-m", "l2v.app.cli", "serve", "--model", folder, "--dtype", dtype, "--device", device,
+            "--http-workers", str(http_workers),
+        ]  # fmt: skip
         return cls(name, serve, "/v1/embeddings", device)
 
     def __enter__(self) -> Self:
@@ -138,24 +167,33 @@ class ServerEngine:
 
     def _ready(self) -> bool:
         try:
-            post(self.url, [body(["a"])], clients=1)
+            post(self.url, [self.body(["a"])], clients=1)
         except (HTTPError, RuntimeError):
             return False
         return True
 
     def run(self, workload: Workload) -> Round:
-        texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]
+        texts = self.prepare(workload).texts
         parts = [texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)]
+        bodies = list(map(self.body, parts))
         self._peak_memory()  # resets the peak
         started = time.perf_counter()
-        responses = post(self.url, list(map(body, parts)), _CLIENTS)
+        responses = post(self.url, bodies, _CLIENTS)
         seconds = time.perf_counter() - started
         memory = self._peak_memory()
         rows = [row["embedding"] for response in responses for row in json.loads(response.content)["data"]]
         return Round(seconds, memory, np.array(rows, np.float32))
 
+    def body(self, texts: Sequence[str]) -> bytes:
+        """A request with these texts."""
+        return body(texts, **self._fields)
+
     def _peak_memory(self) -> int:
         return 0 if self._device == "cuda" else peak_resident_bytes(str(self._process.pid))
+
+
+def _vectors(done: dict[str, Any]) -> NDArray[np.float32]:
+    return np.frombuffer(b64decode(done["vectors"]), "<f4").reshape(done["texts"], -1)
 
 
 def _environment(**more: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -28,7 +29,7 @@ from bench.shapes import SHAPES, Shape
 from l2v.models import checksums, load
 from l2v.models.runtime import LIBRARIES
 
-_RANK = 16
+RANK = 16
 _LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _ADAPTERS = ("mntp", "contrastive")
 
@@ -53,22 +54,22 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "bench.loading", *sys.argv[1:]]),
         "shape": options.shape,
         "dtype": options.dtype,
-        "rank": _RANK,
+        "rank": RANK,
         **json.loads(measured),
     }
     (RESULTS / f"{options.name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(loading(results))
 
 
-def write(shape: Shape, folder: Path) -> None:
-    """Write a base and two adapters for it."""
+def write(shape: Shape, folder: Path, names: Sequence[str] = _ADAPTERS) -> None:
+    """Write a base and adapters for it."""
     shape.write_base(folder / "base")
     checksums.write(folder / "base")
     with torch.device("meta"):
         decoder = AutoModel.from_config(shape.config)
-    adapted = get_peft_model(decoder, LoraConfig(r=_RANK, lora_alpha=2 * _RANK, target_modules=_LINEARS))
+    adapted = get_peft_model(decoder, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=_LINEARS))
     adapted.peft_config["default"].base_model_name_or_path = "../base"
-    for seed, name in enumerate(_ADAPTERS):
+    for seed, name in enumerate(names):
         torch.manual_seed(seed)
         weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         adapted.peft_config["default"].save_pretrained(folder / name)

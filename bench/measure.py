@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError
 
 from bench.engines import BenchEngine, LibraryEngine, ServerEngine
-from bench.posting import body, post
+from bench.posting import post
 from bench.workloads import Workload
 
 E = TypeVar("E", bound=BenchEngine)
@@ -24,14 +24,15 @@ class Throughput:
     Attributes:
         found: the results. `texts` and `tokens` are counts; `padded` is the number of tokens with padding, in batches
             of 32 sorted by length, as llm2vec and sentence-transformers make them. `engines` holds, for each engine,
-            `seconds` by round, peak `memory`, and `least_cosine`, the lowest cosine of a vector to the first engine's.
+            `seconds` by round, peak `memory`, and the lowest cosine of a vector to one of the first engine's: as it
+            pools (`least_cosine`), and with all tokens pooled (`least_cosine_of_all`).
             `rates` are the FLOP/s of matrix products, measured around each round of the first engine.
     """
 
     def __init__(self, workload: Workload, lengths: Sequence[int]) -> None:
         """`lengths` are our engine's token counts of the texts."""
         self._workload = workload
-        self._ours: NDArray[np.float32] | None = None
+        self._ours: dict[str, NDArray[np.float32]] = {}
         longest_first = sorted(lengths, reverse=True)
         batches = [longest_first[start : start + 32] for start in range(0, len(lengths), 32)]
         self.found: dict[str, Any] = {
@@ -75,10 +76,14 @@ class Throughput:
         result = self.found["engines"].setdefault(engine.name, {"seconds": []})
         result["seconds"].append(done.seconds)
         result["memory"] = max(done.memory, result.get("memory", 0))
-        self._ours = done.vectors if self._ours is None else self._ours
-        lengths = np.linalg.norm(self._ours, axis=1) * np.linalg.norm(done.vectors, axis=1)
-        cosines = (self._ours * done.vectors).sum(1) / lengths
-        result["least_cosine"] = min(float(cosines.min()), result.get("least_cosine", 1.0))
+        if not self._ours:
+            self._ours["least_cosine"] = done.vectors
+            if isinstance(engine, LibraryEngine):
+                self._ours["least_cosine_of_all"] = engine.pool_all(self._workload)
+        for name, vectors in self._ours.items():
+            lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(done.vectors, axis=1)
+            cosines = (vectors * done.vectors).sum(1) / lengths
+            result[name] = min(float(cosines.min()), result.get(name, 1.0))
 
     def _rate(self, engine: LibraryEngine) -> float:
         """FLOP/s of matrix products with the rows of a full batch, or of the whole workload if that is smaller."""
@@ -112,8 +117,8 @@ def latency(server: ServerEngine, workload: Workload, clients: int, requests: in
         The number of `requests`, their `p50`, `p99` and `max` in seconds, and `requests_per_second`; for our own server
         also `forward`, the median time of its forward pass.
     """
-    texts = [f"{workload.instruction} {text}".strip() for text in workload.texts]
-    bodies = [body([texts[number % len(texts)]]) for number in range(requests)]
+    texts = server.prepare(workload).texts
+    bodies = [server.body([texts[number % len(texts)]]) for number in range(requests)]
     post(server.url, bodies[:clients], clients)
     started = time.perf_counter()
     responses = post(server.url, bodies, clients)

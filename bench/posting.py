@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import urllib3
 
@@ -26,9 +27,9 @@ class TimedResponse:
     content: bytes
 
 
-def body(texts: Sequence[str]) -> bytes:
-    """A request body for OpenAI's embeddings. Long texts are truncated, as other servers always do."""
-    return json.dumps({"model": "any", "input": list(texts), "truncate": True}).encode()
+def body(texts: Sequence[str], **fields: Any) -> bytes:
+    """A request body for OpenAI's embeddings, with a server's own fields. Long texts are truncated."""
+    return json.dumps({"model": "any", "input": list(texts), "truncate": True, **fields}).encode()
 
 
 def post(url: str, bodies: Sequence[bytes], clients: int) -> list[TimedResponse]:

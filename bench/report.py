@@ -2,15 +2,17 @@
 
 import json
 import statistics
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
 
 # Suffix of the names of servers.
 _SERVED = " over HTTP"
 # Older results have the cosine of the first text only.
 _COSINES = {"least_cosine": "lowest cosine to l2v", "cosine": "cosine to l2v, first text"}
+_OF_ALL = "least_cosine_of_all"
+# Rounding, also to 8 bits, leaves more than this of two vectors' cosine; other attention or pooling leaves less.
+_SAME = 0.98
 # With fewer requests, the 99th percentile is hardly different from the maximum.
 _MIN_REQUESTS = 100
 
@@ -19,8 +21,11 @@ def write(results: dict[str, Any], folder: Path, name: str) -> None:
     """Write `name`.json, `name`.md and `name`.png to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(f"![Tokens per second]({name}.png)\n\n{tables(results)}\n", encoding="utf-8")
-    _plot(results, folder / f"{name}.png")
+    page = tables(results)
+    if find_spec("matplotlib"):  # a machine with a GPU may lack it
+        _plot(results, folder / f"{name}.png")
+        page = f"![Tokens per second]({name}.png)\n\n{page}"
+    (folder / f"{name}.md").write_text(f"{page}\n", encoding="utf-8")
 
 
 def throughput(found: dict[str, Any], title: str) -> str:
@@ -28,11 +33,14 @@ def throughput(found: dict[str, Any], title: str) -> str:
     sizes = f"{found['tokens']:,} tokens ({found['padded']:,} in padded batches of 32)"
     first, *_ = found["engines"].values()
     cosine = next(name for name in _COSINES if name in first)
+    columns = ["engine", "tokens/s", "texts/s", "l2v is faster by", "efficiency", "GB", _COSINES[cosine]]
+    if _OF_ALL in first:
+        columns += ["with all tokens pooled", "same vectors"]
     lines = [
         f"**{title}**: {found['texts']:,} texts, {sizes}",
         "",
-        f"| engine | tokens/s | texts/s | l2v is faster by | efficiency | GB | {_COSINES[cosine]} |",
-        "|---|---|---|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        f"{'|---' * len(columns)}|",
     ]
     for name, engine in found["engines"].items():
         seconds = statistics.median(engine["seconds"])
@@ -45,10 +53,19 @@ def throughput(found: dict[str, Any], title: str) -> str:
             f"{engine['memory'] / 1e9:.1f}" if engine["memory"] else "",
             f"{engine[cosine]:.4f}",
         ]
+        if _OF_ALL in first:
+            cells += [f"{engine[_OF_ALL]:.4f}", same_vectors(engine)]
         lines.append(f"| {' | '.join(cells)} |")
     rate = statistics.median(found["rates"]) / 1e9
     lines += ["", f"Plain matrix products reached {rate:,.0f} GFLOP/s during these runs."]
     return "\n".join(lines)
+
+
+def same_vectors(engine: dict[str, float]) -> str:
+    """Whether an engine computes our vectors."""
+    if engine["least_cosine"] >= _SAME:
+        return "yes"
+    return "if all tokens are pooled" if engine[_OF_ALL] >= _SAME else "no"
 
 
 def tokens_per_second(found: dict[str, Any], name: str) -> str:
@@ -136,6 +153,8 @@ def _latencies(found: dict[str, dict[int, dict[str, float]]], shape: str) -> str
 
 
 def _plot(results: dict[str, Any], file: Path) -> None:
+    from matplotlib.figure import Figure
+
     shapes = results["shapes"]
     figure = Figure(figsize=(9, 3.2 * len(shapes)), layout="constrained")
     for axes, (shape, found) in zip(figure.subplots(len(shapes), squeeze=False)[:, 0], shapes.items(), strict=True):
@@ -165,3 +184,55 @@ def loading(results: dict[str, Any]) -> str:
         f"{results['seconds']:.0f} s, with {results['read'] / 1e9:.1f} GB read from the disk. Anonymous memory was at "
         f"most {results['anonymous'] / results['weights']:.2f} × the weights."
     )
+
+
+def forward(results: dict[str, Any]) -> str:
+    """The table of a run of `bench.forward`."""
+    total = f" of {results['device_memory'] / 1e9:.0f} GB" if results["device_memory"] else ""
+    origin = (
+        f"On {results['machine']}, {results['date']}, commit {results['commit']}, torch {results['torch']}, "
+        f"`{results['command']}`: {results['shape'].upper()} in {results['dtype']}, "
+        f"{results['weights'] / 1e9:.1f} GB of weights{total}; a token budget of {results['budget']:,} "
+        f"(default {results['default_budget']:,}) fits."
+    )
+    lines = [
+        origin,
+        "",
+        "| texts | tokens | forward pass, ms | tokens/s | host idle | peak memory, GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in results["batches"]:
+        cells = [
+            f"{row['texts']:,}",
+            f"{row['tokens']:,}",
+            f"{1000 * row['seconds']:.1f}",
+            f"{row['tokens'] / row['seconds']:,.0f}",
+            f"{1 - row['host'] / row['seconds']:.0%}",
+            f"{row['memory'] / 1e9:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def adapters(results: dict[str, Any]) -> str:
+    """The tables of a run of `bench.adapters`."""
+    when = f"{results['date']}, commit {results['commit']}, {results['dtype']}"
+    parts = [f"On {results['machine']}, {when}, rank {results['rank']} in all linear layers, `{results['command']}`:"]
+    for shape, found in results["shapes"].items():
+        lines = [
+            f"**{shape}**: the base has {found['base'] / 1e9:.2f} GB, a module {found['module'] / 1e6:.1f} MB",
+            "",
+            "| forward passes | tokens | seconds | CPU seconds | merged: of the time | of the CPU time |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, case in found["cases"].items():
+            merged = found["cases"][f"{name.partition(',')[0]}, merged"]
+            seconds, cpu = (statistics.median(case[kind]) for kind in ("seconds", "cpu"))
+            ratios = [
+                statistics.median(a / b for a, b in zip(merged[kind], case[kind], strict=True))
+                for kind in ("seconds", "cpu")
+            ]
+            cells = f"{seconds:.4f} | {cpu:.4f} | {ratios[0]:.2f} | {ratios[1]:.2f}"
+            lines.append(f"| {name} | {case['tokens']:,} | {cells} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)

@@ -3,16 +3,19 @@
 It runs in the venv of the library, and therefore imports our code only for our own engine and for matrix products.
 
     python bench/worker.py ENGINE FOLDER DTYPE DEVICE
-    {"texts": […], "instruction": "…"}  →  {"seconds": …, "memory": …, "vectors": base64 of float32}
+    {"texts": […], "instruction": "…"}  →  {"seconds": …, "memory": …, "texts": n, "vectors": base64 of float32}
+    {"pool_all": […]}  →  {"texts": n, "vectors": …}, of our own engine, with all tokens pooled
     {"matmul": tokens}  →  {"rate": …}
 """
 
 import json
+import os
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ Embed = Callable[[list[str], str], Any]
 def l2v(folder: str, dtype: str, device: str) -> Embed:
     from l2v.models import load
 
-    return _embed(load(folder, dtype=dtype, device=device))
+    return _Ours(load(folder, dtype=dtype, device=device))
 
 
 def l2v_compiled(folder: str, dtype: str, device: str) -> Embed:
@@ -31,13 +34,30 @@ def l2v_compiled(folder: str, dtype: str, device: str) -> Embed:
 
     encoder = load(folder, dtype=dtype, device=device, prepack=False)
     compile_layers(encoder)
-    return _embed(encoder)
+    return _Ours(encoder)
 
 
-def _embed(encoder: Any) -> Embed:
-    from l2v.models import Input
+class _Ours:
+    """Our own engine."""
 
-    return lambda texts, instruction: encoder.encode([Input(text, instruction) for text in texts])
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+
+    def __call__(self, texts: list[str], instruction: str) -> Any:
+        from l2v.models import Input
+
+        return self._encoder.encode([Input(text, instruction) for text in texts])
+
+    def pool_all(self, texts: list[str]) -> Any:
+        """The vectors of texts with all tokens pooled, as libraries do that know no other way."""
+        import numpy as np
+
+        from l2v.models import Input
+        from l2v.models.batch import batches, token_budget
+
+        whole = [replace(one, pooled=len(one)) for one in self._encoder.tokenize([Input(text) for text in texts])]
+        budget = token_budget(self._encoder.device)
+        return np.stack([row for batch in batches(whole, budget) for row in self._encoder.forward(batch)])
 
 
 def llm2vec(folder: str, dtype: str, device: str) -> Embed:
@@ -63,6 +83,35 @@ def sentence_transformers(folder: str, dtype: str, device: str) -> Embed:
     return lambda texts, instruction: model.encode(texts, prompt=f"{instruction} " if instruction else None)
 
 
+def vllm(folder: str, dtype: str, device: str) -> Embed:
+    import numpy as np
+
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # its memory is then that of this process
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB, rather than most of the memory
+    from vllm import LLM
+
+    # That attention is bidirectional and pooling the mean is in the folder's files.
+    model = LLM(folder, runner="pooling", dtype=dtype, max_model_len=512)
+
+    def embed(texts: list[str], instruction: str) -> Any:
+        joined = [f"{instruction} {text}".strip() for text in texts]
+        outputs = model.embed(joined, use_tqdm=False, tokenization_kwargs={"truncate_prompt_tokens": 512})
+        return np.array([output.outputs.embedding for output in outputs])
+
+    return embed
+
+
+def llama_cpp(file: str, dtype: str, device: str) -> Embed:
+    import numpy as np
+    from llama_cpp import Llama
+
+    # Attention is over all pairs of tokens in a batch, so that larger ones are slower. The file names the pooling.
+    model = Llama(
+        file, embedding=True, n_ctx=512, n_batch=512, n_ubatch=512, n_threads_batch=os.cpu_count(), verbose=False
+    )
+    return lambda texts, instruction: np.array(model.embed(texts), np.float32)
+
+
 def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
     """FLOP/s of matrix products (see `bench.floor`), in the same process as the forward passes."""
     import torch
@@ -76,6 +125,10 @@ def _rate(folder: str, dtype: str, device: str, tokens: int) -> float:
     return matmul_rate(config, min(tokens, token_budget(target)), getattr(torch, dtype), target)
 
 
+def _encoded(vectors: Any) -> dict[str, Any]:
+    return {"texts": len(vectors), "vectors": b64encode(vectors.astype("<f4").tobytes()).decode()}
+
+
 def peak_resident_bytes(process: str = "self") -> int:
     """Peak resident memory of a process since the last call. Each call resets the peak."""
     folder = Path("/proc") / process
@@ -85,7 +138,7 @@ def peak_resident_bytes(process: str = "self") -> int:
     return int(status["VmHWM"].split()[0]) * 1024
 
 
-def _peak_memory(device: str) -> int:
+def peak_memory(device: str) -> int:
     """Peak memory of this process since the last call: GPU memory of tensors, or resident memory on a CPU."""
     if device != "cuda":
         return peak_resident_bytes()
@@ -96,7 +149,7 @@ def _peak_memory(device: str) -> int:
     return peak
 
 
-ENGINES = {engine.__name__: engine for engine in (l2v, l2v_compiled, llm2vec, sentence_transformers)}
+ENGINES = {engine.__name__: engine for engine in (l2v, l2v_compiled, llm2vec, sentence_transformers, vllm, llama_cpp)}
 
 
 def main(engine: str, folder: str, dtype: str, device: str) -> None:
@@ -107,7 +160,7 @@ def main(engine: str, folder: str, dtype: str, device: str) -> None:
     def respond(**values: Any) -> None:
         print(json.dumps(values), file=out, flush=True)
 
-    embed = ENGINES[engine](folder, dtype, device)
+    embed: Any = ENGINES[engine](folder, dtype, device)
     embed(["a text to warm up with"], "")
     respond(ready=True)
     for line in sys.stdin:
@@ -115,12 +168,14 @@ def main(engine: str, folder: str, dtype: str, device: str) -> None:
         if "matmul" in request:
             respond(rate=_rate(folder, dtype, device, request["matmul"]))
             continue
-        _peak_memory(device)  # resets the peak
+        if "pool_all" in request:
+            respond(**_encoded(embed.pool_all(request["pool_all"])))
+            continue
+        peak_memory(device)  # resets the peak
         started = time.perf_counter()
         vectors = embed(request["texts"], request["instruction"])
         seconds = time.perf_counter() - started
-        encoded = b64encode(vectors.astype("<f4").tobytes()).decode()
-        respond(seconds=seconds, memory=_peak_memory(device), vectors=encoded)
+        respond(seconds=seconds, memory=peak_memory(device), **_encoded(vectors))
 
 
 if __name__ == "__main__":

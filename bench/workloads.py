@@ -4,12 +4,15 @@ import random
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from pathlib import Path
+
+from tokenizers import Tokenizer
 
 from examples.demo_model.text import python_docs, sentences
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query:"
 # More words than fit into 512 tokens with any tokenizer.
-_LONG = 600
+_LONG, _MAX_TOKENS = 600, 512
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,10 @@ class Workload:
     name: str
     texts: list[str]
     instruction: str = ""
+
+    def joined(self) -> "Workload":
+        """The same with the instruction as a part of each text."""
+        return Workload(self.name, [f"{self.instruction} {text}".strip() for text in self.texts])
 
 
 WORKLOADS = ("mixed", "queries", "long")
@@ -46,6 +53,17 @@ def workload(name: str, count: int, seed: int = 0) -> Workload:
         start = rng.randrange(len(words) - length)
         texts.append(" ".join(words[start : start + length]))
     return Workload(name, texts, INSTRUCTION if name == "queries" else "")
+
+
+def for_llama_cpp(task: Workload, tokenizer: Path) -> Workload:
+    """The texts normalized as the tokenizer's file says, and cut to 512 tokens; llama.cpp does neither."""
+    ours = Tokenizer.from_file(str(tokenizer))
+    texts = []
+    for text in task.joined().texts:
+        normal = ours.normalizer.normalize_str(text)
+        *_, (_, end) = ours.encode(normal).offsets[:_MAX_TOKENS]
+        texts.append(f" {normal[:end]}")  # a byte-level tokenizer puts a blank before the first word
+    return Workload(task.name, texts)
 
 
 @cache

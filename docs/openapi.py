@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from l2v.app.engine.errors import EmptyError
@@ -16,6 +17,7 @@ _SECTIONS = {
     "OpenAI": "OpenAI surface",
     "Cohere": "Cohere surface",
     "TEI": "TEI surface",
+    "adapters": "Adapters",
     "operations": "Operations",
 }
 # Every path has these statuses; they are not repeated for each.
@@ -24,7 +26,8 @@ _COMMON = {"404", "405"}
 
 def reference() -> str:
     """The whole reference: all paths by section, then the errors."""
-    document = create_app(Settings()).openapi()
+    # With all endpoints, some of which a setting enables.
+    document = create_app(Settings(runtime_adapters=Path(), api_keys="key")).openapi()
     schemas = document["components"]["schemas"]
     sections: dict[str, list[str]] = {tag: [] for tag in _SECTIONS}
     for path, methods in document["paths"].items():
@@ -91,7 +94,7 @@ def _treatment(schema: Schema) -> str:
     description: str = schema.get("description", "")
     if description.startswith(NO_EFFECT):
         return f"accepted without effect: {description.removeprefix(NO_EFFECT)}"
-    allowed = [f"`{json.dumps(value)}`" for value in schema.get("enum", []) if value is not None]
+    allowed = [f"`{json.dumps(option['const'])}`" for option in schema.get("anyOf", []) if "const" in option]
     kept = f", except {allowed[0]}" if allowed else ""
     return f"rejected{kept}: {description.removeprefix(REJECTED)}" if description.startswith(REJECTED) else ""
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.report import efficiency, loading, scheduling, tokens_per_second
+from bench.report import adapters, efficiency, forward, loading, scheduling, tokens_per_second
 from bench.report import tables as bench_tables
 from tests.fuzz import report
 
@@ -37,17 +37,30 @@ def scheduling_tables(results: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def gpu_tables(results: Path) -> str:
+    """What `make bench-gpu` has measured so far."""
+    found = [
+        table(json.loads(file.read_text(encoding="utf-8")))
+        for pattern, table in (("cuda-*.json", bench_tables), ("forward-*.json", forward))
+        for file in sorted(results.glob(pattern))
+    ]
+    return "\n\n".join(found) or "Neither has been run on a GPU yet."
+
+
 def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
     start = json.loads((results / "loading.json").read_text(encoding="utf-8"))
+    modules = json.loads((results / "adapters.json").read_text(encoding="utf-8"))
     policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
         ROOT / "README.md": {"speed": speed_table(runs)},
         ROOT / "docs/PERFORMANCE.md": {
             "bench": "\n\n".join(map(bench_tables, runs)),
+            "gpu": gpu_tables(results),
             "loading": loading(start),
+            "adapters": adapters(modules),
             "scheduling": scheduling_tables(policies),
         },
         ROOT / "docs/RELIABILITY.md": {"costs": report.table(*report.read())},

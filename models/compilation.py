@@ -9,8 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from l2v.models.batch import Batch
-from l2v.models.encoder import Encoder, hidden_states
+from l2v.models.encoder import Encoder
 from l2v.models.errors import UnsupportedModelError, first_line
+from l2v.models.forward import hidden_states
 
 # Lengths of the sequences in the batches that teach the compiler which sizes are dynamic. It treats sizes that are
 # equal in the first batch as one size, hence 37 tokens: no dimension of a model is 37.

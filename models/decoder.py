@@ -66,6 +66,9 @@ def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
         )
     kind = CONFIG_MAPPING[model_type]
     content = usable(content, kind)
+    if model_type == "gemma" and content.get("hidden_act") == "gelu":
+        # Gemma's first configs mean its approximation. Some versions of transformers, such as 5.17, take it literally.
+        content["hidden_act"] = "gelu_pytorch_tanh"
     if fault := next(faults(content, kind), None):
         raise SourceError(f"config.json of {name} cannot be used: {fault}; {_CORRECT}")
     try:

@@ -17,6 +17,7 @@ from l2v.models.batch import Batch, batches, token_budget
 from l2v.models.declaration import Declaration
 from l2v.models.errors import ModelError
 from l2v.models.faults import Fault
+from l2v.models.forward import hidden_states
 from l2v.models.head import Head
 from l2v.models.pooling import pool
 from l2v.models.prepacking import PrepackedLinear
@@ -191,7 +192,7 @@ class Encoder:
     def pool(self, states: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Applies the head and the pooling to the decoder's states [T, d] of a batch. Returns [n, width]."""
         states, semantics = self.head.states(states), self.declaration.semantics.value
-        modes = [self.adapters.pooling(id_) for id_ in batch.adapters] or [self.pooling]
+        modes = [self.adapters.pooling(id_) if id_ else self.pooling for id_ in batch.adapters] or [self.pooling]
         pooled = {mode: pool(states, batch, mode, semantics) for mode in dict.fromkeys(modes)}
         if len(pooled) > 1:  # each row has that of its module
             runs = [(mode, len(list(rows))) for mode, rows in groupby(modes)]
@@ -270,28 +271,3 @@ class Encoder:
             row[: self.dimensions] for batch in batches(self.tokenize(inputs), budget) for row in self.forward(batch)
         ]
         return np.stack(rows) if rows else np.zeros((0, self.dimensions), np.float32)
-
-
-def hidden_states(
-    model: torch.nn.Module, batch: Batch, *, causal: bool = False, windowed: bool = False
-) -> torch.Tensor:
-    """The hidden states of a packed batch after the final norm, [T, d].
-
-    Args:
-        model: the bare decoder.
-        batch: the batch.
-        causal: attend only to earlier tokens.
-        windowed: apply the sliding windows of the architecture.
-    """
-    output = model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        cu_seqlens=batch.cu_seqlens,
-        cu_seqlens_cpu=batch.cu_seqlens_cpu,
-        max_seqlen=batch.max_seqlen,
-        causal=causal,
-        windowed=windowed,
-        use_cache=False,
-    )
-    states: torch.Tensor = output.last_hidden_state[0]
-    return states

@@ -7,8 +7,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from l2v.models.batch import Batch
-from l2v.models.encoder import Encoder, hidden_states
+from l2v.models.encoder import Encoder
 from l2v.models.errors import first_line
+from l2v.models.forward import hidden_states
 from l2v.models.quiet import quiet
 from l2v.models.types import Encoding
 

@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from l2v.models import attention
 from l2v.models.batch import Batch
-from l2v.models.encoder import hidden_states
+from l2v.models.forward import hidden_states
 from l2v.models.types import Encoding
 
 # Tokens of a probe, few enough to fit into every sliding window, and to take little time in a large model.

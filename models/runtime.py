@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 
-LIBRARIES = {"OMP_WAIT_POLICY": "PASSIVE", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
+LIBRARIES = {"OMP_WAIT_POLICY": "PASSIVE", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 
 
 def prepare_libraries(*, serving: bool = False) -> None:
@@ -12,7 +12,8 @@ def prepare_libraries(*, serving: bool = False) -> None:
 
     By default, OpenMP threads spin while they wait for each other. If the cores have other work, as in a server, that
     makes forward passes several times slower. oneDNN and torch each cache 1,024 kernels by default, one per shape and
-    a quarter of a megabyte each, but shapes rarely repeat. Variables that are already set are left alone.
+    a quarter of a megabyte each, but few shapes repeat: those of one batch, of whose kernels each layer needs all, and
+    those of LoRA modules' blocks. Variables that are already set are left alone.
 
     Args:
         serving: tokenize each list in one thread. The service tokenizes in its own threads; if each list used all

@@ -1,5 +1,6 @@
 """The settings that serving, exporting and training share: which encoder to load, and how."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -105,6 +106,11 @@ class ModelSettings(BaseSettings):
     template: TemplateName | None = Field(
         None, description="Chat template around each input; default: the model's own setting, else its base model's"
     )
+
+    def announce(self) -> None:
+        """Says on a terminal what is loaded, before torch is imported, which takes seconds."""
+        if sys.stderr.isatty():
+            print(f"l2v: loading {self.model} …", file=sys.stderr, flush=True)  # noqa: T201
 
     def load(self, *, prepack: bool = True, **overrides: Any) -> "Encoder":
         """Prepares this process, and loads the encoder; raises `ModelError`.

@@ -43,6 +43,10 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", help="where encoders run: cpu (default) or cuda, see tests/gpu")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Runs the slowest tests, those of training, first, so that the workers finish at the same time."""
     items.sort(key=lambda item: item.path.parent.name != "training")
@@ -56,6 +60,7 @@ def hub() -> Iterator[Path]:
         folder = PARITY / "stacks" / stack
         mntp = f"McGill-NLP/LLM2Vec-{family}-mntp"
         repositories = {base: "base", mntp: "mntp", f"{mntp}-supervised": "contrastive"}
+        repositories[f"{mntp}-unsup-simcse"] = "contrastive"  # as good for tests that serve both
         make_hub_cache(cache, {name: folder / part for name, part in repositories.items()})
     # The adapters that the docs use as an example.
     own = PARITY / "stacks" / "llama3-instruct"
@@ -63,6 +68,12 @@ def hub() -> Iterator[Path]:
     yield cache
     shutil.rmtree(cache)
     assert not {"app", "models", "training"} & sys.modules.keys()  # each module must be imported under one name only
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """The device of `--device`."""
+    return str(pytestconfig.getoption("--device") or "cpu")
 
 
 @pytest.fixture(scope="session")
@@ -78,15 +89,15 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def encoder(adapter: Path) -> Encoder:
+def encoder(adapter: Path, device: str) -> Encoder:
     """The tiny Llama with its adapter, in float32."""
-    return load(str(adapter), dtype="float32")
+    return load(str(adapter), dtype="float32", device=device)
 
 
 @pytest.fixture(scope="session")
-def plain(adapter: Path) -> Encoder:
+def plain(adapter: Path, device: str) -> Encoder:
     """The same encoder without prepacked weights, which can be exported."""
-    return load(str(adapter), dtype="float32", prepack=False)
+    return load(str(adapter), dtype="float32", device=device, prepack=False)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from typing import Any, TypeVar
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from l2v.training import folder
 from l2v.training.errors import TrainingError
@@ -15,8 +16,14 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
     """Build the trainer's arguments.
 
     Raises:
-        TrainingError: if the devices cannot share the batch evenly.
+        TrainingError: if the devices cannot share the batch evenly, or a tracker is not installed.
     """
+    installed = get_available_reporting_integrations()
+    if missing := [name for name in recipe.report_to if name not in installed]:
+        raise TrainingError(
+            f"--report-to {missing[0]}: not installed, or unknown to transformers; installed: "
+            f"{', '.join(installed) or 'none'}"
+        )
     cpu = not recipe.on_cuda
     # Gradient accumulation must not split a contrastive batch; the gradient cache does that.
     whole = isinstance(recipe, Contrastive)
@@ -40,7 +47,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
         "dataloader_drop_last": whole,
         "dataloader_pin_memory": not cpu,
         "average_tokens_across_devices": False,
-        "report_to": "none",
+        "report_to": list(recipe.report_to) or "none",
         "disable_tqdm": False,  # the default depends on transformers' log level
         # Split each batch across the devices, so that all of them have rows of the same dataset.
         "accelerator_config": {"split_batches": True},

@@ -2,16 +2,20 @@
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
 from matplotlib.figure import Figure
 
 from l2v.training.recipes import Recipe
 from l2v.training.student import Student
 
 _PACKAGES = ("l2v", "torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
+# `owner/name`, as the Hub has it.
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 Losses = list[tuple[int, float]]
 
 
@@ -26,10 +30,24 @@ def write(recipe: Recipe, student: Student, losses: Losses, data: Mapping[str, s
     rows = "\n".join(f"| {name} | `{value}` |" for name, value in settings.items() if value not in (None, "", []))
     hashes = "\n".join(f"- `{source}`, SHA-256 {sha}" for source, sha in data.items())
     libraries = ", ".join(f"{name} {number}" for name, number in versions.items())
+    base = student.encoder.base
+    front = {
+        "base_model": base,
+        "base_model_relation": "adapter",
+        "library_name": "peft",
+        "pipeline_tag": "feature-extraction",
+        "tags": ["llm2vec", "lora", stage],
+    }
+    if not _HUB_ID.fullmatch(base) or Path(base).exists():  # the Hub accepts only ids
+        del front["base_model"], front["base_model_relation"]
     (folder / "README.md").write_text(
-        f"""# {recipe.out.name}
+        f"""---
+{yaml.safe_dump(front, sort_keys=False).strip()}
+---
 
-A LoRA adapter for `{student.parent}`, trained with `l2v train {stage}`. To serve both:
+# {recipe.out.name}
+
+A LoRA adapter of the base model `{base}`, trained on `{student.parent}` with `l2v train {stage}`. To serve it:
 
     {recipe.serve_command}
 

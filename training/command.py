@@ -19,13 +19,17 @@ def run(recipe: Recipe) -> None:
     """
     # An installation for serving does not have these packages.
     if any(find_spec(name) is None for name in ("accelerate", "datasets", "matplotlib", "sentence_transformers")):
-        raise TrainingError("training needs the extra `train`: pip install 'l2v[train]'")
+        raise TrainingError("training needs the extra `train`: pip install '.[train]'")
+    # With `accelerate launch`, only the main process reports.
+    if reports := processes.is_main():
+        recipe.announce()
+    from l2v.models.runtime import prepare_libraries
+
+    prepare_libraries()  # before torch is imported: threads that spin while they wait slow down a shared machine
     from l2v.models.faults import Fault
     from l2v.training.memory import ADVICE
 
     logging.basicConfig(format="%(message)s")
-    # With `accelerate launch`, only the main process reports.
-    reports = processes.is_main()
     logging.getLogger("l2v.training").setLevel("INFO" if reports else "WARNING")
     try:
         import_module(f"l2v.training.{recipe.module}").build(recipe).run()

@@ -16,6 +16,7 @@ from l2v.models import Input, InputError
 from l2v.training import data, data_sources, preflight
 from l2v.training.arguments import arguments
 from l2v.training.collator import InputCollator
+from l2v.training.data_sources import Example
 from l2v.training.errors import TrainingError
 from l2v.training.losses import loss_for
 from l2v.training.packed_encoder import PackedEncoder
@@ -110,10 +111,25 @@ class ContrastiveTrainer(AdapterTrainer, SentenceTransformerTrainer):
                 )
 
     def get_batch_sampler(self, dataset: Dataset, *args: Any, **kwargs: Any) -> BatchSampler:
-        epochs = super().get_batch_sampler(dataset, *args, **kwargs)
+        epochs = super().get_batch_sampler(self._compared(dataset), *args, **kwargs)
         assert epochs is not None  # it is None only for datasets without a length
         several = isinstance(self.train_dataset, DatasetDict)
         return epochs if several else FixedLengthBatchSampler(epochs, self.recipe.steps)
+
+    def _compared(self, rows: Dataset) -> Dataset:
+        """The rows with the texts that must not repeat in a batch: also the negatives that the run uses, one a column.
+
+        A text that is the negative of one row and the positive of another would be pushed away from its own query.
+        """
+        count = self.recipe.hard_negatives if isinstance(self.recipe, Supervised) else 0
+        if not count or "score" in rows.column_names:
+            return rows
+
+        def used(row: Example) -> Example:
+            texts = [each.text for each in data.pair_inputs(row, count)[2:]]
+            return {f"negative {number}": text for number, text in enumerate(texts, 1)}
+
+        return rows.map(used, remove_columns=["negatives"], desc="comparing negatives")
 
     def get_multi_dataset_batch_sampler(self, *args: Any, **kwargs: Any) -> BatchSampler:
         return FixedLengthBatchSampler(super().get_multi_dataset_batch_sampler(*args, **kwargs), self.recipe.steps)

@@ -23,6 +23,10 @@ class Recipe(ModelSettings):
 
     module: ClassVar[str]
 
+    model: str = Field(
+        "",
+        description="Base model to train, required here or in the config: a Hub id (`id` or `id@revision`) or folder",
+    )
     out: CliPositionalArg[Path] = Field(description="Output folder for the adapter; an interrupted run in it resumes")
     config: Path | None = Field(None, description="YAML file with these settings, or the name of a ready-made config")
     data: Names = Field((), description="Files, folders or Hub datasets to train on, comma-separated")
@@ -46,6 +50,9 @@ class Recipe(ModelSettings):
     save_steps: int = Field(200, ge=1, description="Steps between checkpoints; the last two are kept")
     log_steps: int = Field(10, ge=1, description="Steps between points of the loss curve")
     seed: int = Field(42, ge=0, description="Seed for the adapter's weights, the data order, masks and dropout")
+    report_to: Names = Field(
+        (), description="Trackers to send the loss to, such as tensorboard, wandb or mlflow, comma-separated"
+    )
 
     @field_validator("config")
     @classmethod
@@ -58,6 +65,13 @@ class Recipe(ModelSettings):
     @classmethod
     def _expand_home(cls, value: Names) -> Names:
         return tuple(str(Path(source).expanduser()) if source.startswith("~") else source for source in value)
+
+    @field_validator("lora_modules")
+    @classmethod
+    def _one_encoder(cls, value: dict[str, str]) -> dict[str, str]:
+        if value:
+            raise ValueError("training takes one encoder: name the adapters that it starts from in --adapters")
+        return value
 
     @field_validator("dtype")
     @classmethod
@@ -83,6 +97,8 @@ class Recipe(ModelSettings):
             raise ValueError("attention bidirectional contradicts bidirectional false: set one of them")
         if not self.data:
             raise ValueError("no training data: pass files, folders or Hub datasets with --data")
+        if not self.model:
+            raise ValueError("no model: pass a base model with --model, or a --config that names one")
         if self.save_steps % self.log_steps and self.save_steps < self.steps:
             # A resumed run starts to average the loss at its checkpoint, so a logging interval must start there.
             raise ValueError(f"save_steps {self.save_steps} must be a multiple of log_steps {self.log_steps}")
@@ -94,8 +110,8 @@ class Recipe(ModelSettings):
         return self.attention == "causal" or not self.bidirectional
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings as JSON values, except `out` and `config`, which do not affect the result."""
-        return dict(self.model_dump(mode="json", exclude={"out", "config"}))
+        """All settings as JSON values, except those that do not affect the result."""
+        return dict(self.model_dump(mode="json", exclude={"out", "config", "report_to"}))
 
     @property
     def on_cuda(self) -> bool:

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from l2v.models import Encoder
 from l2v.models.batch import Batch
 from l2v.models.checkpoint import Checkpoint
-from l2v.models.encoder import hidden_states
+from l2v.models.forward import hidden_states
 from l2v.models.permissions import apply_umask
 from l2v.models.sources import Source
 from l2v.models.stack import resolve_stack

@@ -4,29 +4,30 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import Progress, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Report:
-    """The progress of one run. Rows from earlier runs count as done, but not towards the speed.
+    """The progress of one run. Rows from earlier runs count as done, but not towards the speed or the time left.
 
     Args:
         total: the size of the input in the source's unit; None if unknown.
 
     Attributes:
         bar: a context manager that shows the bar while active, on terminals only.
+        resumed: the number of rows from earlier runs.
     """
 
     def __init__(self, total: int | None) -> None:
         on_terminal = sys.stderr.isatty()
-        self.bar = Progress(
-            *Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True), disable=not on_terminal
-        )
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn()
+        left = TextColumn("left"), TimeRemainingColumn()
+        self.bar = Progress(*columns, *left, console=Console(stderr=True), disable=not on_terminal)
         self.bar.add_task("embedding", start=False, total=total)
         (self._task,) = self.bar.tasks
-        self._rows = self._tokens = 0
+        self.resumed = self._rows = self._tokens = 0
         self._next_line = 0.0 if on_terminal else time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def begin(self, position: int) -> None:
@@ -37,7 +38,8 @@ class Report:
         """Record that more rows and tokens are done, and that the run has reached `position`."""
         self._rows += rows
         self._tokens += tokens
-        self.bar.update(self._task.id, completed=position, description=self.speed)
+        self.bar.update(self._task.id, completed=position)
+        self.bar.update(self._task.id, description=self.speed)
         self._line(f"{self._task.percentage:.0f} %, {self.speed}" if self._task.total else self.speed)
 
     def note(self, message: str) -> None:
@@ -49,7 +51,15 @@ class Report:
     @property
     def speed(self) -> str:
         seconds = max(1e-9, self._task.elapsed or 0)
-        return f"{self._rows:,} rows, {self._tokens / seconds:,.0f} tokens/s"
+        return f"{self.resumed + self._rows:,}{self._total} rows, {self._tokens / seconds:,.0f} tokens/s"
+
+    @property
+    def _total(self) -> str:
+        """The number of all rows, estimated from the part of the input that has been read."""
+        task, done = self._task, self.resumed + self._rows
+        if not task.total or not done or not 0 < task.completed < task.total:
+            return ""
+        return f"/~{round(done * task.total / task.completed):,}"
 
     def _line(self, line: str) -> None:
         """Log a line, unless a bar is shown or another line was logged just before."""

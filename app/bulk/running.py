@@ -59,6 +59,7 @@ def run(
         sink.begin(job, settings.dimensions or embedder.info["dimensions"], source.types())
         if done := sink.progress.rows:
             print_line(f"resuming after row {done:,}")
+        report.resumed = done
         with report.bar:
             _process(source, embedder, sink, report, settings)
         bad = f", {sink.progress.bad:,} set aside in {settings.skip_bad}" if sink.progress.bad else ""

@@ -55,10 +55,11 @@ class ClientSettings(ChoiceSettings):
 
             key = self.api_key.get_secret_value() if self.api_key else None
             return RemoteEmbedder(self.url, key, self.model_name, options, concurrency, self.retry_for, note)
+        self.announce()
+        encoder = self.load_chosen()
         from l2v.app.bulk.local import LocalEmbedder
         from l2v.models.batch import token_budget
 
-        encoder = self.load_chosen()
         return LocalEmbedder(encoder, self.chosen_name, options, self.max_batch_tokens or token_budget(encoder.device))
 
 

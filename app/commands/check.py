@@ -19,6 +19,7 @@ class Check(Settings):
     """
 
     def cli_cmd(self) -> None:
+        self.announce()
         from l2v.models.sources import label
 
         encoder = self.load()

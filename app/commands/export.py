@@ -24,6 +24,7 @@ class Export(ChoiceSettings):
     out: CliPositionalArg[Path] = Field(description="New folder to write")
 
     def cli_cmd(self) -> None:
+        self.announce()
         if self.dtype in QUANTIZED:
             raise UsageError(f"--dtype: {self.dtype} weights cannot be exported, since they are quantized at load")
         if self.lora_modules and self.model_name is None:

@@ -39,7 +39,7 @@ class Serve(Settings):
             _exit(f"l2v: {reason}")
         from l2v.app.logs import configure_logging
 
-        configure_logging(self.log_level)
+        configure_logging(self.log_level, self.log_format)
         logger.info("loading", extra={"model": self.model})
         prepare_libraries(serving=True)  # before the next import loads torch
         for name in unknown(os.environ):

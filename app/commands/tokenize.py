@@ -20,6 +20,7 @@ class Tokenize(ChoiceSettings):
     as_json: bool = Field(False, description="Print JSON")
 
     def cli_cmd(self) -> None:
+        self.announce()
         encoder = self.load_chosen()
         from l2v.app.engine.profile import Profile
         from l2v.app.engine.prompts import Prompts

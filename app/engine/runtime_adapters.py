@@ -107,7 +107,7 @@ class RuntimeAdapters:
                 raise InvalidError(reason, "lora_path") from error
             self.describe(model)
             await self._models.add(model)
-        logger.info("loaded an adapter", extra={"model": name, "bytes": adapters.modules[name].nbytes})
+        logger.info("loaded an adapter", extra={"model": name, **model.profile.description["adapter"]})
 
     def _add(self, name: str, source: str, path: str) -> ServedModel:
         adapters = self._encoder.adapters

@@ -12,6 +12,7 @@ from l2v.app.engine.runtime_adapters import RuntimeAdapters
 from l2v.app.engine.scheduler import Scheduler
 from l2v.app.engine.served_models import ServedModel
 from l2v.app.engine.service import Service
+from l2v.app.logs import READY
 from l2v.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def load_and_start(service: Service, encoder: "Encoder | None") -> None:
     encoder = encoder or settings.load(prepack=not settings.compile)
     freeze()
     start(service, encoder)
-    logger.info("ready", extra={"model": service.model})
+    logging.getLogger(READY).info("ready", extra={"model": service.model, "url": settings.url})
     if settings.compile:
         _compile(encoder)
 

@@ -11,7 +11,7 @@ ServiceError (`l2v.app.engine.errors`)
 
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from l2v.app.engine.errors import (
     EmptyError,
@@ -119,18 +119,31 @@ def headers(error: ServiceError) -> dict[str, str]:
     return {}
 
 
+def example(**fields: Any) -> ConfigDict:
+    """The configuration of a schema with an example."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class ErrorDetail(BaseModel):
     """An error and the part of the request that caused it."""
 
-    type: str
-    message: str
-    param: str | None
+    type: str = Field(description="The kind of error; see the table of errors")
+    message: str = Field(description="What is wrong, and in which field")
+    param: str | None = Field(description="The field at fault, such as `inputs[3].text`; null if there is none")
 
 
 class ErrorBody(BaseModel):
     """The body of every error."""
 
-    error: ErrorDetail
+    model_config = example(
+        error={
+            "type": "invalid",
+            "message": "Invalid value for 'inputs[0].text': must not be empty or blank.",
+            "param": "inputs[0].text",
+        }
+    )
+
+    error: ErrorDetail = Field(description="What is wrong")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

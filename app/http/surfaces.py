@@ -57,10 +57,12 @@ class Surface(APIRouter):
         render: returns the status and the body of an error.
         prefix: of the paths.
         base: the path of a client's base URL; default: the prefix.
+        name: what the ids of its operations start with.
     """
 
-    def __init__(self, render: Render, prefix: str, base: str | None = None, **kwargs: Any) -> None:
-        super().__init__(prefix=prefix, **kwargs)
+    def __init__(self, render: Render, prefix: str, base: str | None = None, name: str = "", **kwargs: Any) -> None:
+        # Operation ids become the names of functions in generated clients.
+        super().__init__(prefix=prefix, generate_unique_id_function=lambda route: f"{name}{route.name}", **kwargs)
         self._render = render
         self.base = prefix if base is None else base
 
@@ -98,9 +100,9 @@ def _tei_openai(error: ServiceError, row: ErrorClass) -> tuple[int, Any]:
 
 
 _TEI = "/tei"
-native, openai = partial(Surface, _native, ""), partial(Surface, _openai, "/v1")
-cohere = partial(Surface, _cohere, "/v2", base="")
-tei, tei_openai = partial(Surface, _tei, _TEI), partial(Surface, _tei_openai, _TEI)
+native, openai = partial(Surface, _native, ""), partial(Surface, _openai, "/v1", name="openai_")
+cohere = partial(Surface, _cohere, "/v2", base="", name="cohere_")
+tei, tei_openai = (partial(Surface, render, _TEI, name="tei_") for render in (_tei, _tei_openai))
 
 
 @dataclass(frozen=True, slots=True)

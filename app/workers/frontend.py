@@ -108,7 +108,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     setup: Setup = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one
-    configure_logging(setup.settings.log_level)
+    configure_logging(setup.settings.log_level, setup.settings.log_format)
     count_in_files(setup.folder, setup.slot)
     status = 0
     try:

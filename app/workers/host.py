@@ -60,9 +60,13 @@ class Host:
 
     def change(self, kind: Kind, body: bytes) -> "asyncio.Future[None]":
         """Tells the front end to change its models. The future yields once it has, or has ended."""
-        number = next(self._numbers)
-        future = self._changes[number] = self._loop.create_future()
-        send(self._writer, kind, number, [body])
+        future = self._loop.create_future()
+        if self._writer.transport.is_closing():
+            future.set_result(None)
+        else:
+            number = next(self._numbers)
+            self._changes[number] = future
+            send(self._writer, kind, number, [body])
         return future
 
     async def run(self, reader: StreamReader) -> None:

@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from examples.demo_model.text import held_out, manual_pages, rows
 from l2v.models import Encoder, Input
 from l2v.models.batch import Batch
-from l2v.models.encoder import hidden_states
+from l2v.models.forward import hidden_states
 from l2v.models.pooling import pool
 
 # n queries, m documents → [n, m] similarities.

@@ -140,9 +140,8 @@ class Adapters:
                 yield
 
     def pooling(self, id_: int) -> Pooling:
-        """The pooling of a module; that of the stack for 0. Raises `KeyError`."""
-        declaration = self._snapshot.loaded[id_].module.declaration if id_ else self._declaration
-        return declaration.pooling.value
+        """The pooling of a module that is loaded."""
+        return self._snapshot.loaded[id_].module.declaration.pooling.value
 
     def _install(self) -> LoraLayers:
         """The decoder's layers, which add products from the first module on.

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from l2v.models.batch import Batch
 from l2v.models.declaration import Declaration
-from l2v.models.encoder import hidden_states
 from l2v.models.errors import AdapterError
+from l2v.models.forward import hidden_states
 from l2v.models.lora.layers import LoraLayers
 from l2v.models.lora.products import Products
 from l2v.models.lora.storage import Factors

@@ -15,7 +15,7 @@ from l2v.models.lora.storage import JoinedFactors, Weights
 
 # In 16 bits, oneDNN compiles a kernel for each number of tokens, which takes longer than the product itself. So slices
 # are cut into blocks of these numbers of tokens, and fewer tokens than the last are multiplied in float32.
-_BLOCKS = (512, 64)
+_BLOCKS = (256, 64)
 
 
 class Products(Protocol):

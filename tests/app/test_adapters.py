@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from l2v.app.http.routes import tei
 from l2v.app.settings import Settings
 from l2v.models import Encoder, Input, load
+from l2v.training.recipes import Mntp
 from tests import tiny
 from tests.adapters import Stack
 from tests.bulk.shell import call
@@ -164,6 +165,11 @@ def test_the_base_answers_to_its_served_names(encoder: Encoder) -> None:
 def test_settings_that_cannot_be_served_are_rejected(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Settings(**fields)
+
+
+def test_training_refuses_named_adapters() -> None:
+    with pytest.raises(ValidationError, match="name the adapters that it starts from in --adapters"):
+        Mntp(out="out", data="texts", lora_modules="a=x")
 
 
 def test_no_path_of_tei_can_name_a_model() -> None:

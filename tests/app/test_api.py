@@ -266,7 +266,7 @@ def test_openapi_lists_the_errors_of_the_table(server: LocalServer) -> None:
     for path in ("/embed", "/similarity"):
         operation = schema["paths"][path]["post"]
         errors = {int(status) for status in operation["responses"] if status != "200"}
-        assert errors == {400, 401, 413, 415, 422, 429, 500, 503, 504}
+        assert errors == {400, 401, 404, 413, 415, 422, 429, 500, 503, 504}
         for status in errors:
             content = operation["responses"][str(status)]
             assert content["description"] == BY_STATUS[status].meaning

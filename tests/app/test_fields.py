@@ -84,7 +84,7 @@ def test_the_list_of_fields_is_complete(path: str, server: LocalServer) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/tei/v1/embeddings"])
 def test_some_fields_have_no_effect(path: str, server: LocalServer) -> None:
-    assert {"model", "user", "metadata", "max_tokens", "drop_params"} <= marked(NoEffect).keys()
+    assert {"user", "metadata", "max_tokens", "drop_params"} <= marked(NoEffect).keys()
     expected = embed(server, path=path)
     for value in (1, "a", {"a": ["b"]}, True):
         assert embed(server, path=path, **dict.fromkeys(marked(NoEffect), value)) == expected

@@ -226,7 +226,7 @@ def test_a_trailing_slash_does_not_bypass_the_key(encoder: Encoder) -> None:
         assert server.client.get("/health/").status_code == 200
         bearer = {"Authorization": "Bearer sesame"}
         server.client.get("/info/", headers=bearer)
-        counted = 'l2v_requests_total{route="/info",status="200"}'
+        counted = 'l2v_requests_total{model="",route="/info",status="200"}'
         wait_for(lambda: counted in server.client.get("/metrics").text, what="the count")
 
 

@@ -111,7 +111,7 @@ def test_the_work_of_a_disconnected_client_is_dropped(gated: GatedEncoder, pool:
         assert running.result().status_code == 200
         assert send("after").result().status_code == 200
         assert gated.batches[before:] == [1, 1]
-        assert 'l2v_requests_total{route="/embed",status="499"} 1.0' in server.client.get("/metrics").text
+        assert 'l2v_requests_total{model="demo",route="/embed",status="499"} 1.0' in server.client.get("/metrics").text
 
 
 def test_a_hanging_engine_is_down_and_fails_waiting_requests(gated: GatedEncoder, pool: ThreadPoolExecutor) -> None:

@@ -90,7 +90,7 @@ def test_openai_models(server: LocalServer) -> None:
     assert [model["id"] for model in listed] == ["demo"]
     assert server.client.get("/v1/models/demo").json() == listed[0]
     assert server.client.get("/v1/models/gpt").status_code == 404
-    counted = 'l2v_requests_total{route="/v1/models/{name}",status="404"} '
+    counted = 'l2v_requests_total{model="",route="/v1/models/{name}",status="404"} '
     # A label never contains a path that a caller chose. A request is counted after its response.
     wait_for(lambda: counted in server.client.get("/metrics").text, what="the count")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, LlamaConfig
 
@@ -19,8 +20,9 @@ from bench.__main__ import commit
 from bench.engines import LibraryEngine, Round
 from bench.floor import matmul_rate, useful_flops
 from bench.shapes import Shape
-from bench.workloads import INSTRUCTION, WORKLOADS, Workload, workload
+from bench.workloads import INSTRUCTION, WORKLOADS, Workload, for_llama_cpp, workload
 
+ROOT = Path(__file__).parents[2]
 TINY = LlamaConfig(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
     vocab_size=8192, bos_token_id=0, eos_token_id=1, pad_token_id=1,
@@ -64,6 +66,7 @@ def test_a_worker_is_measured_and_reported(tmp_path: Path) -> None:
     assert found["tokens"] == found["padded"] == 3 * 512
     assert len(found["rates"]) == len(found["engines"]["l2v"]["seconds"]) == 2
     assert found["engines"]["l2v"]["least_cosine"] == pytest.approx(1)
+    assert 0.5 < found["engines"]["l2v"]["least_cosine_of_all"] < 1
     assert 0.99 < found["engines"]["again"]["least_cosine"] < 1
     assert 10**8 < found["engines"]["again"]["memory"] < 10**10
     assert report.speedup(found, "l2v") == 1
@@ -108,6 +111,23 @@ def test_the_lowest_cosine_of_all_texts_is_reported() -> None:
     throughput.measure([Engine([1, 0], [0, 1])], 1)
     throughput.measure([Engine([1, 0], [3, 4])], 1)
     assert throughput.found["engines"]["l2v"]["least_cosine"] == pytest.approx(0.8)
+
+
+def test_the_table_says_which_engines_compute_the_same() -> None:
+    cosines = {"yes": (0.99, 0.9), "if all tokens are pooled": (0.9, 0.99), "no": (-0.1, 0.5)}
+    for said, (least, least_of_all) in cosines.items():
+        assert report.same_vectors({"least_cosine": least, "least_cosine_of_all": least_of_all}) == said
+
+
+def test_llama_cpp_gets_what_our_tokenizer_makes_of_a_text() -> None:
+    """Normalized and cut, so that a tokenizer that does neither gives the same tokens."""
+    file = ROOT / "models/demo/base/tokenizer.json"
+    ours, plain = (Tokenizer.from_file(str(file)) for _ in range(2))
+    plain.normalizer, plain.pre_tokenizer = normalizers.Sequence([]), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    for task in (workload("long", 2), workload("queries", 3)):
+        prepared = for_llama_cpp(task, file)
+        expected = [ours.encode(text).ids[:512] for text in task.joined().texts]
+        assert [plain.encode(text).ids for text in prepared.texts] == expected
 
 
 def test_the_99th_percentile_needs_enough_requests() -> None:

@@ -1,14 +1,19 @@
 """`l2v similarity`, `info`, `tokenize`, `completion`, and the help of all commands."""
 
 import json
+import os
+import pty
 import shutil
 import subprocess
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
+from l2v.app import __version__
+from l2v.app.cli import Help
 from l2v.models import Encoder, Input
-from tests.bulk.shell import call
+from tests.bulk.shell import L2V, call
 from tests.serving import LocalServer
 
 MODEL = ("--dtype", "float32", "--model")
@@ -66,6 +71,67 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
     ended = call(capsys, command, "--help")
     assert ended.status == 0
     assert f"\nExamples:\n    l2v {command}" in ended.out
+
+
+def test_help_has_groups_plain_types_and_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = call(capsys, "serve", "--help").out
+    assert [line[:-1].lower() for line in shown.splitlines() if line[:1].isalpha() and line.endswith(":")] == [
+        "examples", "options", "model", "server", "limits", "access",
+    ]  # fmt: skip
+    for words in ("--model NAME", "--adapters NAMES", "--request-timeout SECONDS", "--prompts FILE", "--port NUMBER"):
+        assert words in shown
+    assert "tuple" not in shown
+    assert "()" not in shown
+    parser = ArgumentParser(prog="l2v", formatter_class=Help, description="l2v[otel]")
+    parser.add_argument("--flag", help="needs l2v[train]")
+    assert "l2v[otel]" in parser.format_help()
+    assert "needs l2v[train]" in parser.format_help()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage", "error"),
+    [
+        (
+            ["serve", "--modle", "demo"],
+            "serve [flags]",
+            "l2v serve: error: there is no flag --modle: did you mean --model?",
+        ),
+        (["embed", "in.txt"], "embed [flags] INPUT OUTPUT", "the following arguments are required: OUTPUT"),
+        (
+            ["serve", "--port", "70000"],
+            "serve [flags]",
+            "l2v: --port (L2V_PORT): Input should be less than or equal to",
+        ),
+        (["train", "mntp", "out", "--stepz=3"], "train mntp [flags] OUT", "no flag --stepz: did you mean --steps?"),
+        (["embedd"], "[flags] COMMAND", "l2v: error: there is no command embedd: did you mean embed?"),
+        (["info", "extra"], "info [flags]", "l2v info: error: unexpected argument extra"),
+    ],
+)
+def test_errors_show_the_usage_of_their_command(
+    arguments: list[str], usage: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = call(capsys, *arguments)
+    assert ended.status == 2
+    first, *rest = ended.err.splitlines()
+    assert first.lower().startswith(f"usage: l2v {usage.lower()}")
+    assert error in "\n".join(rest)
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version").out == f"l2v {__version__}\n"
+
+
+def test_a_terminal_sees_what_is_loaded_before_torch_is_imported(tmp_path: Path) -> None:
+    main, terminal = pty.openpty()
+    process = subprocess.Popen([L2V, "info", "--model", str(tmp_path)], stderr=terminal, stdout=subprocess.DEVNULL)
+    try:
+        assert b"l2v: loading" in os.read(main, 1000)
+        assert not any("libtorch" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines())
+    finally:
+        process.kill()
+        process.wait()
+        os.close(main)
+        os.close(terminal)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

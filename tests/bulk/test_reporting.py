@@ -15,10 +15,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_log_gets_a_line_every_ten_seconds(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    """Rows of earlier runs count as done, but not as rows of this run."""
+    """Rows of earlier runs count as done, but not towards the speed."""
     report = Report(total=1000)
     report.note("the service is busy")
     report.begin(500)
+    report.resumed = 50
     with report.bar:
         report.advance(600, 10, 100)
         clock[0] = 10
@@ -27,7 +28,7 @@ def test_a_log_gets_a_line_every_ten_seconds(clock: list[float], capsys: pytest.
         clock[0] = 20
         report.note("the service is busy")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(" rows")[0] for line in lines] == ["l2v: 70 %, 20", "l2v: the service is busy"]
+    assert [line.partition(" rows")[0] for line in lines] == ["l2v: 70 %, 70/~100", "l2v: the service is busy"]
 
 
 def test_a_terminal_gets_a_bar(
@@ -40,10 +41,12 @@ def test_a_terminal_gets_a_bar(
     assert capsys.readouterr().err == "l2v: the service is away\n"
     with report.bar:
         report.begin(500)
+        report.resumed = 25
         report.advance(700, 10, 100)
         report.bar.refresh()
-        assert "10 rows" in (shown := capsys.readouterr().err)
+        assert "35/~50 rows" in (shown := capsys.readouterr().err)
         assert "70%" in shown
+        assert "left" in shown
         report.note("the service is busy")
         report.bar.refresh()
     shown = capsys.readouterr().err

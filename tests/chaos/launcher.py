@@ -32,7 +32,7 @@ class FaultyEncoder(Encoder):
     def forward(self, encodings: list[Encoding]) -> list[NDArray[np.float32]]:
         faults, tokens = Faults.read(self.faults), sum(map(len, encodings))
         self.passes.append(None)
-        _end_the_engine(faults.fatal)
+        _end_the_engine(faults.fatal, self.device)
         if faults.slow:
             threading.Event().wait(faults.slow)
         if faults.memory and tokens > faults.memory:
@@ -46,9 +46,13 @@ class FaultyEncoder(Encoder):
         return [vector * np.nan if NOT_FINITE in text else vector for vector, text in zip(vectors, texts, strict=True)]
 
 
-def _end_the_engine(fatal: str) -> None:
+def _end_the_engine(fatal: str, device: torch.device) -> None:
     if fatal == "die":
         raise SystemExit
+    if fatal == "lose" and device.type == "cuda":
+        torch.zeros(1, device=device)[
+            torch.tensor([9], device=device)
+        ].cpu()  # an index out of range, which CUDA asserts
     if fatal == "lose":
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
     if fatal == "hang":

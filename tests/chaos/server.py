@@ -1,5 +1,6 @@
 """A server process with injected faults, started by the launcher."""
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +25,8 @@ class ChaosServer(ServerProcess):
         self._faults = Path(self._folder.name) / "faults.json"
         Faults().write(self._faults)
         # `l2v` sets these before it imports torch, but the launcher imports torch earlier.
-        environment = {VARIABLE: str(self._faults), "PYTHONPATH": str(ROOT), **LIBRARIES}
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {VARIABLE: str(self._faults), "PYTHONPATH": paths, **LIBRARIES}
         super().__init__(*flags, **environment)
         self._command = [sys.executable, "-m", "tests.chaos.launcher", *self._command[1:]]
 

@@ -22,7 +22,7 @@ REASONS = {
     "needs several machines": r"\bray start --address\b",
     "needs a GPU": r"\bcuda|\bgpu\b",
     "downloads a model": r"\bl2v serve --model \w+/",
-    "is of another program": r"llm2vec|infinity|text-embeddings|L2V",
+    "is of another program": r"llm2vec|infinity|text-embeddings|L2V|openapi-python-client",
 }
 _FENCE = re.compile(r"^```(?P<info>\w[^\n]*)?\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
 _OPTION = re.compile(r'(\w+)="([^"]*)"')

@@ -167,6 +167,8 @@ def test_arguments_without_a_meaning_are_rejected() -> None:
         ReplicaSettings(modle="demo")
     with pytest.raises(ValidationError, match="http_workers must be 1 on Ray"):
         ReplicaSettings(http_workers=2)
+    with pytest.raises(ValidationError, match="name the adapters in lora_modules, and deploy the application again"):
+        ReplicaSettings(runtime_adapters="/tmp", api_keys="key")  # noqa: S108
 
 
 def test_limits_of_the_service_apply_before_those_of_ray() -> None:

@@ -19,6 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from l2v.models import Encoder
+from tests.adapters import Stack
 from tests.gated import GatedEncoder
 from tests.serving import LocalServer, ServerProcess, wait_for
 
@@ -225,6 +226,26 @@ def test_the_example_shows_the_scores_of_the_api(demo: ServerProcess, open_page:
     assert best == [int(np.argmax(row)) for row in expected["scores"]]
     assert page["#status"].inner_text().startswith("4 × 5 scores in ")
     assert page.errors == []
+
+
+def test_two_models_are_compared_on_the_same_texts(base: Path, tmp_path: Path, open_page: Open) -> None:
+    stack = Stack.make(base, tmp_path)
+    with LocalServer(stack.load(), lora_modules=stack.modules) as server:
+        page = open_page(server)
+        assert page["#model-name option"].all_inner_texts() == ["demo", "law", "code"]
+        page["#model-name"].select_option("law")
+        expect(page["#curl"]).to_contain_text('"model": "law"')
+        page["#other-name"].select_option("code")
+        page.run()
+        for element, name in (("#heatmap", "law"), ("#other", "code")):
+            scores = page[f"{element} td[data-score]"].evaluate_all("cells => cells.map(cell => +cell.dataset.score)")
+            np.testing.assert_allclose(scores, np.ravel(similarity(server, **EXAMPLE, model=name)["scores"]), atol=1e-6)
+        assert page["#other-title"].inner_text() == "Similarity: code"
+        assert _axe(page) == []
+        page["#other-name"].select_option("")
+        page.run()
+        expect(page["#other-section"]).to_be_hidden()
+        assert page.errors == []
 
 
 def test_every_request_goes_to_the_server_itself(demo: ServerProcess, open_page: Open) -> None:

@@ -1,21 +1,30 @@
 """Forward passes on a GPU: no host wait between input and pooled vectors, and no mixing of devices."""
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 from l2v.models import Encoder, Encoding, load
+from l2v.models import batch as batch_module
 from l2v.models import encoder as encoder_module
 from l2v.models.batch import Batch
 from l2v.models.compilation import compile_layers
+from l2v.models.lora.adapters import Adapters
+from l2v.models.lora.layers import LoraLayers
+from l2v.models.lora.module import LoraModule
+from l2v.models.lora.products import Stack, stack
+from l2v.models.lora.snapshot import Loaded, Snapshot
+from l2v.models.lora.storage import JoinedFactors, join
+from l2v.models.lora.weights import read_factors
 from l2v.models.quantization import fp8
+from l2v.models.sources import Source
 from l2v.models.types import Attention, Pooling, Semantics
 from tests import tiny
 from tests.gpu_fake.gpu import CUDA, DEVICE, HostWaitError, on_gpu
@@ -147,3 +156,35 @@ def test_lengths_on_the_gpu_are_found(plain: Encoder, monkeypatch: pytest.Monkey
     monkeypatch.setattr(encoder_module, "hidden_states", faulty)
     with on_gpu(plain, torch.float32) as encoder, pytest.raises(HostWaitError, match="lengths from the GPU"):
         run(encoder)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_modules_wait_for_nothing(grouped: bool, plain: Encoder, adapter: Path) -> None:
+    """By slices as on any GPU, and by grouped products as on Hopper: four operations for seven layers of a block."""
+    factors, cpu = read_factors(Source("adapter", adapter), plain.model), torch.device("cpu")
+    with on_gpu(plain) as encoder:
+        one = Batch.pack([Encoding(array("q", [1] * 5), pooled=1)], DEVICE)
+        layers = LoraLayers(encoder.model, lambda: encoder_module.hidden_states(encoder.model, one))
+        assert [len(group) for group in layers.groups] == [3, 1, 2, 1] * 2
+        weights = join("adapter", factors, layers.groups, cpu, torch.bfloat16, padded=grouped)
+        stacks = {name: Stack(*on_device(each.a, each.b)) for name, each in stack([weights] * 3, cpu).items()}
+        weights = {name: JoinedFactors(*on_device(each.a, each.b)) for name, each in weights.items()}
+        modules = [
+            LoraModule(id_, f"m{id_}", {}, encoder.tokenization, encoder.declaration, rank=4, layers=14, nbytes=0)
+            for id_ in (1, 2, 3)
+        ]
+        adapters = Adapters(encoder.model, encoder.declaration, None)  # type: ignore[arg-type]
+        adapters._layers = layers
+        adapters._snapshot = Snapshot(
+            loaded={module.id: Loaded(module, weights) for module in modules}, stacks=stacks if grouped else {}
+        )
+        for ids in ([0, 1], [0, 0, 1, 3], [2], [3, 3]):
+            rows = [Encoding(array("q", [1] * (3 + n)), pooled=2, adapter=id_) for n, id_ in enumerate(ids)]
+            with torch.inference_mode():
+                states, vectors = replace(encoder, adapters=adapters)._compute(rows)
+            assert (states.device, vectors.shape) == (DEVICE, (len(ids), WIDTH))
+
+
+def on_device(a: torch.Tensor, b: Mapping[str, tuple[slice, torch.Tensor]]) -> tuple[torch.Tensor, Any]:
+    move = partial(batch_module._to, DEVICE)
+    return move(a), {layer: (columns, move(second)) for layer, (columns, second) in b.items()}

@@ -32,9 +32,11 @@ def graphs() -> int:
 
 @pytest.mark.filterwarnings("ignore")  # warnings of the compiler
 @pytest.mark.parametrize(("dtype", "least"), [("float32", 0.999999), ("bfloat16", 0.9999)])
-def test_compiled_layers_give_the_same_vectors_alone_and_in_a_batch(adapter: Path, dtype: str, least: float) -> None:
+def test_compiled_layers_give_the_same_vectors_alone_and_in_a_batch(
+    adapter: Path, dtype: str, least: float, device: str
+) -> None:
     program("g++", "g++")
-    encoder = load(str(adapter), dtype=dtype, prepack=False)  # type: ignore[arg-type]
+    encoder = load(str(adapter), dtype=dtype, device=device, prepack=False)  # type: ignore[arg-type]
     inputs = [Input(text * n, instruction) for text in TEXTS for n, instruction in ((1, ""), (7, "Find it:"))]
     before = encoder.encode(inputs)
     earlier = graphs()

@@ -1,4 +1,4 @@
-"""Linear layers in fp8, tested on the CPU with torch's reference implementation of the product."""
+"""Linear layers in fp8; on the CPU with torch's reference implementation of the product."""
 
 import subprocess
 import sys
@@ -34,8 +34,12 @@ def fp8_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def demo(fp8_on_cpu: None) -> Encoder:
-    return load("demo", dtype="fp8", device="cpu")
+def demo(device: str, request: pytest.FixtureRequest) -> Encoder:
+    if device == "cpu":
+        request.getfixturevalue("fp8_on_cpu")
+    elif not fp8.available(torch.device(device)):
+        pytest.skip("this GPU has no fp8 products")
+    return load("demo", dtype="fp8", device=device)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -78,7 +82,7 @@ def test_vectors_are_close_to_those_of_float32_alone_and_in_a_batch(demo: Encode
     assert cosines(demo.encode(INPUTS), expected).min() >= LEAST
     assert cosines(np.concatenate([demo.encode([input_]) for input_ in INPUTS]), expected).min() >= LEAST
     assert demo.dtype == "fp8"
-    assert demo.describe() | {"dtype": "float32"} == exact.describe()
+    assert demo.describe() | {"dtype": "float32", "device": "cpu"} == exact.describe()
     assert demo.weight_bytes < 0.4 * exact.weight_bytes
     assert any(line.startswith("fp8: ") for line in demo.evidence)
 

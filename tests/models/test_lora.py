@@ -233,7 +233,7 @@ REFUSED: dict[str, tuple[Any, Callable[[Path], object], str]] = {
     "another rank": (lora(), lambda f: edit(f, r=8), "has shape"),
     "no effect": (lora(), lambda f: damage(f, torch.zeros_like, "lora_B"), "has no effect"),
     "lost in rounding": (lora(), lambda f: damage(f, lambda w: w * 1e-30), "changes no vector in float32"),
-    "overflow": (lora(), lambda f: damage(f, lambda w: w * 1e30), "compute NaN or infinity"),
+    "overflow": (lora(), lambda f: damage(f, lambda w: w * 1e38), "compute NaN or infinity"),
     "attention": (
         lora(),
         lambda f: (f / "llm2vec_config.json").write_text('{"attention": "causal"}'),

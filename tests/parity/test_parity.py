@@ -23,11 +23,12 @@ def test_goldens_cover_the_contract() -> None:
 
 
 @pytest.mark.parametrize(("stack", "name"), RUNS)
-def test_vectors_equal_the_reference(stack: str, name: str) -> None:
+def test_vectors_equal_the_reference(stack: str, name: str, device: str) -> None:
     pooling, _, everything = name.partition(".")
     golden = load_file(PARITY / "goldens" / f"{stack}.safetensors")[name]
     mntp = f"McGill-NLP/LLM2Vec-{STACKS[stack][1]}-mntp"
-    encoder = load(mntp, [f"{mntp}-supervised"], dtype="float32", pooling=pooling, skip_instruction=not everything)
+    settings = {"dtype": "float32", "device": device, "pooling": pooling, "skip_instruction": not everything}
+    encoder = load(mntp, [f"{mntp}-supervised"], **settings)  # type: ignore[arg-type]
     if name == "mean":
         inputs = [{"text": case["text"], "instruction": case["instruction"] or ""} for case in CASES]
         with LocalServer(encoder) as server:

@@ -12,6 +12,7 @@ import torch
 
 from l2v.models import Encoder, Input, load
 from l2v.training import contrastive, data
+from l2v.training.collator import InputCollator
 from l2v.training.errors import TrainingError
 from l2v.training.recipes import Simcse, Supervised
 from tests.bulk.shell import call
@@ -271,3 +272,19 @@ def test_an_impossible_run_does_not_start(
 ) -> None:
     with pytest.raises(TrainingError, match=reason):
         contrastive.build(supervised(base, [pairs], tmp_path / "out", **more))
+
+
+def test_hard_negatives_do_not_repeat_in_a_batch(base: Path, tmp_path: Path) -> None:
+    """A negative that is the positive of another row, or its negative, would count twice or against its own query."""
+    rows = [
+        {"query": f"q{i}", "positive": f"p{i}", "negatives": [f"p{i ^ 1}" if i < 16 else f"n{i % 4}", f"unused {i}"]}
+        for i in range(32)
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    trainer = contrastive.build(supervised(base, [path], tmp_path / "out", batch_size=4, steps=12))
+    batches = list(trainer.get_batch_sampler(trainer.train_dataset, 4, True, InputCollator.valid_label_columns))
+    assert len(batches) == 12
+    for batch in batches:
+        texts = [text for i in batch for text in (rows[i]["query"], rows[i]["positive"], rows[i]["negatives"][0])]
+        assert len(set(texts)) == 12

@@ -117,3 +117,21 @@ def test_a_hub_dataset_that_changed_is_read_again(tmp_path: Path, monkeypatch: p
         path.write_text(f"same\n{text}")
         newest.write_text(data.texts([str(path)], lines=True).cache_files[0]["filename"])
         assert data.texts(["owner/name"], lines=True)["text"][:] == ["same", text]
+
+
+def test_csv_a_single_negative_and_other_column_names(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text('question,answer,negative,symmetric\na,"b, c",d,true\ne,f,g,\n')
+    rows = data.pairs(str(path), ("query=question", "positive=answer"))
+    assert [(row["query"], row["positive"], row["negatives"], row["symmetric"]) for row in rows] == [
+        ("a", "b, c", ["d"], True),
+        ("e", "f", ["g"], False),
+    ]
+    for columns, content, reason in (
+        (("query=q",), "question\na\n", "line 2: column q is missing .* there are question"),
+        ((), "query,positive\na\n", "line 2: as many cells"),
+        ((), "query,positive,negative,negatives\na,b,c,d\n", "line 2: negative and negatives exclude each other"),
+    ):
+        path.write_text(content)
+        with pytest.raises(TrainingError, match=reason):
+            data.pairs(str(path), columns)

@@ -29,5 +29,5 @@ def test_a_run_that_ends_early_says_how_to_continue(
         raise error
 
     monkeypatch.setattr(mntp, "build", build)
-    ended = call(capsys, "train", "mntp", tmp_path / "out", "--data", "texts")
+    ended = call(capsys, "train", "mntp", tmp_path / "out", "--model", "m", "--data", "texts")
     assert (ended.status, message.format(tmp_path / "out") in ended.err) == (status, True)

@@ -157,6 +157,30 @@ def test_errors_of_an_evaluation_name_the_cause(capsys: pytest.CaptureFixture[st
     assert "the data of SciFact cannot be fetched" in f"{ended.status} {ended.err}"
 
 
+def test_own_pairs_and_triplets(built_in: Encoder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs, triplets = tmp_path / "pairs.csv", tmp_path / "triplets.jsonl"
+    pairs.write_text("a,b,score\n" + "".join(f"{a},{b},{score}\n" for a, b, score in ROWS))
+    rows = [{"query": "a cat", "positive": "a kitten", "negative": "a tax"}]
+    rows += [{"query": "a cat", "positive": "a tax", "negatives": ["a kitten", "a dog"]}]
+    triplets.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    flags = ["--columns", "query=a,positive=b", "--instruction", "Find:", "--json"]
+    scores = json.loads(call(capsys, "evaluate", pairs, *flags).out)["scores"]
+    a, b = (
+        built_in.encode([Input(row[column], "Find:" if column == 0 else "") for row in ROWS]).astype(np.float64)
+        for column in (0, 1)
+    )
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    correlation = spearmanr(cosines, [row[2] for row in ROWS])[0]
+    assert scores == [
+        {"task": str(pairs), "metric": "spearman", "score": round(100 * correlation, 2), "instruction": "Find:"}
+    ]
+    (score,) = json.loads(call(capsys, "evaluate", triplets, "--output-dtype", "ubinary", "--json").out)["scores"]
+    assert (score["metric"], score["score"]) == ("accuracy", 50.0)
+    triplets.write_text('{"query": "a", "positive": "b"}\n')
+    assert "line 1: a row needs either a score or negatives" in call(capsys, "evaluate", triplets).err
+    assert "there is no such file" in call(capsys, "evaluate", tmp_path / "none.csv").err
+
+
 def test_results_are_stored_as_json(built_in: Encoder, tmp_path: Path) -> None:
     evaluate(MtebEncoder("demo", built_in.encode, {}, {}), [Small()], tmp_path)
     (file,) = tmp_path.rglob("SmallSTS.json")

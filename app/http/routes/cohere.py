@@ -17,7 +17,7 @@ from l2v.models import Input
 router = surfaces.cohere(tags=["Cohere"])
 _rejections = {
     status: response | {"model": CohereErrorBody}
-    for status, response in responses(400, 401, 413, 415, 429, 500, 503, 504).items()
+    for status, response in responses(400, 401, 404, 413, 415, 429, 500, 503, 504).items()
 }
 _PROMPTS = {"search_query": "query", "search_document": "document"}
 # The assumed size of a text, in numbers.

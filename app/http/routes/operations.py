@@ -11,25 +11,30 @@ from l2v.app.engine.service import Service, State
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.routes.dependencies import ExpositionDep, ServiceDep
+from l2v.app.http.schemas.operations import InfoResponse, StateResponse
 from l2v.app.http.surfaces import Access, access
 
 router = surfaces.native(tags=["operations"])
 
 
-@router.get("/info", responses=responses(401, 503))
-async def info(service: ServiceDep) -> dict[str, Any]:
+def _closed(description: str) -> dict[int | str, dict[str, Any]]:
+    return {503: {"model": StateResponse, "description": description}}
+
+
+@router.get("/info", response_model=InfoResponse, responses=responses(401, 503))
+async def info(service: ServiceDep) -> JSONResponse:
     """The base, its pooling and sources, the limits of a request, and all models."""
-    return service.info()
+    return JSONResponse(service.info())
 
 
-@router.get("/health", responses={503: {"description": "The engine is dead or hangs: restart the service."}})
+@router.get("/health", response_model=StateResponse, responses=_closed("The engine is dead or hangs: restart it."))
 @access(Access.PROBE)
 async def health(service: ServiceDep) -> JSONResponse:
     """Liveness: whether the engine works, by its heartbeat."""
     return _state(service, service.state is not State.DOWN)
 
 
-@router.get("/ready", responses={503: {"description": "Loading, draining or down: send no requests."}})
+@router.get("/ready", response_model=StateResponse, responses=_closed("Loading, draining or down: send no requests."))
 @access(Access.PROBE)
 async def ready(service: ServiceDep) -> JSONResponse:
     """Readiness: whether the service accepts requests."""

@@ -39,6 +39,10 @@ def _pick(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _rejections[status] for status in statuses}
 
 
+def _example(value: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": value}}}}
+
+
 async def _group(
     call: Call, model: ServedModel, inputs: Any, options: schemas.Options, name: str = "inputs"
 ) -> InputGroup:
@@ -46,7 +50,7 @@ async def _group(
     return await text_group(call, model, name, inputs, instruction, keep_end=options.keep_end)
 
 
-@router.post("/embed", response_model=list[list[float]], responses=_rejections)
+@router.post("/embed", response_model=list[list[float]], responses=_rejections | _example([[0.5524, 0.7694, 0.3209]]))
 async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
     """One embedding per input."""
     model = call.choose()
@@ -65,7 +69,11 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
         return await json_response(ChunkedList.of(vectors, vectors.shape[1]), warning)
 
 
-@router.post("/embed_all", response_model=list[list[list[float]]], responses=_rejections)
+@router.post(
+    "/embed_all",
+    response_model=list[list[list[float]]],
+    responses=_rejections | _example([[[0.1, 0.9, 0.4], [0.5, 0.3, 0.8]]]),
+)
 async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response:
     """The hidden state of every token of each input, including special tokens and the instruction."""
     model = call.choose()
@@ -81,7 +89,7 @@ async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response
         return await json_response([ChunkedList.of(row, row.shape[1]) for row in states])
 
 
-@router.post("/similarity", response_model=list[float], responses=_rejections)
+@router.post("/similarity", response_model=list[float], responses=_rejections | _example([0.71, 0.02]))
 async def similarity(request: schemas.TeiSimilarityRequest, call: CallDep) -> Response:
     """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all."""
     options, inputs = request.parameters or schemas.Options(), request.inputs
@@ -110,7 +118,11 @@ async def run_task(request: schemas.TaskRequest, call: CallDep) -> Response:
     return await embed(request, call)
 
 
-@router.post("/tokenize", response_model=list[list[schemas.Token]], responses=_rejections)
+@router.post(
+    "/tokenize",
+    response_model=list[list[schemas.Token]],
+    responses=_rejections | _example([[{"id": 5, "text": "cat", "special": False, "start": 0, "stop": 3}]]),
+)
 async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
     """The tokens of texts, without template; the instruction comes first if a prompt is named."""
     model = call.choose()
@@ -135,7 +147,7 @@ async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
     return await joined_response(parts())
 
 
-@router.post("/decode", response_model=list[str], responses=_rejections)
+@router.post("/decode", response_model=list[str], responses=_rejections | _example(["the cat sits on the mat"]))
 async def decode(request: schemas.DecodeRequest, call: CallDep) -> Response:
     """The texts of token ids."""
     model = call.choose()
@@ -144,7 +156,7 @@ async def decode(request: schemas.DecodeRequest, call: CallDep) -> Response:
     return await json_response(ChunkedList.of(texts, _WIDTH))
 
 
-@router.get("/info", responses=_pick(401, 503))
+@router.get("/info", response_model=schemas.TeiInfo, responses=_pick(401, 503))
 async def info(call: CallDep) -> dict[str, Any]:
     """The served model, in TEI's terms."""
     service, own = call.service, call.choose().describe()

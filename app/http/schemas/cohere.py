@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StrictInt
 
 from l2v.app.engine.output_types import OutputDtype
+from l2v.app.http.errors import example
 from l2v.app.http.schemas.fields import NoEffect, Rejected, StrictRequest
 from l2v.app.http.schemas.inputs import MODEL, Dimensions, ModelChoice, Texts
 
@@ -43,46 +44,56 @@ class CohereRequest(StrictRequest):
 
 
 class CohereEmbeddings(BaseModel):
-    """The vectors by type, each in the order of the texts; null for types that were not requested."""
+    """The vectors by type, each in the order of the texts. Types that were not requested are left out."""
 
-    floats: list[list[float]] | None = Field(None, alias="float")
-    int8: list[list[int]] | None = None
-    uint8: list[list[int]] | None = None
-    binary: list[list[int]] | None = None
-    ubinary: list[list[int]] | None = None
-    base64: list[str] | None = None
+    floats: list[list[float]] | None = Field(None, alias="float", description="float32")
+    int8: list[list[int]] | None = Field(None, description="From -128 to 127")
+    uint8: list[list[int]] | None = Field(None, description="From 0 to 255")
+    binary: list[list[int]] | None = Field(None, description="8 dimensions in a number from -128 to 127")
+    ubinary: list[list[int]] | None = Field(None, description="8 dimensions in a number from 0 to 255")
+    base64: list[str] | None = Field(None, description="float32, little-endian")
 
 
 class ApiVersion(BaseModel):
     """The version of Cohere's API."""
 
-    version: Literal["2"] = "2"
+    version: Literal["2"] = Field("2", description="Always `2`")
 
 
 class BilledUnits(BaseModel):
     """The tokens of the request."""
 
-    input_tokens: int
+    input_tokens: int = Field(description="Number of tokens, including template and special tokens")
 
 
 class Meta(BaseModel):
     """The version of the API, and the tokens of the request."""
 
-    api_version: ApiVersion
-    billed_units: BilledUnits
+    api_version: ApiVersion = Field(description="The version of Cohere's API")
+    billed_units: BilledUnits = Field(description="The tokens of the request")
 
 
 class CohereResponse(BaseModel):
     """One vector per text and type."""
 
-    id: str
-    response_type: Literal["embeddings_by_type"] = "embeddings_by_type"
-    texts: list[str]
-    embeddings: CohereEmbeddings
-    meta: Meta
+    model_config = example(
+        id="0a53eb18-70e6-4d2c-a3dd-b1e0b5a2f6a4",
+        response_type="embeddings_by_type",
+        texts=["the cat sits on the mat"],
+        embeddings={"int8": [[91, 127, 53]]},
+        meta={"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}},
+    )
+
+    id: str = Field(description="An id of this response")
+    response_type: Literal["embeddings_by_type"] = Field("embeddings_by_type", description="Always the same")
+    texts: list[str] = Field(description="The texts of the request")
+    embeddings: CohereEmbeddings = Field(description="The vectors by type")
+    meta: Meta = Field(description="The version of the API, and the tokens of the request")
 
 
 class CohereErrorBody(BaseModel):
     """The body of every error."""
 
-    message: str
+    model_config = example(message="Invalid value for 'texts[0]': must not be empty or blank.")
+
+    message: str = Field(description="What is wrong, and in which field")

@@ -93,7 +93,10 @@ class Rejected:
         return BeforeValidator(self._reject).__get_pydantic_core_schema__(source, handler)
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"enum": [*self.allowed, None], "description": f"{REJECTED}{self.reason}"}
+        allowed: list[dict[str, Any]] = [
+            {"const": value} for value in self.allowed
+        ]  # generators reject enums of booleans
+        return {"anyOf": [*allowed, {"type": "null"}], "description": f"{REJECTED}{self.reason}"}
 
     def _reject(self, value: Any) -> Any:
         if any(type(value) is type(each) and value == each for each in self.allowed):

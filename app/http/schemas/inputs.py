@@ -75,8 +75,8 @@ Texts = Listed[Text]
 class TextInput(Strict):
     """A text and its instruction."""
 
-    text: Text
-    instruction: Instruction | None = None
+    text: Text = Field(description="The text")
+    instruction: Instruction | None = Field(None, description="Its instruction; default: the request's")
 
 
 def _by_type(expected: str, **tags: type) -> Discriminator:

@@ -1,23 +1,20 @@
 """Requests and responses of the native API."""
 
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, Field, StrictBool
 
+from l2v.app.http.errors import example
 from l2v.app.http.schemas.fields import StrictRequest
 from l2v.app.http.schemas.inputs import MODEL, Dimensions, EncodingFormat, Inputs, Instruction, ModelChoice, OutputType
 from l2v.app.settings import PromptName
-
-T = TypeVar("T")
 
 
 class EmbedRequest(StrictRequest):
     """Texts to embed."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"inputs": ["the cat sits on the mat"], "instruction": "Retrieve semantically similar text:"}]
-        }
+    model_config = example(
+        inputs=["the cat sits on the mat"], instruction="Retrieve semantically similar text:", dimensions=3
     )
 
     inputs: Inputs = Field(description='"text", {"text", "instruction"}, or a list of these or ["instruction", "text"]')
@@ -34,9 +31,13 @@ class EmbedRequest(StrictRequest):
 class EmbedResponse(BaseModel):
     """One vector per input, in order."""
 
-    model: str
-    dimensions: int
-    embeddings: list[list[float]] | list[list[int]] | list[str]
+    model_config = example(model="demo", dimensions=3, embeddings=[[0.5524, 0.7694, 0.3209]], tokens=[11], truncated=[])
+
+    model: str = Field(description="The served model")
+    dimensions: int = Field(description="Number of dimensions of each vector")
+    embeddings: list[list[float]] | list[list[int]] | list[str] = Field(
+        description="The vectors, in the order of the inputs; strings with encoding_format base64"
+    )
     tokens: list[int] = Field(description="Number of tokens of each input, including template and special tokens")
     truncated: list[int] = Field(description="Positions of the inputs that were truncated")
 
@@ -44,16 +45,10 @@ class EmbedResponse(BaseModel):
 class SimilarityRequest(StrictRequest):
     """Queries to compare with documents."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "queries": "where does the cat sit?",
-                    "documents": ["the cat sits on the mat", "stocks fell sharply"],
-                    "query_instruction": "Given a question, retrieve passages that answer it:",
-                }
-            ]
-        }
+    model_config = example(
+        queries="where does the cat sit?",
+        documents=["the cat sits on the mat", "stocks fell sharply"],
+        query_instruction="Given a question, retrieve passages that answer it:",
     )
 
     queries: Inputs = Field(description="Same form as `inputs` of /embed")
@@ -72,31 +67,40 @@ class SimilarityRequest(StrictRequest):
     truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
 
 
-class PerGroup(BaseModel, Generic[T]):
-    """One value for the queries and one for the documents, if there are documents."""
+class Counts(BaseModel):
+    """One list for the queries and one for the documents, if there are documents."""
 
-    queries: T
-    documents: T | None = None
+    queries: list[int] = Field(description="Of the queries")
+    documents: list[int] | None = Field(None, description="Of the documents, if there are documents")
 
 
 class Match(BaseModel):
     """The position of a document, and its score."""
 
-    index: int
-    score: float
+    index: int = Field(description="Position of the document in the request")
+    score: float = Field(description="Its similarity to the query")
 
 
 class SimilarityResponse(BaseModel):
     """One row per query: the scores of all documents, or the best matches if `top_k` is set."""
 
-    model: str
-    scores: list[list[float]] | None = None
-    results: list[list[Match]] | None = None
-    tokens: PerGroup[list[int]]
-    truncated: PerGroup[list[int]]
+    model_config = example(
+        model="demo",
+        scores=[[0.71, 0.02]],
+        tokens={"queries": [16], "documents": [7, 5]},
+        truncated={"queries": [], "documents": []},
+    )
+
+    model: str = Field(description="The served model")
+    scores: list[list[float]] | None = Field(None, description="For each query, its similarity to each document")
+    results: list[list[Match]] | None = Field(None, description="For each query, its best documents, best first")
+    tokens: Counts = Field(description="Number of tokens of each input, including template and special tokens")
+    truncated: Counts = Field(description="Positions of the inputs that were truncated")
 
 
 class PromptsResponse(BaseModel):
     """The named prompts: name → instruction."""
 
-    prompts: dict[str, str]
+    model_config = example(prompts={"query": "Given a question, retrieve passages that answer it:"})
+
+    prompts: dict[str, str] = Field(description="The text of each prompt, by name")

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
+from l2v.app.http.errors import example
 from l2v.app.http.schemas.fields import NoEffect, Rejected, Request, StrictRequest
 from l2v.app.http.schemas.inputs import (
     MODEL,
@@ -118,34 +119,46 @@ class EmbeddingsRequest(EmbeddingsFields, StrictRequest):
 class Embedding(BaseModel):
     """One vector."""
 
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | list[int] | str
+    object: Literal["embedding"] = Field("embedding", description="Always `embedding`")
+    index: int = Field(description="Position of the text in the request")
+    embedding: list[float] | list[int] | str = Field(description="The vector; a string with encoding_format base64")
 
 
 class Usage(BaseModel):
     """The tokens of the request."""
 
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(description="Number of tokens, including template and special tokens")
+    total_tokens: int = Field(description="The same number")
 
 
 class EmbeddingsResponse(BaseModel):
     """One vector per input, in order."""
 
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
-    usage: Usage
+    model_config = example(
+        object="list",
+        data=[{"object": "embedding", "index": 0, "embedding": [0.5524, 0.7694, 0.3209]}],
+        model="demo",
+        usage={"prompt_tokens": 7, "total_tokens": 7},
+    )
+
+    object: Literal["list"] = Field("list", description="Always `list`")
+    data: list[Embedding] = Field(description="The vectors, in the order of the texts")
+    model: str = Field(description="The served model")
+    usage: Usage = Field(description="The tokens of the request")
+
+
+_MODEL = {"id": "demo", "object": "model", "created": 1_790_000_000, "owned_by": "l2v", "root": "demo", "parent": None}
 
 
 class Model(BaseModel):
     """A served model."""
 
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str
+    model_config = example(**_MODEL)
+
+    id: str = Field(description="Its name")
+    object: Literal["model"] = Field("model", description="Always `model`")
+    created: int = Field(description="When the service started, in seconds since 1970")
+    owned_by: str = Field(description="Always `l2v`")
     root: str = Field(description="Where the model comes from")
     parent: str | None = Field(description="The base, for an adapter")
 
@@ -153,5 +166,7 @@ class Model(BaseModel):
 class ModelsResponse(BaseModel):
     """The list of served models."""
 
-    object: Literal["list"] = "list"
-    data: list[Model]
+    model_config = example(object="list", data=[_MODEL])
+
+    object: Literal["list"] = Field("list", description="Always `list`")
+    data: list[Model] = Field(description="The models")

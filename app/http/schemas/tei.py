@@ -5,24 +5,32 @@ from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
-from pydantic import BaseModel, Discriminator, Field, StrictBool, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, StrictBool, Tag
 
+from l2v.app.http.errors import example
 from l2v.app.http.schemas.fields import Request
 from l2v.app.http.schemas.inputs import Dimensions, IdRows, Text, TextOrTexts, Texts, TextsOrIds
 from l2v.app.http.schemas.openai import EmbeddingsFields
 from l2v.app.settings import PromptName
 
+# TEI takes `Left` and `Right` too, and generated clients send these.
+Direction = Annotated[
+    Literal["left", "right"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+]
+
 
 class Options(Request):
     """How to truncate texts, and which named prompt to use."""
 
-    truncate: StrictBool | None = Field(None, description="Default: true")
-    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
-    prompt_name: PromptName | None = None
+    truncate: StrictBool | None = Field(
+        None, description="Truncate texts that are too long instead of rejecting them; default: true"
+    )
+    truncation_direction: Direction = Field("right", description="Side on which texts are truncated; any case")
+    prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
 
     @property
     def keep_end(self) -> bool:
-        return self.truncation_direction.lower() == "left"
+        return self.truncation_direction == "left"
 
 
 class OpenaiRequest(EmbeddingsFields):
@@ -34,28 +42,28 @@ class OpenaiRequest(EmbeddingsFields):
 class EmbedAllRequest(Options):
     """Texts whose token states are requested."""
 
-    inputs: TextsOrIds
+    inputs: TextsOrIds = Field(description="A text, a list of token ids, or a list of either")
 
 
 class TeiEmbedRequest(EmbedAllRequest):
     """Texts to embed."""
 
-    normalize: StrictBool = True
-    dimensions: Dimensions | None = None
+    normalize: StrictBool = Field(True, description="Scale each vector to length 1")
+    dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
 
 
 class Sentences(Request):
     """A sentence, and the sentences to compare it with."""
 
-    source_sentence: Text
-    sentences: Texts
+    source_sentence: Text = Field(description="The sentence to compare with the others")
+    sentences: Texts = Field(description="The others")
 
 
 class TeiSimilarityRequest(Request):
     """A comparison of sentences."""
 
-    inputs: Sentences
-    parameters: Options | None = None
+    inputs: Sentences = Field(description="The sentences")
+    parameters: Options | None = Field(None, description="How to truncate them, and a named prompt for all")
 
 
 def _task(body: Any) -> str:
@@ -73,26 +81,26 @@ TaskRequest = Annotated[
 class TokenizeRequest(Request):
     """Texts to tokenize."""
 
-    inputs: TextOrTexts
-    add_special_tokens: StrictBool = True
-    prompt_name: PromptName | None = None
+    inputs: TextOrTexts = Field(description="A text, or a list of texts")
+    add_special_tokens: StrictBool = Field(True, description="Include the special tokens")
+    prompt_name: PromptName | None = Field(None, description="Named prompt that comes first")
 
 
 class DecodeRequest(Request):
     """Token ids to decode."""
 
-    ids: IdRows
-    skip_special_tokens: StrictBool = True
+    ids: IdRows = Field(description="Token ids of a text, or a list of such lists")
+    skip_special_tokens: StrictBool = Field(True, description="Leave special tokens out")
 
 
 class Token(BaseModel):
     """A token and its position in the text, in characters."""
 
-    id: int
-    text: str
-    special: bool
-    start: int | None
-    stop: int | None
+    id: int = Field(description="Its id")
+    text: str = Field(description="Its text")
+    special: bool = Field(description="Whether it is a special token")
+    start: int | None = Field(description="Where it starts in the text; null for a special token")
+    stop: int | None = Field(description="Where it ends")
 
 
 def render(tokens: Iterator[tuple[Any, ...]]) -> list[bytes]:
@@ -107,13 +115,63 @@ def render(tokens: Iterator[tuple[Any, ...]]) -> list[bytes]:
 class TeiOpenaiErrorBody(BaseModel):
     """The body of every error of /tei/v1/embeddings."""
 
-    message: str
-    code: int
-    type: str
+    message: str = Field(description="What is wrong, and in which field")
+    code: int = Field(description="The status")
+    type: str = Field(description="The kind of error; see the table of errors")
 
 
 class TeiErrorBody(BaseModel):
     """The body of every other error under /tei."""
 
-    error: str
-    error_type: str
+    model_config = example(error="Invalid value for 'inputs': must not be empty or blank.", error_type="Empty")
+
+    error: str = Field(description="What is wrong, and in which field")
+    error_type: str = Field(description="The kind of error; see the table of errors")
+
+
+class EmbeddingType(BaseModel):
+    """How the model makes vectors."""
+
+    pooling: str = Field(description="The pooling mode")
+
+
+class ModelType(BaseModel):
+    """What the model is for."""
+
+    embedding: EmbeddingType = Field(description="It makes embeddings")
+
+
+class TeiInfo(BaseModel):
+    """The served model, in TEI's terms."""
+
+    model_config = example(
+        model_id="demo",
+        model_sha=None,
+        model_dtype="float32",
+        model_type={"embedding": {"pooling": "mean"}},
+        max_concurrent_requests=512,
+        max_input_length=512,
+        max_batch_tokens=4096,
+        max_batch_requests=None,
+        max_client_batch_size=2048,
+        auto_truncate=True,
+        tokenization_workers=2,
+        version="0.2.0",
+        sha=None,
+        docker_label=None,
+    )
+
+    model_id: str = Field(description="Its name")
+    model_sha: str | None = Field(description="Its revision on the Hub")
+    model_dtype: str = Field(description="The dtype of its weights")
+    model_type: ModelType = Field(description="What it is for")
+    max_concurrent_requests: int = Field(description="Maximum requests in progress")
+    max_input_length: int = Field(description="Maximum tokens of an input")
+    max_batch_tokens: int = Field(description="Token budget of one forward pass")
+    max_batch_requests: int | None = Field(description="Always null: only tokens are limited")
+    max_client_batch_size: int = Field(description="Maximum inputs per request")
+    auto_truncate: bool = Field(description="Whether texts that are too long are truncated by default")
+    tokenization_workers: int = Field(description="Number of threads that tokenize")
+    version: str = Field(description="The version of l2v")
+    sha: str | None = Field(description="Always null")
+    docker_label: str | None = Field(description="Always null")

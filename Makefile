@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: serve test test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
+.PHONY: serve test test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
 
 serve: .venv/serve  ## Serve the built-in model, or L2V_MODEL, on port 8080
 	$(BIN)/l2v serve
@@ -48,6 +48,9 @@ bench-gpu-http-7b: .gpu/site
 
 bench-gpu-forward-%: .gpu/site
 	$(ON_GPU) -m bench.forward --shape $* --device $(DEVICE) --checkpoints .cache/bench --name forward-$*
+
+test-vllm: .venv/test .venv-bench/vllm  ## Compare exports with vLLM, in an environment of its own (2 GB)
+	$(BIN)/python -m tests.parity.vllm_exports .venv-bench/vllm/bin/python
 
 chaos: .venv/test  ## Test the promises of docs/RELIABILITY.md and write the results to it
 	$(BIN)/python -m tests.chaos

@@ -47,6 +47,7 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
     before = {} if type(config) is LoraConfig else _sums(decoder)
     with _unchanged_compilers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # peft's, about training and saving
+        warnings.filterwarnings("ignore", category=FutureWarning)  # transformers', about properties that peft reads
         adapted = attach(decoder, source, config, read)
         check_fit(source, read.weights, adapted)
         effective = type(config) is not LoraConfig or has_effect(config, read.weights, adapted)

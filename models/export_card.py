@@ -28,8 +28,10 @@ rounding in the same dtype.
 
 {readers}
 """
-# Types whose attention the servers turn with the keys that exports write. vLLM runs others causally, TEI not at all.
-_TURNED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+# Types that TEI has. It reads their attention from the keys that exports write.
+_IN_TEI = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+# Types of which vLLM reads the attention; it runs others causally.
+_TURNED_BY_VLLM = (*_IN_TEI, "ministral3")
 _ON_CUDA_IN_TEI = ("llama", "mistral", "qwen2")
 # The activations of a Dense layer that vLLM has.
 _IN_VLLM = {"GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "Tanh"}
@@ -96,6 +98,7 @@ def _sentence_transformers(encoder: Encoder) -> Reader:
         '`encode([" the text"], prompt="the instruction:")`'
         + ("" if _counts_alone_as_in_row(encoder) else counted): without and not weighted,
         f"the text itself does not hold {own}": own,
+        "`encode` gets `normalize_embeddings=True`": not _normalizes(encoder),
     }
     return _reader("sentence-transformers 6", encoder, {}, differs, conditions)
 
@@ -104,7 +107,7 @@ def _tei(encoder: Encoder) -> Reader:
     config, declared = encoder.model.config, encoder.declaration
     kind, rope = config.model_type, _rope_type(config)
     refuses = {
-        f"it has no models of the type {kind}": kind not in _TURNED,
+        f"it has no models of the type {kind}": kind not in _IN_TEI,
         "it has no `weightedmean` pooling": encoder.pooling == "weighted_mean",
         f"it does not support the rotary embeddings `{rope}` of this model": rope != "default",
         "it has no such activation for a Dense layer": _activations(encoder.head.layers) - {"Identity", "Tanh"},
@@ -127,7 +130,7 @@ def _vllm(encoder: Encoder) -> Reader:
     config, declared = encoder.model.config, encoder.declaration
     differs = _pooling_and_layers(encoder) | {
         f"it attends causally in models of the type {config.model_type}": not encoder.causal
-        and config.model_type not in _TURNED,
+        and config.model_type not in _TURNED_BY_VLLM,
         "it pools the last token instead of `weightedmean`": encoder.pooling == "weighted_mean",
         "it leaves out the Dense layers, since it has no such activation": _activations(encoder.head.layers) - _IN_VLLM,
     }
@@ -138,6 +141,7 @@ def _vllm(encoder: Encoder) -> Reader:
             declared.windowed and not encoder.causal
         ),
         "the client puts the prompt before the text, the default one too": declared.prompts.value,
+        "the client normalizes the vectors": not _normalizes(encoder),
         f"a request sets `dimensions` to {encoder.dimensions}": declared.truncate_dim.value,
     }
     return _reader("vLLM", encoder, {}, differs, conditions)
@@ -188,6 +192,11 @@ def _whole_rows(encoder: Encoder) -> dict[str, object]:
 
 def _is_llm2vec(encoder: Encoder) -> bool:
     return encoder.declaration.semantics.value == "llm2vec"
+
+
+def _normalizes(encoder: Encoder) -> bool:
+    """Whether the export says that vectors are normalized."""
+    return encoder.declaration.normalize.value or _is_llm2vec(encoder)
 
 
 def _leaves_out_instruction(encoder: Encoder) -> bool:

@@ -144,9 +144,11 @@ def test_prometheus_scrapes_the_traffic(busy: ServerProcess, prometheus: Prometh
     assert (info["metric"]["model"], info["metric"]["device"]) == ("demo", "cpu")
 
 
+DASHBOARD = json.loads((DOCKER / "grafana" / "dashboards" / "l2v.json").read_text())
+
+
 def expressions() -> list[str]:
-    dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "l2v.json").read_text())
-    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
 @pytest.mark.parametrize("expression", expressions())
@@ -155,6 +157,9 @@ def test_each_query_of_the_dashboard_has_data(expression: str, busy: ServerProce
     for name in re.findall(r"\b(?:l2v|process)_\w+", expression):
         assert name in families or re.sub(r"_(bucket|sum|count)$", "", name) in families
     rates = expression.replace("$__rate_interval", "1m")
+    for variable in DASHBOARD["templating"]["list"]:
+        rates = rates.replace(f"${variable['name']}", variable["allValue"])
+    assert "$" not in rates
     wait_for(lambda: prometheus.query(rates), what=f"data for {rates}")
 
 
@@ -167,5 +172,15 @@ def test_the_query_of_the_autoscaler_yields_one_number(busy: ServerProcess, prom
 
 def test_the_dashboard_reads_the_provisioned_datasource() -> None:
     datasource = yaml.safe_load((DOCKER / "grafana/provisioning/datasources/prometheus.yml").read_text())
-    dashboard = json.loads((DOCKER / "grafana/dashboards/l2v.json").read_text())
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {datasource["datasources"][0]["uid"]}
+    assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {datasource["datasources"][0]["uid"]}
+
+
+def test_each_panel_of_the_dashboard_has_a_description_and_a_unit() -> None:
+    assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in DASHBOARD["panels"])
+
+
+@pytest.mark.parametrize("variable", DASHBOARD["templating"]["list"], ids=lambda variable: variable["name"])
+def test_each_variable_of_the_dashboard_has_values(variable: dict[str, Any], prometheus: Prometheus) -> None:
+    definition = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["definition"])
+    assert definition
+    wait_for(lambda: prometheus.query(f'{definition[1]}{{{definition[2]}!=""}}'), what=variable["definition"])

@@ -113,7 +113,11 @@ def test_settings_at_export_go_into_the_folder(name: str, settings: dict[str, An
         ("exclude-prompt-weightedmean", "**text-embeddings-inference** does not open it\n- it has no `weightedmean`"),
         ("exclude-prompt-weightedmean", "**vLLM** opens it, but with other vectors\n- it pools the last token instead"),
         ("llama-nemotron-embed", "it does not support the rotary embeddings `llama3` of this model"),
-        ("nemotron-3-embed", "it attends causally in models of the type ministral3"),
+        (
+            "dense-tanh",
+            "**sentence-transformers 6** opens it with the same vectors, if\n- `encode` gets `normalize_emb",
+        ),
+        ("dense-tanh", "- the client normalizes the vectors"),
         ("default-prompt", "it is started with `--default-prompt-name document`"),
         ("truncate-dim", "a request sets `dimensions` to 16"),
     ],

@@ -101,7 +101,7 @@ def source() -> CliSettingsSource[ArgumentParser]:
 
 
 def main() -> None:
-    """Run the command. An error prints one sentence and exits with status 1 or 2."""
+    """Run the command. If it fails, print why and exit with status 1 or 2."""
     command_line = source()
     try:
         CliApp.run(L2v, cli_settings_source=command_line)

@@ -31,7 +31,7 @@ _SCRAPE_SECONDS = 5.0
 
 
 class ReplicaSettings(Settings):
-    """The settings of each replica, from the application's arguments, else from the environment where it is built.
+    """The settings of each replica: the application's arguments, else the environment where `build` is called.
 
     Ray's proxies accept the connections, so `host`, `port`, `max_connections`, `max_header_bytes` and `idle_timeout`
     have no effect.
@@ -87,7 +87,7 @@ class Replica:
         return families
 
     async def _expose_all(self) -> bytes:
-        """The metrics of all replicas, since a scrape reaches only one of them."""
+        """Returns the metrics of all replicas, because Prometheus' scrape reaches only one of them."""
         context = serve.get_replica_context()
         calls = serve.get_deployment_handle(context.deployment, context.app_name).broadcast("metrics")
         try:
@@ -103,7 +103,8 @@ def build(settings: ReplicaSettings) -> serve.Application:
     """The application that Ray Serve runs. Ray's own configuration decides how many replicas run and where."""
     deployment = serve.deployment(
         name=NAME,
-        # The service rejects excess requests with 429. Requests beyond this number would wait in Ray without limit.
+        # More than the service accepts, so that it is the service that rejects excess requests, with 429: beyond this
+        # number, Ray queues requests without limit.
         max_ongoing_requests=2 * settings.max_requests,
         graceful_shutdown_timeout_s=settings.drain_timeout,
         health_check_period_s=_CHECK_SECONDS,

@@ -51,7 +51,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
 
     Args:
         service: the service.
-        engine: entered before the first request, and left after the last one.
+        engine: runs the engine; entered before the first request, and exited after the last one.
     """
     settings, metrics = service.settings, service.metrics
     auth = Auth(settings)
@@ -100,7 +100,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
 
 
 def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
-    """Removes what a path doesn't use from the OpenAPI document: the status 422, or a key."""
+    """Removes from the OpenAPI document the status 422 where it is not returned, and the key where none is required."""
     for path, methods in app.openapi()["paths"].items():
         target = targets.find(path)
         for operation in methods.values():

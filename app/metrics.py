@@ -21,7 +21,7 @@ class Metrics:
         prometheus_client.PlatformCollector(registry=registry)
         prometheus_client.GCCollector(registry=registry)
         counter = partial(Counter, registry=registry)
-        # The mode has an effect only in the front ends of `http_workers`: gauges are summed over those that run.
+        # Only the front ends of `http_workers` use the mode: a gauge is summed over the front ends that are running.
         gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
         histogram = partial(Histogram, registry=registry)
         self.requests = counter("l2v_requests", "Requests by route, status and model.", ["route", "status", "model"])
@@ -74,7 +74,7 @@ class Metrics:
 
 
 class Merged(Collector):
-    """The metrics of several processes as those of one. Samples with the same name and labels are added up."""
+    """Merges the metrics of several processes: adds up the samples with the same name and labels."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families: dict[str, Metric] = {}

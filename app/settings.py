@@ -104,7 +104,7 @@ class Settings(ModelSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` for all interfaces")
     port: Port = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
     http_workers: int = Field(
-        1, ge=1, le=64, description="Processes that speak HTTP; beyond 1, the engine has a process of its own"
+        1, ge=1, le=64, description="Processes that handle HTTP; if more than 1, the engine has a process of its own"
     )
     api_keys: Secrets = Field((), description="Bearer keys for the API, comma-separated; without keys, the API is open")
     api_keys_file: Path | None = Field(
@@ -115,8 +115,8 @@ class Settings(ModelSettings):
     max_batch_tokens: int | None = Field(
         None,
         ge=8,
-        description="Token budget of one forward pass. Default: 16384 on CUDA; 4096 on a CPU, or fewer if that many "
-        "take more than ten seconds",
+        description="Token budget of one forward pass. Default: 16384 on CUDA; 4096 on a CPU, or fewer if such a pass "
+        "would take more than ten seconds",
     )
     max_queue_tokens: Count = Field(1_048_576, description="Maximum tokens in the queue; beyond that, requests get 429")
     max_requests: Count = Field(
@@ -136,7 +136,7 @@ class Settings(ModelSettings):
     )
     request_timeout: Seconds = Field(
         120.0,
-        description="Seconds before a request fails with 504; the client then has the same time to read the response",
+        description="Seconds before a request fails with 504; also, seconds in which the client must read a response",
     )
     idle_timeout: Seconds = Field(
         75.0, description="Seconds before a connection without a complete request header is closed"
@@ -169,7 +169,7 @@ class Settings(ModelSettings):
         return (label(self.model),)
 
     def read_prompts(self) -> dict[str, str]:
-        """The prompts of the file; `query_instruction` and `document_instruction` override `query` and `document`.
+        """The file's prompts; if set, `query_instruction` and `document_instruction` replace `query` and `document`.
 
         Raises:
             ValueError: the file cannot be read, or is not a JSON object of names and instructions.

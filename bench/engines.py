@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError
 
@@ -189,7 +190,12 @@ class ServerEngine:
         return body(texts, **self._fields)
 
     def _peak_memory(self) -> int:
-        return 0 if self._device == "cuda" else peak_resident_bytes(str(self._process.pid))
+        """Of the process and of those that it started."""
+        started = [
+            self._process.pid,
+            *(child.pid for child in psutil.Process(self._process.pid).children(recursive=True)),
+        ]
+        return 0 if self._device == "cuda" else sum(peak_resident_bytes(str(process)) for process in started)
 
 
 def _vectors(done: dict[str, Any]) -> NDArray[np.float32]:

@@ -48,11 +48,11 @@ def _infinity(folder: Path, dtype: str, device: str) -> ServerEngine:
 
 def _vllm(folder: Path, dtype: str) -> Iterator[LibraryEngine | ServerEngine]:
     yield LibraryEngine("vLLM", "vllm", VENVS / "vllm/bin/python", folder, dtype, "cpu")
-    # `vllm serve` needs a package of the name vllm.
+    # `vllm serve` needs a package of the name vllm. Without the variable, it leaves a core idle.
     command = [
-        VENVS / "vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", folder,
-        "--served-model-name", "any", "--runner", "pooling", "--dtype", dtype, "--max-model-len", "512",
-        "--host", "127.0.0.1",
+        "env", "VLLM_CPU_NUM_OF_RESERVED_CPU=0", VENVS / "vllm/bin/python",
+        "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", "any",
+        "--runner", "pooling", "--dtype", dtype, "--max-model-len", "512", "--host", "127.0.0.1",
     ]  # fmt: skip
     yield ServerEngine("vLLM over HTTP", command, "/v1/embeddings", "cpu", truncate_prompt_tokens=512)
 

@@ -88,6 +88,7 @@ def vllm(folder: str, dtype: str, device: str) -> Embed:
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # its memory is then that of this process
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB, rather than most of the memory
+    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count())  # it would take a single thread
     from vllm import LLM
 
     # That attention is bidirectional and pooling the mean is in the folder's files.

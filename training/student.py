@@ -36,8 +36,8 @@ class Student:
         model: the same model with the new adapter.
         causal: whether attention is causal; see `Recipe.causal`.
         base: the source of the base model's weights.
-        parent: the source that the adapter is trained on: the last merged adapter, or the base. A relative
-            path is relative to the new adapter's folder, so that the two can be moved together.
+        parent: the name of the model that the new adapter extends: the last merged adapter, or the base. A relative
+            path is relative to the new adapter's folder, so that both folders can be moved together.
     """
 
     encoder: Encoder
@@ -130,7 +130,7 @@ class Student:
         apply_umask(folder)
         (folder / "README.md").unlink(missing_ok=True)
         self.encoder.tokenizer.write(folder)
-        # Omit the lengths: they are short for training, and serving would truncate texts to them.
+        # Omit max_length and doc_max_length: training uses short ones, and serving would truncate texts to them.
         settings: dict[str, str | bool] = {
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,

@@ -1,7 +1,7 @@
 """`OUTPUT.partial`, the folder that holds an unfinished output and a journal of the rows that it contains.
 
 The journal is replaced atomically, and only after the data that it describes is durable. However a run ends, the next
-one drops the data that is not in the journal, and continues after the last row that is.
+one drops the data that the journal does not record, and continues after the last recorded row.
 """
 
 import fcntl
@@ -83,8 +83,8 @@ class Partial:
         for part, value in self.job.items() if self.progress.rows else ():
             if differing := [name for name in value if value[name] != job[part].get(name)]:
                 raise CommandError(
-                    f"{self.folder} was started by a command that differs in {part} ({', '.join(differing)}): "
-                    f"run that command again, or delete the folder to start over"
+                    f"{self.folder} is from an earlier command, which differs in {part} ({', '.join(differing)}): "
+                    f"run the earlier command again, or delete the folder to start over"
                 )
         path = str(bad_file.resolve()) if bad_file else None
         if self.progress.bad and self.bad_file != path:

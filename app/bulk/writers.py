@@ -30,7 +30,7 @@ class Writer(Protocol):
 def open_writer(
     format_: OutputFormat, data: Path, dimensions: int, dtype: OutputDtype, types: "pa.Schema | None"
 ) -> Writer:
-    """The writer for a format. `data` is the file that it continues: whole blocks, or nothing yet."""
+    """The writer for a format. Its blocks are appended to `data`, which holds whole blocks, is empty, or is missing."""
     width = stored_width(dimensions, dtype)
     if format_ == "parquet":
         from l2v.app.bulk.parquet import ParquetWriter

@@ -33,7 +33,7 @@ class Serve(Settings):
     """
 
     def cli_cmd(self) -> None:
-        # Until it has a handler, the first process of a container gets no signal. uvicorn installs its own later.
+        # In a container, process 1 ignores SIGTERM until it has a handler for it. uvicorn installs its own later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
         if reason := _unusable(self.host, self.port):  # before torch is loaded, which takes seconds
             _exit(f"l2v: {reason}")
@@ -88,7 +88,7 @@ def _unusable(host: str, port: int) -> str:
             socket.create_server(address[:2], family=family).close()
     except OSError as error:
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-            return ""  # a name may have other addresses: the server decides
+            return ""  # a name may have another address that works: let the server try
         reason = (error.strerror or str(error)).partition(" (")[0]
         return f"cannot listen on {host}:{port} ({reason}): end the process that uses the port, or set another address"
     return ""

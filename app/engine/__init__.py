@@ -1,1 +1,1 @@
-"""From inputs to vectors: limits, tokenization, the queue and the engine thread. Knows nothing of HTTP."""
+"""Turns inputs into vectors: limits, tokenization, the queue and the engine thread. Independent of HTTP."""

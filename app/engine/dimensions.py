@@ -1,4 +1,4 @@
-"""The number of leading dimensions of a vector that a request asks for."""
+"""Decides how many leading dimensions of a vector to keep."""
 
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.output_types import PACKED, OutputDtype

@@ -1,4 +1,4 @@
-"""Runs one batch, and contains its failures.
+"""Runs one batch, and confines failures to the encodings that cause them.
 
 A batch that fails is split in half, and each half runs again, until the encodings at fault are alone and fail alone.
 When memory runs out, the halves fit eventually; the token budget of later batches is reduced as well.
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 Forward = Callable[[list[Encoding]], Sequence[Vectors]]
 
-# After this many errors within one batch, the rest of it fails as well. It bounds the cost of a batch in which every
-# input fails; one bad input among two thousand takes twelve passes.
+# After this many errors within one batch, a part that fails is no longer split. This limits the cost of a batch in
+# which every input fails; one bad input among two thousand causes about twelve errors.
 _MAX_ERRORS = 64
-# Successful batches in a row after which a reduced budget doubles. If memory is still short, one batch in this many
-# runs twice.
+# A reduced budget doubles after this many successful forward passes. If memory is still short, only one batch in this
+# many is split again.
 _RECOVERY_BATCHES = 1000
-# Decay of the measured rate per forward pass: about the last ten count.
+# Each pass multiplies the weight of earlier passes in the measured rate by this: about the last ten count.
 _DECAY = 0.9
 
 _MESSAGES = {
@@ -92,7 +92,7 @@ class BatchExecutor:
                     job.fail(EncodingFailedError(_MESSAGES[fault], position))
 
     def _attempt(self, batch: JobBatch) -> Fault | None:
-        """Runs one forward pass. Returns the kind of failure rather than the error, which would hold device memory."""
+        """Runs one forward pass. If it fails, returns the kind of failure; the error would keep device memory."""
         tokens = sum(len(item.encoding) for item in batch)
         self._heartbeat()
         started = time.monotonic()
@@ -110,7 +110,7 @@ class BatchExecutor:
             return None
         self._metrics.batches.labels(fault).inc()
         if fault is Fault.OUT_OF_MEMORY:
-            torch.cuda.empty_cache()  # cuBLAS and cuDNN cannot use what torch keeps for later
+            torch.cuda.empty_cache()  # cuBLAS and cuDNN cannot use the memory that torch caches
             self._set_budget(min(self.budget, max(1, tokens // 2)))
         return fault
 

@@ -12,7 +12,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class DefaultInstruction(NamedTuple):
-    """The instruction for inputs that bring none of their own.
+    """The instruction for inputs without one of their own.
 
     Attributes:
         text: the instruction; "" for none.
@@ -40,7 +40,7 @@ class InputGroup:
     single: bool = False
 
     def param(self, index: int, field: str) -> str:
-        """The caller's name for the `text` or the `instruction` of an input."""
+        """The path in the request of an input's `text` or `instruction`, like `inputs[3].text`."""
         if field == "instruction" and self.inputs[index].instruction == self.instruction.text:
             return self.instruction.param
         if self.single:
@@ -64,7 +64,7 @@ class EmbeddedGroup:
 
 
 def estimate_tokens(groups: Sequence[InputGroup], max_length: int) -> int:
-    """Estimates the number of tokens of all inputs from their characters, each truncated to `max_length`."""
+    """Estimates the total number of tokens from the inputs' characters, counting at most `max_length` per input."""
     characters = (len(input_.text) + len(input_.instruction) for group in groups for input_ in group.inputs)
     return sum(min(max_length, 1 + length // _CHARACTERS_PER_TOKEN) for length in characters)
 

@@ -18,7 +18,7 @@ class EncodingFailedError(Exception):
     """The model fails on one encoding of a job, even alone.
 
     Attributes:
-        position: of the encoding in the job.
+        position: the position of the encoding in the job.
     """
 
     def __init__(self, message: str, position: int) -> None:
@@ -33,7 +33,7 @@ class Result:
     Attributes:
         vectors: one float32 array per encoding, in order, as `Encoder.forward` returns them.
         queued: seconds spent waiting, before the first forward pass and between passes.
-        computed: seconds of the forward passes that the job took part in.
+        computed: total seconds of the forward passes that had encodings of the job.
     """
 
     vectors: list[Vectors]
@@ -48,10 +48,10 @@ class Job:
     The first outcome (a result, an error or a cancellation) settles the future; later ones are dropped.
 
     Attributes:
-        arrival: a number that is higher for each job that comes later.
+        arrival: a number that increases with each new job.
         tokens: the number of tokens of all encodings.
         taken: how many of the encodings have been taken for batches.
-        waiting_tokens: the number of tokens of the others.
+        waiting_tokens: the number of tokens of the encodings that have not been taken.
     """
 
     encodings: Sequence[Encoding]
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def next_tokens(self) -> int:
-        """The number of tokens of the encoding that `take` takes."""
+        """The number of tokens of the encoding that `take` takes next."""
         return len(self.encodings[self.taken])
 
     def take(self) -> "Item":

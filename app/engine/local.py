@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 async def local_engine(
     service: Service, encoder: "Encoder | None", on_failure: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """Runs the engine of a service. Leave it once accepted requests have finished.
+    """Runs the engine of a service. Exit the context once accepted requests have finished.
 
     Args:
         service: the service, which opens when the encoder is loaded.
@@ -32,7 +32,7 @@ async def local_engine(
             load_and_start(service, encoder)
         except ModelError as error:
             on_failure(str(error))
-        except BaseException as error:  # a panic of the tokenizers library is no Exception
+        except BaseException as error:  # a panic in the tokenizers library does not derive from Exception
             on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
 
     async def watch() -> None:

@@ -1,4 +1,4 @@
-"""What requests need to know of the encoder: all but its weights. Imports no torch."""
+"""What the handling of requests needs to know about the encoder: everything but its weights. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +18,11 @@ _OWN = ("pooling", "template", "max_length", "doc_max_length", "skip_instruction
 
 @dataclass(frozen=True)
 class Profile:
-    """The properties of an encoder. It can be pickled, for processes that tokenize without the weights.
+    """The properties of an encoder. A profile can be pickled, for processes that tokenize without the weights.
 
     Attributes:
         tokenization: converts inputs to token ids.
-        declaration: how the model is served.
+        declaration: what the model's files and the settings say about serving it.
         width: the number of dimensions of a vector from the model.
         state_width: the number of dimensions of a token's state.
         dimensions: the number of leading dimensions to keep by default.
@@ -63,7 +63,7 @@ class Profile:
 
     @property
     def max_length(self) -> int:
-        """Maximum length of a row, in tokens."""
+        """Maximum number of tokens of an input, including its instruction, template and special tokens."""
         return self.tokenization.max_length
 
     def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:

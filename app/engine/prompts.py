@@ -1,4 +1,4 @@
-"""Named prompts: texts that callers put before an input by name, and the defaults for inputs without one."""
+"""Named prompts: instructions that callers select by name, and the defaults for inputs without an instruction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Prompts:
 
     Attributes:
         by_name: the prompts.
-        default_name: the prompt for texts of which nothing else is known; None: none.
+        default_name: the name of the prompt for inputs that get no other one; None: no prompt.
     """
 
     by_name: Mapping[str, str] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Prompts:
         """The prompts that the model declares, replaced and extended by the configured ones.
 
         Raises:
-            ModelError: if a prompt that is used without being named leaves no room for a text.
+            ModelError: if a configured prompt, or the model's default one, leaves no room for a text.
         """
         declared, configured = encoder.declaration, configured or {}
         prompts = cls({**declared.prompts.value, **configured}, declared.default_prompt_name.value)
@@ -44,10 +44,10 @@ class Prompts:
         return ", ".join(sorted(self.by_name)) or "none"
 
     def default(self, side: str = "") -> str:
-        """The text that goes before an input for which a request says nothing.
+        """The instruction for an input if the request has neither an instruction nor a prompt name.
 
         Args:
-            side: `query` or `document` if it is known to be one of the two.
+            side: `query` or `document` if the input is known to be one of the two.
         """
         return next((self.by_name[name] for name in (side, self.default_name) if name and name in self.by_name), "")
 
@@ -57,7 +57,7 @@ class Prompts:
         Args:
             instruction: the request's field `instruction` or `{side}_instruction`.
             name: the request's field `prompt_name` or `{side}_prompt_name`.
-            side: `query` or `document` if the request has a field for each.
+            side: `query` or `document` if the request has separate fields for both.
 
         Raises:
             InvalidError: both are given, or no prompt has this name.

@@ -1,4 +1,4 @@
-"""The jobs that wait, and the choice of those that the next batch serves."""
+"""The queue of jobs, and the choice of encodings for the next batch."""
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
@@ -12,26 +12,26 @@ _EFFICIENT_SHARE = 0.25
 
 
 class JobQueue:
-    """Half of each batch serves the shortest jobs, and half the oldest.
+    """Fills half of each batch from the shortest jobs, and half from the oldest.
 
-    So a short job is in the next batch unless jobs as short fill half of it, and a long job has half of the engine once
-    it is the oldest, whatever comes after it. Lengths are compared by power of two, so that jobs of about one length
-    finish in the order of their arrival.
+    So a short job is in the next batch unless other jobs as short fill half of it. Once a long job is the oldest, it
+    gets half of each batch, whatever arrives after it. Lengths are compared by power of two, so that jobs of similar
+    length finish in the order of their arrival.
 
-    A batch with short jobs is kept small, since their responses are due: the others add no more than the short ones
-    hold, or fill it to an efficient size.
+    A batch with short jobs is kept small, so that these finish soon: other jobs get at most as many tokens as the short
+    ones have, or enough to make the batch efficient.
 
-    It has no clock, no thread and no lock.
+    The queue has no clock, no thread and no lock.
 
     Attributes:
-        tokens: the number of tokens that wait.
+        tokens: the number of waiting tokens.
         inputs: the number of inputs that wait.
     """
 
     def __init__(self) -> None:
         self.tokens = self.inputs = 0
         self._by_age: OrderedDict[Future[Result], Job] = OrderedDict()
-        # By power of two, then by arrival. In a sorted list any job can be found and removed; in a heap it cannot.
+        # Sorted by power of two, then by arrival. Any job can be found and removed quickly here, but not in a heap.
         self._by_length: list[tuple[int, int, Job]] = []
         self._oldest_first = False
 
@@ -68,7 +68,7 @@ class JobQueue:
         return batch
 
     def _size(self, budget: int) -> int:
-        """How many tokens the next batch should have: twice those of the short jobs, which half of it can complete."""
+        """The number of tokens for the next batch: twice those of the short jobs that half the budget can hold."""
         short, half = 0, budget // 2
         for _, _, job in self._by_length:
             if short >= half or job.tokens > half:
@@ -83,7 +83,7 @@ class JobQueue:
         return self._by_length[0][2]
 
     def _fill(self, batch: JobBatch, first: Callable[[], Job], room: int) -> int:
-        """Takes from whichever job is first, until its next encoding does not fit. Returns the number of tokens."""
+        """Takes encodings from `first()`, job after job, until one does not fit. Returns their number of tokens."""
         tokens = 0
         while self._by_age:
             job = first()
@@ -93,7 +93,7 @@ class JobQueue:
         return tokens
 
     def _take(self, job: Job, batch: JobBatch, room: int) -> int:
-        """Takes the next encodings of a job that fit; the first one of a batch always does. Returns their tokens."""
+        """Takes a job's next encodings while they fit; the first one of a batch always does. Returns their tokens."""
         tokens = taken = 0
         while job.waiting_inputs and (not batch or tokens + job.next_tokens <= room):
             tokens += job.next_tokens
@@ -107,5 +107,5 @@ class JobQueue:
 
 
 def _rank(job: Job) -> tuple[int, int, Job]:
-    """The place of a job among those that wait, by length."""
+    """The sort key of a waiting job in `_by_length`."""
     return job.tokens.bit_length(), job.arrival, job

@@ -34,7 +34,7 @@ class Scheduler:
         metrics: counts batches and rejections.
 
     Attributes:
-        ready: whether it accepts jobs, like each other `Engine`.
+        ready: always true; other implementations of `Engine` may have to wait.
     """
 
     ready = True
@@ -59,8 +59,8 @@ class Scheduler:
     def submit(self, encodings: Sequence[Encoding]) -> "Future[Result]":
         """Queues the encodings of one request. Cancelling the future drops them.
 
-        The future yields a `Result`, or raises `EncodingFailedError` or `UnavailableError`. Capacity is checked by
-        `reserve`, before tokenization; `submit` rejects nothing for lack of it.
+        The future yields a `Result`, or raises `EncodingFailedError` or `UnavailableError`. `reserve` checks the
+        capacity before tokenization; `submit` does not.
 
         Raises:
             UnavailableError: the scheduler is closed, or its engine is down.
@@ -142,7 +142,7 @@ class Scheduler:
             while batch := self._next_batch():
                 self._executor.run(batch)
         except BaseException as error:
-            # Not re-raised: Python would print its message, which may quote a text.
+            # Do not re-raise the error: Python would print its message, which may quote a text.
             logger.critical("the engine died", extra={"error": type(error).__name__})
             reason = str(error) if isinstance(error, DeviceLostError) else type(error).__name__
             self._failure = f"the engine is down: {reason}"

@@ -57,7 +57,7 @@ class Service:
     """Embeds the inputs of requests, within limits.
 
     Attributes:
-        usage: what is in use of the limits.
+        usage: how much of each limit is in use.
         models: the models that requests can choose.
         prompts: the named prompts of the base; until it is loaded, those of the settings.
         adapters: loads and unloads adapters while the service runs; None until the encoder is loaded.
@@ -95,7 +95,7 @@ class Service:
 
     @property
     def in_flight(self) -> int:
-        """The requests that this process works on."""
+        """The number of requests that this process is working on."""
         return self.usage.requests.own
 
     @property
@@ -106,7 +106,7 @@ class Service:
     def open(
         self, models: Sequence[ServedModel], max_batch_tokens: int, engine: Engine, adapters: "Adapters | None"
     ) -> None:
-        """Accepts requests from now on.
+        """Starts to accept requests.
 
         Args:
             models: the base, then the adapters on top of it.
@@ -119,7 +119,7 @@ class Service:
         self.adapters, self.engine = adapters, engine
 
     def drain(self) -> None:
-        """Rejects new requests from now on; those in flight are finished."""
+        """Rejects new requests from now on; those in flight run to completion."""
         self._draining = True
 
     async def wait_down(self) -> str:
@@ -202,7 +202,7 @@ class Service:
             timings: records the stages.
             truncate: truncate texts that are too long rather than reject them.
             dimensions: the number of leading dimensions to keep; None: the model's default.
-            normalize: scale each vector to length 1, after truncating its dimensions. Has no effect on integers.
+            normalize: scale each vector to length 1, after its other dimensions are dropped. Has no effect on integers.
             dtype: the type of the numbers.
             reserve: called with the number of dimensions before any work is done; may reject the request.
 
@@ -240,10 +240,10 @@ class Service:
 
         Args:
             model: the model to use.
-            groups: one or two.
+            groups: one or two; a single one is compared with itself.
             timings: records the stages.
             truncate: see `embed`.
-            metric: None: the model's default.
+            metric: how to compare the vectors; None: the model's default.
             reserve: called before any work is done; may reject the request.
         """
         encoder, declared = model.profile, model.profile.declaration

@@ -18,7 +18,7 @@ class Timings(dict[str, float]):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times the block; a stage that runs twice adds up."""
+        """Times the block. If a stage runs twice, its times are added up."""
         clock, started = time.time(), time.perf_counter()
         try:
             yield

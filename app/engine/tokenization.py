@@ -1,4 +1,4 @@
-"""Tokenization in threads: short requests on the event loop, longer ones in a pool, bulk requests in their own pool."""
+"""Tokenizes short requests on the event loop, longer ones in threads, and bulk requests in separate threads."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -108,7 +108,7 @@ class TokenizerPool:
         Args:
             encoder: its tokenizer is used.
             group: the inputs.
-            render: converts the tokens of one input, in a thread, so that only its result is kept.
+            render: converts the tokens of one input, in a thread; only the result is kept.
             special: add special tokens.
             reserve: called with the most tokens that the inputs may have, before any work is done; may reject them.
 
@@ -141,7 +141,7 @@ class TokenizerPool:
         Args:
             encoder: its tokenizer is used.
             items: texts or rows of token ids.
-            param: returns the caller's name for the item at a position.
+            param: returns the path in the request of the item at a position, like `ids[3]`.
             skip_special: leave special tokens out of the texts.
             reserve: called with the most bytes that the texts take in memory; may reject the request.
 
@@ -169,7 +169,7 @@ class TokenizerPool:
             return str(tokenization.tokenizer.decode_batch([ids], skip_special_tokens=skip_special)[0])
 
         async for _ in self._map(check, range(len(items))):
-            pass  # decoding takes ten times as long, so it starts once all ids are known to be good
+            pass  # decoding takes ten times as long, so it starts only once all ids are checked
         reserve(_BYTES_PER_CHARACTER * size)
         return [text async for text in self._map(decode, range(len(items)))]
 
@@ -206,7 +206,7 @@ class TokenizerPool:
                 yield result
 
     async def _chunks(self, function: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> AsyncIterator[list[R]]:
-        """Processes a chunk at a time, so that the rest of a cancelled request is skipped."""
+        """Processes one chunk after another, so that the remaining chunks of a cancelled request are skipped."""
         threads = self._bulk_threads if len(items) > _CHUNK else self._threads
         for start in range(0, len(items), _CHUNK):
             yield await to_thread.run_sync(

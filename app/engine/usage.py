@@ -1,4 +1,4 @@
-"""How much is in use of what the settings limit for the whole service."""
+"""How much is in use of each limit that the settings set for the whole service."""
 
 
 class Amount:
@@ -17,7 +17,7 @@ class Amount:
 
     @property
     def total(self) -> int:
-        """What all processes of the service use together."""
+        """The amount that all processes of the service use together."""
         return self._own
 
 

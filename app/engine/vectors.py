@@ -1,4 +1,4 @@
-"""Pure functions on float32 arrays: from the model's vectors to those of the response."""
+"""Pure functions on float32 arrays that turn the model's vectors into the numbers of a response."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,10 @@ def normalize(vectors: Vectors) -> Vectors:
 
 
 def _stack(rows: Rows, dimensions: int | None = None) -> Vectors:
-    """The first dimensions of all rows, as one contiguous array. Copies row by row, so that other threads run too."""
+    """The first dimensions of all rows, as one contiguous array.
+
+    Copies row by row, so that other threads can run in between.
+    """
     if isinstance(rows, np.ndarray):
         return np.ascontiguousarray(rows[:, :dimensions])
     stacked = np.empty((len(rows), rows[0][:dimensions].size), np.float32)
@@ -51,7 +54,7 @@ def similarity(
         documents: [n, d].
         metric: `cosine` (clipped to -1…1) or `dot`.
         dimensions: the number of leading dimensions to compare; None: all.
-        normalized: whether the model means its vectors to be normalized, before their dimensions are cut.
+        normalized: whether the model normalizes its vectors before they are truncated; matters only for `dot`.
 
     Returns:
         [q, n].

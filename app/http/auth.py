@@ -14,7 +14,7 @@ class Auth:
     """Checks the key of a request; without keys in the settings, the service is open."""
 
     def __init__(self, settings: Settings) -> None:
-        # Digests have one length, so the time of a comparison does not reveal the length of a key.
+        # All digests have the same length, so the time of a comparison does not reveal the length of a key.
         self._digests = [_digest(key.encode()) for key in settings.read_keys()]
         protected = {Access.METRICS: settings.protect_metrics, Access.DOCS: settings.protect_docs}
         self._keyless = {level for level in Access if level is not Access.KEY and not protected.get(level)}

@@ -1,7 +1,8 @@
 """JSON bodies. Counts keys, arrays, objects and values while a body arrives, and rejects one that is costly to parse.
 
-A parser's time and memory go to values and keys rather than to bytes: 16 MB of text take 0.1 s to parse, but 16 MB of
-field names take seconds and a gigabyte. The parser holds the interpreter's lock meanwhile, so all other requests wait.
+A parser's time and memory depend on the number of values and keys more than on bytes: 16 MB of text take 0.1 s to
+parse, but 16 MB of keys take seconds and a gigabyte. The parser holds the interpreter's lock meanwhile, so all other
+requests wait.
 """
 
 import asyncio
@@ -14,15 +15,16 @@ from pydantic_core import from_json
 from l2v.app.engine.errors import TooLargeError
 from l2v.app.http.messages import check_encoding, from_parser
 
-# What any body may have beyond its inputs: the request's own fields, and objects like OpenAI's `metadata`.
+# How many keys, and how many arrays and objects, a body may have in addition to those of its inputs: the request's own
+# fields, and objects like OpenAI's `metadata`.
 _ALLOWANCE = 1024
 # Enough for 2,048 rows of 512 token ids. Parsing this many values takes 0.1 s, and validating them another 0.1 s.
 MAX_VALUES = 1_100_000
-# Maximum bytes to count or to parse before other requests get a turn.
+# How many bytes of a body to inspect before other requests get a turn. They also get one after parsing a longer body.
 SLICE = 262_144
 # With more escapes than this, Python's parser takes half the time of pydantic's: 16 MB take 0.05 s rather than 0.13 s.
 _MANY_ESCAPES = 262_144
-# Python's own limit.
+# Python's default recursion limit.
 _MAX_DEPTH = 1000
 _IRRELEVANT = bytes(set(range(256)) - set(b'",:[]{}'))
 
@@ -31,7 +33,7 @@ class Structure:
     """Counts the keys, containers and values of a body as it arrives, and tracks how deeply it is nested.
 
     Args:
-        max_inputs: the most inputs of a request. Each is at most one object with two keys.
+        max_inputs: the maximum number of inputs in a request. Each adds at most one object with two keys.
     """
 
     def __init__(self, max_inputs: int) -> None:
@@ -44,7 +46,7 @@ class Structure:
         self._in_string = self._escaping = False
 
     def feed(self, data: bytes) -> None:
-        """Counts the next bytes; raises `TooLargeError` or `MalformedError` once there is more than allowed."""
+        """Counts what `data` contains; raises `TooLargeError` above a limit, `MalformedError` if nested too deeply."""
         outside = self._outside_strings(data)
         opened = outside.count(b"[") + outside.count(b"{")
         found = (outside.count(b":"), opened, opened + outside.count(b","))
@@ -93,7 +95,7 @@ async def parse(body: bytes) -> Any:
     raise fault  # outside `except`, since the error's context would keep the body in memory
 
 
-# Functions in Python, unlike `int` and `float`, let other threads run while a long list of numbers is parsed.
+# Functions written in Python, unlike `int` and `float`, let other threads run while a long list of numbers is parsed.
 def _read_int(digits: str) -> int:
     return int(digits)
 

@@ -6,7 +6,7 @@ forever for a request's headers and for the client to read a response. Here, eac
 - a connection beyond `max_connections` is rejected before its request is read;
 - path and headers have at most `max_header_bytes`;
 - the headers of a request must be complete within `idle_timeout`, however slowly their bytes arrive;
-- a response must be read within `request_timeout` once it is complete in memory.
+- once a response is complete in memory, the client must read it within `request_timeout`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from l2v.app.http.errors import HeadersTooLargeError, MalformedError
 from l2v.app.http.surfaces import Targets
 from l2v.app.settings import Settings
 
-# Added for each header, as in HTTP/2, so that many tiny headers count as large too.
+# Bytes to add for each header, as HTTP/2 does, so that many tiny headers reach the limit too.
 _HEADER_OVERHEAD = 32
 
 
@@ -31,7 +31,7 @@ class Connection(HttpToolsProtocol):
 
     Args:
         settings: the limits.
-        targets: the paths, whose surfaces word errors.
+        targets: the paths of the API, each with the surface that decides the form of its errors.
         open_connections: the number of open connections.
         on_rejected: called if this connection exceeds `max_connections`.
         uvicorn: uvicorn's own arguments.
@@ -52,7 +52,7 @@ class Connection(HttpToolsProtocol):
         self._on_rejected = on_rejected
         self._head_timer: asyncio.TimerHandle | None = None
         self._response_timer: asyncio.TimerHandle | None = None
-        # Whether the current response is complete in memory; uvicorn's cycle is that of the latest request.
+        # Whether the current response is complete in memory. uvicorn's `cycle` may already belong to the next request.
         self._response_complete = False
         # The size of the parsed path and headers, and the bytes received since the parser last reported progress.
         self._head_bytes = self._unparsed_bytes = 0
@@ -87,7 +87,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._reject_head()
             return
-        # The parser reports a header only once it is complete; one that never ends shows only by the bytes received.
+        # The parser reports a header only once it is complete. Only the bytes received reveal one that never ends.
         self._unparsed_bytes = received if self._unparsed_bytes < 0 else 0
         if self._unparsed_bytes > self._settings.max_header_bytes and not self.transport.is_closing():
             self._head_bytes = self._unparsed_bytes
@@ -96,8 +96,8 @@ class Connection(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         """Parses received bytes. Ignores offers of another protocol (RFC 9110, section 7.8), which Java's client makes.
 
-        After such an offer, the parser would take the body for the other protocol, and then for a request. So the
-        request is parsed again without the offer.
+        After such an offer, the parser would treat the body as data of the other protocol, and then as a new request.
+        So the request is parsed again without the offer.
         """
         while data:
             try:
@@ -194,7 +194,7 @@ class Connection(HttpToolsProtocol):
             self._reject(MalformedError("the request is not valid HTTP/1.1", "request"))
 
     def _reject(self, error: ServiceError) -> None:
-        """Sends an error before there is a request, and closes the connection."""
+        """Sends an error without passing a request to the application, and closes the connection."""
         surface = self._targets.find(self.url.partition(b"?")[0].decode("latin-1")).surface
         response = surface.to_response(error, Connection="close")
         lines = [b"%s: %s\r\n" % header for header in [*self.server_state.default_headers, *response.raw_headers]]

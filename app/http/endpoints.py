@@ -1,7 +1,7 @@
-"""Endpoints that take a JSON body: from the body to the response.
+"""Endpoints that take a JSON body: parsing, validation, and the call of the handler.
 
-FastAPI declares and documents them. It doesn't run them: its routing and its dependencies take longer than everything
-else that a small request needs.
+FastAPI declares and documents them, but doesn't run them: its routing and dependency injection take longer than
+everything else that a small request needs.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ class Call:
     Attributes:
         service: the service.
         timings: records the stages of the request.
-        reserve: reserves memory for this many bytes of the response, before they are computed; raises `TooLargeError`
-            if they can never fit, `OverloadedError` if they don't fit now.
+        reserve: reserves memory for a number of bytes of the response, before they are computed; raises
+            `TooLargeError` if they can never fit, `OverloadedError` if they don't fit now.
         state: the state of the request.
     """
 
@@ -59,7 +59,7 @@ class Endpoint:
     """Parses and validates a body, and calls a handler.
 
     Args:
-        handler: takes the body, as its first annotation describes it, and a `Call`.
+        handler: takes the body, validated as the type of the handler's first parameter, and a `Call`.
     """
 
     def __init__(self, handler: Callable[[Any, Call], Awaitable[Response]]) -> None:
@@ -86,7 +86,7 @@ class Endpoint:
 
 
 class Dispatcher:
-    """Runs the endpoint of a path, if it takes a body; FastAPI does the rest."""
+    """Runs the path's endpoint for a POST request, if it has one; passes all other requests to FastAPI."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

@@ -1,10 +1,10 @@
-"""Errors of the HTTP edge, and the one table that maps every error to statuses, headers and bodies.
+"""Errors of the HTTP edge, and the table of each error's status and type on every surface.
 
 ServiceError (`l2v.app.engine.errors`)
 ├── MalformedError         the body is not JSON, or the request is not HTTP
 ├── UnauthorizedError      the key is missing or wrong
 ├── MethodError            the path does not support the method
-├── MediaTypeError         the body has another media type, or is compressed
+├── MediaTypeError         the body is not application/json, or is compressed
 ├── HeadersTooLargeError   path and headers are too large
 └── DeadlineError          the request took too long
 """
@@ -49,13 +49,13 @@ class DeadlineError(ServiceError):
     """The request took too long."""
 
 
-# Types of OpenAI's errors, and statuses and types of TEI's.
+# OpenAI's error types, and TEI's statuses with their error types.
 _RATE, _SERVER = "rate_limit_error", "server_error"
 _BACKEND, _DOWN = (424, "Backend"), (503, "Unhealthy")
 
 
 class ErrorClass(NamedTuple):
-    """How an error looks from outside, on each surface.
+    """How each surface reports an error.
 
     Attributes:
         status: the status on the native surface.
@@ -98,7 +98,7 @@ ERROR_CLASSES: dict[type[ServiceError], ErrorClass] = {
     DeadlineError: _row(504, "deadline", "The request took too long.", _SERVER, _BACKEND),
 }
 BY_STATUS = {row.status: row for row in ERROR_CLASSES.values()}
-# TEI tells an empty list or text from other invalid values.
+# TEI reports an empty list or text differently from other invalid values.
 ERROR_CLASSES[EmptyError] = ERROR_CLASSES[InvalidError]._replace(tei=(400, "Empty"))
 
 

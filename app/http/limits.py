@@ -1,4 +1,4 @@
-"""Limits on requests: key, media type, size, structure, time and memory, before anything is parsed. Pure ASGI."""
+"""Enforces limits before bodies are parsed: key, media type, size, structure, time and memory. Pure ASGI."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from l2v.app.settings import Settings
 
 Admit = Callable[[], AbstractContextManager[None]]
 
-# How much of the rest of a rejected body is read, and for how long.
+# For how many seconds, and up to how many bytes, the rest of a rejected body is read.
 _DISCARD_SECONDS, _DISCARD_BYTES = 10.0, 64 << 20
 
 
@@ -26,10 +26,10 @@ class RequestLimits:
     """Enforces the limits, reads the body, and cancels the work of clients that disconnect.
 
     - A deadline runs from the request's headers to the start of its response.
-    - A POST request takes a permit once its body has arrived, until its response starts. So clients that are slow to
-      send or to read hold no permit, and excess requests are rejected before they are parsed.
-    - The memory of all bodies is limited: of requests from their first byte, of responses from before they are computed
-      until they are sent. GET requests are exempt.
+    - A POST request holds a permit from the arrival of its body to the start of its response. So clients that are slow
+      to send or to read hold no permit, and excess requests are rejected before they are parsed.
+    - The memory of all request and response bodies together is limited. A request's body counts from its first byte, a
+      response's from before it is computed, and both until the response is sent. GET requests are exempt.
 
     Args:
         app: the application to protect.
@@ -87,7 +87,7 @@ class RequestLimits:
             await gate.reject(error, target.surface, receive)
 
     async def _read(self, headers: Headers, receive: Receive, gate: "_ResponseGate") -> list[Message]:
-        """Reads the body. Returns it as the only message, or nothing if the client disconnects."""
+        """Reads the body. Returns a list of one message that holds it, or an empty list if the client disconnects."""
         announced = headers.get("content-length", "")
         size, body = int(announced) if announced.isdecimal() else 0, bytearray()
         structure = Structure(self._settings.max_inputs)
@@ -113,13 +113,13 @@ class RequestLimits:
         """Reserves memory for a body, or releases it.
 
         Args:
-            bytes_held: what the request has reserved already.
-            size: how much more it needs; negative: how much less.
+            bytes_held: the number of bytes that the request has reserved already.
+            size: the number of bytes to reserve in addition; if negative, to release.
         """
         limit = self._settings.max_total_body_bytes
         if size > 0 and bytes_held + size > limit:
             raise TooLargeError(
-                f"the response may take {size} bytes, and bodies have {limit} in all (max_total_body_bytes): "
+                f"the response may take {size} bytes; the limit for all bodies is {limit} (max_total_body_bytes): "
                 "ask for less at once, or for base64"
             )
         if size > 0 and self._bodies.total + size > limit:
@@ -129,14 +129,14 @@ class RequestLimits:
 
 
 class _ResponseGate:
-    """Passes the response on. Its start returns the permit and ends the deadline.
+    """Passes the response on. When the response starts, returns the permit and ends the deadline.
 
-    From then on, `Connection` limits how long the client takes to read.
+    After that, `Connection` limits how long the client takes to read.
 
     Attributes:
         permit: the request's permit, until its response starts.
         bytes_held: the memory reserved for its bodies, until its response is sent.
-        rejection: why the response is withheld, if it is.
+        rejection: the error to send instead of the response, if there is one.
         body_complete: whether the request's body has arrived.
         started: whether the response has started.
     """
@@ -166,11 +166,11 @@ class _ResponseGate:
 
     async def __call__(self, message: Message) -> None:
         if not self.started:
-            # If the deadline has just passed, the client gets that error instead.
+            # If the deadline has just passed, the client gets a `DeadlineError` instead.
             if self.rejection or self._deadline.expired():
                 return
             try:
-                # The size is known now: release the rest of what was reserved.
+                # The response's size is known now: adjust the reservation to it.
                 self.reserve(int(Headers(raw=message["headers"]).get("content-length", "0")) - self._response_bytes)
             except ServiceError as error:
                 self.rejection = error.with_traceback(None)
@@ -185,8 +185,8 @@ class _ResponseGate:
     async def reject(self, error: ServiceError, surface: Surface, receive: Receive) -> None:
         """Sends an error.
 
-        Many clients read the response only after they have sent the whole body, and would see a reset connection if it
-        were closed earlier. So the rest of the body is read for a while, and discarded.
+        Many clients read the response only after sending the whole body. If the connection were closed earlier, they
+        would see a reset instead. So this reads and discards the rest of the body, within limits.
         """
         response = surface.to_response(error, **({} if self.body_complete else {"Connection": "close"}))
         start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
@@ -215,12 +215,12 @@ def _check_media_type(headers: Headers) -> None:
 async def _run_while_connected(
     app: ASGIApp, scope: Scope, messages: list[Message], receive: Receive, send: Send
 ) -> None:
-    """Runs the application on the messages; a disconnect cancels it, and with it its jobs in the queue."""
+    """Runs the application on the messages. If the client disconnects, cancels it and its jobs in the queue."""
     task, running, left = asyncio.current_task(), True, False
     assert task is not None
 
     async def replay() -> Message:
-        # The list gives up its message, so that the body is freed once it is parsed.
+        # Remove the message from the list, so that the body's memory is freed once it is parsed.
         return messages.pop() if messages else await asyncio.shield(disconnect)
 
     def leave(_: object) -> None:

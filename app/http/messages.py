@@ -1,4 +1,4 @@
-"""The messages of errors. SDKs show a message alone, so it names the field at fault and the kind of its value."""
+"""The messages of errors. SDKs show only the message, so it names the field at fault and the type of its value."""
 
 import json
 from typing import Any
@@ -9,9 +9,9 @@ from l2v.app.engine.errors import EmptyError, InternalError, InvalidError, Servi
 from l2v.app.http.errors import MalformedError
 from l2v.app.http.schemas.inputs import param_of
 
-# Errors other than `InvalidError`, by the type of pydantic's error.
+# The errors to raise instead of `InvalidError`, by the type of pydantic's error.
 _ERRORS: dict[str, type[ServiceError]] = {"too_short": EmptyError, "blank": EmptyError, "too_many": TooLargeError}
-# What a value of the wrong type should have been. Errors of the type `input_type` say it themselves.
+# What a value of the wrong type should have been. For `input_type` and `literal_error`, pydantic's error contains it.
 _EXPECTED = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -43,7 +43,7 @@ _KINDS: tuple[tuple[Any, str], ...] = (
 
 
 def full_message(error: ServiceError) -> str:
-    """The message of an error, with the name of the field at fault."""
+    """The message of an error, which names the field at fault if there is one."""
     message, param = str(error), error.param
     in_field = isinstance(error, InvalidError | TooLargeError | InternalError) and param not in (None, "body")
     if not in_field or f"'{param}'" in message:
@@ -52,16 +52,16 @@ def full_message(error: ServiceError) -> str:
 
 
 def from_validation(error: ValidationError) -> ServiceError:
-    """Converts one of pydantic's errors, in the words of OpenAI's API."""
+    """Converts pydantic's errors to a single `ServiceError`, worded as in OpenAI's API."""
     faults = error.errors(include_url=False)
-    # The other name that a field has elsewhere explains more than that the field is missing.
+    # Prefer the error of an unsupported field, such as `inputs`: it explains why a field such as `input` is missing.
     first: Any = next((fault for fault in faults if fault["type"] == "unsupported"), faults[0])
     param = param_of(first["loc"]) or "body"
     return _ERRORS.get(first["type"], InvalidError)(_validation_message(first, param), param)
 
 
 def from_parser(cause: BaseException | None) -> MalformedError:
-    """Says where a body is not valid JSON, from the parser's exception."""
+    """Converts the parser's exception to an error that says what is wrong with the body, and where if known."""
     match cause:
         case json.JSONDecodeError():
             reason = f"{cause.msg[:1].lower()}{cause.msg[1:]} at line {cause.lineno}, column {cause.colno}"
@@ -78,7 +78,7 @@ def from_parser(cause: BaseException | None) -> MalformedError:
 
 
 def check_encoding(body: bytes) -> None:
-    """Raises `MalformedError` for a body whose first bytes show another encoding than UTF-8."""
+    """Raises `MalformedError` if a body's first bytes show an encoding other than UTF-8, or are a byte order mark."""
     encoding = json.detect_encoding(body[:4])
     if encoding == "utf-8-sig":
         raise MalformedError("the body starts with a byte order mark: send UTF-8 without one", "body")

@@ -1,6 +1,6 @@
 """JSON responses that are written and sent in chunks, so that large ones don't block the event loop.
 
-A response of 2,048 vectors of 4,096 numbers has 100 MB. Written at once, it would delay every other request.
+A response with 2,048 vectors of 4,096 numbers takes 100 MB. Writing it in one go would delay all other requests.
 """
 
 import asyncio
@@ -21,17 +21,18 @@ from l2v.app.engine.vectors import Rows, Vectors, top_k
 Encoding = Literal["float", "base64"]
 # Numbers per chunk; writing them takes about 3 ms.
 _CHUNK_NUMBERS = 65_536
-# The most bytes that orjson writes for a float32, like -0.0000063184107 and a comma.
+# The most bytes that orjson writes for a float32 and the comma after it, as for -0.0000063184107.
 NUMBER_BYTES = 17
 # The same for an 8-bit integer, like -128 and a comma.
 _INTEGER_BYTES = 5
-# The most bytes around a vector: its index, the number of its tokens, and what a surface writes; and around a score.
+# The most bytes that a response has for a vector in addition to its numbers (index, number of tokens, field names), and
+# for a match in addition to its score.
 _ITEM_BYTES, _MATCH_BYTES = 100, 30
 # The most bytes of a token that is shown with its id, its text and its position.
 TOKEN_BYTES = 100
-# Maximum bytes passed on before the client must have read what came before.
+# Maximum bytes per message to uvicorn, which accepts the next one once most of this one is sent.
 _SENT_BYTES = 262_144
-# Minimum bytes per chunk sent; each costs a system call here and one at the client.
+# Minimum bytes per chunk. Sending a chunk costs a system call here and one at the client.
 _CHUNK_BYTES = 65_536
 
 
@@ -42,7 +43,7 @@ class ChunkedList:
     Attributes:
         length: the number of items.
         width: the approximate size of an item, in numbers.
-        items: returns the items from one position up to another, as orjson takes them.
+        items: returns the items from one position up to another, in a form that orjson can write.
     """
 
     length: int
@@ -79,12 +80,12 @@ def matches(matrix: Vectors, k: int) -> ChunkedList:
     def items(start: int, stop: int) -> list[orjson.Fragment]:
         return [match_list(*row) for row in zip(*top_k(matrix[start:stop], k), strict=True)]
 
-    # Sorting a row and writing its matches takes as long as writing some four times as many numbers.
+    # Sorting a row and writing its matches takes about as long as writing four times the row's numbers.
     return ChunkedList(len(matrix), 4 * matrix.shape[1], items)
 
 
 def vector_bytes(dimensions: int, encoding: Encoding = "float", dtype: OutputDtype = "float") -> int:
-    """The most bytes of a vector in a response, with what a surface writes around it."""
+    """The most bytes that a vector takes in a response, including the JSON around it."""
     numbers, floats = stored_width(dimensions, dtype), dtype == "float"
     if encoding == "base64":
         return 4 * ((4 if floats else 1) * numbers // 3 + 1) + _ITEM_BYTES
@@ -92,12 +93,12 @@ def vector_bytes(dimensions: int, encoding: Encoding = "float", dtype: OutputDty
 
 
 def text_bytes(text: str) -> int:
-    """The most bytes of a text in a response: JSON escapes control characters to six."""
+    """The most bytes that a text takes in a response: in JSON, a control character takes six."""
     return 6 * len(text) + _ITEM_BYTES
 
 
 def match_bytes(count: int) -> int:
-    """The most bytes of the matches of one query."""
+    """The most bytes that the matches of one query take in a response."""
     return (NUMBER_BYTES + _MATCH_BYTES) * count + _ITEM_BYTES
 
 
@@ -152,7 +153,7 @@ async def joined_response(parts: AsyncIterator[bytes]) -> Response:
 
 
 def _numbers(content: Any) -> int:
-    """The approximate size of the chunked lists in some content."""
+    """How many numbers the chunked lists in `content` hold, approximately."""
     if isinstance(content, ChunkedList):
         return content.length * content.width
     if isinstance(content, dict):

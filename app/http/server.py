@@ -1,4 +1,4 @@
-"""uvicorn's server, which keeps listening while it drains."""
+"""A uvicorn server that keeps listening while it drains."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The API surfaces, which word errors differently, and the paths that they answer."""
+"""The API surfaces, each with its own form of errors, and their paths."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from l2v.app.http.messages import full_message
 Render = Callable[[ServiceError, ErrorClass], tuple[int, Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Paths of other services, and the paths that their clients mean.
+# Paths of other services, and the paths here that their clients should use.
 _FOREIGN = {
     "/api/embed": "/v1/embeddings",
     "/v1/embed": "/v2/embed",
@@ -55,7 +55,7 @@ class Surface(APIRouter):
 
     Args:
         render: returns the status and the body of an error.
-        prefix: of the paths.
+        prefix: the start of all its paths.
         base: the path of a client's base URL; default: the prefix.
         name: what the ids of its operations start with.
     """
@@ -107,14 +107,14 @@ tei, tei_openai = (partial(Surface, render, _TEI, name="tei_") for render in (_t
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path leads to.
+    """How requests to a path are handled.
 
     Attributes:
-        route: the path's template, or "other": one of few, whatever callers request.
-        surface: how errors are worded.
+        route: the path's template, or "other"; metrics and logs use it, since callers cannot invent new ones.
+        surface: decides the form of errors.
         access: who may call it without a key.
         methods: the methods that it supports.
-        endpoint: what runs if it gets a body.
+        endpoint: handles POST requests; None: FastAPI handles all requests.
     """
 
     route: str
@@ -125,7 +125,7 @@ class Target:
 
 
 class Targets:
-    """All paths of the application: the one list that keys, errors, metrics, logs and traces go by.
+    """All paths of the application. The key check, errors, metrics, logs and traces all use this list.
 
     Args:
         surfaces: the surfaces.
@@ -140,7 +140,7 @@ class Targets:
             for route in surface.routes:
                 assert isinstance(route, Route)
                 self._add(route, surface)
-        # The longest prefix first; native surfaces have none and come last.
+        # Sorted by prefix, the longest first; native surfaces have no prefix and come last.
         self._unknown = [Target("other", surface) for surface in sorted(surfaces, key=lambda s: -len(s.prefix))]
 
     def split(self, path: str) -> tuple[str, str]:
@@ -168,7 +168,7 @@ class Targets:
                     yield tail, path[len(_TEI) + 1 : len(path) - len(tail)]
 
     def find(self, path: str) -> Target:
-        """What a path leads to; an unknown path belongs to the surface whose prefix it has."""
+        """Returns the target of a path. An unknown path gets the surface with the longest matching prefix."""
         path, _ = self.split(path)
         if target := self._exact.get(path):
             return target
@@ -179,7 +179,7 @@ class Targets:
         return next(unknown, self._unknown[-1])
 
     def suggest(self, path: str) -> str:
-        """Says which path a client with a wrong base URL means; "" if that is not plain."""
+        """Suggests the path that a client with a wrong base URL means; "" if no known path is similar."""
         segments = [segment for segment in path.split("/") if segment]
         prefixes = ("/tei", "", "/v1") if segments[:1] == ["tei"] else ("", "/v1", "/tei")
         tails = ["/" + "/".join(segments[start:]) for start in range(max(0, len(segments) - 3), len(segments))]
@@ -202,7 +202,7 @@ class Targets:
         if known is None:
             label = route.path_format if exact or route.include_in_schema else "other"
             known = Target(label, surface, level)
-        # Two methods of one path share its access, which is the stricter one.
+        # All methods of a path share one access level. If their levels differ, a key is required.
         level = level if known.access is level else Access.KEY
         endpoint = Endpoint(route.endpoint) if "POST" in (route.methods or ()) else known.endpoint
         methods = known.methods | frozenset(route.methods or ())

@@ -22,7 +22,7 @@ logger = logging.getLogger("l2v.requests")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLIENT_CLOSED = 499
-# New ids: unique among processes by the first half, and within this one by the second.
+# The halves of new ids: the first is unique to this process, the second to a request within it.
 _PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count()
 
 
@@ -39,7 +39,7 @@ class Telemetry:
         self._metrics = metrics
         self._targets = targets
         self._trace = trace
-        # There are few combinations of labels, and finding their series takes longer than counting.
+        # Cache the series, since finding one by its labels takes longer than counting. There are few combinations.
         self._requests = cache(metrics.requests.labels)
         self._request_seconds = cache(metrics.request_seconds.labels)
         self._stage_seconds = cache(metrics.stage_seconds.labels)
@@ -67,7 +67,7 @@ class Telemetry:
             error = UnavailableError("the service is shutting down")
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as bug:  # a panic of the tokenizers library is no Exception
+        except BaseException as bug:  # a panic in the tokenizers library does not derive from Exception
             logger.error("bug", extra={"request_id": sender.request_id, **outline(bug)})
             error = InternalError(f"request {sender.request_id}")
         finally:
@@ -90,7 +90,7 @@ class Telemetry:
 
 
 class _Sender:
-    """Sends the response, with the headers that every response has.
+    """Sends the response, and adds the headers that all responses have in common.
 
     Attributes:
         request_id: the request's id.

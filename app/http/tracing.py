@@ -11,9 +11,9 @@ from l2v.app.engine.timings import Timings
 from l2v.app.http.surfaces import Targets
 
 _PATH = "/v1/traces"
-# Time for the last spans; by default, the exporter retries an unreachable collector for half a minute.
+# Seconds to wait for the last spans; by default, the exporter waits half a minute for an unreachable collector.
 _CLOSE_SECONDS = 3.0
-# Span attributes with the path as the caller sent it, and with other text of the caller.
+# Span attributes that hold the path as the caller sent it, and those that hold other text from the caller.
 _PATHS = ("http.url", "http.target", "url.full", "url.path")
 _TEXTS = ("url.query", "http.user_agent", "user_agent.original", "http.host", "http.server_name", "server.address")
 
@@ -22,7 +22,7 @@ class Tracing:
     """Sends spans to an OTLP collector. Requires the extra `otel`.
 
     Args:
-        endpoint: the collector's address, like `http://localhost:4318`, with or without the path of traces.
+        endpoint: the collector's address, like `http://localhost:4318`, with or without `/v1/traces`.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -42,7 +42,7 @@ class Tracing:
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
         def hide_texts(span: Any, scope: Any) -> None:
-            """Removes what the caller wrote from a span: unknown paths, query strings and names."""
+            """Removes the caller's text from a span: replaces paths with routes, and clears query strings and names."""
             for name in (span.attributes or {}).keys() & {*_PATHS, *_TEXTS}:
                 span.set_attribute(name, targets.find(scope["path"]).route if name in _PATHS else "")
 

@@ -9,22 +9,22 @@ from l2v.app.workers.table import SharedAmount
 
 logger = logging.getLogger(__name__)
 
-# How long a process leaves a new connection to one with fewer.
+# How long a process waits for a process with fewer connections to accept a new one.
 _GRACE_SECONDS = 0.001
-# How long it stops accepting when it runs out of file descriptors.
+# How long a process stops accepting when it runs out of file descriptors.
 _PAUSE_SECONDS = 1.0
 
 
 class Acceptor:
-    """Accepts one connection at a time, and leaves it to a process with fewer connections for a moment.
+    """Accepts one connection at a time, but first gives a process with fewer connections a moment to accept it.
 
-    The event loops' own servers accept all that wait: the process that wakes first would get every connection of a
-    client that opens many at once.
+    The event loops' own servers accept all waiting connections at once: if a client opened many, the process that
+    wakes first would get them all.
 
     Args:
         listener: the shared socket.
         factory: makes the protocol of a connection.
-        connections: the open connections of all processes.
+        connections: the number of open connections of each process.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Acceptor:
         self._listener.close()
 
     async def wait_closed(self) -> None:
-        """Waits for connections that were accepted already."""
+        """Waits until the accepted connections are set up."""
         await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _resume(self) -> None:

@@ -1,4 +1,4 @@
-"""The engine, as a front end sees it."""
+"""The engine's client, which runs in a front end."""
 
 import asyncio
 import itertools
@@ -43,7 +43,7 @@ class EngineClient:
     Implements `Engine` and `Adapters`.
 
     Attributes:
-        queue_tokens: always 0: the engine reports its own queue.
+        queue_tokens: always 0, since the engine's process reports its queue.
         queue_inputs: likewise.
         opened: set once the service is open, or never will be.
     """
@@ -59,7 +59,7 @@ class EngineClient:
         self.opened = asyncio.Event()
 
     async def run(self, on_drain: Callable[[], None]) -> None:
-        """Processes the engine's messages until its process ends; `on_drain` is called when it says to drain."""
+        """Processes the engine's messages until its process ends; calls `on_drain` when the engine says to drain."""
         try:
             while True:
                 kind, number, body = await receive(self._reader)
@@ -181,7 +181,7 @@ class EngineClient:
                 future.set_exception(UnavailableError(body.decode()))
 
     async def _open(self, body: bytes) -> None:
-        # The engine's process sent it over a socket that no other process has.
+        # Safe to unpickle: the engine's process sent it over a socket that no other process has.
         opening: Opening = await asyncio.to_thread(pickle.loads, body)
         freeze()
         self._service.open(opening.models, opening.max_batch_tokens, self, self)

@@ -1,7 +1,7 @@
-"""The metrics of all processes as those of one.
+"""Merges the metrics of all processes.
 
-The engine counts in its memory, and each front end in files of the service's private folder, by which its counters
-outlive it: a front end that is replaced goes on where the former one ended.
+The engine counts in memory. Each front end counts in files in the service's private folder, so that its counters
+outlive it: the front end that replaces it continues from them.
 """
 
 import os

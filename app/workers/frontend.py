@@ -29,7 +29,7 @@ from l2v.app.workers.wire import STREAM_LIMIT
 
 logger = logging.getLogger(__name__)
 
-# How long after a process has closed its files the system gives its children another parent.
+# After a process has closed its files, it takes up to about this long until its children have another parent.
 _ORPHAN_SECONDS = 0.2
 
 
@@ -62,7 +62,7 @@ class FrontEnd:
         self._client.close()
 
     async def _follow(self) -> None:
-        """Ends this process as the engine says."""
+        """Drains when the engine says so, and ends this process once the engine is gone."""
         try:
             await self._client.run(self._server.drain)
             await asyncio.sleep(_ORPHAN_SECONDS)
@@ -70,7 +70,7 @@ class FrontEnd:
                 shutil.rmtree(self._setup.folder, ignore_errors=True)
         except Exception as error:
             logger.critical("a front end failed", extra=outline(error))
-        # The port must be free for the next engine; waiting requests have got their errors.
+        # End, so that the port is free for the next engine. Waiting requests have received their errors.
         self._server.should_exit = True
 
     async def _scrape(self) -> bytes:
@@ -104,7 +104,7 @@ class FrontEndServer(Server):
 
 
 def main() -> None:
-    # A signal to the whole group, such as Ctrl-C, reaches the engine, which lets the front ends drain.
+    # Ignore a signal to the whole group, such as Ctrl-C: the engine gets it too, and tells the front ends to drain.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     setup: Setup = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one

@@ -26,10 +26,10 @@ class Host:
     Args:
         slot: the front end's place in the table.
         table: counts the tokens that have arrived.
-        engine: returns the scheduler; the front end sends jobs only once it is there.
+        engine: returns the scheduler, which exists before the front end sends its first job.
         adapters: returns what loads and unloads adapters, likewise.
         scrape: returns the metrics.
-        writer: of the connection.
+        writer: writes to the connection.
 
     Attributes:
         opened: whether the front end can accept requests.
@@ -131,7 +131,7 @@ class Host:
     def _submit(self, number: int, body: bytes) -> None:
         encodings = unpack_encodings(body)
         tokens = sum(map(len, encodings))
-        # In this order: counted twice for a moment, rather than not at all.
+        # In this order, the tokens count twice for a moment; in the other order, they would not count at all.
         self._table.engine[EngineCell.QUEUE_TOKENS] += tokens
         self._table.column(Column.RECEIVED_TOKENS)[self._slot] += tokens
         try:

@@ -1,4 +1,4 @@
-"""What the engine sends to a front end when it starts it."""
+"""The data that the engine sends to each front end that it starts."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from l2v.app.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a front end starts with. It contains API keys, so it goes through standard input, which is private.
+    """The data that a front end needs to start. It contains API keys, so it is sent through private standard input.
 
     Attributes:
         settings: all settings, with the contents of the files that they name.
@@ -36,5 +36,5 @@ class Setup:
     loaded: bool = False
 
     def of(self, slot: int, engine: int, listeners: tuple[int, ...], *, loaded: bool) -> "Setup":
-        """This setup for one front end."""
+        """A copy of this setup for one front end."""
         return replace(self, slot=slot, engine=engine, listeners=listeners, loaded=loaded)

@@ -37,7 +37,7 @@ _TICK_SECONDS = 0.02
 # A front end that ends sooner than this after its start is replaced after a pause, which doubles each time.
 _STEADY_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-# Beyond `drain_timeout`, front ends get this long to end.
+# How long front ends get to end before they are killed, after `drain_timeout` or after they disconnect.
 _END_SECONDS = 5.0
 
 
@@ -52,7 +52,7 @@ class Supervisor:
 
     Args:
         settings: all settings.
-        folder: a private folder, for the metrics of the front ends and the table of what they use.
+        folder: a private folder, for the metrics of the front ends and the table of how much of each limit they use.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -77,7 +77,7 @@ class Supervisor:
         self._failure = ""
 
     async def run(self) -> str:
-        """Serves until a signal or a failure; returns the reason of the failure."""
+        """Serves until a signal or a failure; returns the reason for the failure, or ""."""
         self._loop = asyncio.get_running_loop()
         host, port = self._settings.host, self._settings.port
         try:
@@ -211,7 +211,7 @@ class Supervisor:
 
     def _engine(self) -> Engine:
         engine = self._service.engine
-        assert engine is not None  # front ends open after it
+        assert engine is not None  # front ends open only once there is one
         return engine
 
     def _adapters(self) -> Adapters:
@@ -220,7 +220,7 @@ class Supervisor:
         return adapters
 
     async def _scrape(self) -> bytes:
-        """The metrics of all processes. Scrapes at the same time share the work, which takes up to 0.1 s."""
+        """The metrics of all processes. Concurrent scrapes share the work, which takes up to 0.1 s."""
         if self._rendering is None or self._rendering.done():
             rendered = asyncio.to_thread(exposition.render, self._service.metrics.registry, self._folder)
             self._rendering = asyncio.create_task(rendered)
@@ -236,7 +236,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             listeners.append(socket.create_server(address, family=family, backlog=2048))
         except OSError as error:
             unavailable = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-            if not unavailable or len(found) == 1:  # a name may have other addresses
+            if not unavailable or len(found) == 1:  # the host may have another address that works
                 raise
     if not listeners:
         raise OSError(errno.EADDRNOTAVAIL, "no address of the host is available")
@@ -244,7 +244,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
 
 
 def _resolved(settings: Settings) -> Settings:
-    """The settings with the contents of files, so that a front end that starts later gets the same."""
+    """The settings with files replaced by their contents, so that front ends that start later get the same contents."""
     keys = tuple(SecretStr(key) for key in settings.read_keys())
     without = {"prompts": None, "query_instruction": "", "document_instruction": ""}
     return settings.model_copy(update={"api_keys": keys, "api_keys_file": None, **without})

@@ -1,8 +1,8 @@
-"""Shared memory with what each process uses of the limits.
+"""A table in shared memory of how much of each limit each process uses.
 
-Each number has one writer, and all processes read it. So no lock is needed, which a process that ends could keep; but
-two front ends that check a limit at the same moment may both pass, so each limit can be exceeded by what one request of
-each further front end takes.
+Each number has one writer, and all processes read it. So the table needs no lock, which a process could still hold when
+it ends. But several front ends that check a limit at the same moment may all pass: a limit can be exceeded by one
+request of each additional front end.
 """
 
 import mmap
@@ -16,14 +16,14 @@ _BYTES = 8
 
 
 class Column(IntEnum):
-    """The numbers of a front end. It writes all but the last."""
+    """The numbers of a front end, which writes all but the last. The engine writes that one."""
 
     REQUESTS = 0
     CONNECTIONS = 1
     BODY_BYTES = 2
     RESERVED_TOKENS = 3
     SENT_TOKENS = 4  # the tokens of all jobs that it has sent to the engine
-    RECEIVED_TOKENS = 5  # and of those that the engine has received
+    RECEIVED_TOKENS = 5  # the tokens of all its jobs that the engine has received
 
 
 class EngineCell(IntEnum):
@@ -39,7 +39,7 @@ class Table:
     """The numbers of all processes.
 
     Args:
-        descriptor: an open file, which the table fills.
+        descriptor: of an open file, which gets the table's size and is mapped into memory.
         front_ends: the number of front ends.
     """
 
@@ -51,7 +51,7 @@ class Table:
         self._front_ends = front_ends
 
     def column(self, column: Column) -> memoryview:
-        """One number of all front ends."""
+        """One number of each front end, by slot."""
         return self._cells[column * self._front_ends : (column + 1) * self._front_ends]
 
     @property
@@ -84,12 +84,12 @@ class SharedAmount(Amount):
 
     @property
     def fewest(self) -> int:
-        """The smallest part of a front end."""
+        """The smallest amount that a front end uses."""
         return min(self._parts)
 
 
 class SharedUsage(Usage):
-    """The amounts in use by all front ends, for the one in a slot."""
+    """The amounts in use by all front ends. `own` and `add` concern the front end in one slot."""
 
     connections: SharedAmount
 

@@ -21,10 +21,10 @@ _HEADER = struct.Struct("=BQQ")
 _RESULT = struct.Struct("=ddI")
 # Messages up to this size are sent as one piece; copying them is faster than sending pieces.
 _JOINED_BYTES = 65_536
-# Stands for the number of rows of an array with one dimension.
+# Written in place of the number of rows if an array has one dimension.
 _VECTOR = -1
 Part = bytes | memoryview
-# Bytes that wait to be read before the other end has to wait.
+# About how many unread bytes an end buffers before the other end has to wait.
 STREAM_LIMIT = 1 << 20
 
 

@@ -18,8 +18,8 @@ def has_layout(source: Source) -> bool:
     files = [file for file in (SETTINGS, MODEL_SETTINGS, "1_Pooling/config.json") if (source.folder / file).is_file()]
     if files:
         raise SourceError(
-            f"{source.name} has {files[0]} but no {MODULES}, without which sentence-transformers ignores it: complete "
-            "the folder, or set semantics to llm2vec to ignore its sentence-transformers files"
+            f"{source.name} has {files[0]} but no {MODULES}, without which sentence-transformers ignores that file: "
+            "add what is missing, or set semantics to llm2vec to ignore the folder's sentence-transformers files"
         )
     return False
 
@@ -29,7 +29,7 @@ def read_layout(source: Source) -> Layout:
 
     Raises:
         SourceError: if one is missing or damaged.
-        UnsupportedModelError: if one declares something that is not served.
+        UnsupportedModelError: if one declares something that l2v does not support.
     """
     layout = Layout()
     read_model_settings(source, layout)

@@ -66,7 +66,7 @@ def test_a_worker_is_measured_and_reported(tmp_path: Path) -> None:
     assert found["tokens"] == found["padded"] == 3 * 512
     assert len(found["rates"]) == len(found["engines"]["l2v"]["seconds"]) == 2
     assert found["engines"]["l2v"]["least_cosine"] == pytest.approx(1)
-    assert 0.5 < found["engines"]["l2v"]["least_cosine_of_all"] < 1
+    assert 0.5 < found["engines"]["l2v"]["least_cosine_of_all"] <= 1
     assert 0.99 < found["engines"]["again"]["least_cosine"] < 1
     assert 10**8 < found["engines"]["again"]["memory"] < 10**10
     assert report.speedup(found, "l2v") == 1

@@ -8,7 +8,7 @@ from l2v.app.engine.service import Service
 from l2v.app.http.endpoints import Call
 
 
-# Coroutines, since FastAPI would run plain functions in a thread.
+# These are coroutines, since FastAPI would run plain functions in a thread.
 async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
@@ -18,7 +18,7 @@ async def _call(request: Request) -> Call:
 
 
 async def exposition(request: Request) -> bytes:
-    """The metrics in Prometheus' text format. A Ray cluster overrides this (`l2v.app.cluster`)."""
+    """The metrics in Prometheus' text format. Overridden in `l2v.app.cluster` and `l2v.app.workers`."""
     return (await _service(request)).metrics.render()
 
 

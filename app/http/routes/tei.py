@@ -21,7 +21,7 @@ from l2v.app.http.schemas import tei as schemas
 from l2v.app.http.schemas.openai import EmbeddingsResponse
 from l2v.app.http.surfaces import Access, access
 
-# The assumed size of one text's tokens, so that each text is written as a chunk of its own.
+# The assumed size of each item, large enough that each is written as a chunk of its own.
 _WIDTH = 65_536
 
 router = surfaces.tei(tags=["TEI"])
@@ -112,7 +112,7 @@ async def similarity(request: schemas.TeiSimilarityRequest, call: CallDep) -> Re
 
 @router.post("", response_model=None, responses=_rejections, include_in_schema=False)
 async def run_task(request: schemas.TaskRequest, call: CallDep) -> Response:
-    """The task that the inputs show: embedding, or the similarity of sentences."""
+    """Runs the task that the form of the inputs implies: embedding, or the similarity of sentences."""
     if isinstance(request, schemas.TeiSimilarityRequest):
         return await similarity(request, call)
     return await embed(request, call)
@@ -184,7 +184,7 @@ async def info(call: CallDep) -> dict[str, Any]:
 @router.get("/health", response_class=PlainTextResponse, responses=_pick(503))
 @access(Access.PROBE)
 async def health(service: ServiceDep) -> Response:
-    """200 while the service accepts requests, as TEI answers it."""
+    """Answers 200 while the service accepts requests, as TEI does."""
     service.check_open()
     return PlainTextResponse("")
 

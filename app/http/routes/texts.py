@@ -18,14 +18,14 @@ async def text_group(
     keep_end: bool = False,
     max_tokens: int | None = None,
 ) -> InputGroup:
-    """The inputs of a field that holds a text, token ids, or a list of either; raises as `read_texts`."""
+    """The inputs of a field that holds a text, token ids, or a list of either; raises as `read_texts` does."""
     texts = await read_texts(call, model, name, value)
     inputs = [Input(text, instruction.text, keep_end, max_tokens) for text in texts]
     return InputGroup(name, inputs, instruction, _is_single(value))
 
 
 async def read_texts(call: Call, model: ServedModel, name: str, value: Any, *, skip_special: bool = True) -> list[str]:
-    """The texts of a field that holds a text, token ids, or a list of either; raises as `TokenizerPool.decode`."""
+    """The texts of a field that holds a text, token ids, or a list of either; raises as `TokenizerPool.decode` does."""
     single, service = _is_single(value), call.service
     items = [value] if single else value
     service.tokenizers.check_count(len(items), name)

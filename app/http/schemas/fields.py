@@ -1,4 +1,4 @@
-"""How requests treat fields that they don't honour, and null.
+"""The base classes of requests, and markers for fields that have no effect or are rejected.
 
 A schema declares every field that clients are known to send: it honours a field, accepts it without effect, or rejects
 it and says what to do instead.
@@ -52,7 +52,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _keep_one_unknown(cls, value: Any) -> Any:
-        """Drops all unknown fields but the first, since pydantic makes an error of each."""
+        """Drops all unknown fields but the first, since pydantic would create an error for each one."""
         if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
             return value
         first = next(name for name in value if name not in cls.model_fields)
@@ -68,7 +68,7 @@ class NoEffect:
     """Marks a field that is accepted with any value and has no effect.
 
     Attributes:
-        reason: why it has none.
+        reason: why it has no effect.
     """
 
     reason: str

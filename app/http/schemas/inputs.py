@@ -23,10 +23,10 @@ from l2v.models.types import Input, text_fault
 
 T = TypeVar("T")
 
-# The tags of the unions below appear in pydantic's error locations; the colon tells them from field names.
+# The tags of the unions below appear in pydantic's error locations; the colon distinguishes them from field names.
 _TEXT, _PAIR, _OBJECT, _IDS, _ONE, _MANY = ":text", ":pair", ":object", ":ids", ":one", ":many"
 _FLAG, _WORD = ":flag", ":word"
-# Characters of a field's name in an error.
+# Maximum characters of a field's name in an error.
 _MAX_NAME = 100
 
 
@@ -50,7 +50,7 @@ def _check_count(value: Any) -> Any:
 
 
 def _pattern(pattern: str) -> WithJsonSchema:
-    """Tells readers of the OpenAPI document what the validators check."""
+    """Documents in OpenAPI what the validators check."""
     return WithJsonSchema({"type": "string", "pattern": pattern})
 
 
@@ -66,7 +66,7 @@ Listed = Annotated[list[T], Field(min_length=1, max_length=MAX_INPUTS, fail_fast
 Dimensions = Annotated[StrictInt, Field(ge=1)]
 ModelChoice = Annotated[StrictStr, Field(max_length=200)]
 MODEL = "Name of a model that `/v1/models` lists; default: the base. A service with one model accepts any name"
-# The engine checks that an id is one of the model's. Here, the lower bound would double the time of validation.
+# The engine checks that the model has each id. Checking the lower bound here would double the time of validation.
 _Id = Annotated[StrictInt, WithJsonSchema({"type": "integer", "minimum": 0})]
 Ids = Annotated[list[_Id], Field(min_length=1, fail_fast=True)]
 Texts = Listed[Text]
@@ -101,7 +101,7 @@ def _is_list_of_lists(value: Any) -> bool:
 
 
 def _is_list_of_items(value: Any) -> bool:
-    """A list of integers is one row of ids."""
+    """Whether a value is a list of inputs. A list of integers is not: it is one row of ids."""
     return isinstance(value, list) and not (value and isinstance(value[0], int))
 
 
@@ -161,7 +161,7 @@ def _read_input(item: str | tuple[str, str] | TextInput, default: str) -> Input:
 
 
 def param_of(location: tuple[int | str, ...]) -> str | None:
-    """Converts a pydantic error location to the caller's terms, like `inputs[3].text`."""
+    """Converts the location of pydantic's error to a path in the request, like `inputs[3].text`."""
     path = ""
     in_pair = False
     for part in location:

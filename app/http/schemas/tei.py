@@ -71,7 +71,7 @@ def _task(body: Any) -> str:
     return ":similarity" if isinstance(inputs, dict | Sentences) else ":embed"
 
 
-# Clients of Hugging Face send every task to one address, and the task shows by its inputs.
+# Hugging Face's clients send every task to one address; the form of the inputs shows which task it is.
 TaskRequest = Annotated[
     Annotated[TeiEmbedRequest, Tag(":embed")] | Annotated[TeiSimilarityRequest, Tag(":similarity")],
     Discriminator(_task),

@@ -55,7 +55,7 @@ bench-gpu-forward-%: .gpu/site
 test-vllm: .venv/test .venv-bench/vllm  ## Compare exports with vLLM, in an environment of its own (2 GB)
 	$(BIN)/python -m tests.parity.vllm_exports .venv-bench/vllm/bin/python
 
-chaos: .venv/test  ## Test the promises of docs/RELIABILITY.md and write the results to it
+chaos: .venv/test  ## Test the promises of docs/reliability.md and write the results to it
 	$(BIN)/python -m tests.chaos
 
 soak: .venv/test  ## Test the long run: make soak MINUTES=20

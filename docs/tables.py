@@ -56,14 +56,14 @@ def pages() -> dict[Path, dict[str, str]]:
     policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
         ROOT / "README.md": {"speed": speed_table(runs)},
-        ROOT / "docs/PERFORMANCE.md": {
+        ROOT / "docs/performance.md": {
             "bench": "\n\n".join(map(bench_tables, runs)),
             "gpu": gpu_tables(results),
             "loading": loading(start),
             "adapters": adapters(modules),
             "scheduling": scheduling_tables(policies),
         },
-        ROOT / "docs/RELIABILITY.md": {"costs": report.table(*report.read())},
+        ROOT / "docs/reliability.md": {"costs": report.table(*report.read())},
     }
 
 

@@ -1,6 +1,6 @@
 """Linear layers on the CPU with weights in oneDNN's own layout, converted once instead of at every product.
 
-The results are the same; small batches run up to twice as fast (docs/PERFORMANCE.md).
+The results are the same; small batches run up to twice as fast (docs/performance.md).
 """
 
 import torch

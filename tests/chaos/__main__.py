@@ -1,4 +1,4 @@
-"""`python -m tests.chaos [promise …]` tests promises at full length and writes the results to docs/RELIABILITY.md.
+"""`python -m tests.chaos [promise …]` tests promises at full length and writes the results to docs/reliability.md.
 
 Exits with status 1 if a target is missed.
 """

@@ -8,7 +8,7 @@ from tests.fuzz import costs, shapes
 from tests.fuzz.report import MB, Cost
 from tests.serving import ServerProcess
 
-# Requests that cost more than they may, as docs/RELIABILITY.md says.
+# Requests that cost more than they may, as docs/reliability.md says.
 MISSES = ("the shortest of 2,048 is too long", "ids of too many long tokens", "ids of long tokens")
 # How many of the other small bodies are rejected; their costs are those that a change could raise most.
 _REJECTED = 5

@@ -13,7 +13,7 @@ import psutil
 
 from tests.chaos.server import ROOT
 
-PAGE = ROOT / "docs" / "RELIABILITY.md"
+PAGE = ROOT / "docs" / "reliability.md"
 
 
 @dataclass(frozen=True)

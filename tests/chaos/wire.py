@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = "application/json"
-# Timeout of a request in seconds. It is longer than every limit that docs/RELIABILITY.md promises.
+# Timeout of a request in seconds. It is longer than every limit that docs/reliability.md promises.
 TIMEOUT = 240.0
 
 

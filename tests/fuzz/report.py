@@ -1,4 +1,4 @@
-"""What requests cost, what they may cost, and the table of docs/RELIABILITY.md."""
+"""What requests cost, what they may cost, and the table of docs/reliability.md."""
 
 import json
 from collections.abc import Iterable

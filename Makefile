@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help serve test test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
+.PHONY: help serve test test-long test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -12,6 +12,9 @@ serve: .venv/serve  ## Serve the built-in model, or L2V_MODEL, on port 8080
 
 test: .venv/test .venv-clients/installed  ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: .venv/test  ## Run the tests that `make test` leaves out because they take long
+	$(BIN)/python -m pytest -n 2 -m long
 
 GPU_VENVS := $(addprefix .venv-gpu/,lowest highest)
 

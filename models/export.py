@@ -105,4 +105,6 @@ def _l2v_json(encoder: Encoder) -> dict[str, Any]:
         content["pooling_mode"] = encoder.pooling
     if tokenization.doc_max_length != tokenization.max_length:
         content["doc_max_length"] = tokenization.doc_max_length
+    if declared.int8_scale.value != "maximum":
+        content["int8_scale"] = declared.int8_scale.value
     return content

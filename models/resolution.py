@@ -13,7 +13,7 @@ from l2v.models.sentence_transformers.layout import has_layout, read_layout
 from l2v.models.sentence_transformers.settings import tokenizer_length
 from l2v.models.sources import Source
 from l2v.models.templates import TEMPLATES, template_for
-from l2v.models.types import Attention, Pooling, Semantics
+from l2v.models.types import Attention, Int8Scale, Pooling, Semantics
 
 _STRING, _COUNT, _BOOLEAN = (str, "a string"), (int, "an integer of at least 1"), (bool, "true or false")
 _TYPES: dict[str, tuple[type, str]] = {
@@ -24,6 +24,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "template": _STRING,
     "attention": _STRING,
     "semantics": _STRING,
+    "int8_scale": _STRING,
 }
 # The format of l2v.json. Before 2, it had LLM2Vec's semantics and bidirectional attention alone.
 FORMAT = 2
@@ -124,6 +125,7 @@ def read_declaration(
     _check_choice("attention", found.attention.value, get_args(Attention))
     _check_choice("pooling", found.pooling.value, get_args(Pooling))
     _check_choice("template", found.template.value, TEMPLATES)
+    _check_choice("int8_scale", found.int8_scale.value, get_args(Int8Scale))
     return replace(found, windowed=not llm2vec and (found.causal or has_bidirectional_windows(published)))
 
 

@@ -17,7 +17,9 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
-@pytest.mark.parametrize(("source", "target"), [("in.jsonl", "out.parquet"), ("in.parquet", "out.jsonl")])
+@pytest.mark.parametrize(
+    ("source", "target"), [("in.jsonl", "out.parquet"), pytest.param("in.parquet", "out.jsonl", marks=pytest.mark.long)]
+)
 def test_more_rows_need_no_more_memory(source: str, target: str, adapter: Path, tmp_path: Path) -> None:
     """The kept column makes each row 8 KB, so the larger input has 96 MB more.
 

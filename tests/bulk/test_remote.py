@@ -168,7 +168,7 @@ def test_an_invalid_option_blames_no_row(
 
 def test_a_change_of_the_served_model_ends_the_run(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that restarts during a run may come back with another model."""
-    with RemoteEmbedder(server.url, None, EmbedOptions(), concurrency=1, retry_for=1) as embedder:
+    with RemoteEmbedder(server.url, None, None, EmbedOptions(), concurrency=1, retry_for=1) as embedder:
         assert embedder.submit([Row(1, "a")]).result().vectors.shape == (1, 32)
         monkeypatch.setattr(server.service, "model", "another")
         with pytest.raises(CommandError, match="now serves a different model"):

@@ -51,7 +51,10 @@ def start_and_wait_for_rows(arguments: list[object], out: Path) -> "subprocess.P
     return process
 
 
-@pytest.mark.parametrize(("name", "times"), [("out.parquet", 2), ("out.jsonl", 1), ("out.npy", 1)])
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [("out.parquet", 2), *(pytest.param(name, 1, marks=pytest.mark.long) for name in ("out.jsonl", "out.npy"))],
+)
 def test_a_run_survives_repeated_kills(
     name: str, times: int, source: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,7 +37,7 @@ def lay_out(folder: Path) -> None:
     rows = [{"text": "what do cats do?"}, {"text": ""}, {"text": "who barks?"}]
     (folder / "queries.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     pq.write_table(pa.table({"text": TEXTS[:100]}), folder / "docs.parquet")
-    pairs = [{"query": text, "positive": f"{text} again", "negatives": ["no"]} for text in TEXTS[:20]]
+    pairs = [{"query": text, "positive": f"{text} again", "negatives": [f"not {text}"]} for text in TEXTS[:20]]
     (folder / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in pairs))
     (folder / "task_to_instructions.json").write_text('{"SciFact": "Retrieve documents that support the claim:"}')
     (folder / "l2v_keys").write_text("first-key\nsecond-key\n")

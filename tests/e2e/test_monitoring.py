@@ -84,8 +84,9 @@ class Prometheus:
         return result
 
     def value(self, expression: str) -> float:
-        wait_for(lambda: self.query(expression), what=expression)  # a scrape may have failed
-        (sample,) = self.query(expression)
+        total = f"sum({expression})"  # over the series of all models
+        wait_for(lambda: self.query(total), what=expression)  # a scrape may have failed
+        (sample,) = self.query(total)
         return float(sample["value"][1])
 
 

@@ -119,6 +119,7 @@ def test_the_first_declaration_of_each_value_wins(folder: Path) -> None:
         "normalize": (True, "modules.json"),
         "truncate_dim": (16, model),
         "matryoshka_dimensions": ((16, 32), "config.json"),
+        "int8_scale": ("maximum", "default"),
     }
     settings = {"attention": "bidirectional", "pooling": "mean", "max_length": 32, "skip_instruction": False}
     explicit = described(read(folder, **settings))

@@ -20,7 +20,7 @@ from tests.models.test_attention import cosines
 from tests.models.test_compilation import stance  # noqa: F401 - an autouse fixture
 from tests.programs import program
 
-INPUTS = [Input(f"text {i} " + "of some words " * (i * 5 % 30), "Find it:" * (i % 2)) for i in range(40)]
+INPUTS = [Input(f"text {i} " + "of some words " * (i * 5 % 30), "Find it:" * (i % 2)) for i in range(8)]
 
 # Minimum cosine of the built-in model, which is 256 wide, on short texts. In wider models, more rounding errors
 # cancel out.

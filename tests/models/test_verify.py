@@ -209,7 +209,7 @@ def test_sliding_windows_are_checked_in_each_kind_of_layer(*, causal: bool) -> N
     ("model_type", "changes", "dtype", "reason"),
     [
         ("xglm", {}, torch.bfloat16, "does not use packed attention"),
-        ("jamba", {}, torch.float32, "runs causally"),
+        ("jamba", {}, torch.float32, "runs causally|does not use packed attention"),  # depends on the CPU
         ("jamba", {"attn_layer_offset": 1, "attn_layer_period": 2}, torch.float32, "mixes the sequences"),
         ("minimax", {}, torch.bfloat16, "mixes the sequences"),
     ],

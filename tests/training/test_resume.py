@@ -113,6 +113,7 @@ def test_a_killed_run_ends_with_the_same_loss(
     check_alike(cut, whole, base)
 
 
+@pytest.mark.long
 def test_a_killed_run_of_two_processes_ends_with_the_same_loss(base: Path, pairs: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}

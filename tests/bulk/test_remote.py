@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
@@ -166,13 +167,16 @@ def test_an_invalid_option_blames_no_row(
         (tmp_path / "bad").unlink()
 
 
-def test_a_change_of_the_served_model_ends_the_run(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_the_served_model_ends_the_run(server: LocalServer) -> None:
     """A service that restarts during a run may come back with another model."""
     with RemoteEmbedder(server.url, None, None, EmbedOptions(), concurrency=1, retry_for=1) as embedder:
         assert embedder.submit([Row(1, "a")]).result().vectors.shape == (1, 32)
-        monkeypatch.setattr(server.service, "model", "another")
+        models = server.service.models
+        base = models.find()
+        models.open([replace(base, name="another")])
         with pytest.raises(CommandError, match="now serves a different model"):
             embedder.submit([Row(2, "b")]).result()
+        models.open([base])
 
 
 class Other(BaseHTTPRequestHandler):

@@ -1,6 +1,6 @@
 """Assembling an encoder: checks the files of its sources, merges the adapters, and verifies the result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +46,7 @@ def assemble(
     lora_modules: Mapping[str, str],
     *,
     prepack: bool,
+    on_declared: Callable[[Declaration, int], object],
 ) -> Encoder:
     """Assembles an encoder from its sources and verifies it.
 
@@ -53,7 +54,7 @@ def assemble(
         base: a base model or an export.
         adapters: the adapters to merge, in order.
         settings: the caller's settings of what sources declare, by name; None: as declared.
-        dtype, ignore_tensors, lora_modules, prepack: see `models.load`.
+        dtype, ignore_tensors, lora_modules, prepack, on_declared: see `models.load`.
         device: the device of the encoder.
 
     Raises:
@@ -67,6 +68,7 @@ def assemble(
         declaration = read_declaration(base, adapters, settings, positions, tokenizer_source)
         check_max_length(config, declaration)
         head = read_head(declaration, base, config.hidden_size)
+        on_declared(declaration, head.width(config.hidden_size))
         tokenizer = _read_tokenizer(tokenizer_source, config, whole=not adapters)
 
         projections = [layer.folder for layer in declaration.layers]

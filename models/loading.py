@@ -1,6 +1,6 @@
 """Loading an encoder: checks the device, the dtype and the sources, and assembles the encoder from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from l2v.models.templates import TemplateName
 from l2v.models.types import Attention, DType, Pooling, Semantics
 
 if TYPE_CHECKING:
+    from l2v.models.declaration import Declaration
     from l2v.models.encoder import Encoder
 
 
@@ -29,6 +30,7 @@ def load(
     ignore_tensors: Sequence[str] = (),
     lora_modules: Mapping[str, str] = MappingProxyType({}),
     prepack: bool = True,
+    on_declared: "Callable[[Declaration, int], object]" = lambda declaration, width: None,
 ) -> "Encoder":
     """Loads an encoder and verifies that it is one.
 
@@ -47,6 +49,7 @@ def load(
         lora_modules: LoRA adapters to apply on top, unmerged, by name: Hub ids or folders. Rows choose theirs, see
             `models.lora`.
         prepack: convert weights on the CPU to oneDNN's layout, after which they cannot be saved, trained or compiled.
+        on_declared: called with the declaration and the number of dimensions before the weights are read; may raise.
 
     Raises:
         ModelError: if the model cannot be loaded or fails verification; the message is one sentence.
@@ -65,4 +68,5 @@ def load(
         "skip_instruction": skip_instruction,
         "template": template,
     }
-    return assemble(base, adapter_sources, settings, dtype, target, ignore_tensors, lora_modules, prepack=prepack)
+    extras = (ignore_tensors, lora_modules)
+    return assemble(base, adapter_sources, settings, dtype, target, *extras, prepack=prepack, on_declared=on_declared)

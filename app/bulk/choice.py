@@ -1,6 +1,6 @@
 """The settings of commands that use one encoder: the base, or one of the adapters on top of it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -37,6 +37,10 @@ class ChoiceSettings(ModelSettings):
 
         return self.model_name or label(self.model)
 
-    def load_chosen(self, *, prepack: bool = True) -> "Encoder":
-        """Loads the encoder to use; raises `ModelError` or `UsageError`. Adapters of other names are not loaded."""
-        return self.load(adapters=self.chosen_adapters, lora_modules={}, prepack=prepack)
+    def load_chosen(self, **overrides: Any) -> "Encoder":
+        """Loads the encoder to use; raises `ModelError` or `UsageError`. Adapters of other names are not loaded.
+
+        Args:
+            overrides: arguments of `models.load`.
+        """
+        return self.load(adapters=self.chosen_adapters, lora_modules={}, **overrides)

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2v.app.bulk.embedders import EmbeddedRows
-from l2v.app.bulk.errors import CommandError, UsageError
+from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import BadRow, Row
-from l2v.app.engine.dimensions import choose_dimensions
-from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.profile import Profile
 from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.vectors import Vectors, postprocess
@@ -38,18 +36,10 @@ class LocalEmbedder:
 
     def __init__(self, encoder: Encoder, model: str, options: EmbedOptions, max_batch_tokens: int) -> None:
         profile = Profile.of(encoder)
-        try:
-            self._dimensions = choose_dimensions(profile, options.dimensions, options.output_dtype)
-        except InvalidError as error:
-            flag = "--output-dtype" if error.param == "output_dtype" else "--dimensions"
-            raise UsageError(f"{flag}: {error}") from None
+        self._dimensions = options.check(profile.declaration, profile.width)
         self.encoder, self.prompts = encoder, Prompts.of(profile)
         self._instruction = self.prompts.default() if options.instruction is None else options.instruction
         if options.prompt_name is not None:
-            if options.prompt_name not in self.prompts.by_name:
-                raise UsageError(
-                    f"--prompt-name: the model has no prompt {options.prompt_name}; its prompts: {self.prompts.names}"
-                )
             self._instruction = self.prompts.by_name[options.prompt_name]
         self.info = {"model": model, **profile.description}
         self._options, self._budget = options, max_batch_tokens

@@ -1,8 +1,13 @@
 """Options of a run: the columns to read, and how to embed them."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from l2v.app.bulk.errors import UsageError
 from l2v.app.engine.output_types import OutputDtype
+
+if TYPE_CHECKING:
+    from l2v.models.declaration import Declaration
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +47,29 @@ class EmbedOptions:
     dimensions: int | None = None
     normalize: bool = True
     output_dtype: OutputDtype = "float"
+
+    def check(self, declaration: "Declaration", width: int) -> int:
+        """Checks that a model has the prompt and the dimensions.
+
+        Args:
+            declaration: the model's.
+            width: the number of dimensions of its vectors.
+
+        Returns:
+            The number of leading dimensions to keep.
+
+        Raises:
+            UsageError: if the model lacks one of them; names the flag.
+        """
+        from l2v.app.engine.dimensions import choose_dimensions
+        from l2v.app.engine.errors import InvalidError
+
+        prompts = declaration.prompts.value
+        if self.prompt_name is not None and self.prompt_name not in prompts:
+            names = ", ".join(sorted(prompts)) or "none"
+            raise UsageError(f"--prompt-name: the model has no prompt {self.prompt_name}; its prompts: {names}")
+        try:
+            return choose_dimensions(declaration, width, self.dimensions, self.output_dtype)
+        except InvalidError as error:
+            flag = "--output-dtype" if error.param == "output_dtype" else "--dimensions"
+            raise UsageError(f"{flag}: {error}") from None

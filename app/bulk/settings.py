@@ -56,7 +56,7 @@ class ClientSettings(ChoiceSettings):
             key = self.api_key.get_secret_value() if self.api_key else None
             return RemoteEmbedder(self.url, key, self.model_name, options, concurrency, self.retry_for, note)
         self.announce()
-        encoder = self.load_chosen()
+        encoder = self.load_chosen(on_declared=options.check)
         from l2v.app.bulk.local import LocalEmbedder
         from l2v.models.batch import token_budget
 

@@ -3,22 +3,29 @@
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.output_types import PACKED, OutputDtype
 from l2v.app.engine.profile import Profile
+from l2v.models.declaration import Declaration
 
 
-def choose_dimensions(encoder: Profile, requested: int | None, dtype: OutputDtype = "float") -> int:
+def choose_dimensions(declaration: Declaration, width: int, requested: int | None, dtype: OutputDtype = "float") -> int:
     """The number of leading dimensions to keep: the requested one, or the model's default.
+
+    Args:
+        declaration: the model's.
+        width: the number of dimensions of its vectors.
+        requested: the number that is asked for; None: the model's default.
+        dtype: the type of the numbers.
 
     Raises:
         InvalidError: if the model does not have as many, was not trained for this number, or the type packs eight of
             them into a byte and the number is no multiple of 8.
     """
-    width, sizes = encoder.width, encoder.declaration.matryoshka_dimensions.value
+    sizes = declaration.matryoshka_dimensions.value
     if requested is not None and requested > width:
         raise InvalidError(f"must be at most {width}, the model's dimensions", "dimensions")
     if requested is not None and sizes and requested not in (*sizes, width):
         known = ", ".join(map(str, sorted({*sizes, width})))
         raise InvalidError(f"must be one of {known}, the sizes that the model was trained for", "dimensions")
-    chosen = encoder.dimensions if requested is None else requested
+    chosen = declaration.truncate_dim.value or width if requested is None else requested
     if dtype in PACKED and chosen % 8:
         advice = "set dimensions to a multiple of 8" if requested is None else "choose a multiple of 8"
         raise InvalidError(

@@ -212,7 +212,7 @@ class Service:
         Raises:
             ServiceError: the request is rejected, or fails.
         """
-        width = choose_dimensions(model.profile, dimensions, dtype)
+        width = choose_dimensions(model.profile.declaration, model.profile.width, dimensions, dtype)
         self.tokenizers.check_sizes([group])
         reserve(width)
         (embedded,) = await self._embed(model, [group], truncate, timings)

@@ -1,6 +1,7 @@
 """Runs that cannot work end with one sentence and leave nothing behind."""
 
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,17 @@ def test_overwrite_replaces_the_output_when_the_new_one_is_complete(
     assert out.read_bytes() == b"old"
     assert call(capsys, *command, "--skip-bad", tmp_path / "bad").status == 0
     assert out.read_bytes().startswith(b"\x93NUMPY")
+
+
+@pytest.mark.parametrize("flags", [["--dimensions", "99"], ["--prompt-name", "query"]])
+def test_what_the_model_lacks_is_refused_before_its_weights_are_read(
+    flags: list[str], base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    for weights in model.glob("*.safetensors"):
+        weights.write_bytes(b"no weights")
+    write(tmp_path / "in.txt", ROWS)
+    done = call(capsys, "embed", tmp_path / "in.txt", tmp_path / "o.npy", *MODEL, model, *flags)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert done.err.startswith(f"l2v: {flags[0]}: ")

@@ -30,7 +30,7 @@ async def embed(request: CohereRequest, call: CallDep) -> Response:
     service, model, dtypes, wanted = call.service, call.choose(request.model), request.dtypes, request.output_dimension
     try:
         for dtype in dtypes.values():
-            width = choose_dimensions(model.profile, wanted, dtype)
+            width = choose_dimensions(model.profile.declaration, model.profile.width, wanted, dtype)
     except InvalidError as error:
         param = {"dimensions": "output_dimension", "output_dtype": "embedding_types"}.get(error.param or "")
         raise InvalidError(str(error), param or error.param) from None

@@ -24,7 +24,7 @@ from l2v.models.prepacking import prepack as prepack_linears
 from l2v.models.progress import stage
 from l2v.models.quantization import fp8, int8
 from l2v.models.reference_vector import ReferenceVector
-from l2v.models.resolution import base_name, read_declaration
+from l2v.models.resolution import base_name, read_declaration, tokenizer_source
 from l2v.models.sources import Source, label
 from l2v.models.templates import TEMPLATES, eos_for
 from l2v.models.tokenization import Tokenization
@@ -61,21 +61,20 @@ def assemble(
         ModelError: if the encoder cannot be assembled or fails verification.
     """
     with checksums.checking([base, *adapters]) as checked:
-        # Like the reference, prefer the tokenizer of the repository that the user named.
-        tokenizer_source = next(source for source in [*adapters[:1], base] if source.has_tokenizer or source is base)
+        named = tokenizer_source(base, adapters)
         config = read_config(base)
         positions = getattr(config, "max_position_embeddings", None)
-        declaration = read_declaration(base, adapters, settings, positions, tokenizer_source)
+        declaration = read_declaration(base, adapters, settings, positions, named)
         check_max_length(config, declaration)
         head = read_head(declaration, base, config.hidden_size)
         on_declared(declaration, head.width(config.hidden_size))
-        tokenizer = _read_tokenizer(tokenizer_source, config, whole=not adapters)
+        tokenizer = _read_tokenizer(named, config, whole=not adapters)
 
         projections = [layer.folder for layer in declaration.layers]
         decoder, left_out = read_decoder(base, config, select_dtype(dtype, device), ignore_tensors, projections)
         decoder, left_out_of_adapters = _merge(decoder, adapters, device, ignore_tensors)
         if adapters:  # they may have resized the vocabulary
-            tokenizer = _read_tokenizer(tokenizer_source, decoder.config)
+            tokenizer = _read_tokenizer(named, decoder.config)
         evidence = _verify(decoder, declaration, dtype, prepack=prepack)
         checked_files = checked.result()
     if device.type == "cpu":

@@ -44,6 +44,11 @@ def base_name(base: Source, adapters: Sequence[Source]) -> str:
     return next((name for name in candidates if template_for(name) != "none"), candidates[0])
 
 
+def tokenizer_source(base: Source, adapters: Sequence[Source]) -> Source:
+    """The source of a stack's tokenizer. Like the reference, prefers the repository that the user named."""
+    return next(source for source in [*adapters[:1], base] if source.has_tokenizer or source is base)
+
+
 def own_settings(sources: Sequence[Source]) -> dict[str, Declared[Any]]:
     """The settings in the sources' l2v.json and llm2vec_config.json, later sources taking precedence.
 

@@ -22,7 +22,7 @@ def find_source(path: str, settings: Settings) -> str:
     try:
         folder = (root / path).resolve()
         if folder.is_dir() and root in folder.parents:
-            if outside := next((file.name for file in folder.iterdir() if root not in file.resolve().parents), ""):
+            if outside := next((file.name for file in folder.rglob("*") if root not in file.resolve().parents), ""):
                 raise InvalidError(f"its file {outside} is a link that leads out of runtime_adapters", "lora_path")
             return str(folder)
     except (OSError, ValueError, RuntimeError):  # the name is too long, contains NUL, or its links form a loop

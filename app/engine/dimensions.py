@@ -2,7 +2,6 @@
 
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.output_types import PACKED, OutputDtype
-from l2v.app.engine.profile import Profile
 from l2v.models.declaration import Declaration
 
 
@@ -35,10 +34,9 @@ def choose_dimensions(declaration: Declaration, width: int, requested: int | Non
     return chosen
 
 
-def dimensions_warning(encoder: Profile, requested: int | None) -> str:
+def dimensions_warning(declaration: Declaration, width: int, requested: int | None) -> str:
     """Why the first dimensions of a vector may not suffice; "" if the model was trained so that they do."""
-    declared = encoder.declaration
-    known = {encoder.width, declared.truncate_dim.value, *(declared.matryoshka_dimensions.value or ())}
+    known = {width, declaration.truncate_dim.value, *(declaration.matryoshka_dimensions.value or ())}
     if requested is None or requested in known:
         return ""
     return f"the model does not declare that its first {requested} dimensions suffice: measure before relying on them"

@@ -51,5 +51,5 @@ def dequantize(numbers: Numbers, dtype: OutputDtype) -> NDArray[np.float32]:
 
 
 def stored_width(dimensions: int, dtype: OutputDtype) -> int:
-    """How many numbers hold a vector of so many dimensions."""
+    """The number of stored numbers per vector: packed types store eight dimensions in one."""
     return dimensions // 8 if dtype in PACKED else dimensions

@@ -52,6 +52,7 @@ class Profile:
         described, dimensions = module.describe(), module.declaration.truncate_dim.value or self.width
         own = {name: described[name] for name in _OWN} | {"dimensions": dimensions}
         own["sources"] = [*self.description["sources"], module.source]
+        own["left_out"] = [*self.description["left_out"], *module.left_out]
         own["adapter"] = {name: described[name] for name in ("rank", "layers", "bytes")}
         return replace(
             self,

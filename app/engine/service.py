@@ -38,7 +38,7 @@ _JOIN_SECONDS = 1.0
 # The properties of each model in `/info`.
 _PROPERTIES = (
     *("model", "sources", "adapter", "dimensions", "pooling", "template"),
-    *("max_length", "doc_max_length", "skip_instruction", "settings"),
+    *("max_length", "doc_max_length", "skip_instruction", "settings", "left_out"),
 )
 # Up to this many numbers, computing inline is faster than handing off to a thread.
 _INLINE_NUMBERS = 32_768
@@ -136,7 +136,7 @@ class Service:
             self.engine.close(_JOIN_SECONDS)
 
     def info(self) -> dict[str, Any]:
-        """The base, the limits of a request, and what is different in each model."""
+        """The base, the limits of requests, and the properties in which the models differ."""
         names = (
             "max_inputs",
             "max_characters",

@@ -61,7 +61,7 @@ def from_validation(error: ValidationError) -> ServiceError:
 
 
 def from_parser(cause: BaseException | None) -> MalformedError:
-    """Converts the parser's exception to an error that says what is wrong with the body, and where if known."""
+    """Turns the parser's exception into an error that says what is wrong with the body and, if known, where."""
     match cause:
         case json.JSONDecodeError():
             reason = f"{cause.msg[:1].lower()}{cause.msg[1:]} at line {cause.lineno}, column {cause.colno}"

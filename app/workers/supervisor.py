@@ -216,7 +216,7 @@ class Supervisor:
 
     def _adapters(self) -> Adapters:
         adapters = self._service.adapters
-        assert adapters is not None  # likewise
+        assert adapters is not None  # front ends open only once the encoder is loaded
         return adapters
 
     async def _scrape(self) -> bytes:

@@ -19,6 +19,7 @@ class LoraModule:
         declaration: how the module is served.
         rank: the largest rank of its changes.
         layers: the number of linear layers that it changes.
+        left_out: the tensors of its files that it does without.
         nbytes: size of its weights on the device.
         evidence: the result of the checks made while loading.
     """
@@ -30,6 +31,7 @@ class LoraModule:
     declaration: Declaration
     rank: int
     layers: int
+    left_out: tuple[str, ...]
     nbytes: int
     evidence: str = ""
 
@@ -41,6 +43,7 @@ class LoraModule:
             "rank": self.rank,
             "layers": self.layers,
             "bytes": self.nbytes,
+            "left_out": list(self.left_out),
             "pooling": self.declaration.pooling.value,
             "template": self.declaration.template.value,
             "max_length": self.tokenization.max_length,

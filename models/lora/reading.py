@@ -13,7 +13,7 @@ from l2v.models.lengths import check_max_length, check_window
 from l2v.models.lora.module import LoraModule
 from l2v.models.lora.storage import Factors
 from l2v.models.pooling_checks import check_pooling
-from l2v.models.resolution import read_declaration
+from l2v.models.resolution import read_declaration, tokenizer_source
 from l2v.models.sources import Kind, Source, label, resolve
 from l2v.models.templates import TEMPLATES, eos_for
 from l2v.models.tokenization import Tokenization
@@ -81,7 +81,7 @@ class ModuleReader:
             declaration = self._declaration(source, decoder)
             tokenization = self._tokenization(source, declaration, decoder, id_)
             check_pooling(tokenization, declaration)
-            factors = read_factors(source, decoder, self.ignore)
+            factors, left_out = read_factors(source, decoder, self.ignore)
             checked.result()
         module = LoraModule(
             id=id_,
@@ -91,6 +91,7 @@ class ModuleReader:
             declaration=declaration,
             rank=max(each.rank for each in factors.values()),
             layers=len(factors),
+            left_out=tuple(f"{key} of {source.label}" for key in left_out),
             nbytes=0,
         )
         return ReadModule(
@@ -101,7 +102,8 @@ class ModuleReader:
         """How the module is served; refuses what rows of one batch cannot have of their own."""
         config, sources = decoder.config, [*self.adapters, source]
         positions = getattr(config, "max_position_embeddings", None)
-        declared = read_declaration(self.base, sources, self.settings, positions, self._tokenizer_source(source))
+        tokenizer = tokenizer_source(self.base, sources)
+        declared = read_declaration(self.base, sources, self.settings, positions, tokenizer)
         for setting in _SHARED:
             own, shared = (getattr(each, setting) for each in (declared, self.declaration))
             if own.value != shared.value:
@@ -115,17 +117,11 @@ class ModuleReader:
         check_window(config, declared)
         return declared
 
-    def _tokenizer_source(self, source: Source) -> Source:
-        """The tokenizer's source if the module were merged, see `assembly`."""
-        return next(
-            each for each in [*[*self.adapters, source][:1], self.base] if each.has_tokenizer or each is self.base
-        )
-
     def _tokenization(self, source: Source, declared: Declaration, decoder: PreTrainedModel, id_: int) -> Tokenization:
         template = TEMPLATES[declared.template.value]
         eos = eos_for(template, decoder.config.model_type) if declared.pooling.value == "eos_token" else ""
         own: dict[str, Any] = {}
-        if self._tokenizer_source(source) is source:
+        if tokenizer_source(self.base, [*self.adapters, source]) is source:
             tokenizer = read_tokenizer(source, decoder.config.model_type, decoder.config.vocab_size)
             if tokenizer.backend.to_str() != self.tokenization.tokenizer.to_str():
                 if declared.lower_case.value:

@@ -51,7 +51,7 @@ class Snapshot:
         return Snapshot(listed, by_id, _stacks(by_id, stacked_on))
 
     def with_evidence(self, module: LoraModule) -> "Snapshot":
-        """Replaces what is known of a module, but not its weights."""
+        """Replaces the description of a module, but not its weights."""
         loaded = Loaded(module, self.loaded[module.id].weights)
         return replace(self, listed={**self.listed, module.name: module}, loaded={**self.loaded, module.id: loaded})
 

@@ -20,13 +20,18 @@ _INITIAL = (True, False, "gaussian", "orthogonal", "eva")
 _MERGE = "merge it instead (`adapters`, in a service of its own)"
 
 
-def read_factors(source: Source, decoder: PreTrainedModel, ignore: Sequence[str] = ()) -> dict[str, Factors]:
-    """Reads the factors by the name of the decoder's linear layer.
+def read_factors(
+    source: Source, decoder: PreTrainedModel, ignore: Sequence[str] = ()
+) -> tuple[dict[str, Factors], list[str]]:
+    """Reads a module.
 
     Args:
         source: the module.
         decoder: the bare decoder, whose layers may be quantized; it is not changed.
         ignore: patterns of tensors of the module to leave out.
+
+    Returns:
+        The factors by the name of the decoder's linear layer, and the tensors that were left out, for people.
 
     Raises:
         SourceError: if the files cannot be read.
@@ -49,7 +54,7 @@ def read_factors(source: Source, decoder: PreTrainedModel, ignore: Sequence[str]
     if special := next((name for name, layer in layers.items() if not is_plain(layer)), None):
         raise _refusal(source, f"changes {special} by more than two factors")
     place = f"{PREFIX}{read.path}.".replace("..", ".")
-    return {
+    factors = {
         name: Factors(
             read.weights[f"{place}{name}.lora_A.weight"],
             read.weights[f"{place}{name}.lora_B.weight"],
@@ -57,6 +62,7 @@ def read_factors(source: Source, decoder: PreTrainedModel, ignore: Sequence[str]
         )
         for name, layer in layers.items()
     }
+    return factors, read.left_out
 
 
 def _check_settings(source: Source, config: PeftConfig) -> None:

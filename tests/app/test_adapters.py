@@ -106,6 +106,7 @@ def test_the_models_are_listed_with_their_sources(server: LocalServer) -> None:
     assert server.client.get("/v1/models/none").status_code == 404
     base, law, code = server.client.get("/info").json()["models"]
     assert "adapter" not in base
+    assert law["left_out"] == base["left_out"]
     assert law["sources"] == [*base["sources"], {"name": "law", "kind": "adapter", "revision": ""}]
     assert (law["adapter"]["rank"], law["adapter"]["layers"], law["adapter"]["bytes"] > 0) == (4, 14, True)
     assert (code["pooling"], code["max_length"], law["pooling"]) == ("last_token", 64, "mean")
@@ -231,6 +232,8 @@ def test_a_bad_adapter_is_rejected_and_nothing_changes(changeable: LocalServer, 
     (stack.root / "link").symlink_to(tmp_path / "outside")
     (stack.root / "linked").mkdir()
     (stack.root / "linked" / "adapter_config.json").symlink_to(tmp_path / "outside" / "adapter_config.json")
+    (stack.root / "deep" / "1_Pooling").mkdir(parents=True)
+    (stack.root / "deep" / "1_Pooling" / "config.json").symlink_to(tmp_path / "outside" / "adapter_config.json")
     (stack.root / "empty").mkdir()
     before = client.get("/info").json(), vector(changeable, "law").tolist()
     for name, path, reason in (
@@ -246,6 +249,7 @@ def test_a_bad_adapter_is_rejected_and_nothing_changes(changeable: LocalServer, 
         ("new", str(tmp_path / "outside"), "not a folder below runtime_adapters"),
         ("new", "link", "not a folder below runtime_adapters"),
         ("new", "linked", "its file adapter_config.json is a link that leads out of runtime_adapters"),
+        ("new", "deep", "its file config.json is a link that leads out of runtime_adapters"),
         ("new", "McGill-NLP/LLM2Vec-Sheared-LLaMA-mntp", "not a folder below runtime_adapters"),
         ("new", "a\0b", "not a folder below runtime_adapters"),
     ):

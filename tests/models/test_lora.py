@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -150,6 +151,16 @@ def test_what_is_said_of_modules(encoder: Encoder, modules: dict[str, str]) -> N
         f"adapter {name}: {name} (for" in evidence
         for name, evidence in zip(modules, encoder.evidence[-3:], strict=True)
     )
+
+
+def test_what_a_module_leaves_out_is_said(base: Path, modules: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(modules["all"], folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file(weights | {"base_model.model.other.weight": torch.ones(2)}, folder / "adapter_model.safetensors")
+    encoder = load(str(base), dtype="float32", lora_modules={"more": str(folder)}, ignore_tensors=["*other*"])
+    (described,) = encoder.adapters.describe()
+    assert [line for line in described["left_out"] if "other" in line and "more" in line]
 
 
 def test_modules_come_and_go_between_batches(base: Path, modules: dict[str, str]) -> None:

@@ -62,4 +62,4 @@ async def embed(request: CohereRequest, call: CallDep) -> Response:
             "embeddings": {kind: encoded(array, encodings[kind]) for kind, array in arrays.items()},
             "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": sum(embedded.tokens)}},
         }
-        return await json_response(content, dimensions_warning(model.profile, wanted))
+        return await json_response(content, dimensions_warning(model.profile.declaration, model.profile.width, wanted))

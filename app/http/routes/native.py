@@ -48,7 +48,7 @@ async def embed(request: schemas.EmbedRequest, call: CallDep) -> Response:
                 "tokens": embedded.tokens,
                 "truncated": embedded.truncated,
             },
-            dimensions_warning(model.profile, request.dimensions),
+            dimensions_warning(model.profile.declaration, model.profile.width, request.dimensions),
         )
 
 

@@ -69,7 +69,7 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
                 "model": model.name,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             },
-            dimensions_warning(model.profile, request.dimensions),
+            dimensions_warning(model.profile.declaration, model.profile.width, request.dimensions),
         )
 
 

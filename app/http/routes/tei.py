@@ -65,7 +65,7 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
         reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width)),
     )
     with call.timings.stage("finish"):
-        warning = dimensions_warning(model.profile, request.dimensions)
+        warning = dimensions_warning(model.profile.declaration, model.profile.width, request.dimensions)
         return await json_response(ChunkedList.of(vectors, vectors.shape[1]), warning)
 
 

@@ -42,6 +42,14 @@ class Limits(BaseModel):
     max_queue_tokens: int = Field(description="Maximum tokens in the queue")
 
 
+class AdapterInfo(BaseModel):
+    """An adapter that is applied without merging."""
+
+    rank: int = Field(description="The largest rank of its changes")
+    layers: int = Field(description="Number of linear layers that it changes")
+    size: int = Field(alias="bytes", description="Size of its weights on the device")
+
+
 class ModelInfo(BaseModel):
     """The properties in which served models differ."""
 
@@ -54,10 +62,12 @@ class ModelInfo(BaseModel):
     skip_instruction: bool = Field(description="Whether the instruction is excluded from pooling")
     settings: dict[str, Setting] = Field(description="The properties that a setting or a file may change, by name")
     sources: list[SourceInfo] = Field(description="What the model was loaded from, the base first")
+    left_out: list[str] = Field(description="Tensors of the sources that the model does without")
+    adapter: AdapterInfo | None = Field(None, description="The unmerged adapter; absent for the base")
 
 
 class InfoResponse(ModelInfo):
-    """The base, the limits of a request, and what is different in each model."""
+    """The base, the limits of requests, and the properties in which the models differ."""
 
     model_config = example(
         model="demo",
@@ -95,6 +105,5 @@ class InfoResponse(ModelInfo):
     architecture: str = Field(description="`model_type` of its config.json")
     parameters: int = Field(description="Number of parameters")
     attention: str = Field(description="`bidirectional` or `causal`")
-    left_out: list[str] = Field(description="Tensors of the sources that the encoder does not use")
     limits: Limits = Field(description="The limits of requests")
     models: list[ModelInfo] = Field(description="All models that requests can choose, the base first")

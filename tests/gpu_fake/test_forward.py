@@ -170,7 +170,7 @@ def test_modules_wait_for_nothing(grouped: bool, plain: Encoder, adapter: Path) 
         stacks = {name: Stack(*on_device(each.a, each.b)) for name, each in stack([weights] * 3, cpu).items()}
         weights = {name: JoinedFactors(*on_device(each.a, each.b)) for name, each in weights.items()}
         modules = [
-            LoraModule(id_, f"m{id_}", {}, encoder.tokenization, encoder.declaration, rank=4, layers=14, nbytes=0)
+            LoraModule(id_, f"m{id_}", {}, encoder.tokenization, encoder.declaration, 4, 14, nbytes=0, left_out=())
             for id_ in (1, 2, 3)
         ]
         adapters = Adapters(encoder.model, encoder.declaration, None)  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
     colors = on_terminal and not os.environ.get("NO_COLOR")
     render: list[Any] = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
     if text:
-        render = [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
+        render = [_one_line, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),
@@ -71,12 +71,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
         ],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _clean,
-            *([_one_line] if text else []),
-            *render,
-        ],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _clean, *render],
     )
     handler = _Stderr()
     handler.setFormatter(formatter)

@@ -26,7 +26,6 @@ from l2v.models.quantization import fp8, int8
 from l2v.models.reference_vector import ReferenceVector
 from l2v.models.resolution import base_name, read_declaration, tokenizer_source
 from l2v.models.sources import Source, label
-from l2v.models.templates import TEMPLATES, eos_for
 from l2v.models.tokenization import Tokenization
 from l2v.models.tokenizer import ModelTokenizer, read_tokenizer
 from l2v.models.tokenizer_checks import check_vocabulary
@@ -139,16 +138,12 @@ def _verify(decoder: PreTrainedModel, declaration: Declaration, dtype: DType, *,
 
 
 def _tokenization(tokenizer: ModelTokenizer, config: PreTrainedConfig, declaration: Declaration) -> Tokenization:
-    backend, template = tokenizer.backend, TEMPLATES[declaration.template.value]
+    backend = tokenizer.backend
     if declaration.lower_case.value:
         backend.normalizer = Normalizers([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
     return Tokenization(
         tokenizer=backend,
-        template=template,
-        eos=eos_for(template, config.model_type) if declaration.pooling.value == "eos_token" else "",
-        max_length=declaration.max_length.value,
-        doc_max_length=declaration.doc_max_length.value,
-        skip_instruction=declaration.skip_instruction.value,
+        **declaration.row_settings(config.model_type),
         semantics=declaration.semantics.value,
         special_ids=frozenset(tokenizer.special_ids),
         cut_left=tokenizer.cut_left,

@@ -5,7 +5,7 @@
 
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,12 +168,10 @@ def _rounding_noise(model: PreTrainedModel, seed: int) -> Iterator[None]:
         noise = torch.rand(output.shape, generator=generator).mul_(2).sub_(1).to(output.device)
         return (output + noise * size).to(output.dtype)
 
-    handles = [module.register_forward_hook(disturb) for module in model.modules() if _multiplies(module)]
-    try:
+    with ExitStack() as hooks:
+        for module in filter(_multiplies, model.modules()):
+            hooks.enter_context(module.register_forward_hook(disturb))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _multiplies(module: torch.nn.Module) -> bool:

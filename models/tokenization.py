@@ -18,14 +18,8 @@ from tokenizers import Tokenizer
 
 from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
+from l2v.models.trimming import CHARACTERS_TO_SHOW, Trimmer, token_ids
 from l2v.models.types import Encoding, Input, Semantics
-
-# Tokens are counted only up to `max_length`. Of a longer text than this many characters per token of that limit, only a
-# piece is tokenized. While the piece has too few tokens, one twice as long is tried. Where the piece only has to show
-# that a text is too long, a shorter one usually does.
-_CHARACTERS_PER_TOKEN, _CHARACTERS_TO_SHOW = 16, 4
-# Cutting a text in the middle of a word may change its token count by up to this much.
-_CUT_SLACK = 32
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Tokenization:
     trailing: int = field(init=False)
 
     def __post_init__(self) -> None:
-        plain, special = self._ids("a", special=False), self._ids("a", special=True)
+        (plain,), (special,) = token_ids(self.tokenizer, ["a"]), token_ids(self.tokenizer, ["a"], special=True)
         starts = (i for i in range(len(special)) if special[i : i + len(plain)] == plain)
         if (leading := next(starts, None)) is None:
             raise UnsupportedModelError("the tokenizer changes the tokens of a text when it adds special tokens")
@@ -78,13 +72,13 @@ class Tokenization:
             if not input_.text.strip():
                 raise InputError(index, "text", "text must not be empty or blank")
         heads = self._heads(inputs)
-        trimmed = self._trim(inputs)
+        trimmed = self._trimmer.trim(inputs)
         tails = [self._tail(text) for text, _, _ in trimmed]
-        rows = self._batch([head + tail for head, tail in zip(heads, tails, strict=True)], special=True)
-        # Without a template the pooled part is the text itself, whose tokens `_trim` has counted.
+        rows = token_ids(self.tokenizer, [head + tail for head, tail in zip(heads, tails, strict=True)], special=True)
+        # Without a template the pooled part is the text itself, whose tokens `trim` has counted.
         counted = [tail == text for tail, (text, _, _) in zip(tails, trimmed, strict=True)]
         uncounted = [tail for tail, done in zip(tails, counted, strict=True) if not done]
-        counts = iter(self._batch(uncounted, special=False))
+        counts = iter(token_ids(self.tokenizer, uncounted))
         excluded = self._excluded(set(heads))
         return [
             self._encoding(
@@ -125,7 +119,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
-                if head and self._piece(head, False, _CHARACTERS_TO_SHOW)[1] >= self.max_length:
+                if head and self._trimmer.piece(head, False, CHARACTERS_TO_SHOW)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 
@@ -164,7 +158,7 @@ class Tokenization:
         """
         if not (self._verbatim and self.skip_instruction):
             return dict.fromkeys(heads, 0)
-        rows = {head: self._ids(head, special=True) if head else [] for head in heads}
+        rows = {head: token_ids(self.tokenizer, [head], special=True)[0] if head else [] for head in heads}
         return {head: len(row) - sum(id_ in self.special_ids for id_ in row[-1:]) for head, row in rows.items()}
 
     def _encoding(
@@ -202,73 +196,6 @@ class Tokenization:
             pooled = max(1, len(row) - excluded)  # on its own, an instruction may have one more token than in the row
         return Encoding(array("q", row), min(pooled, len(row)), cut or over > 0, self.adapter)
 
-    def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
-        """Cuts texts to about `doc_max_length` tokens.
-
-        Keeps the first int(words · doc_max_length / tokens) words, joined by one space, until they fit, counting tokens
-        only up to `max_length` (reference `_convert_to_str`); with `keep_end`, the last words.
-
-        Returns:
-            For each input: its text, the number of tokens, and whether the text was cut.
-        """
-        sides = [input_.keep_end or (self._verbatim and self.cut_left) for input_ in inputs]
-        short = [len(input_.text) <= _CHARACTERS_PER_TOKEN * self.max_length for input_ in inputs]
-        counts = iter(self._batch([i.text for i, whole in zip(inputs, short, strict=True) if whole], special=False))
-        pieces = [
-            (input_.text, len(next(counts))) if whole else self._piece(input_.text, side)
-            for input_, whole, side in zip(inputs, short, sides, strict=True)
-        ]
-        return [
-            self._shorten(input_, piece, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
-            for input_, (piece, count) in zip(inputs, pieces, strict=True)
-        ]
-
-    def _over(self, count: int) -> bool:
-        return min(count, self.max_length) > self.doc_max_length
-
-    def _shorten(self, input_: Input, piece: str, count: int) -> tuple[str, int, bool]:
-        text, words = input_.text, input_.text.split()
-        while self._over(count):
-            kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
-            if kept == 0:
-                # The reference goes on to the empty text here, so a text without spaces loses everything.
-                return self._cut_word(words[0], input_.keep_end)
-            words = words[-kept:] if input_.keep_end else words[:kept]
-            text = " ".join(words)
-            if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
-                piece, count = self._piece(text, input_.keep_end, _CHARACTERS_TO_SHOW)
-        return text, count, True
-
-    def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
-        """Cuts a single word to the tokens that fit, between two characters.
-
-        If only the white space around the word was too long, the word is not cut.
-        """
-        text, _ = self._piece(word, keep_end, _CHARACTERS_TO_SHOW)
-        (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
-        count, length = len(encoding), self.doc_max_length
-        while self._over(count) and length:
-            start, end = encoding.offsets[-length][0], encoding.offsets[length - 1][1]
-            cut = text[start:] if keep_end else text[:end]
-            count, length = len(self._ids(cut, special=False)), length - 1
-            if not self._over(count):
-                text = cut
-        return text, count, True
-
-    def _piece(self, text: str, keep_end: bool, characters_per_token: int = _CHARACTERS_PER_TOKEN) -> tuple[str, int]:
-        """A part of a long text that is enough to show that it is too long, else the whole text; and its tokens."""
-        size = characters_per_token * self.max_length
-        while size < len(text):
-            piece = text[-size:] if keep_end else text[:size]
-            if (count := len(self._ids(piece, special=False))) >= self.max_length + _CUT_SLACK:
-                return piece, count
-            size *= 2
-        return text, len(self._ids(text, special=False))
-
-    def _ids(self, text: str, *, special: bool) -> list[int]:
-        return self._batch([text], special=special)[0]
-
-    def _batch(self, texts: list[str], *, special: bool) -> list[list[int]]:
-        if not texts:  # a call takes some 20 µs, whatever it is given
-            return []
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
+    @property
+    def _trimmer(self) -> Trimmer:
+        return Trimmer(self.tokenizer, self.max_length, self.doc_max_length, self._verbatim and self.cut_left)

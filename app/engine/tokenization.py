@@ -94,7 +94,7 @@ class TokenizerPool:
         positions = iter(range(len(inputs)))
         return [[by_position[next(positions)] for _ in group.inputs] for group in groups]
 
-    async def show(
+    def show(
         self,
         encoder: Profile,
         group: InputGroup,
@@ -103,7 +103,7 @@ class TokenizerPool:
         special: bool,
         reserve: Callable[[int], None],
     ) -> AsyncIterator[T]:
-        """Tokenizes inputs without template and truncation, for display, and yields the result for each.
+        """Tokenizes inputs without template and truncation, for display. Returns an iterator over the results.
 
         Args:
             encoder: its tokenizer is used.
@@ -122,10 +122,7 @@ class TokenizerPool:
             message = f"the texts have {size} bytes, each of which may be a token, at most {limit} (max_queue_tokens)"
             raise TooLargeError(message, group.name)
         reserve(size + len(group.inputs) * (encoder.tokenization.leading + encoder.tokenization.trailing))
-        async for shown in self._map(
-            lambda input_: render(encoder.tokenization.show(input_, special=special)), group.inputs
-        ):
-            yield shown
+        return self._map(lambda input_: render(encoder.tokenization.show(input_, special=special)), group.inputs)
 
     async def decode(
         self,
@@ -149,29 +146,27 @@ class TokenizerPool:
             InvalidError: a row is too long, or holds an id that the model does not have.
             TooLargeError: the texts may exceed `max_body_bytes`; one token may stand for a hundred characters.
         """
-        if all(isinstance(item, str) for item in items):
-            return [str(item) for item in items]
+        rows = [(index, ids) for index, ids in enumerate(items) if not isinstance(ids, str)]
         tokenization, size, limit = encoder.tokenization, 0, self._settings.max_body_bytes
 
-        def check(index: int) -> None:
+        def check(row: tuple[int, list[int]]) -> None:
             nonlocal size
-            if not isinstance(ids := items[index], str):
-                self._check_ids(ids, len(tokenization.lengths), param(index))
-                size += int(tokenization.lengths[ids].sum())
-                if size > limit:
-                    message = f"the ids may stand for more than {limit} characters (max_body_bytes)"
-                    raise TooLargeError(message, param(index))
+            index, ids = row
+            self._check_ids(ids, len(tokenization.lengths), param(index))
+            size += int(tokenization.lengths[ids].sum())
+            if size > limit:
+                message = f"the ids may stand for more than {limit} characters (max_body_bytes)"
+                raise TooLargeError(message, param(index))
 
-        def decode(index: int) -> str:
-            if isinstance(ids := items[index], str):
-                return ids
+        def decode(row: tuple[int, list[int]]) -> str:
             # `decode` would hold the GIL.
-            return str(tokenization.tokenizer.decode_batch([ids], skip_special_tokens=skip_special)[0])
+            return str(tokenization.tokenizer.decode_batch([row[1]], skip_special_tokens=skip_special)[0])
 
-        async for _ in self._map(check, range(len(items))):
+        async for _ in self._map(check, rows):
             pass  # decoding takes ten times as long, so it starts only once all ids are checked
         reserve(_BYTES_PER_CHARACTER * size)
-        return [text async for text in self._map(decode, range(len(items)))]
+        decoded = iter([text async for text in self._map(decode, rows)])
+        return [item if isinstance(item, str) else next(decoded) for item in items]
 
     def check_count(self, count: int, *names: str) -> None:
         """Raises `TooLargeError` if the named fields hold too many inputs."""

@@ -11,18 +11,18 @@ from l2v.app.settings import Settings
 
 
 class Auth:
-    """Checks the key of a request; without keys in the settings, the service is open."""
+    """Checks the key of a request.
+
+    Attributes:
+        enabled: whether the settings contain keys; without keys, the service is open.
+    """
 
     def __init__(self, settings: Settings) -> None:
         # All digests have the same length, so the time of a comparison does not reveal the length of a key.
         self._digests = [_digest(key.encode()) for key in settings.read_keys()]
+        self.enabled = bool(self._digests)
         protected = {Access.METRICS: settings.protect_metrics, Access.DOCS: settings.protect_docs}
         self._keyless = {level for level in Access if level is not Access.KEY and not protected.get(level)}
-
-    @property
-    def enabled(self) -> bool:
-        """Whether there are keys."""
-        return bool(self._digests)
 
     def requires_key(self, target: Target) -> bool:
         return self.enabled and target.access not in self._keyless

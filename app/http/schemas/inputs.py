@@ -32,7 +32,7 @@ _MAX_NAME = 100
 
 def _check_text(text: str) -> str:
     if fault := text_fault(text):
-        raise PydanticCustomError("text", "{fault}", {"fault": fault})
+        raise ValueError(fault)
     return text
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from l2v.app.engine.service import State
+from l2v.app.engine.lifecycle import State
 from l2v.app.http.errors import example
 
 

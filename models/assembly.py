@@ -52,7 +52,7 @@ def assemble(
     Args:
         base: a base model or an export.
         adapters: the adapters to merge, in order.
-        settings: the caller's settings of what sources declare, by name; None: as declared.
+        settings: the caller's settings by name, which override what the sources declare; None: as declared.
         dtype, ignore_tensors, lora_modules, prepack, on_declared: see `models.load`.
         device: the device of the encoder.
 
@@ -77,7 +77,7 @@ def assemble(
         evidence = _verify(decoder, declaration, dtype, prepack=prepack)
         checked_files = checked.result()
     if device.type == "cpu":
-        keep_freed_memory()  # again, since it first returns what loading has freed
+        keep_freed_memory()  # again, to return the memory that loading has freed
 
     tokenization = _tokenization(tokenizer, decoder.config, declaration)
     reader = ModuleReader(base, adapters, settings, ignore_tensors, declaration, tokenization)
@@ -99,7 +99,7 @@ def assemble(
 
 
 def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = True) -> ModelTokenizer:
-    """Reads the tokenizer, and unless adapters may still resize the model, checks that it belongs to the model."""
+    """Reads the tokenizer; checks that it belongs to the model unless adapters may still resize the vocabulary."""
     tokenizer = read_tokenizer(source, config.model_type, config.vocab_size)
     if whole:
         check_vocabulary(source.name, tokenizer.backend, config.vocab_size)
@@ -109,7 +109,7 @@ def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = T
 def _merge(
     decoder: PreTrainedModel, adapters: Sequence[Source], device: torch.device, ignore: Sequence[str]
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Merges the adapters on the CPU, and moves the model to its device. Returns it, and the tensors left out."""
+    """Merges the adapters on the CPU, and moves the model to its device. Returns the model and the tensors left out."""
     left_out: list[str] = []
     if adapters:
         from l2v.models.adapters import merge  # exports load without peft
@@ -117,7 +117,7 @@ def _merge(
         if device.type == "cpu":
             with stage("reading the weights", sum(weight.nbytes for weight in decoder.parameters())) as advance:
                 unmap_weights(decoder, advance)
-            keep_freed_memory()  # for the large temporary copies of what peft merges
+            keep_freed_memory()  # for the large temporary copies that peft makes
         for adapter in adapters:
             decoder, names = merge(decoder, adapter, ignore)
             left_out += names
@@ -129,7 +129,7 @@ def _verify(decoder: PreTrainedModel, declaration: Declaration, dtype: DType, *,
     causal, windowed = declaration.causal, declaration.windowed
     with stage("verifying"):
         evidence = [verify(decoder, causal=causal, windowed=windowed)]
-    check_window(decoder.config, declaration)  # only now, since an architecture may fail for other reasons
+    check_window(decoder.config, declaration)  # after `verify`, whose errors take precedence
     if quantize := _QUANTIZE.get(dtype):
         evidence.append(verify_quantization(decoder, quantize, dtype, causal=causal, windowed=windowed))
     elif prepack:

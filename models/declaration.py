@@ -1,4 +1,4 @@
-"""What a stack's files declare about serving it, and which file each value comes from.
+"""How a stack is served, as its files declare it, and which file each value comes from.
 
 Precedence: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers, the defaults.
 """
@@ -89,8 +89,8 @@ class Declaration:
         changed += [f"{len(self.layers)} Dense layers"] if self.layers else []
         return (
             f"served as its sentence-transformers files declare ({', '.join(changed)}); l2v 0.1 ignored them, so "
-            "its vectors do not match: embed the texts again, or set L2V_SEMANTICS=llm2vec to get the old vectors (not "
-            "where tokenizer_config.json sets add_eos_token or the like, which 0.1 ignored too)"
+            "its vectors do not match: embed the texts again, or set L2V_SEMANTICS=llm2vec to get the old vectors "
+            "(unless tokenizer_config.json has a flag such as add_eos_token, which l2v 0.1 also ignored)"
         )
 
     def row_settings(self, model_type: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Encoder:
         base: the name of the base model, which determines the template.
         adapters: the LoRA modules on top of the stack, which encodings name by id.
         head: the layers after the decoder, before and after pooling.
-        left_out: the tensors of the sources that an encoder does without.
+        left_out: the tensors of the sources that an encoder does not need.
         provenance: the merged sources in order: name, kind and revision of each.
         evidence: the results of the checks made while loading, as `name: result` lines.
     """
@@ -166,7 +166,7 @@ class Encoder:
         return [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
 
     def _compute(self, encodings: list[Encoding]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Starts the computation of a packed batch on the device, without waiting for any of it.
+        """Starts the computation of a packed batch on the device, and does not wait for it.
 
         Args:
             encodings: sorted by LoRA module.
@@ -184,7 +184,7 @@ class Encoder:
         states, semantics = self.head.states(states), self.declaration.semantics.value
         modes = [self.adapters.pooling(id_) if id_ else self.pooling for id_ in batch.adapters] or [self.pooling]
         pooled = {mode: pool(states, batch, mode, semantics) for mode in dict.fromkeys(modes)}
-        if len(pooled) > 1:  # each row has that of its module
+        if len(pooled) > 1:  # each row gets the pooling of its module
             runs = [(mode, len(list(rows))) for mode, rows in groupby(modes)]
             starts = accumulate((rows for _, rows in runs), initial=0)
             parts = [pooled[mode][start : start + rows] for (mode, rows), start in zip(runs, starts, strict=False)]

@@ -31,7 +31,7 @@ _LEAST_UNIT = 2.0**-17
 
 @dataclass(frozen=True)
 class Reach:
-    """What one call of attention attends to in a pack of three probes, whatever the scores.
+    """Which tokens attend to which in one call of attention on a pack of three probes, whatever the scores.
 
     Attributes:
         ahead: how many other tokens of the middle probe attend to its last one.
@@ -113,7 +113,7 @@ _trace: ContextVar[Trace] = ContextVar("trace")
 
 @contextmanager
 def _recording(model: PreTrainedModel, trace: Trace) -> Iterator[None]:
-    """Records the calls of packed attention; none if the model uses another attention function."""
+    """Records the calls of packed attention. If the model uses another attention function, records nothing."""
     token = _trace.set(trace)
     packed = model.config._attn_implementation == attention.NAME  # noqa: SLF001 - it has no public getter
     try:

@@ -34,7 +34,7 @@ class Tokenization:
         doc_max_length: maximum length of a text, in tokens.
         skip_instruction: pool only the text, not all positions.
         semantics: see `types.Semantics`.
-        special_ids: ids of special tokens, which may end an instruction's row without belonging to it.
+        special_ids: ids of special tokens. One at the end of an instruction's row does not belong to the instruction.
         cut_left: whether rows that are too long lose their beginning, with the instruction, rather than their end.
         adapter: the id of the LoRA module that the rows are for; 0: the base stack alone.
         leading: number of special tokens that the tokenizer adds at the start.
@@ -91,7 +91,7 @@ class Tokenization:
 
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
-        """By token id, about how many characters the token stands for, and seldom fewer; 0 for unused ids."""
+        """The approximate number of characters of each token, by id; rarely too low, and 0 for unused ids."""
         vocabulary = self.tokenizer.get_vocab()
         lengths = np.zeros(max(vocabulary.values()) + 1, np.int32)
         for token, index in vocabulary.items():

@@ -1,4 +1,4 @@
-"""Reads what a tokenizer's files declare, as transformers 4.44 does, on which the reference `llm2vec` 0.2.3 runs.
+"""Reads a tokenizer's files as transformers 4.44 does, which the reference `llm2vec` 0.2.3 uses.
 
 Every key of tokenizer_config.json and special_tokens_map.json is of one of four kinds:
 

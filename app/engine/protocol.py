@@ -1,4 +1,4 @@
-"""What the service needs of an engine, in this process or in another one."""
+"""The interfaces of the engine and its adapters, which run in this process or in another one."""
 
 import asyncio
 from collections.abc import Sequence

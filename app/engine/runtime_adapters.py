@@ -43,7 +43,7 @@ class RuntimeAdapters:
         """A loaded adapter as a model that requests can choose.
 
         Raises:
-            ModelError: if a prompt that is used without being named leaves no room for a text.
+            ModelError: if a configured prompt or the default prompt leaves no room for a text.
         """
         profile = self._base.profile.with_adapter(module)
         prompts = Prompts.of(profile, self._prompts)

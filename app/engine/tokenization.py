@@ -45,14 +45,14 @@ class TokenizerPool:
     ) -> list[list[Encoding]]:
         """Returns one encoding per input of each group, for the model.
 
-        If texts may be too long, the longest come first, and each step takes as many as all before, so that rejecting
-        them costs little.
+        If texts may be rejected, they are tokenized in steps, the longest first, and each step takes as many as all
+        previous ones together. So a rejection costs little.
 
         Args:
             model: its tokenizer is used.
             groups: the inputs.
             truncate: truncate texts that are too long rather than reject them.
-            max_tokens: the most tokens of all inputs, with a vector for each; None: no limit.
+            max_tokens: maximum tokens of all inputs together, if each token gets a vector; None: no limit.
 
         Raises:
             InvalidError: the model cannot encode an input.
@@ -78,7 +78,9 @@ class TokenizerPool:
                 if not truncate and (shortened := truncated(encodings)):
                     raise TooLongError(_too_long(encoder), param_at(groups, part[shortened[0]], "text"))
                 if max_tokens is not None and (tokens := tokens + sum(map(len, encodings))) > max_tokens:
-                    message = f"more than {max_tokens} tokens, the most if each returns a vector (max_batch_tokens)"
+                    message = (
+                        f"more than {max_tokens} tokens, the maximum if each token gets a vector (max_batch_tokens)"
+                    )
                     raise TooLargeError(message, groups[0].name)
                 done += encodings
             return done
@@ -110,7 +112,7 @@ class TokenizerPool:
             group: the inputs.
             render: converts the tokens of one input, in a thread; only the result is kept.
             special: add special tokens.
-            reserve: called with the most tokens that the inputs may have, before any work is done; may reject them.
+            reserve: called with the maximum number of tokens, before any work is done; may reject the request.
 
         Raises:
             TooLargeError: the inputs may have more than `max_queue_tokens` tokens.
@@ -140,7 +142,7 @@ class TokenizerPool:
             items: texts or rows of token ids.
             param: returns the path in the request of the item at a position, like `ids[3]`.
             skip_special: leave special tokens out of the texts.
-            reserve: called with the most bytes that the texts take in memory; may reject the request.
+            reserve: called with an upper bound of the bytes that the texts take in memory; may reject the request.
 
         Raises:
             InvalidError: a row is too long, or holds an id that the model does not have.

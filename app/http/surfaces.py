@@ -177,7 +177,7 @@ class Targets:
         return path, ""
 
     def unknown_model(self, path: str) -> NotFoundError | None:
-        """The error for an unknown path that would be known if its model existed, where there are several models."""
+        """The error for a path below /tei that names an unknown model; None if the service has only one model."""
         named = self._models.strict and any(name for tail, name in self._names(path) if tail)
         return self._models.unknown() if named else None
 

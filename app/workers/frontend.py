@@ -29,7 +29,7 @@ from l2v.app.workers.wire import STREAM_LIMIT
 
 logger = logging.getLogger(__name__)
 
-# After a process has closed its files, it takes up to about this long until its children have another parent.
+# A process that ends closes its files first. Its children get another parent up to about this much later.
 _ORPHAN_SECONDS = 0.2
 
 

@@ -19,7 +19,7 @@ from l2v.models.tokenization import Tokenization
 from l2v.models.tokenizer import read_tokenizer
 from l2v.models.tokenizer_checks import check_vocabulary
 
-# What all rows of a batch share.
+# The settings that all rows of a batch share.
 _SHARED = ("semantics", "attention", "lower_case")
 _APART = "serve it in a service of its own, with it among `adapters`"
 
@@ -98,7 +98,7 @@ class ModuleReader:
         )
 
     def _declaration(self, source: Source, decoder: PreTrainedModel) -> Declaration:
-        """How the module is served; refuses what rows of one batch cannot have of their own."""
+        """How the module is served. Refuses settings that cannot differ between the rows of a batch."""
         config, sources = decoder.config, [*self.adapters, source]
         positions = getattr(config, "max_position_embeddings", None)
         tokenizer = tokenizer_source(self.base, sources)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-# The logger of the message that the service accepts requests.
+# The logger of the message `ready`: the service accepts requests.
 READY = "l2v.ready"
 
 
@@ -34,7 +34,7 @@ def _clean(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def _one_line(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Leaves out which module logs, and keeps messages with line breaks on one line."""
+    """Removes the name of the logger, and puts messages with line breaks on one line."""
     event.pop("logger", None)
     event["event"] = " ".join(str(event["event"]).split())
     return event

@@ -32,7 +32,7 @@ def load(
     prepack: bool = True,
     on_declared: "Callable[[Declaration, int], object]" = lambda declaration, width: None,
 ) -> "Encoder":
-    """Loads an encoder and verifies that it is one.
+    """Loads an encoder and verifies it.
 
     Args:
         model: a base model, an LLM2Vec repository or a merged export: a Hub id (`id` or `id@revision`), a folder or a
@@ -42,8 +42,8 @@ def load(
             and `fp8` (CUDA) quantize the linear layers and compute the rest as `auto` does.
         device: `auto`: CUDA if available, else the CPU; or any torch device.
         semantics: how an instruction and a text become a row; `llm2vec` ignores the files of sentence-transformers.
-        attention, pooling, max_length, doc_max_length, skip_instruction: default: what the sources' files declare, see
-            `models.declaration`, else bidirectional, mean, 512, 400, True.
+        attention, pooling, max_length, doc_max_length, skip_instruction: None: the values that the sources' files
+            declare (see `models.declaration`); for those that they don't declare, bidirectional, mean, 512, 400, True.
         template: a key of `models.templates.TEMPLATES`; default: the sources' setting, else the base model's.
         ignore_tensors: patterns of tensors to leave out, with `*` and `?`, besides those that no encoder needs.
         lora_modules: LoRA adapters to apply on top, unmerged, by name: Hub ids or folders. Rows choose theirs, see

@@ -133,7 +133,7 @@ TextsOrIds = Annotated[
     Annotated[_TextOrIds, Tag(_ONE)] | Annotated[Listed[_TextOrIds], Tag(_MANY)], _one_or_many(_is_list_of_items)
 ]
 
-EncodingFormat = Annotated[Encoding, Field(description="base64: of the numbers, little-endian")]
+EncodingFormat = Annotated[Encoding, Field(description="base64: the numbers, little-endian, in base64")]
 OutputType = Annotated[
     OutputDtype,
     Field(

@@ -25,8 +25,7 @@ class Check(Settings):
         encoder = self.load()
         sources = ", ".join(source["name"] for source in encoder.provenance)
         print(f"model: {label(self.model)} of {sources}, {encoder.dtype} on {encoder.device}")
-        for line in [*encoder.evidence, _repeat(encoder)]:
-            print(line)
+        print(*encoder.evidence, _repeat(encoder), sep="\n")
 
 
 def _repeat(encoder: "Encoder") -> str:

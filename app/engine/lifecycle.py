@@ -39,8 +39,6 @@ class Lifecycle:
         self.engine: Engine | None = None
         self._draining = False
         metrics.engine_up.set_function(lambda: float(self.engine is not None and not self.engine.failure))
-        metrics.queue_tokens.set_function(lambda: self.engine.queue_tokens if self.engine else 0)
-        metrics.queue_inputs.set_function(lambda: self.engine.queue_inputs if self.engine else 0)
 
     @property
     def state(self) -> State:

@@ -62,11 +62,6 @@ class Profile:
             description=self.description | own,
         )
 
-    @property
-    def max_length(self) -> int:
-        """Maximum number of tokens of an input, including its instruction, template and special tokens."""
-        return self.tokenization.max_length
-
     def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
         """Tokenizes inputs for this encoder; raises `InputError` for one that cannot be encoded."""
         return self.tokenization(inputs)

@@ -187,7 +187,7 @@ class Service(Lifecycle):
     ) -> list[EmbeddedGroup]:
         """Embeds all groups of a request as one job; with `reserve_states`, returns the states of all tokens."""
         assert self.engine is not None  # `admit` has checked the state
-        estimate = estimate_tokens(groups, model.profile.max_length)
+        estimate = estimate_tokens(groups, model.profile.tokenization.max_length)
         # The states of all tokens must fit into one batch.
         limit = self.max_batch_tokens if reserve_states else None
         with self.models.using(model):

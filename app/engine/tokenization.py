@@ -60,7 +60,11 @@ class TokenizerPool:
             TooLongError: a text is too long, and `truncate` is false.
         """
         encoder, inputs = model.profile, [input_ for group in groups for input_ in group.inputs]
-        order, tokens = list(range(len(inputs))), 0
+        order, tokens, limits = list(range(len(inputs))), 0, encoder.tokenization
+        too_long = (
+            f"text has more than {limits.doc_max_length} tokens (doc_max_length), or more than "
+            f"{limits.max_length} with its instruction (max_length), and truncate is false"
+        )
         small = len(inputs) <= _CHUNK and sum(len(i.text) + len(i.instruction) for i in inputs) <= _INLINE_CHARACTERS
         stepwise = not small and (not truncate or max_tokens is not None)
         if not truncate:
@@ -76,7 +80,7 @@ class TokenizerPool:
                 except InputError as error:
                     raise InvalidError(str(error), param_at(groups, part[error.index], error.field)) from error
                 if not truncate and (shortened := truncated(encodings)):
-                    raise TooLongError(_too_long(encoder), param_at(groups, part[shortened[0]], "text"))
+                    raise TooLongError(too_long, param_at(groups, part[shortened[0]], "text"))
                 if max_tokens is not None and (tokens := tokens + sum(map(len, encodings))) > max_tokens:
                     message = (
                         f"more than {max_tokens} tokens, the maximum if each token gets a vector (max_batch_tokens)"
@@ -214,10 +218,3 @@ class TokenizerPool:
 def truncated(encodings: Sequence[Encoding]) -> list[int]:
     """The positions of the encodings that were truncated."""
     return [index for index, encoding in enumerate(encodings) if encoding.truncated]
-
-
-def _too_long(encoder: Profile) -> str:
-    return (
-        f"text has more than {encoder.tokenization.doc_max_length} tokens (doc_max_length), or more than "
-        f"{encoder.max_length} with its instruction (max_length), and truncate is false"
-    )

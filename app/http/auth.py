@@ -19,7 +19,7 @@ class Auth:
 
     def __init__(self, settings: Settings) -> None:
         # All digests have the same length, so the time of a comparison does not reveal the length of a key.
-        self._digests = [_digest(key.encode()) for key in settings.read_keys()]
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in settings.read_keys()]
         self.enabled = bool(self._digests)
         protected = {Access.METRICS: settings.protect_metrics, Access.DOCS: settings.protect_docs}
         self._keyless = {level for level in Access if level is not Access.KEY and not protected.get(level)}
@@ -32,12 +32,8 @@ class Auth:
         if not self.requires_key(target):
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        digest = _digest(key.strip().encode("latin-1"))
+        digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
         # Compare every key, each in constant time, so that timing reveals nothing.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if scheme.lower() != "bearer" or not any(matches):
             raise UnauthorizedError("send a valid key as `Authorization: Bearer KEY`", "authorization")
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()

@@ -21,6 +21,8 @@ async def embed_group(
     group: InputGroup,
     request: EmbedRequest | EmbeddingsFields | TeiEmbedRequest,
     content: Callable[[ChunkedList, EmbeddedGroup], Any],
+    *,
+    truncate: bool,
 ) -> Response:
     """Embeds a group of inputs as the request asks.
 
@@ -28,15 +30,16 @@ async def embed_group(
         call: the call.
         model: the model to use.
         group: the inputs.
-        request: its fields say how to truncate the inputs and what the vectors should be like.
+        request: its fields describe the vectors.
         content: returns the body of the response, for the vectors and the embedded group.
+        truncate: truncate texts that are too long rather than reject them.
     """
     dimensions, encoding, dtype = request.dimensions, request.encoding_format, request.output_dtype
     vectors, embedded = await call.service.embed(
         model,
         group,
         call.timings,
-        truncate=request.truncates,
+        truncate=truncate,
         dimensions=dimensions,
         normalize=request.normalize,
         dtype=dtype,

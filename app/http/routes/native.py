@@ -36,7 +36,7 @@ async def embed(request: schemas.EmbedRequest, call: CallDep) -> Response:
             "truncated": embedded.truncated,
         }
 
-    return await embed_group(call, model, group, request, content)
+    return await embed_group(call, model, group, request, content, truncate=request.truncate)
 
 
 @router.post("/similarity", response_model=schemas.SimilarityResponse, responses=_rejections)

@@ -56,7 +56,7 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
 
-    return await embed_group(call, model, group, request, content)
+    return await embed_group(call, model, group, request, content, truncate=request.truncates)
 
 
 @router.get("/models", responses=responses(401))

@@ -55,7 +55,7 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
     """One embedding per input."""
     model = call.choose()
     group = await _group(call, model, request.inputs, request)
-    return await embed_group(call, model, group, request, lambda rows, embedded: rows)
+    return await embed_group(call, model, group, request, lambda rows, _: rows, truncate=request.truncates)
 
 
 @router.post(

@@ -27,11 +27,6 @@ class EmbedRequest(StrictRequest):
     encoding_format: EncodingFormat = "float"
     output_dtype: OutputType = "float"
 
-    @property
-    def truncates(self) -> bool:
-        """Whether texts that are too long are truncated rather than rejected."""
-        return self.truncate
-
 
 class EmbedResponse(BaseModel):
     """One vector per input, in order."""

@@ -41,7 +41,7 @@ def _one_line(logger: Any, name: str, event: MutableMapping[str, Any]) -> Mutabl
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to the present `sys.stderr`, which a progress bar replaces, so that lines appear above the bar."""
+    """Writes to the current `sys.stderr`. A progress bar replaces it, so that lines appear above the bar."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -55,7 +55,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
     """Sends all log messages, including those of uvicorn and other libraries, to standard error.
 
     Args:
-        level: the minimum level. `ready` is logged unless it is `error`.
+        level: the minimum level. The message `ready` is logged at level `warning` too.
         format_: `text`, `json`, or `auto`: text on a terminal, else JSON.
     """
     on_terminal = sys.stderr.isatty()

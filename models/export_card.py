@@ -200,7 +200,7 @@ def _normalizes(encoder: Encoder) -> bool:
 
 
 def _leaves_out_instruction(encoder: Encoder) -> bool:
-    """Whether several tokens are pooled, and not those of an instruction."""
+    """Whether the pooling uses several tokens and excludes those of the instruction."""
     pooling, first = encoder.pooling, encoder.pooling == "bos_token" and not _is_llm2vec(encoder)
     return encoder.tokenization.skip_instruction and (pooling in ("mean", "weighted_mean") or first)
 
@@ -213,7 +213,7 @@ def _counts_alone_as_in_row(encoder: Encoder) -> bool:
 
 
 def _rope_type(config: Any) -> str:
-    """The type of rotary embeddings, of any kind of layers, that scales positions; "default" if none does."""
+    """The type of rotary embeddings that scales positions in any kind of layer; "default" if none does."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [each.get("rope_type", "default") for each in (rope, *rope.values()) if isinstance(each, dict)]
     return next((kind for kind in kinds if kind != "default"), "default")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Check(Settings):
     """Load the configured model, verify it, and print the results.
 
-    Exits with status 0 if the model can be served, else with status 1 and the reason. Has the settings of `l2v serve`.
+    Exits with status 0 if the model can be served, else with status 1 and the reason. Takes the flags of `l2v serve`.
 
     Examples:
         l2v check

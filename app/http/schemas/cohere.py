@@ -40,7 +40,7 @@ class CohereRequest(StrictRequest):
 
     @property
     def dtypes(self) -> dict[EmbeddingType, OutputDtype]:
-        """The types of the numbers, by the requested types."""
+        """The type of the numbers for each requested type."""
         return {kind: "float" if kind == "base64" else kind for kind in self.embedding_types}
 
 

@@ -135,7 +135,7 @@ async def json_response(content: Any, warning: str = "") -> Response:
 
 
 async def joined_response(parts: AsyncIterator[bytes]) -> Response:
-    """A response of parts that are JSON together. Small parts are joined."""
+    """A response of parts that form one JSON document. Small parts are joined."""
     chunks, pending = [], bytearray()
     async for part in parts:
         pending += part

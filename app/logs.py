@@ -33,11 +33,12 @@ def _clean(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMa
     return event
 
 
-def _one_line(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Removes the name of the logger, and puts messages with line breaks on one line."""
-    event.pop("logger", None)
-    event["event"] = " ".join(str(event["event"]).split())
-    return event
+def _for_people(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Removes the logger's name, empty fields and fields that the message repeats; puts the message on one line."""
+    for repeated in ("logger", "stage", "bytes", "total_bytes"):
+        event.pop(repeated, None)
+    shown = {key: value for key, value in event.items() if value not in (None, "")}
+    return shown | {"event": " ".join(str(event["event"]).split())}
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -63,7 +64,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
     colors = on_terminal and not os.environ.get("NO_COLOR")
     render: list[Any] = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
     if text:
-        render = [_one_line, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
+        render = [_for_people, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),

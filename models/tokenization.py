@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
-from l2v.models.trimming import CHARACTERS_TO_SHOW, Trimmer, token_ids
+from l2v.models.trimming import Trimmer, token_ids
 from l2v.models.types import Encoding, Input, Semantics
 
 
@@ -119,7 +119,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
-                if head and self._trimmer.piece(head, False, CHARACTERS_TO_SHOW)[1] >= self.max_length:
+                if head and self._trimmer.piece(head, False)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 

@@ -7,10 +7,9 @@ from tokenizers import Tokenizer
 
 from l2v.models.types import Input
 
-# A text with more characters per token of `max_length` than this is not tokenized as a whole, but only a piece of it.
-# If the piece has too few tokens, one twice as long is tried. A shorter piece usually suffices to show that a text is
-# too long.
-_CHARACTERS_PER_TOKEN, CHARACTERS_TO_SHOW = 16, 4
+# Tokens are counted only up to `max_length`. If a text has more characters per token of that limit than _LONG, only a
+# piece of it is tokenized, at first with _PIECE characters per token. While it has too few tokens, it is doubled.
+_LONG, _PIECE = 16, 4
 # Cutting a text in the middle of a word may change its token count by up to this much.
 _CUT_SLACK = 32
 
@@ -41,7 +40,7 @@ class Trimmer:
             For each input: its text, the number of tokens, and whether the text was cut.
         """
         sides = [input_.keep_end or self.cut_left for input_ in inputs]
-        short = [len(input_.text) <= _CHARACTERS_PER_TOKEN * self.max_length for input_ in inputs]
+        short = [len(input_.text) <= _LONG * self.max_length for input_ in inputs]
         counts = iter(token_ids(self.tokenizer, [i.text for i, whole in zip(inputs, short, strict=True) if whole]))
         pieces = [
             (input_.text, len(next(counts))) if whole else self.piece(input_.text, side)
@@ -65,7 +64,7 @@ class Trimmer:
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
             if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
-                piece, count = self.piece(text, input_.keep_end, CHARACTERS_TO_SHOW)
+                piece, count = self.piece(text, input_.keep_end)
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
@@ -73,7 +72,7 @@ class Trimmer:
 
         If only the white space around the word was too long, the word is not cut.
         """
-        text, _ = self.piece(word, keep_end, CHARACTERS_TO_SHOW)
+        text, _ = self.piece(word, keep_end)
         (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
         count, length = len(encoding), self.doc_max_length
         while self._over(count) and length:
@@ -84,9 +83,9 @@ class Trimmer:
                 text = cut
         return text, count, True
 
-    def piece(self, text: str, keep_end: bool, characters_per_token: int = _CHARACTERS_PER_TOKEN) -> tuple[str, int]:
+    def piece(self, text: str, keep_end: bool) -> tuple[str, int]:
         """A part of a text that has more than `max_length` tokens, else the whole text; and its number of tokens."""
-        size = characters_per_token * self.max_length
+        size = _PIECE * self.max_length
         while size < len(text):
             piece = text[-size:] if keep_end else text[:size]
             if (count := self._count(piece)) >= self.max_length + _CUT_SLACK:

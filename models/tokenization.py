@@ -62,8 +62,12 @@ class Tokenization:
         object.__setattr__(self, "leading", leading)
         object.__setattr__(self, "trailing", len(special) - len(plain) - leading)
 
-    def __call__(self, inputs: Sequence[Input]) -> list[Encoding]:
+    def __call__(self, inputs: Sequence[Input], *, truncate: bool = True) -> list[Encoding]:
         """Tokenizes inputs; each result is independent of the other inputs.
+
+        Args:
+            inputs: the inputs.
+            truncate: False if the caller rejects truncated texts: saves the time to find where the text is cut best.
 
         Raises:
             InputError: if a text is empty or blank, has no tokens, or has no room after its instruction.
@@ -72,7 +76,7 @@ class Tokenization:
             if not input_.text.strip():
                 raise InputError(index, "text", "text must not be empty or blank")
         heads = self._heads(inputs)
-        trimmed = self._trimmer.trim(inputs)
+        trimmed = self._trimmer.trim(inputs, truncate=truncate)
         tails = [self._tail(text) for text, _, _ in trimmed]
         rows = token_ids(self.tokenizer, [head + tail for head, tail in zip(heads, tails, strict=True)], special=True)
         # Without a template the pooled part is the text itself, whose tokens `trim` has counted.

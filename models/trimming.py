@@ -30,11 +30,15 @@ class Trimmer:
     doc_max_length: int
     cut_left: bool = False
 
-    def trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
+    def trim(self, inputs: Sequence[Input], *, truncate: bool = True) -> list[tuple[str, int, bool]]:
         """Cuts texts to about `doc_max_length` tokens, as the reference's `_convert_to_str` does.
 
         While a text is too long, this keeps its first int(words · doc_max_length / tokens) words, joined by one space;
         with `keep_end`, its last words. Tokens are counted only up to `max_length`.
+
+        Args:
+            inputs: texts that are not blank.
+            truncate: False: mark a text that is too long as cut, but leave it longer than it may be.
 
         Returns:
             For each input: its text, the number of tokens, and whether the text was cut.
@@ -47,7 +51,9 @@ class Trimmer:
             for input_, whole, side in zip(inputs, short, sides, strict=True)
         ]
         return [
-            self._shorten(input_, piece, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
+            self._shorten(input_, piece, count)
+            if truncate and self._over(count)
+            else (piece, count, self._over(count) or len(piece) < len(input_.text))
             for input_, (piece, count) in zip(inputs, pieces, strict=True)
         ]
 

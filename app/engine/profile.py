@@ -62,9 +62,9 @@ class Profile:
             description=self.description | own,
         )
 
-    def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
-        """Tokenizes inputs for this encoder; raises `InputError` for one that cannot be encoded."""
-        return self.tokenization(inputs)
+    def tokenize(self, inputs: Sequence[Input], *, truncate: bool = True) -> list[Encoding]:
+        """Tokenizes inputs for this encoder; arguments and errors are those of `Tokenization`."""
+        return self.tokenization(inputs, truncate=truncate)
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled tokenizer loses this flag.

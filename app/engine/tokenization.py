@@ -80,7 +80,7 @@ class TokenizerPool:
             while len(done) < len(positions):
                 part = positions[len(done) : 2 * len(done) + 1 if stepwise else None]
                 try:
-                    encodings = encoder.tokenize([inputs[position] for position in part])
+                    encodings = encoder.tokenize([inputs[position] for position in part], truncate=truncate)
                 except InputError as error:
                     raise InvalidError(str(error), param_at(groups, part[error.index], error.field)) from error
                 if not truncate and (shortened := truncated(encodings)):

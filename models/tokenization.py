@@ -119,12 +119,16 @@ class Tokenization:
                 start, end = row.token_to_chars(position) or (0, 0)  # `offsets` would hold the GIL for 50 ms
                 yield id_, text[start:end], False, start, end
 
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a text on its own, without special tokens."""
+        return self._ids(text, special=False)
+
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
         """The head of each input. A head that fills the row is refused before it is copied for every text."""
         heads: dict[str, str] = {}
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
-                heads[input_.instruction] = head = self._head(input_)
+                heads[input_.instruction] = head = self.head(input_)
                 if head and self._piece(head, False, _CHARACTERS_TO_SHOW)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
@@ -134,7 +138,7 @@ class Tokenization:
             index, "instruction", f"instruction leaves no room for the text within {self.max_length} tokens"
         )
 
-    def _head(self, input_: Input) -> str:
+    def head(self, input_: Input) -> str:
         """The part before the text: template prefix and instruction; attended to, never pooled.
 
         With a template, the reference strips instruction and text together, so a blank instruction vanishes.

@@ -257,6 +257,14 @@ class Service:
             matrix = await _compute(rows, vectors.similarity, *arguments, normalized=declared.normalize.value)
         return matrix, embedded
 
+    async def tokenize(
+        self, model: ServedModel, group: InputGroup, timings: Timings, *, truncate: bool
+    ) -> list[Encoding]:
+        """The encoding of each input, as `embed` would run it; raises as `embed` does."""
+        self.tokenizers.check_sizes([group])
+        (encodings,) = await self._tokenize(model, [group], truncate, timings, states=False)
+        return encodings
+
     async def token_states(
         self,
         model: ServedModel,

@@ -27,6 +27,7 @@ export function drawMap(items, shares, move) {
   const axes = shares.map((share, axis) => `component ${axis + 1}, ${Math.round(100 * share)} % of the variance`);
   const font = { family: getComputedStyle(document.body).fontFamily, size: 12 };
   before = movable && move;
+  find("move-with").checked = true;
   chart = new globalThis.Chart(canvas, {
     type: "scatter",
     data: { datasets: Object.keys(NAMES).map((group) => dataset(group, items)).filter(({ data }) => data.length) },

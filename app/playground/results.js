@@ -24,17 +24,21 @@ export function showResults({ variants, items, calls, shares }, search) {
   find("other-section").hidden = !second;
   find("heatmap-title").textContent = first.title ? `${name} ${first.title}` : name;
   if (second) find("other-title").textContent = `${name} ${second.title}`;
-  redraw = (move) => {
+  const drawScores = () => {
     draw("heatmap", first.scores, second?.plain ? second.scores : undefined);
     if (second) draw("other", second.scores);
-    if (shares) drawMap(items, shares, move);
-    else clearMap();
   };
-  redraw(shares !== mapped);
+  redraw = () => {
+    drawScores();
+    if (shares) drawMap(items, shares, false);
+  };
+  drawScores();
+  if (!shares) clearMap();
+  else if (shares !== mapped) drawMap(items, shares, true); // once, so that nothing interrupts its points
   mapped = shares;
   drawTokens(items);
   drawTimings(calls);
 }
 
 /** Draws with the colours of the current theme. */
-export const redrawResults = () => redraw(false);
+export const redrawResults = () => redraw();

@@ -45,6 +45,8 @@ def test_scores_with_and_without_the_instruction_stand_side_by_side(page: Playgr
 def test_points_move_between_their_places_with_and_without_the_instruction(
     page: Playground, demo: ServerProcess
 ) -> None:
+    duration = "Chart.getChart('map').options.animation.duration"
+    assert page.page.evaluate(duration) > 0  # on load, too
     inputs: list[Any] = [[INSTRUCTION, text] for text in QUERIES] + DOCUMENTS + QUERIES + DOCUMENTS
     vectors = np.array(demo.client.post("/embed", json={"inputs": inputs}).json()["embeddings"])
     left, values, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
@@ -62,7 +64,7 @@ def test_points_move_between_their_places_with_and_without_the_instruction(
     page.page.wait_for_timeout(1000)
     start = page.page.evaluate(drawn)
     page["label[for=move-with]"].click()
-    assert page.page.evaluate("Chart.getChart('map').options.animation.duration") > 0
+    assert page.page.evaluate(duration) > 0
     page.page.wait_for_timeout(1000)
     assert page.page.evaluate(drawn) != pytest.approx(start, abs=1)
     page.page.emulate_media(reduced_motion="reduce")

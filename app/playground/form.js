@@ -13,7 +13,10 @@ let inactive = EXAMPLES; // the contents of the fields in each mode, valid for t
 
 const COUNTS = { queries: find("query-count"), documents: find("document-count") };
 
-/** Reads an input group as {texts, lines, instruction}. Blank lines are skipped; `lines` holds each text's line number. */
+/**
+ * Reads an input group as {texts, lines, instruction}. Blank lines are skipped; `lines` holds each text's line number. An
+ * empty instruction is null: the request leaves it out, and the model's own prompt applies, if it has one.
+ */
 function readGroup({ texts, instruction }) {
   const filled = texts.value
     .split("\n")
@@ -22,7 +25,7 @@ function readGroup({ texts, instruction }) {
   return {
     texts: filled.map(({ text }) => text),
     lines: filled.map(({ line }) => line),
-    instruction: instruction.value.trim(),
+    instruction: instruction.value.trim() || null,
   };
 }
 
@@ -66,7 +69,7 @@ export async function readFile(file) {
   GROUPS.documents.texts.value = (await file.text()).replace(/\r\n?/g, "\n").trimEnd();
 }
 
-/** The same groups without instructions, or null if there are none. */
+/** The same groups with the instruction "", which means none even if the model has a prompt; null if there are no instructions. */
 export function withoutInstructions(groups) {
   if (!Object.values(groups).some(({ instruction }) => instruction)) return null;
   return Object.fromEntries(Object.entries(groups).map(([group, content]) => [group, { ...content, instruction: "" }]));
@@ -103,15 +106,15 @@ export function similarityBody({ queries, documents }, model) {
     ...(model && { model }),
     queries: queries.texts,
     ...(documents && { documents: documents.texts }),
-    ...(queries.instruction && { query_instruction: queries.instruction }),
-    ...(documents?.instruction && { document_instruction: documents.instruction }),
+    ...(queries.instruction !== null && { query_instruction: queries.instruction }),
+    ...(documents && documents.instruction !== null && { document_instruction: documents.instruction }),
   };
 }
 
 /** The body of POST /embed and /tokenize: both input groups in one request, each text with its own instruction. */
 export function embedBody(groups, model) {
   const inputs = Object.values(groups).flatMap(({ texts, instruction }) =>
-    texts.map((text) => (instruction ? { text, instruction } : text)),
+    texts.map((text) => (instruction === null ? text : { text, instruction })),
   );
   return { ...(model && { model }), inputs };
 }

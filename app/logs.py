@@ -33,11 +33,12 @@ def _clean(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMa
     return event
 
 
-def _one_line(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Leaves out which module logs, and keeps messages with line breaks on one line."""
-    event.pop("logger", None)
-    event["event"] = " ".join(str(event["event"]).split())
-    return event
+def _for_people(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Leaves out the module, empty fields and fields that the message repeats, and keeps a message on one line."""
+    for repeated in ("logger", "stage", "bytes", "total_bytes"):
+        event.pop(repeated, None)
+    shown = {key: value for key, value in event.items() if value not in (None, "")}
+    return shown | {"event": " ".join(str(event["event"]).split())}
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -74,7 +75,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _clean,
-            *([_one_line] if text else []),
+            *([_for_people] if text else []),
             *render,
         ],
     )

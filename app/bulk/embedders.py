@@ -53,10 +53,14 @@ class Embedder(Protocol):
     Attributes:
         info: the model's information, as `GET /info` returns it.
         window: how many batches to submit ahead.
+        warning: what to know about the vectors before relying on them, once a batch is done; "" if nothing.
     """
 
     info: dict[str, Any]
     window: int
+
+    @property
+    def warning(self) -> str: ...
 
     def submit(self, rows: Sequence[Row]) -> "Future[EmbeddedRows]":
         """Start a batch. The future may raise `CommandError`."""

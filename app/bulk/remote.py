@@ -64,6 +64,10 @@ class RemoteEmbedder:
             self._open = stack.pop_all()
         return self
 
+    @property
+    def warning(self) -> str:
+        return self._client.warning
+
     def __exit__(self, *_: object) -> None:
         for future in list(self._pending):
             future.cancel()

@@ -76,12 +76,15 @@ def _check_first_row(source: RowSource, settings: RunSettings) -> None:
 
 def _process(source: RowSource, embedder: Embedder, sink: Sink, report: Report, settings: RunSettings) -> None:
     """Embed the rows that the sink does not have yet, and complete the output."""
-    committed = time.monotonic()
+    committed, warned = time.monotonic(), ""
     try:
         for batch, done in _embed(source, embedder, sink.progress.rows, report, settings.batch_size):
             bad = [*batch.bad, *done.bad]
             if settings.skip_bad is None:
                 _refuse(source, bad)
+            if embedder.warning != warned:
+                warned = embedder.warning
+                print_line(f"warning: {warned}")
             _refuse(source, sink.add(batch.last, done.rows, done.vectors, bad))
             if time.monotonic() - committed >= _SECONDS_BETWEEN_COMMITS:
                 sink.commit()

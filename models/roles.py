@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from l2v.models.tokenization import Tokenization
+from l2v.models.trimming import token_ids
 from l2v.models.types import Encoding, Input
 
 Role = Literal["special", "template", "instruction", "text"]
@@ -29,16 +30,13 @@ def describe(tokenization: Tokenization, input_: Input, encoding: Encoding) -> I
     """Yields the tokens of an encoded input, in order."""
     ids = encoding.ids.tolist()
     end, first_pooled = len(ids) - tokenization.trailing, len(ids) - encoding.pooled
-    prefix = tokenization.tokens(tokenization.template.prefix)
+    parts = [tokenization.template.prefix, tokenization.template.suffix + tokenization.eos, tokenization.head(input_)]
+    prefix, suffix, head = token_ids(tokenization.tokenizer, parts)
     start = tokenization.leading
     # A row that was cut may lack the beginning of its prefix or the end of its suffix.
     after_prefix = start + (len(prefix) if ids[start : start + len(prefix)] == prefix else 0)
-    suffix = tokenization.tokens(tokenization.template.suffix + tokenization.eos)
     before_suffix = end - (len(suffix) if suffix and ids[end - len(suffix) : end] == suffix else 0)
-    if tokenization.skip_instruction:
-        text = first_pooled
-    else:
-        text = start + len(tokenization.tokens(tokenization.head(input_)))
+    text = first_pooled if tokenization.skip_instruction else start + len(head)
     texts = tokenization.tokenizer.decode_batch([[id_] for id_ in ids], skip_special_tokens=False)
     for position, (id_, shown) in enumerate(zip(ids, texts, strict=True)):
         role: Role

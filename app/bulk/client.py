@@ -79,7 +79,7 @@ class Client:
             method: the HTTP method.
             path: relative to the service's address.
             content: the JSON body.
-            divisible: whether the caller can divide a request that takes too long; it is then not retried.
+            divisible: whether the caller can divide a request that takes too long. If so, it is not retried.
 
         Raises:
             RejectedError: the service rejects the request.

@@ -12,7 +12,7 @@ from l2v.app.bulk.rows import BadRow, Row
 from l2v.app.engine.output_types import Numbers
 from l2v.models.types import Input
 
-# Inputs per batch, or per request to a service.
+# Inputs per batch; a service gets one request per batch.
 _BATCH_SIZE = 256
 # The fields of a model's information that must be the same when a run is resumed.
 _IDENTITY = (

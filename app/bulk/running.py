@@ -16,7 +16,7 @@ from l2v.app.bulk.settings import RunSettings
 from l2v.app.bulk.sinks import Sink, open_sink
 from l2v.app.bulk.sources import STDIN, RowSource, open_source
 
-# An interruption loses at most the work of this time, and the batches in flight.
+# An interruption loses the work since the last commit, and the batches in flight.
 _SECONDS_BETWEEN_COMMITS = 1.0
 
 

@@ -19,7 +19,7 @@ _BLOCKS = (256, 64)
 
 
 class Products(Protocol):
-    """What the linear layers call."""
+    """The interface that the linear layers call."""
 
     def add(self, group: str, layer: str, states: torch.Tensor, output: torch.Tensor) -> None:
         """Adds the products of a layer.

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help serve test test-long test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock check-arm64 licences goldens clean
+.PHONY: help serve test test-long test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs screenshots lock check-arm64 licences goldens clean
 
 help:  ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -84,6 +84,9 @@ docs: .venv/test  ## Write the generated parts of the docs, and build the site i
 	$(BIN)/python -m docs.tables
 	$(BIN)/python -m docs.pages
 	$(BIN)/zensical build --strict
+
+screenshots: .venv/test  ## Retake the pictures of the web page in README and docs (needs Chromium)
+	$(BIN)/python -m tests.e2e.playground_screenshots
 
 PIN = $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --python-version 3.11 \
     --custom-compile-command "make lock"

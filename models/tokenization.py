@@ -122,7 +122,7 @@ class Tokenization:
         heads: dict[str, str] = {}
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
-                heads[input_.instruction] = head = self._head(input_)
+                heads[input_.instruction] = head = self.head(input_)
                 if head and self._trimmer.piece(head, False)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
@@ -132,7 +132,7 @@ class Tokenization:
             index, "instruction", f"instruction leaves no room for the text within {self.max_length} tokens"
         )
 
-    def _head(self, input_: Input) -> str:
+    def head(self, input_: Input) -> str:
         """The part before the text: template prefix and instruction; attended to, never pooled.
 
         With a template, the reference strips instruction and text together, so a blank instruction vanishes.

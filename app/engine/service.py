@@ -23,7 +23,7 @@ from l2v.app.engine.usage import Usage
 from l2v.app.engine.vectors import Rows, Vectors
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
-from l2v.models.types import Metric
+from l2v.models.types import Encoding, Metric
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -160,6 +160,14 @@ class Service(Lifecycle):
             matrix = await _compute(rows, vectors.similarity, *arguments, normalized=declared.normalize.value)
         return matrix, embedded
 
+    async def tokenize(
+        self, model: ServedModel, group: InputGroup, timings: Timings, *, truncate: bool
+    ) -> list[Encoding]:
+        """The encoding of each input, as `embed` would run it; raises as `embed` does."""
+        self.tokenizers.check_sizes([group])
+        (encodings,) = await self._encode(model, [group], truncate, timings)
+        return encodings
+
     async def token_states(
         self,
         model: ServedModel,
@@ -187,12 +195,10 @@ class Service(Lifecycle):
     ) -> list[EmbeddedGroup]:
         """Embeds all groups of a request as one job; with `reserve_states`, returns the states of all tokens."""
         assert self.engine is not None  # `admit` has checked the state
-        estimate = estimate_tokens(groups, model.profile.tokenization.max_length)
         # The states of all tokens must fit into one batch.
         limit = self.max_batch_tokens if reserve_states else None
         with self.models.using(model):
-            with timings.stage("tokenize"), self.engine.reserve(estimate):
-                encodings = await self.tokenizers.encode(model, groups, truncate=truncate, max_tokens=limit)
+            encodings = await self._encode(model, groups, truncate, timings, limit)
             job = [encoding for group in encodings for encoding in group]
             if reserve_states:
                 reserve_states(sum(map(len, job)), model.profile.state_width)
@@ -209,6 +215,19 @@ class Service(Lifecycle):
             EmbeddedGroup([next(rows) for _ in group], [len(encoding) for encoding in group], truncated(group))
             for group in encodings
         ]
+
+    async def _encode(
+        self,
+        model: ServedModel,
+        groups: Sequence[InputGroup],
+        truncate: bool,
+        timings: Timings,
+        max_tokens: int | None = None,
+    ) -> list[list[Encoding]]:
+        assert self.engine is not None  # `admit` has checked the state
+        estimate = estimate_tokens(groups, model.profile.tokenization.max_length)
+        with timings.stage("tokenize"), self.engine.reserve(estimate):
+            return await self.tokenizers.encode(model, groups, truncate=truncate, max_tokens=max_tokens)
 
 
 async def _compute(rows: Rows, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

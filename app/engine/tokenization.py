@@ -15,6 +15,7 @@ from l2v.app.engine.served_models import ServedModel
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoding, InputError
+from l2v.models.roles import Token, describe
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -133,6 +134,13 @@ class TokenizerPool:
             raise TooLargeError(message, group.name)
         reserve(size + len(group.inputs) * (encoder.tokenization.leading + encoder.tokenization.trailing))
         return self._map(lambda input_: render(encoder.tokenization.show(input_, special=special)), group.inputs)
+
+    async def describe(
+        self, encoder: Profile, group: InputGroup, encodings: Sequence[Encoding], render: Callable[[Iterator[Token]], T]
+    ) -> list[T]:
+        """The tokens of each encoded input as the model gets them, rendered in a thread; only the results are kept."""
+        pairs = list(zip(group.inputs, encodings, strict=True))
+        return [made async for made in self._map(lambda pair: render(describe(encoder.tokenization, *pair)), pairs)]
 
     async def decode(
         self,

@@ -1,15 +1,22 @@
-// The form: builds request bodies from the lines, and maps the `param` of an error back to a line.
+// The form: its two modes, the request bodies made from its lines, and the line that the `param` of an error names.
 
 import { count, find, make } from "./dom.js";
+import { EXAMPLES } from "./examples.js";
 
 export const GROUPS = {
   queries: { name: "Queries", letter: "Q", texts: find("query-texts"), instruction: find("query-instruction") },
   documents: { name: "Documents", letter: "D", texts: find("document-texts"), instruction: find("document-instruction") },
 };
 
+let mode = "compare"; // or "search"
+let inactive = EXAMPLES; // the contents of the fields in each mode, valid for the one that is not shown
+
 const COUNTS = { queries: find("query-count"), documents: find("document-count") };
 
-/** Reads an input group as {texts, lines, instruction}. Blank lines are skipped; `lines` holds each text's line number. */
+/**
+ * Reads an input group as {texts, lines, instruction}. Blank lines are skipped; `lines` holds each text's line number. An
+ * empty instruction is null: the request leaves it out, and the model's own prompt applies, if it has one.
+ */
 function readGroup({ texts, instruction }) {
   const filled = texts.value
     .split("\n")
@@ -18,7 +25,7 @@ function readGroup({ texts, instruction }) {
   return {
     texts: filled.map(({ text }) => text),
     lines: filled.map(({ line }) => line),
-    instruction: instruction.value.trim(),
+    instruction: instruction.value.trim() || null,
   };
 }
 
@@ -27,6 +34,45 @@ export function read() {
   const queries = readGroup(GROUPS.queries);
   const documents = readGroup(GROUPS.documents);
   return documents.texts.length ? { queries, documents } : { queries };
+}
+
+/** Whether the mode is `search`. */
+export const searching = () => mode === "search";
+
+/** The contents of the fields in both modes. */
+export function contents() {
+  const shown = Object.entries(GROUPS).map(([group, { texts, instruction }]) => [
+    group,
+    { texts: texts.value.split("\n"), instruction: instruction.value },
+  ]);
+  return { ...inactive, mode, [mode]: Object.fromEntries(shown) };
+}
+
+/** Shows contents that `contents` returned; missing or wrong parts are those of the examples. */
+export function show(given) {
+  const valid = (name) => Object.keys(GROUPS).every((group) => Array.isArray(given?.[name]?.[group]?.texts));
+  inactive = Object.fromEntries(Object.keys(EXAMPLES).map((name) => [name, (valid(name) ? given : EXAMPLES)[name]]));
+  mode = given?.mode === "search" ? "search" : "compare";
+  find(`mode-${mode}`).checked = true;
+  for (const [group, { texts, instruction }] of Object.entries(GROUPS)) {
+    texts.value = inactive[mode][group].texts.join("\n");
+    instruction.value = String(inactive[mode][group].instruction ?? "");
+  }
+  find("run").textContent = searching() ? "Search" : "Compare";
+  find("form").dataset.mode = mode;
+  GROUPS.queries.texts.rows = searching() ? 2 : 5;
+  showCounts();
+}
+
+/** Fills the documents with the lines of a file. */
+export async function readFile(file) {
+  GROUPS.documents.texts.value = (await file.text()).replace(/\r\n?/g, "\n").trimEnd();
+}
+
+/** The same groups with the instruction "", which means none even if the model has a prompt; null if there are no instructions. */
+export function withoutInstructions(groups) {
+  if (!Object.values(groups).some(({ instruction }) => instruction)) return null;
+  return Object.fromEntries(Object.entries(groups).map(([group, content]) => [group, { ...content, instruction: "" }]));
 }
 
 export function showCounts() {
@@ -60,17 +106,17 @@ export function similarityBody({ queries, documents }, model) {
     ...(model && { model }),
     queries: queries.texts,
     ...(documents && { documents: documents.texts }),
-    ...(queries.instruction && { query_instruction: queries.instruction }),
-    ...(documents?.instruction && { document_instruction: documents.instruction }),
+    ...(queries.instruction !== null && { query_instruction: queries.instruction }),
+    ...(documents && documents.instruction !== null && { document_instruction: documents.instruction }),
   };
 }
 
-/** The body of POST /embed: both input groups in one request, each text with its own instruction. */
+/** The body of POST /embed and /tokenize: both input groups in one request, each text with its own instruction. */
 export function embedBody(groups, model) {
   const inputs = Object.values(groups).flatMap(({ texts, instruction }) =>
-    texts.map((text) => (instruction ? { text, instruction } : text)),
+    texts.map((text) => (instruction === null ? text : { text, instruction })),
   );
-  return { ...(model && { model }), inputs, encoding_format: "base64" };
+  return { ...(model && { model }), inputs };
 }
 
 /** Finds the field and line that the `param` of an error names: {label, field, line}, or null. */

@@ -1,25 +1,29 @@
-// The similarity scores as a table of coloured cells.
+// The similarity scores as a table of coloured cells; a large one as an overview without numbers.
 
 import { heat, ramp } from "./colors.js";
 import { find, fixed, make, visuallyHidden } from "./dom.js";
+import { drawOverview } from "./overview.js";
+import { bestOf, signed } from "./scores.js";
 
-const MAX_SIZE = 60; // rows and columns drawn; a larger table would be slow and unreadable
+const MAX_ROWS = 24; // a larger table would be unreadable
+const MAX_COLUMNS = 12;
 
-/** Draws into the element `id`. `rows` and `columns` are lists of {id, text}. If `columns` is null, the rows are compared with each other. */
-export function drawHeatmap(id, scores, rows, columns) {
+/**
+ * Draws into the element `id`. `rows` and `columns` are lists of {id, text}. If `columns` is null, the rows are compared
+ * with each other. With the scores of another variant as `base`, each cell shows its difference from them.
+ */
+export function drawHeatmap(id, scores, rows, columns, base) {
   const own = columns === null;
   const across = own ? rows : columns;
-  const shown = scores.slice(0, MAX_SIZE).map((row) => row.slice(0, MAX_SIZE));
-  const flat = shown.flat();
-  const range = [Math.min(...flat), Math.max(...flat)];
+  const large = rows.length > MAX_ROWS || across.length > MAX_COLUMNS;
+  find(`${id}-legend`).replaceChildren(...legend(!large, base));
+  if (large) {
+    drawOverview(find(id), scores, rows, across, own);
+    return;
+  }
   find(id).replaceChildren(
-    make("table", { className: "heat" }, caption(own), head(across), body(shown, rows, across, range, own)),
+    make("table", { className: "heat" }, caption(own), head(across), body(scores, rows, across, own, base)),
   );
-  find(`${id}-legend`).replaceChildren(...legend(range));
-  find(`${id}-note`).textContent =
-    rows.length > MAX_SIZE || across.length > MAX_SIZE
-      ? `The first ${Math.min(MAX_SIZE, rows.length)} × ${Math.min(MAX_SIZE, across.length)} of ${rows.length} × ${across.length} scores.`
-      : "";
 }
 
 function caption(own) {
@@ -35,39 +39,38 @@ function header(scope, { id, group, text }) {
 }
 
 function head(across) {
-  const cells = across.slice(0, MAX_SIZE).map((item) => header("col", item));
-  return make("thead", {}, make("tr", {}, make("td"), ...cells));
+  return make("thead", {}, make("tr", {}, make("td"), ...across.map((item) => header("col", item))));
 }
 
-function body(shown, rows, across, range, own) {
-  return make("tbody", {}, ...shown.map((row, index) => {
+function body(scores, rows, across, own, base) {
+  return make("tbody", {}, ...scores.map((row, index) => {
     const best = bestOf(row, own ? index : -1);
-    return make("tr", {}, header("row", rows[index]), ...row.map((score, at) => cell(score, range, at === best, across[at])));
+    const cells = row.map((score, at) => cell(score, at === best, across[at], base && score - base[index][at]));
+    return make("tr", {}, header("row", rows[index]), ...cells);
   }));
 }
 
-/** The index of the row's highest score, not counting the comparison with itself. */
-function bestOf(row, self) {
-  const others = row.filter((_, at) => at !== self);
-  return others.length < 2 ? -1 : row.findIndex((score, at) => at !== self && score === Math.max(...others));
-}
-
-function cell(score, [low, high], best, { id }) {
+function cell(score, best, { id }, change) {
   const made = make("td", { dataset: { score }, title: `${id}: ${score}` }, fixed(score, 3));
   if (best) {
     made.className = "best";
     made.append(visuallyHidden(" best"));
   }
-  const { background, ink } = heat(high - low < 1e-6 ? 0.5 : (score - low) / (high - low));
+  if (change !== undefined) made.append(make("small", {}, signed(change)));
+  const { background, ink } = heat(score);
   made.style.backgroundColor = background;
   made.style.color = ink;
   return made;
 }
 
-function legend([low, high]) {
+/** The scale is the same for all texts, so that unrelated texts look unrelated. */
+function legend(best, base) {
   const bar = make("span", { className: "ramp" });
   bar.style.backgroundImage = `linear-gradient(to right, ${ramp().join(", ")})`;
   bar.setAttribute("aria-hidden", "true");
-  const mark = make("span", { className: "mark" }, "best in its row");
-  return [visuallyHidden("From "), fixed(low, 2), bar, visuallyHidden(" to "), fixed(high, 2), mark];
+  return [
+    visuallyHidden("Colours from "), "0 unrelated", bar, visuallyHidden(" to "), "1 same",
+    ...(best ? [make("span", { className: "mark" }, "best in its row")] : []),
+    ...(best && base ? [make("span", {}, "± by the instruction")] : []),
+  ];
 }

@@ -2,108 +2,78 @@
 
 import { ServiceError, address, call, hasKey, setKey } from "./api.js";
 import { onThemeChange } from "./colors.js";
+import { compare } from "./comparison.js";
 import { count, find, fixed, make } from "./dom.js";
-import { GROUPS, chosenModels, embedBody, offerModels, read, showCounts, similarityBody } from "./form.js";
-import { drawHeatmap } from "./heatmap.js";
-import { clearMap, drawMap } from "./map.js";
-import { project } from "./pca.js";
+import { EXAMPLES } from "./examples.js";
+import { GROUPS, chosenModels, contents, embedBody, offerModels, read, readFile, searching, show, showCounts, similarityBody } from "./form.js";
+import { movePoints } from "./map.js";
 import { clearProblem, showMissing, showProblem } from "./problem.js";
+import { redrawResults, showResults } from "./results.js";
+import { isLink, keep, link, restore } from "./saved.js";
 import { copy, curl, python } from "./snippets.js";
-import { drawTexts } from "./texts.js";
-import { drawTimings } from "./timings.js";
 
 let running = null;
-let redraw = () => {};
+let rerun = false; // whether to run once more when the running one ends
+let started = false; // whether there was a run; the first one needs no click
+let shownInputs = null; // the inputs of the results
+
+/** The inputs that the results depend on, as text. */
+const inputs = () => JSON.stringify([searching(), read(), chosenModels()]);
 
 async function run() {
   if (running) return;
+  rerun = false;
   const groups = read();
   if (!groups.queries.texts.length) {
     showMissing(GROUPS.queries.texts, "Enter at least one query, one per line.");
     return;
   }
+  if (searching() && !groups.documents) {
+    showMissing(GROUPS.documents.texts, "Enter the documents to search, one per line, or choose a file.");
+    return;
+  }
+  started = true;
   const focused = document.activeElement;
+  const [given, search] = [inputs(), searching()];
   clearProblem();
   running = new AbortController();
   setBusy(true);
   try {
-    await compare(groups, running.signal);
+    const { variants: [{ scores }], items, calls } = await compare(groups, chosenModels(), running.signal, (result) => {
+      showResults(result, search);
+      shownInputs = given;
+      showStale();
+    });
+    setStatus(summary(scores, items, calls.reduce((sum, [, { total }]) => sum + total, 0)));
   } catch (error) {
     fail(error, groups);
   } finally {
     running = null;
     setBusy(false);
     restoreFocus(focused);
+    if (rerun) run();
   }
+}
+
+/** Runs, after cancelling what is running. */
+function restart() {
+  rerun = Boolean(running);
+  if (running) running.abort();
+  else run();
+}
+
+/** Marks results whose inputs have changed since. */
+function showStale() {
+  const stale = shownInputs !== null && inputs() !== shownInputs;
+  find("stale").hidden = !stale;
+  find("outcome").classList.toggle("stale", stale);
 }
 
 /** A disabled or removed button loses the focus. Restores it, unless another element has it. */
 function restoreFocus(focused) {
   if (document.activeElement !== document.body || focused === document.body) return;
-  (focused.isConnected ? focused : find("run")).focus();
-}
-
-/** Shows the scores of the model, or of both models, then fetches the first one's vectors and draws the map. */
-async function compare(groups, signal) {
-  const [model, other] = chosenModels();
-  const scored = await call("similarity", similarityBody(groups, model), signal);
-  const items = textsOf(groups, scored.content);
-  const calls = [["/similarity", scored]];
-  const results = [scored.content];
-  showResults(results, items, calls, null);
-  if (other) {
-    const second = await call("similarity", similarityBody(groups, other), signal);
-    calls.push(["/similarity", second]);
-    results.push(second.content);
-    showResults(results, items, calls, null);
-  }
-  const embedded = await call("embed", embedBody(groups, model), signal);
-  const { points, shares } = project(embedded.content.embeddings.map(decode));
-  points.forEach((point, index) => {
-    items[index].point = point;
-  });
-  calls.push(["/embed", embedded]);
-  showResults(results, items, calls, shares);
-  setStatus(summary(scored.content.scores, items, calls.reduce((sum, [, { total }]) => sum + total, 0)));
-}
-
-/** Every text as {id, group, text, tokens, truncated}, queries first. */
-function textsOf(groups, { tokens, truncated }) {
-  return Object.entries(groups).flatMap(([group, { texts }]) =>
-    texts.map((text, index) => ({
-      id: `${GROUPS[group].letter}${index + 1}`,
-      group,
-      text,
-      tokens: tokens[group][index],
-      truncated: truncated[group].includes(index),
-    })),
-  );
-}
-
-/** `results` are the responses of one or two models. */
-function showResults(results, items, calls, shares) {
-  const [queries, documents] = ["queries", "documents"].map((group) => items.filter((item) => item.group === group));
-  find("nothing").hidden = true;
-  find("outcome").hidden = false;
-  const [{ scores, model }, other] = results;
-  find("heatmap-title").textContent = other ? `Similarity: ${model}` : "Similarity";
-  find("other-section").hidden = !other;
-  if (other) find("other-title").textContent = `Similarity: ${other.model}`;
-  redraw = () => {
-    drawHeatmap("heatmap", scores, queries, documents.length ? documents : null);
-    if (other) drawHeatmap("other", other.scores, queries, documents.length ? documents : null);
-    if (shares) drawMap(items, shares);
-    else clearMap();
-  };
-  redraw();
-  drawTexts(items);
-  drawTimings(calls);
-}
-
-/** Decodes base64 of little-endian float32 numbers. */
-function decode(text) {
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  return new Float32Array(bytes.buffer);
+  const target = focused.isConnected && focused.checkVisibility() ? focused : find("run");
+  target.focus({ preventScroll: true });
 }
 
 function summary(scores, items, total) {
@@ -135,7 +105,7 @@ function setBusy(busy) {
   find("run").disabled = busy;
   find("cancel").hidden = !busy;
   find("results").setAttribute("aria-busy", String(busy));
-  if (busy) setStatus("Comparing …");
+  if (busy) setStatus("Computing …");
 }
 
 const setStatus = (text) => {
@@ -143,15 +113,29 @@ const setStatus = (text) => {
 };
 
 function showSnippets() {
-  const body = similarityBody(read(), chosenModels()[0]);
-  find("curl").textContent = curl(address("similarity"), body, hasKey());
-  find("python").textContent = python(address("similarity"), body, hasKey());
+  const [groups, [model]] = [read(), chosenModels()];
+  const write = find("language-curl").checked ? curl : python;
+  find("similarity").textContent = write(address("similarity"), similarityBody(groups, model), hasKey(), "scores");
+  find("embed").textContent = write(address("embed"), embedBody(groups, model), hasKey(), "embeddings");
 }
 
-async function copySnippet(name) {
-  find("copied").textContent = ""; // so that screen readers announce the same words again
-  const copied = await copy(find(name).textContent);
-  find("copied").textContent = copied ? `${name === "curl" ? "curl command" : "Python code"} copied` : "Select the text and copy it";
+/** Copies a text and says so in the element `id`. */
+async function copyAndSay(text, id, name) {
+  find(id).textContent = ""; // so that screen readers announce the same words again
+  find(id).textContent = (await copy(text)) ? `${name} copied` : "The browser does not allow copying";
+}
+
+/** After each change of the inputs. */
+function changed() {
+  showCounts();
+  showSnippets();
+  showStale();
+  keep(contents());
+}
+
+function fill(given) {
+  show(given);
+  changed();
 }
 
 async function showModel() {
@@ -161,6 +145,7 @@ async function showModel() {
     find("model").replaceChildren(...facts.map((fact) => make("li", {}, fact)));
     offerModels(info.models.map(({ model }) => model));
     showSnippets();
+    if (!started) run();
   } catch (error) {
     if (error.status === 401) askForKey(false);
     find("model").replaceChildren(make("li", {}, error.status === 401 ? "requires an API key" : error.message));
@@ -172,11 +157,40 @@ find("form").addEventListener("submit", (event) => {
   event.preventDefault();
   run();
 });
-find("form").addEventListener("input", () => {
+find("form").addEventListener("input", ({ target }) => {
+  if (target.name === "mode" || target.type === "file") return;
   setKey(find("key").value);
-  showCounts();
-  showSnippets();
+  changed();
 });
+for (const name of Object.keys(EXAMPLES)) {
+  find(`mode-${name}`).addEventListener("change", () => {
+    fill({ ...contents(), mode: name });
+    restart();
+  });
+}
+find("document-file").addEventListener("change", async ({ target }) => {
+  if (!target.files.length) return;
+  await readFile(target.files[0]);
+  changed();
+});
+find("query-texts").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && searching() && !event.shiftKey && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    run();
+  }
+});
+find("examples").addEventListener("click", () => {
+  const given = contents();
+  fill({ ...given, [given.mode]: EXAMPLES[given.mode] });
+  restart();
+});
+find("link").addEventListener("click", () => copyAndSay(link(contents()), "linked", "Link"));
+addEventListener("hashchange", () => {
+  if (!isLink(location.hash)) return;
+  fill(restore());
+  restart();
+});
+find("again").addEventListener("click", run);
 find("key").addEventListener("change", showModel);
 find("cancel").addEventListener("click", () => running?.abort());
 document.addEventListener("keydown", (event) => {
@@ -186,10 +200,13 @@ document.addEventListener("keydown", (event) => {
   }
 });
 for (const button of document.querySelectorAll("[data-copy]")) {
-  button.addEventListener("click", () => copySnippet(button.dataset.copy));
+  button.addEventListener("click", () => copyAndSay(find(button.dataset.copy).textContent, "copied", `Request to /${button.dataset.copy}`));
 }
-onThemeChange(() => redraw());
+for (const radio of document.querySelectorAll("[name=language]")) radio.addEventListener("change", showSnippets);
+for (const radio of document.querySelectorAll("[name=move]")) {
+  radio.addEventListener("change", () => movePoints(radio.value === "without"));
+}
+onThemeChange(redrawResults);
 
-showCounts();
-showSnippets();
+fill(restore());
 showModel();

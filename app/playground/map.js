@@ -2,24 +2,36 @@
 
 import { token } from "./colors.js";
 import { count, find } from "./dom.js";
+import { placeLabels } from "./labels.js";
 
-const MAX_LABELS = 60; // more labels would cover the points
+const MAX_LABELS = 60; // more labels would cover the map
 const SHAPES = { queries: "circle", documents: "rectRot" };
 const COLORS = { queries: "--query", documents: "--document" };
 const NAMES = { queries: "Queries", documents: "Documents" };
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 let chart = null;
+let shown = []; // the items of the chart
+let before = false; // whether the points are those without instructions
 
-/** `items` are {id, group, text, point}; `shares` is each axis's share of the variance. */
-export function drawMap(items, shares) {
+/**
+ * `items` are {id, group, text, point} and, if there are instructions, `before`, the point without them. `shares` is each
+ * axis's share of the variance. With `move`, the points start at `before` and move to `point`.
+ */
+export function drawMap(items, shares, move) {
   chart?.destroy();
+  shown = items;
+  const movable = Boolean(items[0].before);
+  find("moves").hidden = find("ring").hidden = !movable;
   const canvas = find("map");
   const axes = shares.map((share, axis) => `component ${axis + 1}, ${Math.round(100 * share)} % of the variance`);
   const font = { family: getComputedStyle(document.body).fontFamily, size: 12 };
+  before = movable && move;
+  find("move-with").checked = true;
   chart = new globalThis.Chart(canvas, {
     type: "scatter",
     data: { datasets: Object.keys(NAMES).map((group) => dataset(group, items)).filter(({ data }) => data.length) },
-    plugins: [names(font, items.length <= MAX_LABELS)],
+    plugins: [{ id: "marks", beforeDatasetsDraw: drawMoves, afterDatasetsDraw: (drawn) => drawLabels(drawn, font) }],
     options: {
       animation: false,
       maintainAspectRatio: false,
@@ -28,7 +40,7 @@ export function drawMap(items, shares) {
       scales: scales(items, axes, font),
       plugins: {
         legend: { position: "bottom", labels: { color: token("--ink"), font, usePointStyle: true, padding: 16 } },
-        tooltip: { callbacks: { label: ({ raw }) => `${raw.id}: ${short(raw.text)}` }, usePointStyle: true },
+        tooltip: { callbacks: { label: ({ raw }) => `${raw.id}: ${short(raw.text, 60)}` }, usePointStyle: true },
       },
     },
   });
@@ -36,20 +48,39 @@ export function drawMap(items, shares) {
     "aria-label",
     `Map of ${count(items.length, "text")}. Across: ${axes[0]}. Up: ${axes[1]}. The coordinates are in the table of tokens.`,
   );
+  if (before) movePoints(false);
+}
+
+/** Moves the points to where they are without instructions, or back. */
+export function movePoints(to) {
+  before = to;
+  find(to ? "move-without" : "move-with").checked = true;
+  for (const set of chart.data.datasets) {
+    for (const data of set.data) [data.x, data.y] = position(shown[data.index]);
+  }
+  chart.options.animation = STILL.matches ? false : { duration: 900, easing: "easeInOutCubic" };
+  chart.update();
 }
 
 export function clearMap() {
   chart?.destroy();
   chart = null;
+  find("moves").hidden = find("ring").hidden = true;
   find("map").setAttribute("aria-label", "No map yet.");
 }
 
-const short = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
+const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1).trimEnd()}…` : text);
+
+const position = (item) => (before && item.before) || item.point;
 
 function dataset(group, items) {
+  const points = items.map((item, index) => ({ ...item, index })).filter((item) => item.group === group);
   return {
     label: NAMES[group],
-    data: items.filter((item) => item.group === group).map(({ id, text, point: [x, y] }) => ({ x, y, id, text })),
+    data: points.map(({ id, text, index }) => {
+      const [x, y] = position(items[index]);
+      return { x, y, id, text, index };
+    }),
     backgroundColor: token(COLORS[group]),
     borderColor: token("--card"),
     borderWidth: 1.5,
@@ -61,8 +92,8 @@ function dataset(group, items) {
 
 /** Both axes share one range, so that distances are comparable in every direction. */
 function scales(items, axes, font) {
-  const most = Math.max(1e-6, ...items.flatMap(({ point }) => point.map(Math.abs)));
-  const reach = Number((1.15 * most).toPrecision(2));
+  const all = items.flatMap(({ point, before: other = point }) => [...point, ...other]);
+  const reach = Number((1.15 * Math.max(1e-6, ...all.map(Math.abs))).toPrecision(2));
   const axis = (text) => ({
     min: -reach,
     max: reach,
@@ -74,38 +105,47 @@ function scales(items, axes, font) {
   return { x: axis(axes[0]), y: axis(axes[1]) };
 }
 
-/** A plugin that labels each point in the first adjacent position that covers nothing. */
-function names(font, wanted) {
-  return {
-    id: "names",
-    afterDatasetsDraw(drawn) {
-      if (wanted) label(drawn, font);
-    },
-  };
-}
+/** The points as drawn: {x, y, data}. */
+const drawnPoints = (drawn) =>
+  drawn.getSortedVisibleDatasetMetas().flatMap(({ data, index }) =>
+    data.map(({ x, y }, at) => ({ x, y, data: drawn.data.datasets[index].data[at] })));
 
-function label(drawn, font) {
-  const { ctx, chartArea } = drawn;
-  const points = drawn
-    .getSortedVisibleDatasetMetas()
-    .flatMap(({ data, index }) => data.map(({ x, y }, at) => ({ x, y, name: drawn.data.datasets[index].data[at].id })));
-  const taken = points.map(({ x, y }) => ({ x, y, width: 14, height: 14 }));
+/** A line from each point's other position, which gets a ring. */
+function drawMoves(drawn) {
+  const { ctx, scales: { x: across, y: up } } = drawn;
   ctx.save();
-  Object.assign(ctx, { font: `600 12px ${font.family}`, textBaseline: "middle", textAlign: "center" });
-  ctx.fillStyle = token("--ink");
-  for (const { x, y, name } of points) {
-    const [width, height] = [ctx.measureText(name).width, 13];
-    const beside = width / 2 + 12;
-    const boxes = [[beside, 0], [-beside, 0], [0, -16], [0, 16]].map(([dx, dy]) => ({ x: x + dx, y: y + dy, width, height }));
-    const free = (box) => inside(box, chartArea) && !taken.some((other) => overlap(box, other));
-    const box = boxes.find(free) ?? boxes[0];
-    taken.push(box);
-    ctx.fillText(name, box.x, box.y);
+  ctx.lineWidth = 1.5;
+  drawn.rings = [];
+  for (const { x, y, data } of drawnPoints(drawn)) {
+    const item = shown[data.index];
+    if (!item.before) continue;
+    const [left, top] = before ? item.point : item.before;
+    const [toX, toY] = [across.getPixelForValue(left), up.getPixelForValue(top)];
+    if (Math.hypot(toX - x, toY - y) < 3) continue;
+    drawn.rings.push({ x: toX, y: toY });
+    ctx.strokeStyle = token(COLORS[item.group]);
+    ctx.globalAlpha = 0.55;
+    ctx.beginPath();
+    ctx.moveTo(x, y);
+    ctx.lineTo(toX, toY);
+    ctx.stroke();
+    ctx.beginPath();
+    ctx.arc(toX, toY, 4, 0, 2 * Math.PI);
+    ctx.fillStyle = token("--card");
+    ctx.globalAlpha = 1;
+    ctx.fill();
+    ctx.stroke();
   }
   ctx.restore();
 }
 
-const inside = ({ x, width }, { left, right }) => x - width / 2 >= left && x + width / 2 <= right;
-
-const overlap = (a, b) =>
-  Math.abs(a.x - b.x) < (a.width + b.width) / 2 && Math.abs(a.y - b.y) < (a.height + b.height) / 2;
+function drawLabels(drawn, font) {
+  const points = drawnPoints(drawn);
+  const { ctx, chartArea } = drawn;
+  ctx.save();
+  Object.assign(ctx, { font: `600 12px ${font.family}`, textBaseline: "middle", textAlign: "center", fillStyle: token("--ink") });
+  const named = points.map(({ x, y, data: { id, text } }) => ({ x, y, names: points.length > 20 ? [id] : [`${id} ${short(text, 18)}`, id] }));
+  drawn.labels = points.length > MAX_LABELS ? [] : placeLabels(named, drawn.rings, (text) => ctx.measureText(text).width, chartArea);
+  for (const { text, x, y } of drawn.labels) ctx.fillText(text, x, y);
+  ctx.restore();
+}

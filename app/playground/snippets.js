@@ -1,4 +1,4 @@
-// The request as a curl command and as Python code. They read the API key from the environment and never contain it.
+// A request as a curl command and as Python code. They read the API key from the environment and never contain it.
 
 /** Quotes one argument for a POSIX shell. */
 const quote = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
@@ -14,7 +14,8 @@ export function curl(url, body, keyed) {
 }
 
 /** JSON of strings, lists and objects alone is also valid Python. */
-export function python(url, body, keyed) {
+/** `field` is the field of the response to print. */
+export function python(url, body, keyed, field) {
   const headers = '    headers={"Authorization": f"Bearer {os.environ[\'L2V_API_KEY\']}"},\n';
   return `${keyed ? "import os\n\n" : ""}import httpx
 
@@ -24,7 +25,7 @@ ${keyed ? headers : ""}    json=${JSON.stringify(body, null, 4).replaceAll("\n",
     timeout=120,
 )
 response.raise_for_status()
-print(response.json()["scores"])
+print(response.json()["${field}"])
 `;
 }
 

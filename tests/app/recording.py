@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 KEY = "secret"
 PATHS = [
     "/", "/docs", "/docs/start.js", "/openapi.json", "/playground/main.js", "/playground/none.js",
-    "/embed", "/similarity", "/prompts", "/info", "/health", "/ready", "/metrics",
+    "/embed", "/similarity", "/tokenize", "/prompts", "/info", "/health", "/ready", "/metrics",
     "/v1/embeddings", "/v1/models", "/v1/models/other", "/v1/other", "/v2/embed", "/v2/other",
     "/tei", "/tei/", "/tei/embed", "/tei/embed_all", "/tei/similarity", "/tei/tokenize", "/tei/decode", "/tei/info",
     "/tei/health", "/tei/ping", "/tei/metrics", "/tei/embeddings", "/tei/v1/embeddings", "/tei/other",

@@ -283,3 +283,18 @@ def test_the_api_docs_load_nothing_from_other_hosts(server: LocalServer) -> None
         assert server.client.get(name, headers={"If-None-Match": asset.headers["ETag"]}).status_code == 304
     for name in ("/docs/../main.py", "/docs/%2e%2e/main.py", "/docs/nothing.js"):
         assert server.client.get(name).status_code == 404
+
+
+def test_tokenize_shows_the_rows_that_embed_runs(server: LocalServer) -> None:
+    body = {"inputs": ["hello", ["Other:", "wide world"], "word " * 900], "instruction": "Find:"}
+    shown = server.client.post("/tokenize", json=body).json()
+    embedded = server.client.post("/embed", json=body).json()
+    assert [len(tokens) for tokens in shown["tokens"]] == embedded["tokens"]
+    assert shown["truncated"] == embedded["truncated"] == [2]
+    for tokens, (instruction, text) in zip(
+        shown["tokens"], [("Find:", "hello"), ("Other:", "wide world")], strict=False
+    ):
+        for role, expected in (("instruction", instruction), ("text", text)):
+            joined = "".join(token["text"] for token in tokens if token["role"] == role)
+            assert joined.strip() == expected
+        assert [token["pooled"] for token in tokens] == [token["role"] == "text" for token in tokens]

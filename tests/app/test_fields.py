@@ -18,6 +18,7 @@ from tests.serving import LocalServer
 REQUESTS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "/embed": (native.EmbedRequest, {"inputs": "a"}),
     "/similarity": (native.SimilarityRequest, {"queries": ["a", "b"]}),
+    "/tokenize": (native.TokenizeRequest, {"inputs": "a"}),
     "/v1/embeddings": (openai.EmbeddingsRequest, {"input": "a"}),
     "/tei/v1/embeddings": (tei.OpenaiRequest, {"input": "a"}),
     "/tei/embed": (tei.TeiEmbedRequest, {"inputs": "a"}),

@@ -20,6 +20,7 @@ SEEDS: dict[str, list[Any]] = {
         {"queries": "a", "documents": ["b", "c"], "query_instruction": "Find:", "top_k": 1, "metric": "dot"},
         {"queries": ["a", {"text": "b"}], "document_prompt_name": None},
     ],
+    "/tokenize": [{"inputs": ["a", ["Find:", "b"]], "truncate": False}],
     "/v1/embeddings": [
         {"input": "a", "model": "m", "user": "u", "dimensions": 8, "encoding_format": "float", "truncate": True},
         {"input": [[1, 2], [3]], "prompt_name": "sts"},

@@ -9,6 +9,7 @@ Value = Callable[[int], bytes]
 ROUTES = {
     "/embed": b'{"inputs":%b}',
     "/similarity": b'{"top_k":9,"queries":%b}',
+    "/tokenize": b'{"inputs":%b}',
     "/v1/embeddings": b'{"encoding_format":"base64","input":%b}',
     "/v2/embed": b'{"model":"m","input_type":"search_query","embedding_types":["int8","float"],"texts":%b}',
     "/tei": b'{"inputs":%b}',

@@ -1,4 +1,4 @@
-"""The native API: /embed, /similarity and /prompts."""
+"""The native API: /embed, /similarity, /tokenize and /prompts."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from fastapi import Response
 
 from l2v.app.engine.errors import InvalidError
 from l2v.app.engine.inputs import DefaultInstruction, EmbeddedGroup, InputGroup
+from l2v.app.engine.tokenization import truncated
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
-from l2v.app.http.responses import ChunkedList, json_response, match_bytes, matches, vector_bytes
+from l2v.app.http.responses import TOKEN_BYTES, ChunkedList, json_response, match_bytes, matches, vector_bytes
 from l2v.app.http.routes.dependencies import CallDep, ServiceDep
 from l2v.app.http.routes.embedding import embed_group
 from l2v.app.http.schemas import native as schemas
@@ -74,6 +75,27 @@ async def similarity(request: schemas.SimilarityRequest, call: CallDep) -> Respo
                 **(scores if request.top_k is None else {"results": matches(matrix, request.top_k)}),
                 "tokens": {name: each.tokens for name, each in named.items()},
                 "truncated": {name: each.truncated for name, each in named.items()},
+            }
+        )
+
+
+@router.post("/tokenize", response_model=schemas.TokenizeResponse, responses=_rejections)
+async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
+    """The tokens that the model gets for each input: what they belong to, and which are pooled.
+
+    Truncates as /embed does.
+    """
+    service, model = call.service, call.choose(request.model)
+    group = _group("inputs", request.inputs, model.prompts.select(request.instruction, request.prompt_name))
+    encodings = await service.tokenize(model, group, call.timings, truncate=request.truncate)
+    call.reserve(TOKEN_BYTES * sum(map(len, encodings)))
+    with call.timings.stage("finish"):
+        rows = await service.tokenizers.describe(model.profile, group, encodings, schemas.render)
+        return await json_response(
+            {
+                "model": model.name,
+                "tokens": ChunkedList.of(rows, TOKEN_BYTES * model.profile.tokenization.max_length),
+                "truncated": truncated(encodings),
             }
         )
 

@@ -1,13 +1,16 @@
 """Requests and responses of the native API."""
 
+from collections.abc import Iterator
 from typing import Literal
 
+import orjson
 from pydantic import BaseModel, Field, StrictBool
 
 from l2v.app.http.errors import example
 from l2v.app.http.schemas.fields import StrictRequest
 from l2v.app.http.schemas.inputs import MODEL, Dimensions, EncodingFormat, Inputs, Instruction, ModelChoice, OutputType
 from l2v.app.settings import PromptName
+from l2v.models.roles import Role, Token
 
 
 class EmbedRequest(StrictRequest):
@@ -96,6 +99,52 @@ class SimilarityResponse(BaseModel):
     results: list[list[Match]] | None = Field(None, description="For each query, its best documents, best first")
     tokens: Counts = Field(description="Number of tokens of each input, including template and special tokens")
     truncated: Counts = Field(description="Positions of the inputs that were truncated")
+
+
+class TokenizeRequest(StrictRequest):
+    """Texts to tokenize."""
+
+    model_config = example(inputs=["the cat sits"], instruction="Find:")
+
+    inputs: Inputs = Field(description="Same form as `inputs` of /embed")
+    model: ModelChoice | None = Field(None, description=MODEL)
+    instruction: Instruction | None = Field(None, description="Instruction for the inputs that have none of their own")
+    prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
+    truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
+
+
+class RowToken(BaseModel):
+    """A token that the model gets."""
+
+    id: int = Field(description="Its id")
+    text: str = Field(description="Its text; `\ufffd` for a part of a character")
+    role: Role = Field(description="What it belongs to")
+    pooled: bool = Field(description="Whether it is pooled")
+
+
+class TokenizeResponse(BaseModel):
+    """One list of tokens per input, in order."""
+
+    model_config = example(
+        model="demo",
+        tokens=[
+            [
+                {"id": 0, "text": "<s>", "role": "special", "pooled": False},
+                {"id": 1390, "text": " find", "role": "instruction", "pooled": False},
+                {"id": 999, "text": " cat", "role": "text", "pooled": True},
+            ]
+        ],
+        truncated=[],
+    )
+
+    model: str = Field(description="The served model")
+    tokens: list[list[RowToken]] = Field(description="The tokens of each input, with template and special tokens")
+    truncated: list[int] = Field(description="Positions of the inputs that were truncated")
+
+
+def render(tokens: Iterator[Token]) -> orjson.Fragment:
+    """The tokens of an input as JSON, since their objects would take ten times the memory."""
+    return orjson.Fragment(orjson.dumps([token._asdict() for token in tokens]))
 
 
 class PromptsResponse(BaseModel):

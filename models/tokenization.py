@@ -20,10 +20,9 @@ from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
 from l2v.models.types import Encoding, Input, Semantics
 
-# Tokens are counted only up to `max_length`. Of a longer text than this many characters per token of that limit, only a
-# piece is tokenized. While the piece has too few tokens, one twice as long is tried. Where the piece only has to show
-# that a text is too long, a shorter one usually does.
-_CHARACTERS_PER_TOKEN, _CHARACTERS_TO_SHOW = 16, 4
+# Tokens are counted only up to `max_length`. Of a text with more characters per token of that limit than the first of
+# these, only a piece is tokenized. The piece begins with the second; while it has too few tokens, it is doubled.
+_LONG, _PIECE = 16, 4
 # Cutting a text in the middle of a word may change its token count by up to this much.
 _CUT_SLACK = 32
 
@@ -125,7 +124,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
-                if head and self._piece(head, False, _CHARACTERS_TO_SHOW)[1] >= self.max_length:
+                if head and self._piece(head, False)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 
@@ -212,7 +211,7 @@ class Tokenization:
             For each input: its text, the number of tokens, and whether the text was cut.
         """
         sides = [input_.keep_end or (self._verbatim and self.cut_left) for input_ in inputs]
-        short = [len(input_.text) <= _CHARACTERS_PER_TOKEN * self.max_length for input_ in inputs]
+        short = [len(input_.text) <= _LONG * self.max_length for input_ in inputs]
         counts = iter(self._batch([i.text for i, whole in zip(inputs, short, strict=True) if whole], special=False))
         pieces = [
             (input_.text, len(next(counts))) if whole else self._piece(input_.text, side)
@@ -236,7 +235,7 @@ class Tokenization:
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
             if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
-                piece, count = self._piece(text, input_.keep_end, _CHARACTERS_TO_SHOW)
+                piece, count = self._piece(text, input_.keep_end)
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
@@ -244,7 +243,7 @@ class Tokenization:
 
         If only the white space around the word was too long, the word is not cut.
         """
-        text, _ = self._piece(word, keep_end, _CHARACTERS_TO_SHOW)
+        text, _ = self._piece(word, keep_end)
         (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
         count, length = len(encoding), self.doc_max_length
         while self._over(count) and length:
@@ -255,9 +254,9 @@ class Tokenization:
                 text = cut
         return text, count, True
 
-    def _piece(self, text: str, keep_end: bool, characters_per_token: int = _CHARACTERS_PER_TOKEN) -> tuple[str, int]:
+    def _piece(self, text: str, keep_end: bool) -> tuple[str, int]:
         """A part of a long text that is enough to show that it is too long, else the whole text; and its tokens."""
-        size = characters_per_token * self.max_length
+        size = _PIECE * self.max_length
         while size < len(text):
             piece = text[-size:] if keep_end else text[:size]
             if (count := len(self._ids(piece, special=False))) >= self.max_length + _CUT_SLACK:

@@ -4,7 +4,9 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from anyio import CapacityLimiter, to_thread
+from numpy.typing import NDArray
 
 from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
 from l2v.app.engine.inputs import InputGroup, param_at
@@ -20,6 +22,8 @@ R = TypeVar("R")
 # Inputs per chunk. A request with more inputs is a bulk request. Bulk requests take turns in their own threads, so that
 # they delay no short request and leave most cores to the forward passes.
 _CHUNK = 64
+# Typical of English prose.
+_BYTES_PER_TOKEN = 4
 # Python's strings have up to four bytes per character.
 _BYTES_PER_CHARACTER = 4
 # Tokenizing this many characters takes less time than starting work in another thread.
@@ -45,8 +49,8 @@ class TokenizerPool:
     ) -> list[list[Encoding]]:
         """Returns one encoding per input of each group, for the model.
 
-        If texts may be too long, the longest come first, and each step takes as many as all before, so that rejecting
-        them costs little.
+        If texts may be too long, those that seem to have most tokens come first, and each step takes as many as all
+        before, so that rejecting them costs little.
 
         Args:
             model: its tokenizer is used.
@@ -64,7 +68,7 @@ class TokenizerPool:
         small = len(inputs) <= _CHUNK and sum(len(i.text) + len(i.instruction) for i in inputs) <= _INLINE_CHARACTERS
         stepwise = not small and (not truncate or max_tokens is not None)
         if not truncate:
-            order.sort(key=lambda position: -len(inputs[position].text))
+            order.sort(key=lambda position: -_apparent_size(inputs[position].text))
 
         def tokenize(positions: Sequence[int]) -> list[Encoding]:
             nonlocal tokens
@@ -156,8 +160,7 @@ class TokenizerPool:
         def check(index: int) -> None:
             nonlocal size
             if not isinstance(ids := items[index], str):
-                self._check_ids(ids, len(tokenization.lengths), param(index))
-                size += int(tokenization.lengths[ids].sum())
+                size += int(tokenization.lengths[self._check_ids(ids, len(tokenization.lengths), param(index))].sum())
                 if size > limit:
                     message = f"the ids may stand for more than {limit} characters (max_body_bytes)"
                     raise TooLargeError(message, param(index))
@@ -190,7 +193,7 @@ class TokenizerPool:
                         message = f"{field} has {length} characters, at most {limit} (max_characters)"
                         raise InvalidError(message, group.param(index, field))
 
-    def _check_ids(self, ids: list[int], vocabulary: int, param: str) -> None:
+    def _check_ids(self, ids: list[int], vocabulary: int, param: str) -> NDArray[np.int64]:
         if len(ids) > (limit := self._settings.max_characters):
             raise InvalidError(f"{len(ids)} token ids, at most {limit} (max_characters)", param)
         if min(ids) < 0:
@@ -198,6 +201,7 @@ class TokenizerPool:
             raise InvalidError("must be at least 0", f"{param}[{first}]")
         if (highest := max(ids)) >= vocabulary:
             raise InvalidError(f"{highest} is not a token id of the model", param)
+        return np.array(ids)
 
     async def _map(self, function: Callable[[T], R], items: Sequence[T]) -> AsyncIterator[R]:
         """Applies `function` to each item, in threads."""
@@ -217,6 +221,11 @@ class TokenizerPool:
 def truncated(encodings: Sequence[Encoding]) -> list[int]:
     """The positions of the encodings that were truncated."""
     return [index for index, encoding in enumerate(encodings) if encoding.truncated]
+
+
+def _apparent_size(text: str) -> int:
+    """Grows with the number of tokens: a token has about four bytes, and a word is at least one token."""
+    return max(len(text.encode()), _BYTES_PER_TOKEN * text.count(" "))
 
 
 def _too_long(encoder: Profile) -> str:

@@ -1,4 +1,4 @@
-"""JSON bodies. Counts keys, arrays, objects and values while a body arrives, and rejects one that is costly to parse.
+"""JSON bodies. Counts keys, strings, arrays, objects and values while a body arrives; rejects one that is costly to parse.
 
 A parser's time and memory depend on the number of values and keys more than on bytes: 16 MB of text take 0.1 s to
 parse, but 16 MB of keys take seconds and a gigabyte. The parser holds the interpreter's lock meanwhile, so all other
@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from l2v.app.engine.errors import TooLargeError
 from l2v.app.http.messages import check_encoding, from_parser
 
-# How many keys, and how many arrays and objects, a body may have in addition to those of its inputs: the request's own
+# How many keys, strings, and arrays and objects a body may have in addition to those of its inputs: the request's own
 # fields, and objects like OpenAI's `metadata`.
 _ALLOWANCE = 1024
 # Enough for 2,048 rows of 512 token ids. Parsing this many values takes 0.1 s, and validating them another 0.1 s.
@@ -30,26 +30,27 @@ _IRRELEVANT = bytes(set(range(256)) - set(b'",:[]{}'))
 
 
 class Structure:
-    """Counts the keys, containers and values of a body as it arrives, and tracks how deeply it is nested.
+    """Counts the keys, strings, containers and values of a body as it arrives, and tracks how deeply it is nested.
 
     Args:
-        max_inputs: the maximum number of inputs in a request. Each adds at most one object with two keys.
+        max_inputs: the maximum number of inputs in a request. Each adds at most one object with two keys and two texts.
     """
 
     def __init__(self, max_inputs: int) -> None:
         self._limits = (
             (2 * max_inputs + _ALLOWANCE, "keys", "max_inputs"),
+            (4 * max_inputs + 2 * _ALLOWANCE, "strings", "max_inputs"),
             (max_inputs + _ALLOWANCE, "arrays and objects", "max_inputs"),
             (MAX_VALUES, "values", "split it into several requests"),
         )
-        self._counts, self._depth = [0, 0, 0], 0
+        self._counts, self._depth = [0, 0, 0, 0], 0
         self._in_string = self._escaping = False
 
     def feed(self, data: bytes) -> None:
         """Counts what `data` contains; raises `TooLargeError` above a limit, `MalformedError` if nested too deeply."""
-        outside = self._outside_strings(data)
+        outside, strings = self._outside_strings(data)
         opened = outside.count(b"[") + outside.count(b"{")
-        found = (outside.count(b":"), opened, opened + outside.count(b","))
+        found = (outside.count(b":"), strings, opened, opened + outside.count(b","))
         for index, ((limit, what, reason), count) in enumerate(zip(self._limits, found, strict=True)):
             self._counts[index] += count
             if self._counts[index] > limit:
@@ -65,8 +66,8 @@ class Structure:
             if self._depth > _MAX_DEPTH:
                 raise from_parser(RecursionError())
 
-    def _outside_strings(self, data: bytes) -> bytes:
-        """The punctuation outside strings."""
+    def _outside_strings(self, data: bytes) -> tuple[bytes, int]:
+        """The punctuation outside strings, and the number of strings that end."""
         if self._escaping and data:
             data, self._escaping = data[1:], False
         if b"\\" in data:
@@ -74,10 +75,11 @@ class Structure:
             self._escaping = data.endswith(b"\\")
         if self._in_string:
             data = b'"' + data
+        strings = data.count(b'"') // 2
         # Two quotes without punctuation between them enclose nothing to count.
         parts = data.translate(None, _IRRELEVANT).replace(b'""', b"").split(b'"')
         self._in_string = len(parts) % 2 == 0
-        return b"".join(parts[::2])
+        return b"".join(parts[::2]), strings
 
 
 async def parse(body: bytes) -> Any:

@@ -13,14 +13,15 @@ from l2v.app.http.errors import MalformedError
 from tests.fuzz.bodies import PIECES, text
 
 
-def count(value: Any) -> tuple[int, int, int]:
-    """(keys, arrays and objects, values) by the commas, colons and brackets of a value, as `Structure` counts them."""
+def count(value: Any) -> tuple[int, int, int, int]:
+    """(keys, strings, arrays and objects, values) by the punctuation of a value, as `Structure` counts them."""
     if not isinstance(value, list | dict):
-        return 0, 0, 0
+        return 0, int(isinstance(value, str)), 0, 0
     items = list(value.values()) if isinstance(value, dict) else value
     parts = [count(item) for item in items]
-    keys, opened, values = (sum(part[index] for part in parts) for index in range(3))
-    return keys + len(value) * isinstance(value, dict), opened + 1, values + 1 + max(0, len(items) - 1)
+    keys, strings, opened, values = (sum(part[index] for part in parts) for index in range(4))
+    own = len(value) * isinstance(value, dict)
+    return keys + own, strings + own, opened + 1, values + 1 + max(0, len(items) - 1)
 
 
 def value(dice: random.Random, depth: int = 0) -> Any:
@@ -50,6 +51,9 @@ def test_limits_are_exact() -> None:
     Structure(5).feed(b"{" + keys + b"}")
     with pytest.raises(TooLargeError, match="more than 1034 keys"):
         Structure(5).feed(b"{" + keys + b',"":0}')
+    Structure(5).feed(b'"",' * 2068)
+    with pytest.raises(TooLargeError, match="more than 2068 strings"):
+        Structure(5).feed(b'"",' * 2069)
     Structure(5).feed(b"[]" * 1029)
     with pytest.raises(TooLargeError, match="more than 1029 arrays"):
         Structure(5).feed(b"[]" * 1030)

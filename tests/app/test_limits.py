@@ -310,6 +310,7 @@ def test_a_response_that_can_never_fit_is_rejected_before_the_forward_pass(
     ("content", "what"),
     [
         (b'{"a":1' + b',"k":1' * 10_000, "keys (max_inputs)"),
+        (b'{"a":[' + b'"a",' * 20_000, "strings (max_inputs)"),
         (b'{"a":[' + b"[]," * 10_000, "arrays and objects (max_inputs)"),
         (b'{"a":[1' + b",1" * 1_100_000, "values (split it into several requests)"),
     ],

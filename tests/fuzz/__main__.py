@@ -62,7 +62,7 @@ def _cost(size: int, only: str) -> None:
     started = time.monotonic()
     special = [request for request in shapes.SPECIAL if only in request.shape]
     large = (list(shapes.requests(size, shape)) for shape in shapes.SHAPES if only in shape)
-    found, left = [], chain([special], large)
+    found, left = [], filter(None, chain([special], large))
     while requests := next(left, None):
         with ServerProcess("--log-level", "warning") as running:
             costs.warm_up(running)

@@ -108,7 +108,7 @@ class ModuleReader:
 
         Its tensors fit, so it may be right nevertheless: the same base under another name, or a fine-tuned one.
         """
-        named, revision = source.trained_on, source.read("adapter_config.json").get("revision")
+        named, revision = source.trained_on, str(source.read("adapter_config.json").get("revision"))
         if not named:
             return ""
         stack = [self.base, *self.adapters]
@@ -122,7 +122,7 @@ class ModuleReader:
         same = Path(named).name.lower() in {Path(each).name.lower() for each in known if isinstance(each, str)}
         if not same and not any(folder and each.folder.samefile(folder) for each in stack):
             other = label(named)
-        elif _COMMIT.fullmatch(str(revision)) and any(
+        elif _COMMIT.fullmatch(revision) and any(
             each.name == named and not each.revision.startswith(revision) for each in stack
         ):
             other = f"{named}@{revision}"

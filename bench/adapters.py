@@ -42,7 +42,15 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure, options)))
         return
-    shapes = {}
+    results: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine("cuda" if torch.cuda.is_available() else "cpu"),
+        "commit": commit(),
+        "command": shlex.join(["python", "-m", "bench.adapters", *sys.argv[1:]]),
+        "dtype": options.dtype,
+        "rank": RANK,
+        "shapes": {},
+    }
     for name in options.shapes:
         with tempfile.TemporaryDirectory() as made:
             folder = (options.checkpoints or Path(made)) / f"{name.replace(':', '-')}-modules"
@@ -53,17 +61,9 @@ def main() -> None:
             measured = subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, text=True, env={**LIBRARIES, **os.environ}
             )
-            shapes[name] = json.loads(measured.stdout)
-    results = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine("cuda" if torch.cuda.is_available() else "cpu"),
-        "commit": commit(),
-        "command": shlex.join(["python", "-m", "bench.adapters", *sys.argv[1:]]),
-        "dtype": options.dtype,
-        "rank": RANK,
-        "shapes": shapes,
-    }
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        results["shapes"][name] = json.loads(measured.stdout)
+        # After each shape, so that an interrupted run leaves what it has.
+        (RESULTS / f"{options.name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(adapters(results))
 
 

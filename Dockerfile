@@ -1,5 +1,7 @@
-# One image for CPU and GPU: torch from PyPI includes the CUDA libraries and uses them if there is a GPU.
+# The default image is for GPUs and CPUs: torch from PyPI includes the CUDA libraries and uses them if there is a GPU.
+# With `--build-arg VARIANT=cpu` the image has torch without them. It is much smaller, and for CPUs only.
 ARG PYTHON_IMAGE=python:3.11-slim
+ARG VARIANT=cuda
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
@@ -7,8 +9,15 @@ RUN python -m venv /opt/l2v
 ENV PATH=/opt/l2v/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Install the dependencies first, so that this layer, by far the largest, is cached when only the source changes. Each
 # file must match the hash written by `make lock`, and only wheels are installed, so no package runs code.
-COPY docker/requirements.txt ./
-RUN pip install --require-hashes --only-binary :all: -r requirements.txt
+ARG VARIANT
+# PyPI has no torch for Linux without CUDA. PyTorch's own index has.
+ARG CPU_INDEX=https://download.pytorch.org/whl/cpu
+COPY docker/requirements-$VARIANT.txt requirements.txt
+RUN if [ "$VARIANT" = cpu ]; then set -- --extra-index-url "$CPU_INDEX"; fi; \
+    pip install --require-hashes --only-binary :all: "$@" -r requirements.txt && \
+    # The packages' own tests, 0.2 GB.
+    cd /opt/l2v/lib/python*/site-packages && rm -rf torch/test torch/bin/test_* torch/bin/protoc* && \
+    find . -type d -name tests -prune -exec rm -r {} +
 COPY pyproject.toml README.md LICENSE ./
 COPY l2v ./l2v
 COPY models ./models

@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help serve test test-long test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock licences goldens clean
+.PHONY: help serve test test-long test-vllm test-fake-gpu pack-gpu test-gpu bench-gpu bench bench-quick chaos soak lint docs lock check-arm64 licences goldens clean
 
 help:  ## List the targets
-	@sed -nE 's/^([a-z-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):.*  ## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 serve: .venv/serve  ## Serve the built-in model, or L2V_MODEL, on port 8080
 	$(BIN)/l2v serve
@@ -85,13 +85,25 @@ docs: .venv/test  ## Write the generated parts of the docs, and build the site i
 	$(BIN)/python -m docs.pages
 	$(BIN)/zensical build --strict
 
-lock: .venv/test  ## Pin the image's packages, with hashes, to the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --python-version 3.11 \
-	    --custom-compile-command "make lock" --output-file docker/requirements.txt pyproject.toml
+PIN = $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --python-version 3.11 \
+    --custom-compile-command "make lock"
 
-licences:  ## List the licences of the image's packages (downloads about 3 GB)
+lock: .venv/test  ## Pin the images' packages, with hashes, to the newest versions that pyproject.toml allows
+	$(PIN) --output-file docker/requirements-cuda.txt pyproject.toml
+	$(PIN) --torch-backend cpu --constraint docker/requirements-cuda.txt --output-file docker/requirements-cpu.txt pyproject.toml
+	$(MAKE) check-arm64
+
+# Resolves for 64-bit Arm without installing or downloading the packages.
+ON_ARM64 = $(BIN)/uv pip install --dry-run --no-deps --require-hashes --only-binary :all: \
+    --python-platform aarch64-manylinux_2_28 --python-version 3.11 --target build/arm64
+
+check-arm64: .venv/test  ## Check that each pinned package of the images has a wheel for 64-bit Arm
+	$(ON_ARM64) -r docker/requirements-cuda.txt
+	$(ON_ARM64) --torch-backend cpu -r docker/requirements-cpu.txt
+
+licences:  ## List the licences of the images' packages (downloads about 3 GB)
 	$(PYTHON) -m venv --clear .venv-image
-	.venv-image/bin/pip install --quiet --require-hashes --only-binary :all: -r docker/requirements.txt
+	.venv-image/bin/pip install --quiet --require-hashes --only-binary :all: -r docker/requirements-cuda.txt
 	.venv-image/bin/python docker/licences.py > docker/licences.md
 
 goldens:  ## Generate the parity stacks and goldens with the reference, in its own venv

@@ -71,7 +71,7 @@ class Replica:
 
     async def check_health(self) -> None:
         """Wait until the encoder is loaded. Raises `RuntimeError` if loading failed or the engine is down."""
-        from l2v.app.engine.service import State
+        from l2v.app.engine.lifecycle import State
 
         while self._service.state is State.LOADING and not self._failures:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_SECONDS)  # a thread loads the encoder

@@ -10,7 +10,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-# The logger of the message that the service accepts requests.
+# The logger of the message `ready`: the service accepts requests.
 READY = "l2v.ready"
 
 
@@ -33,15 +33,16 @@ def _clean(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMa
     return event
 
 
-def _one_line(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Leaves out which module logs, and keeps messages with line breaks on one line."""
-    event.pop("logger", None)
-    event["event"] = " ".join(str(event["event"]).split())
-    return event
+def _for_people(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Removes the logger's name, empty fields and fields that the message repeats; puts the message on one line."""
+    for repeated in ("logger", "stage", "bytes", "total_bytes"):
+        event.pop(repeated, None)
+    shown = {key: value for key, value in event.items() if value not in (None, "")}
+    return shown | {"event": " ".join(str(event["event"]).split())}
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to the present `sys.stderr`, which a progress bar replaces, so that lines appear above the bar."""
+    """Writes to the current `sys.stderr`. A progress bar replaces it, so that lines appear above the bar."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -55,7 +56,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
     """Sends all log messages, including those of uvicorn and other libraries, to standard error.
 
     Args:
-        level: the minimum level. `ready` is logged unless it is `error`.
+        level: the minimum level. The message `ready` is logged at level `warning` too.
         format_: `text`, `json`, or `auto`: text on a terminal, else JSON.
     """
     on_terminal = sys.stderr.isatty()
@@ -63,7 +64,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
     colors = on_terminal and not os.environ.get("NO_COLOR")
     render: list[Any] = [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer()]
     if text:
-        render = [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
+        render = [_for_people, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),
@@ -71,12 +72,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
         ],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _clean,
-            *([_one_line] if text else []),
-            *render,
-        ],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _clean, *render],
     )
     handler = _Stderr()
     handler.setFormatter(formatter)

@@ -1,5 +1,6 @@
 """The service's Prometheus metrics."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 
@@ -24,20 +25,18 @@ class Metrics:
         # Only the front ends of `http_workers` use the mode: a gauge is summed over the front ends that are running.
         gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
         histogram = partial(Histogram, registry=registry)
+        timer = partial(histogram, buckets=_SECONDS)
         self.requests = counter("l2v_requests", "Requests by route, status and model.", ["route", "status", "model"])
-        self.request_seconds = histogram(
-            "l2v_request_seconds",
-            "Time from the request's headers to the end of the response.",
-            ["route"],
-            buckets=_SECONDS,
+        self.request_seconds = timer(
+            "l2v_request_seconds", "Time from the request's headers to the end of the response.", ["route"]
         )
-        self.stage_seconds = histogram("l2v_stage_seconds", "Time per stage of a request.", ["stage"], buckets=_SECONDS)
+        self.stage_seconds = timer("l2v_stage_seconds", "Time per stage of a request.", ["stage"])
         self.inputs = counter("l2v_inputs", "Tokenized inputs by model.", ["model"])
         self.tokens = counter("l2v_tokens", "Tokens of all inputs by model.", ["model"])
         self.truncated = counter("l2v_truncated_inputs", "Truncated inputs by model.", ["model"])
         self.batch_tokens = histogram("l2v_batch_tokens", "Tokens per batch.", buckets=[2**i for i in range(3, 16)])
         self.batch_inputs = histogram("l2v_batch_inputs", "Inputs per batch.", buckets=[2**i for i in range(12)])
-        self.batch_seconds = histogram("l2v_batch_seconds", "Time per forward pass.", buckets=_SECONDS)
+        self.batch_seconds = timer("l2v_batch_seconds", "Time per forward pass.")
         self.batches = counter("l2v_batches", "Forward passes by outcome.", ["outcome"])
         self.batch_budget = gauge("l2v_batch_budget_tokens", "Token budget of a batch; reduced when memory runs out.")
         self.queue_tokens = gauge("l2v_queue_tokens", "Tokens waiting in the queue.")
@@ -78,17 +77,16 @@ class Merged(Collector):
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families: dict[str, Metric] = {}
-        samples: dict[tuple[str, frozenset[tuple[str, str]]], Sample] = {}
+        merged: defaultdict[str, dict[object, Sample]] = defaultdict(dict)
         for family in families:
             self._families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            samples = merged[family.name]
             for sample in family.samples:
                 key = sample.name, frozenset(sample.labels.items())
                 known = samples.get(key)
                 samples[key] = known._replace(value=known.value + sample.value) if known else sample
-                if not known:
-                    self._families[family.name].samples.append(sample)
-        for family in self._families.values():
-            family.samples = [samples[s.name, frozenset(s.labels.items())] for s in family.samples]
+        for name, family in self._families.items():
+            family.samples = list(merged[name].values())
 
     def collect(self) -> Iterable[Metric]:
         return self._families.values()

@@ -24,7 +24,7 @@ from l2v.models.types import text_fault
 
 # The upper bound of `max_inputs`.
 MAX_INPUTS = 65_536
-# Parts of paths. Models with such names could not be chosen by /tei/{name}/….
+# Parts of the API's paths. A model with such a name could not be chosen by the path /tei/{name}/….
 _ROUTES = {
     *("docs", "embed", "health", "info", "metrics", "openapi.json", "playground", "prompts", "ready", "similarity"),
     *("decode", "embed_all", "embeddings", "ping", "tei", "tokenize", "v1"),
@@ -33,7 +33,7 @@ _MODEL_NAME = re.compile(r"(?!.*//)[A-Za-z0-9][A-Za-z0-9._:@+/-]*(?<!/)")
 
 
 def check_model_name(name: str) -> str:
-    """Returns a name for a model; raises `ValueError` for one that requests could not choose by its path."""
+    """Returns the name of a model; raises `ValueError` if a path cannot contain it."""
     if len(name) > 100 or not _MODEL_NAME.fullmatch(name):
         raise ValueError(f"{name} cannot name a model: use up to 100 letters, digits and . _ : @ + - /")
     if route := next((part for part in name.split("/") if part in _ROUTES or not part.strip(".")), ""):
@@ -155,7 +155,7 @@ class Settings(ModelSettings):
 
     @property
     def url(self) -> str:
-        """The address of the service, or of its page if it has one, as a browser on this machine opens it."""
+        """The address for a browser on this machine: that of the web page if it is served, else that of the API."""
         host = "localhost" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{'/' if self.playground else ''}"
 

@@ -26,6 +26,7 @@ from bench.shapes import SHAPES
 from bench.worker import peak_memory
 from l2v.models import Encoder, Encoding, load
 from l2v.models.batch import token_budget
+from l2v.models.warm_up import warm_up
 
 # Tokens of a short query with its instruction; texts of a batch.
 _LENGTH, _TEXTS = 38, (1, 8, 32, 128)
@@ -37,7 +38,7 @@ def main() -> None:
         checkpoints = options.checkpoints or Path(made)
         checkpoints.mkdir(parents=True, exist_ok=True)
         encoder = load(str(SHAPES[options.shape].write(checkpoints)), dtype=options.dtype, device=options.device)
-        budget = encoder.warm_up(options.tokens)
+        budget = warm_up(encoder, options.tokens)
         batches = sorted({*(texts for texts in _TEXTS if texts * _LENGTH < budget), max(1, budget // _LENGTH)})
         rows = [measure(encoder, texts, options.rounds) for texts in batches]
     results = {

@@ -13,9 +13,10 @@ _TOOLS = {"pip"}
 _UNSTATED = {"cuda-toolkit": "none stated; contains no files, only dependencies on nvidia packages of this list"}
 _HEAD = """# Licences
 
-The packages in the image and their licences. l2v itself is under the MIT licence. `make licences` generates this list
-from the metadata of the packages in `docker/requirements.txt`. The licences of Chart.js and Swagger UI, which the web
-pages use, are in `app/playground/vendor/LICENSES.txt` and `app/swagger/LICENSE.txt`.
+The packages in the images and their licences. l2v itself is under the MIT licence. `make licences` generates this list
+from the metadata of the packages in `docker/requirements-cuda.txt`. The image for CPUs has the same packages without
+those of CUDA and triton. The licences of Chart.js and Swagger UI, which the web pages use, are in
+`app/playground/vendor/LICENSES.txt` and `app/swagger/LICENSE.txt`.
 
 | package | version | licence |
 |---|---|---|"""

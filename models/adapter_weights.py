@@ -1,4 +1,4 @@
-"""The weights of an adapter: which of them belong to the decoder, and which to a head that encoders do without."""
+"""Reads an adapter's weights, and separates those of the decoder from those of a head, which encoders don't need."""
 
 import re
 from collections import Counter
@@ -27,9 +27,10 @@ class AdapterWeights:
     """The weights of an adapter.
 
     Attributes:
-        weights: those of the decoder, by the names that they have in the trained model, with peft's prefix.
-        path: where the decoder is in the trained model: "" if that is the decoder, "model" in a ForCausalLM model.
-        left_out: the names of the others.
+        weights: the decoder's weights, by their names in the trained model, with peft's prefix.
+        path: the decoder's path in the trained model: "model" in a ForCausalLM model; "" if the decoder itself was
+            trained.
+        left_out: the names of all other tensors.
     """
 
     weights: dict[str, torch.Tensor] = field(repr=False)
@@ -47,7 +48,7 @@ def read_weights(source: Source, decoder: PreTrainedModel, ignore: Sequence[str]
 
     Raises:
         SourceError: if the file is missing or damaged.
-        AdapterError: if weights belong to nothing that the decoder has.
+        AdapterError: if a weight belongs to no part of the decoder.
     """
     name = next((name for name in _FILES if (source.folder / name).is_file()), None)
     if name is None:

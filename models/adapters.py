@@ -33,7 +33,8 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
         ignore: patterns of tensors of the adapter to leave out, with `*` and `?`.
 
     Returns:
-        The decoder with merged weights and without peft's layers, and the tensors that were left out, for people.
+        The decoder with merged weights and without peft's layers, and a readable list of the tensors that were left
+        out.
 
     Raises:
         SourceError: if the adapter's files cannot be read.
@@ -116,7 +117,7 @@ def attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: A
     config.base_model_name_or_path = None  # peft would warn that the base, now a local folder, has another name
     config.task_type = None  # a task's own wrapper would not fit the bare decoder
     if saved := getattr(config, "modules_to_save", None):
-        # A head is left out with its tensors; peft's lookup is by the end of a module's path.
+        # Drop heads, whose tensors are left out. Like peft, compare the ends of module paths.
         config.modules_to_save = [name for name in saved if any(module.endswith(name) for module in modules)] or None
     if targets_all_linear(config):
         config.target_modules = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -129,7 +130,7 @@ def attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: A
 
 
 def _check_biases(decoder: PreTrainedModel, source: Source, read: AdapterWeights) -> None:
-    """Checks that a bias of the adapter can be added to one of the decoder."""
+    """Checks that each layer to which the adapter adds a bias already has one."""
     for key in read.weights:
         module, found, _ = key.removeprefix(f"{PREFIX}{read.path}").lstrip(".").partition(".lora_B.bias")
         if found and getattr(decoder.get_submodule(module), "bias", None) is None:
@@ -140,7 +141,7 @@ def _check_biases(decoder: PreTrainedModel, source: Source, read: AdapterWeights
 
 
 def _resize_vocabulary(decoder: PreTrainedModel, read: AdapterWeights) -> None:
-    """Resizes the embeddings to the adapter's vocabulary; peft saves them whole if that differs from the base's."""
+    """Resizes the embeddings to the adapter's vocabulary. If it differs from the base's, peft saves all embeddings."""
     embeddings = decoder.get_input_embeddings()
     name = next(name for name, module in decoder.named_modules() if module is embeddings)
     place = f"{PREFIX}{read.path}.{name}.".replace("..", ".")
@@ -163,7 +164,7 @@ def _misfit(source: Source, decoder: PreTrainedModel, reason: str) -> AdapterErr
 def check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftModel) -> None:
     """Checks that the adapter's file holds exactly the tensors that its settings call for.
 
-    peft saves embeddings whole if the adapter changes them or if the vocabulary was resized.
+    peft saves the whole embeddings if the adapter changes them or if the vocabulary was resized.
     """
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     state = adapted.state_dict()
@@ -172,8 +173,8 @@ def check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftMod
     if surplus or missing:
         first = f"lacks {missing[0]}" if missing else f"has no place in the model for {surplus[0]}"
         raise AdapterError(
-            f"adapter {source.name} does not fit the model: it {first} ({count([*surplus, *missing], 'key')} of this "
-            "sort); check that it belongs to this base model and to its adapter_config.json"
+            f"adapter {source.name} does not fit the model: it {first} ({count([*surplus, *missing], 'key')} in "
+            "total); check that it belongs to this base model and to its adapter_config.json"
         )
     for key, weight in weights.items():
         required = expected.get(key, state.get(key))

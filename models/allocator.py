@@ -16,7 +16,7 @@ def keep_freed_memory() -> None:
     By default, glibc takes blocks of many megabytes from the kernel and returns them when they are freed. The kernel
     clears each page when it is first touched again, so forward passes and merging adapters would spend their time
     clearing gigabytes. All threads share one arena, since the arenas of other threads cannot hold blocks of 64 MB and
-    more. What is free already is returned to the kernel.
+    more. Memory that is free already is returned to the kernel.
     """
     try:
         libc = ctypes.CDLL(None)

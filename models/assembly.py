@@ -26,7 +26,6 @@ from l2v.models.quantization import fp8, int8
 from l2v.models.reference_vector import ReferenceVector
 from l2v.models.resolution import base_name, read_declaration, tokenizer_source
 from l2v.models.sources import Source, label
-from l2v.models.templates import TEMPLATES, eos_for
 from l2v.models.tokenization import Tokenization
 from l2v.models.tokenizer import ModelTokenizer, read_tokenizer
 from l2v.models.tokenizer_checks import check_vocabulary
@@ -53,7 +52,7 @@ def assemble(
     Args:
         base: a base model or an export.
         adapters: the adapters to merge, in order.
-        settings: the caller's settings of what sources declare, by name; None: as declared.
+        settings: the caller's settings by name, which override what the sources declare; None: as declared.
         dtype, ignore_tensors, lora_modules, prepack, on_declared: see `models.load`.
         device: the device of the encoder.
 
@@ -78,7 +77,7 @@ def assemble(
         evidence = _verify(decoder, declaration, dtype, prepack=prepack)
         checked_files = checked.result()
     if device.type == "cpu":
-        keep_freed_memory()  # again, since it first returns what loading has freed
+        keep_freed_memory()  # again, to return the memory that loading has freed
 
     tokenization = _tokenization(tokenizer, decoder.config, declaration)
     reader = ModuleReader(base, adapters, settings, ignore_tensors, declaration, tokenization)
@@ -100,7 +99,7 @@ def assemble(
 
 
 def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = True) -> ModelTokenizer:
-    """Reads the tokenizer, and unless adapters may still resize the model, checks that it belongs to the model."""
+    """Reads the tokenizer; checks that it belongs to the model unless adapters may still resize the vocabulary."""
     tokenizer = read_tokenizer(source, config.model_type, config.vocab_size)
     if whole:
         check_vocabulary(source.name, tokenizer.backend, config.vocab_size)
@@ -110,7 +109,7 @@ def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = T
 def _merge(
     decoder: PreTrainedModel, adapters: Sequence[Source], device: torch.device, ignore: Sequence[str]
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Merges the adapters on the CPU, and moves the model to its device. Returns it, and the tensors left out."""
+    """Merges the adapters on the CPU, and moves the model to its device. Returns the model and the tensors left out."""
     left_out: list[str] = []
     if adapters:
         from l2v.models.adapters import merge  # exports load without peft
@@ -118,7 +117,7 @@ def _merge(
         if device.type == "cpu":
             with stage("reading the weights", sum(weight.nbytes for weight in decoder.parameters())) as advance:
                 unmap_weights(decoder, advance)
-            keep_freed_memory()  # for the large temporary copies of what peft merges
+            keep_freed_memory()  # for the large temporary copies that peft makes
         for adapter in adapters:
             decoder, names = merge(decoder, adapter, ignore)
             left_out += names
@@ -130,7 +129,7 @@ def _verify(decoder: PreTrainedModel, declaration: Declaration, dtype: DType, *,
     causal, windowed = declaration.causal, declaration.windowed
     with stage("verifying"):
         evidence = [verify(decoder, causal=causal, windowed=windowed)]
-    check_window(decoder.config, declaration)  # only now, since an architecture may fail for other reasons
+    check_window(decoder.config, declaration)  # after `verify`, whose errors take precedence
     if quantize := _QUANTIZE.get(dtype):
         evidence.append(verify_quantization(decoder, quantize, dtype, causal=causal, windowed=windowed))
     elif prepack:
@@ -139,16 +138,12 @@ def _verify(decoder: PreTrainedModel, declaration: Declaration, dtype: DType, *,
 
 
 def _tokenization(tokenizer: ModelTokenizer, config: PreTrainedConfig, declaration: Declaration) -> Tokenization:
-    backend, template = tokenizer.backend, TEMPLATES[declaration.template.value]
+    backend = tokenizer.backend
     if declaration.lower_case.value:
         backend.normalizer = Normalizers([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
     return Tokenization(
         tokenizer=backend,
-        template=template,
-        eos=eos_for(template, config.model_type) if declaration.pooling.value == "eos_token" else "",
-        max_length=declaration.max_length.value,
-        doc_max_length=declaration.doc_max_length.value,
-        skip_instruction=declaration.skip_instruction.value,
+        **declaration.row_settings(config.model_type),
         semantics=declaration.semantics.value,
         special_ids=frozenset(tokenizer.special_ids),
         cut_left=tokenizer.cut_left,

@@ -1,9 +1,9 @@
 """Packed attention, bidirectional or causal: the only file that knows about masks.
 
-Sequences are concatenated into one row of T tokens; `cu_seqlens` holds their bounds. A token attends to tokens of its
-own sequence and to no others: to all of them, which is LLM2Vec's bidirectional patch (paper, section 2.1), or to those
-up to itself (causal), or within a window. This one function is also the reason why batches need no padding.
-transformers calls it for every decoder that uses its attention interface.
+Sequences are concatenated into one row of T tokens without padding; `cu_seqlens` holds their bounds. A token attends
+only to tokens of its own sequence: to all of them (LLM2Vec's bidirectional patch; paper, section 2.1), to itself and
+earlier ones (causal), or to those within a window. transformers calls this function for every decoder that uses its
+attention interface.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from l2v.models.bucketed_attention import bucketed_attention, visible
 from l2v.models.errors import UnsupportedModelError
 
 NAME = "l2v_packed"
-# What other libraries pass to a decoder; written into exported tokenizers.
+# The inputs that other libraries pass to a decoder; written into exported tokenizers.
 INPUTS = ["input_ids", "attention_mask"]
 
 # torch 2.11 has neither option. It accepts fewer key heads than query heads anyway; later versions require the flag.
@@ -29,7 +29,7 @@ INPUTS = ["input_ids", "attention_mask"]
 _OPTIONS: dict[str, Any] = {"enable_gqa": True, "num_splits": 1}
 _known = inspect.signature(varlen_attn).parameters
 _varlen_attn: Callable[..., Any] = partial(varlen_attn, **{k: v for k, v in _OPTIONS.items() if k in _known})
-# The widest head that the kernel supports, and what the width must be a multiple of.
+# The maximum width of a head for the kernel, and the number of which it must be a multiple.
 _MAX_HEAD, _HEAD_MULTIPLE = 256, 8
 # A single sequence shorter than this is faster with torch's own attention than in a bucket.
 _MIN_BUCKET_TOKENS = 100
@@ -96,8 +96,8 @@ def segment_attention(
 ) -> torch.Tensor:
     """Attention without gradients, where torch has no kernel for packed sequences (see `_has_kernel`).
 
-    An opaque op, so that torch.compile sees one call of dynamic length. It would recompile for every new list of
-    lengths.
+    An opaque op, so that torch.compile sees one call of dynamic length. Otherwise, it would recompile for every new
+    list of lengths.
     """
     if query.dtype == torch.bfloat16 and not query.is_cuda:
         lengths = tuple(cu_seqlens_cpu.diff().tolist())
@@ -107,15 +107,7 @@ def segment_attention(
 
 
 @segment_attention.register_fake
-def _(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seqlens_cpu: torch.Tensor,
-    scale: float,
-    causal: bool = False,
-    window: int = 0,
-) -> torch.Tensor:
+def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any) -> torch.Tensor:
     return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
 
@@ -144,7 +136,7 @@ def packed_attention(
         value: [1, H_kv, T, D].
         attention_mask: must be None.
         scaling: factor on the attention scores; None: 1/sqrt(D).
-        cu_seqlens: [n + 1] int32, passed through from the call of `forward`, as are the next ones.
+        cu_seqlens: [n + 1] int32, passed through from the call of `forward`, like the next four.
         cu_seqlens_cpu: the same on the CPU.
         max_seqlen: length of the longest sequence.
         causal: see `attend`.
@@ -191,6 +183,6 @@ def _has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
     return torch.cuda.get_device_properties(query.device).major >= 8
 
 
-# No mask function is registered under this name, so transformers builds no mask. With one, it would first look at the
-# positions, and the CPU would have to wait for the GPU.
+# No mask function is registered under this name, so transformers builds no mask. To build one, it would read the
+# positions first, and the CPU would have to wait for the GPU.
 AttentionInterface.register(NAME, packed_attention)

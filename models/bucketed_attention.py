@@ -26,7 +26,7 @@ class _Bucket:
         queries: number of queries per sequence: the length of the longest one.
         keys: number of keys per sequence: the rounded length.
         bias: [count, 1, keys], 0 for a sequence's own tokens and -inf for padding; None if there is no padding.
-        hidden: [queries, keys], whether a query does not attend to a key; None if all queries attend to all keys.
+        hidden: [queries, keys], true where a query does not attend to a key; None if all queries attend to all keys.
     """
 
     count: int

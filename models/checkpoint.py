@@ -139,7 +139,7 @@ def _unpickling(source: Source, name: str, error: UnpicklingError) -> str:
 
 
 def _found(source: Source) -> str:
-    """What a folder without readable weights holds instead, and what to do."""
+    """Describes what a folder without readable weights holds, and what to do about it."""
     files = sorted(path.name for path in source.folder.iterdir() if path.suffix in _WEIGHTS)
     # GGUF files are not downloaded.
     if any(name.lower().endswith("gguf") for name in (*files, source.name)):

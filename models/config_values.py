@@ -69,7 +69,7 @@ def faults(content: dict[str, Any], kind: type[PreTrainedConfig]) -> Iterator[st
 
 
 def rope_faults(config: PreTrainedConfig) -> Iterator[str]:
-    """Yields such clauses for the rotary embeddings of a config, for which classes declare no types."""
+    """Yields a clause for each invalid value of the rotary embeddings, for which the classes declare no types."""
     declared = getattr(config, "rope_parameters", None) or {}
     # As transformers' `nested_rope_parameter_keys`, which 5.17 lacks.
     kinds = getattr(config, "_rope_type_labels", None) or getattr(config, "layer_types", None) or ()

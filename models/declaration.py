@@ -1,4 +1,4 @@
-"""What a stack's files declare about serving it, and which file each value comes from.
+"""How a stack is served, as its files declare it, and which file each value comes from.
 
 Precedence: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers, the defaults.
 """
@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from l2v.models.sentence_transformers.files import DenseConfig
 from l2v.models.sources import Source
-from l2v.models.templates import TemplateName
+from l2v.models.templates import TEMPLATES, TemplateName, eos_for
 from l2v.models.types import Attention, Int8Scale, Metric, Pooling, Semantics
 
 T = TypeVar("T")
@@ -89,9 +89,20 @@ class Declaration:
         changed += [f"{len(self.layers)} Dense layers"] if self.layers else []
         return (
             f"served as its sentence-transformers files declare ({', '.join(changed)}); l2v 0.1 ignored them, so "
-            "its vectors do not match: embed the texts again, or set L2V_SEMANTICS=llm2vec to get the old vectors (not "
-            "where tokenizer_config.json sets add_eos_token or the like, which 0.1 ignored too)"
+            "its vectors do not match: embed the texts again, or set L2V_SEMANTICS=llm2vec to get the old vectors "
+            "(unless tokenizer_config.json has a flag such as add_eos_token, which l2v 0.1 also ignored)"
         )
+
+    def row_settings(self, model_type: str) -> dict[str, Any]:
+        """The fields of a `Tokenization` that the declaration sets, by name."""
+        template = TEMPLATES[self.template.value]
+        return {
+            "template": template,
+            "eos": eos_for(template, model_type) if self.pooling.value == "eos_token" else "",
+            "max_length": self.max_length.value,
+            "doc_max_length": self.doc_max_length.value,
+            "skip_instruction": self.skip_instruction.value,
+        }
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Every value and its origin, by name, for `/info`."""

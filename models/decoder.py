@@ -67,7 +67,8 @@ def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
     kind = CONFIG_MAPPING[model_type]
     content = usable(content, kind)
     if model_type == "gemma" and content.get("hidden_act") == "gelu":
-        # Gemma's first configs mean its approximation. Some versions of transformers, such as 5.17, take it literally.
+        # In Gemma's first configs, this means the tanh approximation. Some versions of transformers, such as 5.17, use
+        # the exact function.
         content["hidden_act"] = "gelu_pytorch_tanh"
     if fault := next(faults(content, kind), None):
         raise SourceError(f"config.json of {name} cannot be used: {fault}; {_CORRECT}")

@@ -7,7 +7,7 @@ from l2v.models.faults import Fault
 from l2v.models.quantization import fp8, int8
 from l2v.models.types import DType
 
-# What a dtype requires of a device, and the check for it.
+# The module that checks whether a device supports a dtype, and the required device in words.
 _REQUIRED = {"int8": (int8, "a CPU with VNNI or AMX"), "fp8": (fp8, "an Ada, Hopper or newer GPU")}
 
 

@@ -1,8 +1,5 @@
 """The encoder: inputs in, pooled float32 vectors out."""
 
-import logging
-import time
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
@@ -15,8 +12,6 @@ from transformers import PreTrainedModel
 
 from l2v.models.batch import Batch, batches, token_budget
 from l2v.models.declaration import Declaration
-from l2v.models.errors import ModelError
-from l2v.models.faults import Fault
 from l2v.models.forward import hidden_states
 from l2v.models.head import Head
 from l2v.models.pooling import pool
@@ -30,11 +25,6 @@ from l2v.models.types import Encoding, Input, Pooling
 
 if TYPE_CHECKING:
     from l2v.models.lora.adapters import Adapters
-
-logger = logging.getLogger(__name__)
-
-# Tokens of a warm-up row, of the first forward pass, and of the one that measures the device's speed.
-_ROW, _FIRST_TOKENS, _RATE_TOKENS = 16, 16, 128
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,7 @@ class Encoder:
         base: the name of the base model, which determines the template.
         adapters: the LoRA modules on top of the stack, which encodings name by id.
         head: the layers after the decoder, before and after pooling.
-        left_out: the tensors of the sources that an encoder does without.
+        left_out: the tensors of the sources that an encoder does not need.
         provenance: the merged sources in order: name, kind and revision of each.
         evidence: the results of the checks made while loading, as `name: result` lines.
     """
@@ -176,7 +166,7 @@ class Encoder:
         return [row for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
 
     def _compute(self, encodings: list[Encoding]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Starts the computation of a packed batch on the device, without waiting for any of it.
+        """Starts the computation of a packed batch on the device, and does not wait for it.
 
         Args:
             encodings: sorted by LoRA module.
@@ -194,67 +184,13 @@ class Encoder:
         states, semantics = self.head.states(states), self.declaration.semantics.value
         modes = [self.adapters.pooling(id_) if id_ else self.pooling for id_ in batch.adapters] or [self.pooling]
         pooled = {mode: pool(states, batch, mode, semantics) for mode in dict.fromkeys(modes)}
-        if len(pooled) > 1:  # each row has that of its module
+        if len(pooled) > 1:  # each row gets the pooling of its module
             runs = [(mode, len(list(rows))) for mode, rows in groupby(modes)]
             starts = accumulate((rows for _, rows in runs), initial=0)
             parts = [pooled[mode][start : start + rows] for (mode, rows), start in zip(runs, starts, strict=False)]
             pooled = {modes[0]: torch.cat(parts)}
         vectors: torch.Tensor = self.head.vectors(pooled[modes[0]])
         return vectors
-
-    def warm_up(self, max_batch_tokens: int | None = None) -> int:
-        """Runs a few batches, so that one-time work does not delay the first request.
-
-        Returns:
-            The token budget of a forward pass: `max_batch_tokens`, or if it is None, one that suits the device's speed.
-            On a GPU, it is halved until a batch fits into the memory.
-
-        Raises:
-            ModelError: if not even one short row fits into the memory.
-        """
-        self._fit(_FIRST_TOKENS)
-        _, rate = self._fit(_RATE_TOKENS)
-        budget = max_batch_tokens or token_budget(self.device, rate)
-        if self.device.type != "cuda":
-            return budget
-        # CUDA loads kernels and allocates memory at first use.
-        fitting, _ = self._fit(budget)
-        if fitting < budget:
-            logger.warning(
-                "the device has not enough memory for the token budget",
-                extra={"max_batch_tokens": budget, "reduced_to": fitting},
-            )
-        return fitting
-
-    def _fit(self, tokens: int) -> tuple[int, float]:
-        """Runs a batch of `tokens` tokens, of half as many if memory runs out, and so on.
-
-        Returns:
-            The number of tokens that fit, and the tokens per second that were computed.
-        """
-        while (rate := self._rate(tokens)) is None:
-            if tokens <= _ROW:
-                raise ModelError(
-                    f"the memory of device {self.device} is too small for a forward pass of {_ROW} tokens beside the "
-                    "model: use a smaller model or a device with more memory"
-                )
-            # What torch keeps for later is of no use to cuBLAS and cuDNN.
-            torch.cuda.empty_cache()
-            tokens //= 2
-        return tokens, rate
-
-    def _rate(self, tokens: int) -> float | None:
-        """Tokens per second, measured on a batch of about `tokens` tokens; None if memory runs out."""
-        row = Encoding(array("q", [0] * min(_ROW, self.max_length)), pooled=1)
-        rows = max(1, tokens // len(row))
-        started = time.perf_counter()
-        try:
-            self.forward([row] * rows)
-        except Exception as error:
-            if Fault.of(error) is not Fault.OUT_OF_MEMORY:
-                raise
-            return None  # rather than the error, which would hold the batch's memory
-        return rows * len(row) / (time.perf_counter() - started)
 
     def encode(self, inputs: Sequence[Input], max_batch_tokens: int | None = None) -> NDArray[np.float32]:
         """Tokenizes and embeds inputs.

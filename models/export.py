@@ -84,7 +84,7 @@ def _write_tokenizer(encoder: Encoder, folder: Path) -> None:
 
 
 def _l2v_json(encoder: Encoder) -> dict[str, Any]:
-    """What the other files cannot express; for LLM2Vec's semantics, all of them."""
+    """The settings that the other files cannot express; with LLM2Vec's semantics, all settings."""
     tokenization, declared = encoder.tokenization, encoder.declaration
     content = {
         "format": FORMAT,

@@ -1,7 +1,7 @@
 """The README of an export: which servers open it with the same vectors, and under which conditions.
 
-sentence-transformers is tried by the tests, and at each export what transformers reads. What is said of TEI and vLLM is
-read from their sources, see docs/exports.md.
+The tests run sentence-transformers on exports, and each export is compared with the results of transformers. The
+clauses about TEI and vLLM follow from reading their code, see docs/exports.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ To serve it with all its features:
 
     l2v serve --model FOLDER
 
-Other servers open the folder as follows. The same vectors are those that l2v returns by default, normalized, up to
-rounding in the same dtype.
+Other servers open the folder as follows. "The same vectors" means the vectors that l2v returns by default, normalized,
+up to rounding in the same dtype.
 
 {readers}
 """
-# Types that TEI has. It reads their attention from the keys that exports write.
+# The model types that TEI supports. It reads their attention from the keys that exports write.
 _IN_TEI = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
-# Types of which vLLM reads the attention; it runs others causally.
+# The model types whose attention vLLM reads from config.json; it runs all others causally.
 _TURNED_BY_VLLM = (*_IN_TEI, "ministral3")
 _ON_CUDA_IN_TEI = ("llama", "mistral", "qwen2")
-# The activations of a Dense layer that vLLM has.
+# The activations of Dense layers that vLLM supports.
 _IN_VLLM = {"GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "Tanh"}
 
 
@@ -42,10 +42,10 @@ class Reader:
     """How a server reads the export.
 
     Attributes:
-        name: the server's.
-        refuses: why it does not open the folder.
-        differs: why its vectors are others.
-        conditions: under which its vectors are the same.
+        name: the server's name.
+        refuses: the reasons why it does not open the folder.
+        differs: the reasons why its vectors differ.
+        conditions: the conditions under which its vectors are the same.
     """
 
     name: str
@@ -68,7 +68,7 @@ def write_card(encoder: Encoder, unlike_transformers: Sequence[str]) -> str:
 
     Args:
         encoder: the exported encoder.
-        unlike_transformers: what transformers reads otherwise, see `export_check`.
+        unlike_transformers: how transformers reads the export differently, see `export_check`.
     """
     readers = (_sentence_transformers(encoder), _tei(encoder), _vllm(encoder))
     for reader in (readers[0], readers[2]):
@@ -91,7 +91,7 @@ def _sentence_transformers(encoder: Encoder) -> Reader:
         and weighted
         and encoder.tokenization.leading
     }
-    counted = "; even so only if the text has as many tokens after a blank as alone, for LLM2Vec pools that many"
+    counted = "; also, the text must have as many tokens after a blank as alone, since LLM2Vec pools that many"
     conditions = {
         "no instruction goes before the text: weights would count from its first token": without and weighted,
         "an instruction is passed as `prompt`, and the blank after it belongs to the text: "
@@ -172,7 +172,7 @@ def _reader(
 
 
 def _pooling_and_layers(encoder: Encoder) -> dict[str, object]:
-    """What TEI and vLLM do, which pool the whole row and then apply each Dense layer."""
+    """How TEI and vLLM differ: both pool the whole row and then apply each Dense layer."""
     layers, leading = encoder.head.layers, encoder.tokenization.leading
     return {
         "it pools the special token before the text, too": leading
@@ -200,7 +200,7 @@ def _normalizes(encoder: Encoder) -> bool:
 
 
 def _leaves_out_instruction(encoder: Encoder) -> bool:
-    """Whether several tokens are pooled, and not those of an instruction."""
+    """Whether the pooling uses several tokens and excludes those of the instruction."""
     pooling, first = encoder.pooling, encoder.pooling == "bos_token" and not _is_llm2vec(encoder)
     return encoder.tokenization.skip_instruction and (pooling in ("mean", "weighted_mean") or first)
 
@@ -213,7 +213,7 @@ def _counts_alone_as_in_row(encoder: Encoder) -> bool:
 
 
 def _rope_type(config: Any) -> str:
-    """The type of rotary embeddings, of any kind of layers, that scales positions; "default" if none does."""
+    """The type of rotary embeddings that scales positions in any kind of layer; "default" if none does."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [each.get("rope_type", "default") for each in (rope, *rope.values()) if isinstance(each, dict)]
     return next((kind for kind in kinds if kind != "default"), "default")

@@ -15,15 +15,15 @@ from l2v.models.types import Encoding
 
 _TEXT = "the cat sits on the mat, and a dog runs in the park"
 _TEXTS = (_TEXT, "  two blanks before,  and within", "line\nbreaks\n\nand\ttabs ", "Ünïcödé, 日本語, 🙂", "42 + 7")
-# Least cosine of a token's states in float32, and in other dtypes. Other attention leaves much less.
+# Minimum cosine of a token's states in float32, and in other dtypes. With other attention, it is much lower.
 _MIN_COSINE_FLOAT32, _MIN_COSINE = 0.9999, 0.98
-# Beyond a sliding window by this many tokens, if the row is no longer than this.
+# The text exceeds a sliding window by this many tokens, up to this maximum length.
 _BEYOND, _MAX_TOKENS = 8, 1024
 
 
 @torch.inference_mode()
 def differences(encoder: Encoder, folder: Path) -> list[str]:
-    """What transformers reads otherwise, as clauses; empty if it gives the same token ids and hidden states.
+    """How transformers reads an export differently, as clauses; empty if token ids and hidden states are the same.
 
     Args:
         encoder: the encoder.

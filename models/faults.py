@@ -5,8 +5,8 @@ from enum import StrEnum
 
 import torch
 
-# Many of these are plain RuntimeErrors, so the message has to be searched. cuBLAS, cuDNN and their like allocate memory
-# of their own. When they cannot create a handle for lack of it, they say that they are not initialized.
+# Many errors about memory are plain RuntimeErrors, so the message has to be searched. cuBLAS, cuDNN and similar
+# libraries allocate their own memory. If there is too little for a handle, they report that they are not initialized.
 _MEMORY = re.compile(
     r"out of memory|(can't allocate|not enough) memory|_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|\w*ALLOCATION_FAILED)"
 )

@@ -46,11 +46,11 @@ class Head(torch.nn.Module):
         return [layer for layer in (*self.states, *self.vectors) if isinstance(layer, Dense)]
 
     def width(self, states: int) -> int:
-        """The width of a vector, given that of the decoder's states."""
+        """The width of a vector, given the width of the decoder's states."""
         return self.layers[-1].config.outputs if self.layers else states
 
     def state_width(self, states: int) -> int:
-        """The width of a token's state after the layers before pooling, given that of the decoder's states."""
+        """The width of a token's state when it is pooled, given the width of the decoder's states."""
         return next((layer.config.outputs for layer in reversed(self.layers) if layer.config.per_token), states)
 
     def move(self, device: torch.device, dtype: torch.dtype) -> "Head":
@@ -66,7 +66,7 @@ def read_head(declaration: Declaration, base: Source, width: int) -> Head:
     Args:
         declaration: names the layers and the source of their folders.
         base: the source of the decoder's weights, which may include a projection.
-        width: of the decoder's states.
+        width: the width of the decoder's states.
 
     Raises:
         SourceError: if weights are missing, damaged, surplus or of the wrong shape, or widths do not match.

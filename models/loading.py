@@ -32,7 +32,7 @@ def load(
     prepack: bool = True,
     on_declared: "Callable[[Declaration, int], object]" = lambda declaration, width: None,
 ) -> "Encoder":
-    """Loads an encoder and verifies that it is one.
+    """Loads an encoder and verifies it.
 
     Args:
         model: a base model, an LLM2Vec repository or a merged export: a Hub id (`id` or `id@revision`), a folder or a
@@ -42,12 +42,12 @@ def load(
             and `fp8` (CUDA) quantize the linear layers and compute the rest as `auto` does.
         device: `auto`: CUDA if available, else the CPU; or any torch device.
         semantics: how an instruction and a text become a row; `llm2vec` ignores the files of sentence-transformers.
-        attention, pooling, max_length, doc_max_length, skip_instruction: default: what the sources' files declare, see
-            `models.declaration`, else bidirectional, mean, 512, 400, True.
+        attention, pooling, max_length, doc_max_length, skip_instruction: override the sources' files (see
+            `models.declaration`). Default of what no file declares: bidirectional, mean, 512, 400, True.
         template: a key of `models.templates.TEMPLATES`; default: the sources' setting, else the base model's.
         ignore_tensors: patterns of tensors to leave out, with `*` and `?`, besides those that no encoder needs.
-        lora_modules: LoRA adapters to apply on top, unmerged, by name: Hub ids or folders. Rows choose theirs, see
-            `models.lora`.
+        lora_modules: LoRA adapters to apply on top, unmerged, by name: Hub ids or folders. Each row of a
+            batch names its module, see `models.lora`.
         prepack: convert weights on the CPU to oneDNN's layout, after which they cannot be saved, trained or compiled.
         on_declared: called with the declaration and the number of dimensions before the weights are read; may raise.
 

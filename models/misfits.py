@@ -28,7 +28,7 @@ _QUANTIZED = re.compile(
 # Keys of config.json that mark quantized weights.
 MARKS = ("quantization_config", "quantization")
 _FULL_PRECISION = {"F64", "F32", "F16", "BF16"}
-# What training tools insert into names, or put before them.
+# The prefixes that training tools add to names, at the start or inside.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.", "module.")
 _LORA = re.compile(r"lora_|\.base_layer\.|modules_to_save")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -39,7 +39,7 @@ def left_out(name: str, config: PreTrainedConfig, more: Iterable[str] = ()) -> b
 
     Args:
         name: its name in the file.
-        config: of the decoder.
+        config: the decoder's config.
         more: regular expressions for the tensors that the decoder's class leaves out.
     """
     architectures = str(getattr(config, "architectures", None))
@@ -83,12 +83,12 @@ def quantized(dtypes: Mapping[str, str]) -> str:
 
 
 def quantization(name: str, mark: object, dtypes: Mapping[str, str]) -> str:
-    """Why the weights of a base cannot be served, if they are quantized; "" if they are whole.
+    """The reason why quantized weights cannot be served; "" if the weights have full precision.
 
     Args:
-        name: the base's.
+        name: the base's name.
         mark: the `quantization_config` of its config.json; None: there is none.
-        dtypes: of its tensors, named as in safetensors.
+        dtypes: the dtypes of its tensors, named as in safetensors.
     """
     if not (sign := quantized(dtypes)):
         return ""
@@ -128,7 +128,7 @@ def unexpected_cause(name: str, names: Collection[str], decoder: PreTrainedModel
             f"config.json switches biases off ({', '.join(switches) or 'by its model_type'}); correct it, or set "
             "ignore_tensors to leave them out"
         )
-    return "another class has it; correct model_type in config.json, or set ignore_tensors to leave it out"
+    return "it belongs to another model class; correct model_type in config.json, or set ignore_tensors to leave it out"
 
 
 def missing_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -> str:
@@ -154,7 +154,7 @@ def shape_cause(held: Sequence[int], required: Sequence[int], config: PreTrained
 
 
 def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
-    """What a training tool inserted into most names, or put before them; "" if nothing."""
+    """The prefix that a training tool added to most names, at the start or inside; "" if there is none."""
     for infix in WRAPPERS:
         if 2 * sum(f".{infix}" in f".{name}" for name in names) > len(names):
             return infix
@@ -165,7 +165,7 @@ def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
 
 
 def _prefix(name: str, expected: Collection[str]) -> str | None:
-    """What precedes the name of a tensor of the model in a longer name; None if the name contains none."""
+    """The part of a name before the name of one of the model's tensors; None if it contains no such name."""
     parts = name.split(".")
     found = (index for index in range(len(parts)) if ".".join(parts[index:]) in expected)
     index = next(found, None)

@@ -32,7 +32,7 @@ class NativeType:
 def native_type(config: Config) -> NativeType | None:
     """The stand-in for the type that a published config.json names; None if it needs none or is unknown.
 
-    All of them attend bidirectionally, unless config.json sets `is_causal: true`.
+    These published types attend bidirectionally, unless config.json sets `is_causal: true`.
     """
     match config.get("model_type"):
         case "llama_bidirec":

@@ -1,4 +1,4 @@
-"""The folder that an export is written to. Imports no torch, so that one that cannot be written is refused at once."""
+"""Checks the folder that an export is written to. Imports no torch, so that the check takes no time."""
 
 import os
 from pathlib import Path
@@ -12,4 +12,4 @@ def check_free(out: Path) -> None:
         raise ModelError(f"{out} already exists: name a new folder")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise ModelError(f"{out} cannot be written, since {parent} is no folder or not writable: name another one")
+        raise ModelError(f"{out} cannot be written, since {parent} is not a folder or not writable: name another one")

@@ -6,7 +6,7 @@ from l2v.models.tokenization import Tokenization
 
 
 def check_pooling(tokenization: Tokenization, declared: Declaration) -> None:
-    """Refuses to pool the first token where it is no beginning token, or where it is the same for every text."""
+    """Refuses `bos_token` if the tokenizer adds no beginning token, or if its state is the same for every text."""
     if declared.pooling.value != "bos_token":
         return
     leading = tokenization.leading

@@ -5,7 +5,7 @@
 
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,7 @@ _LEAST_UNIT = 2.0**-17
 
 @dataclass(frozen=True)
 class Reach:
-    """What one call of attention attends to in a pack of three probes, whatever the scores.
+    """Which tokens attend to which in one call of attention on a pack of three probes, whatever the scores.
 
     Attributes:
         ahead: how many other tokens of the middle probe attend to its last one.
@@ -113,7 +113,7 @@ _trace: ContextVar[Trace] = ContextVar("trace")
 
 @contextmanager
 def _recording(model: PreTrainedModel, trace: Trace) -> Iterator[None]:
-    """Records the calls of packed attention; none if the model uses another attention function."""
+    """Records the calls of packed attention. If the model uses another attention function, records nothing."""
     token = _trace.set(trace)
     packed = model.config._attn_implementation == attention.NAME  # noqa: SLF001 - it has no public getter
     try:
@@ -168,12 +168,10 @@ def _rounding_noise(model: PreTrainedModel, seed: int) -> Iterator[None]:
         noise = torch.rand(output.shape, generator=generator).mul_(2).sub_(1).to(output.device)
         return (output + noise * size).to(output.dtype)
 
-    handles = [module.register_forward_hook(disturb) for module in model.modules() if _multiplies(module)]
-    try:
+    with ExitStack() as hooks:
+        for module in filter(_multiplies, model.modules()):
+            hooks.enter_context(module.register_forward_hook(disturb))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _multiplies(module: torch.nn.Module) -> bool:

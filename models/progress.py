@@ -18,15 +18,14 @@ _SECONDS_BETWEEN_LINES = 10.0
 def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Shows a stage of loading: a bar on a terminal, and log lines at its start and every ten seconds.
 
-    Without logging, as in most commands, the lines of every ten seconds are printed to standard error if there is no
-    bar.
+    If logging is off, as in most commands, and there is no bar, the periodic lines are printed to standard error.
 
     Args:
-        name: what is done, for people.
-        total: the bytes to do; None if that is unknown.
+        name: a description of the stage.
+        total: the number of bytes to process; None if it is unknown.
 
     Yields:
-        A function to call with each number of bytes that has been done.
+        A function to call with the number of bytes processed since the last call.
     """
     done, last_line = 0, time.monotonic()
     console = Console(stderr=True)

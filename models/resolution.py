@@ -26,7 +26,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "semantics": _STRING,
     "int8_scale": _STRING,
 }
-# The format of l2v.json. Before 2, it had LLM2Vec's semantics and bidirectional attention alone.
+# The format of l2v.json. Format 1 knows only LLM2Vec's semantics and bidirectional attention.
 FORMAT = 2
 # Other keys that exports record.
 _RECORDED = ("format", "base", "sources", "sentence_transformers_limits")
@@ -151,7 +151,7 @@ def _layout_source(sources: Sequence[Source]) -> Source | None:
 
 
 def _read_layout(sources: Sequence[Source], tokenizer: Source, positions: object, known: Mapping[str, Any]) -> Layout:
-    """What sentence-transformers' files and config.json declare."""
+    """Reads what sentence-transformers' files and config.json declare."""
     base, source = sources[0], _layout_source(sources)
     layout = read_layout(source) if source else Layout()
     config = base.read(FILE) | layout.config

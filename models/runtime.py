@@ -1,4 +1,4 @@
-"""How this process runs torch's libraries and transformers."""
+"""Configures torch's libraries and transformers in this process."""
 
 import os
 import sys
@@ -11,9 +11,9 @@ def prepare_libraries(*, serving: bool = False) -> None:
     """Configures torch's libraries and silences transformers. Call it before torch is imported.
 
     By default, OpenMP threads spin while they wait for each other. If the cores have other work, as in a server, that
-    makes forward passes several times slower. oneDNN and torch each cache 1,024 kernels by default, one per shape and
-    a quarter of a megabyte each, but few shapes repeat: those of one batch, of whose kernels each layer needs all, and
-    those of LoRA modules' blocks. Variables that are already set are left alone.
+    makes forward passes several times slower. By default, oneDNN and torch each cache 1,024 kernels, one per shape,
+    of a quarter of a megabyte each. Fewer suffice, since few shapes repeat: those of the current batch, which all
+    layers use, and those of LoRA modules' blocks. Variables that are already set are left alone.
 
     Args:
         serving: tokenize each list in one thread. The service tokenizes in its own threads; if each list used all

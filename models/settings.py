@@ -108,7 +108,7 @@ class ModelSettings(BaseSettings):
     )
 
     def announce(self) -> None:
-        """Says on a terminal what is loaded, before torch is imported, which takes seconds."""
+        """Prints on a terminal which model is loaded, before the import of torch, which takes seconds."""
         if sys.stderr.isatty():
             print(f"l2v: loading {self.model} …", file=sys.stderr, flush=True)  # noqa: T201
 

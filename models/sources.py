@@ -32,7 +32,7 @@ BASE_WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _MAX_NAME = 1000
-# What a clone without Git LFS has instead of a large file.
+# The beginning and the maximum size of the pointer that a clone without Git LFS has instead of a large file.
 _POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 200
 
 
@@ -204,9 +204,9 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str]:
 
 
 def _refuse_quantized(source: Source) -> None:
-    """Refuses quantized weights by their headers, of which a few kilobytes are fetched, if config.json marks them.
+    """If config.json marks the weights as quantized, fetches their headers, and refuses them if they are quantized.
 
-    Marks alone do not tell: config.json may have kept one from training, though the weights are whole.
+    The mark alone proves nothing: it may be left over from training, although the weights have full precision.
     """
     from l2v.models.misfits import MARKS, quantization  # imports torch
 
@@ -216,7 +216,7 @@ def _refuse_quantized(source: Source) -> None:
         return
     try:
         files = get_safetensors_metadata(source.name, revision=source.revision or None).files_metadata.values()
-    except Exception as error:  # offline, or other formats: the files themselves will tell
+    except Exception as error:  # offline, or another format: the files are checked after the download
         logger.debug("no headers of %s: %s", source.name, error)
         return
     dtypes = {name: str(tensor.dtype) for file in files for name, tensor in file.tensors.items()}

@@ -18,13 +18,8 @@ from tokenizers import Tokenizer
 
 from l2v.models.errors import InputError, UnsupportedModelError
 from l2v.models.templates import Template
+from l2v.models.trimming import Trimmer, token_ids
 from l2v.models.types import Encoding, Input, Semantics
-
-# Tokens are counted only up to `max_length`. Of a text with more characters per token of that limit than the first of
-# these, only a piece is tokenized. The piece begins with the second; while it has too few tokens, it is doubled.
-_LONG, _PIECE = 16, 4
-# Cutting a text in the middle of a word may change its token count by up to this much.
-_CUT_SLACK = 32
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Tokenization:
         doc_max_length: maximum length of a text, in tokens.
         skip_instruction: pool only the text, not all positions.
         semantics: see `types.Semantics`.
-        special_ids: ids of special tokens, which may end an instruction's row without belonging to it.
+        special_ids: ids of special tokens. One at the end of an instruction's row does not belong to the instruction.
         cut_left: whether rows that are too long lose their beginning, with the instruction, rather than their end.
         adapter: the id of the LoRA module that the rows are for; 0: the base stack alone.
         leading: number of special tokens that the tokenizer adds at the start.
@@ -60,15 +55,19 @@ class Tokenization:
     trailing: int = field(init=False)
 
     def __post_init__(self) -> None:
-        plain, special = self._ids("a", special=False), self._ids("a", special=True)
+        (plain,), (special,) = token_ids(self.tokenizer, ["a"]), token_ids(self.tokenizer, ["a"], special=True)
         starts = (i for i in range(len(special)) if special[i : i + len(plain)] == plain)
         if (leading := next(starts, None)) is None:
             raise UnsupportedModelError("the tokenizer changes the tokens of a text when it adds special tokens")
         object.__setattr__(self, "leading", leading)
         object.__setattr__(self, "trailing", len(special) - len(plain) - leading)
 
-    def __call__(self, inputs: Sequence[Input]) -> list[Encoding]:
+    def __call__(self, inputs: Sequence[Input], *, truncate: bool = True) -> list[Encoding]:
         """Tokenizes inputs; each result is independent of the other inputs.
+
+        Args:
+            inputs: the inputs.
+            truncate: False if the caller rejects truncated texts: saves the time to find where the text is cut best.
 
         Raises:
             InputError: if a text is empty or blank, has no tokens, or has no room after its instruction.
@@ -77,13 +76,13 @@ class Tokenization:
             if not input_.text.strip():
                 raise InputError(index, "text", "text must not be empty or blank")
         heads = self._heads(inputs)
-        trimmed = self._trim(inputs)
+        trimmed = self._trimmer.trim(inputs, truncate=truncate)
         tails = [self._tail(text) for text, _, _ in trimmed]
-        rows = self._batch([head + tail for head, tail in zip(heads, tails, strict=True)], special=True)
-        # Without a template the pooled part is the text itself, whose tokens `_trim` has counted.
+        rows = token_ids(self.tokenizer, [head + tail for head, tail in zip(heads, tails, strict=True)], special=True)
+        # Without a template the pooled part is the text itself, whose tokens `trim` has counted.
         counted = [tail == text for tail, (text, _, _) in zip(tails, trimmed, strict=True)]
         uncounted = [tail for tail, done in zip(tails, counted, strict=True) if not done]
-        counts = iter(self._batch(uncounted, special=False))
+        counts = iter(token_ids(self.tokenizer, uncounted))
         excluded = self._excluded(set(heads))
         return [
             self._encoding(
@@ -96,7 +95,7 @@ class Tokenization:
 
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
-        """By token id, about how many characters the token stands for, and seldom fewer; 0 for unused ids."""
+        """The approximate number of characters of each token, by id; rarely too low, and 0 for unused ids."""
         vocabulary = self.tokenizer.get_vocab()
         lengths = np.zeros(max(vocabulary.values()) + 1, np.int32)
         for token, index in vocabulary.items():
@@ -124,7 +123,7 @@ class Tokenization:
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
                 heads[input_.instruction] = head = self._head(input_)
-                if head and self._piece(head, False)[1] >= self.max_length:
+                if head and self._trimmer.piece(head, False)[1] >= self.max_length:
                     raise self._instruction_too_long(index)
         return [heads[input_.instruction] for input_ in inputs]
 
@@ -163,7 +162,7 @@ class Tokenization:
         """
         if not (self._verbatim and self.skip_instruction):
             return dict.fromkeys(heads, 0)
-        rows = {head: self._ids(head, special=True) if head else [] for head in heads}
+        rows = {head: token_ids(self.tokenizer, [head], special=True)[0] if head else [] for head in heads}
         return {head: len(row) - sum(id_ in self.special_ids for id_ in row[-1:]) for head, row in rows.items()}
 
     def _encoding(
@@ -201,73 +200,6 @@ class Tokenization:
             pooled = max(1, len(row) - excluded)  # on its own, an instruction may have one more token than in the row
         return Encoding(array("q", row), min(pooled, len(row)), cut or over > 0, self.adapter)
 
-    def _trim(self, inputs: Sequence[Input]) -> list[tuple[str, int, bool]]:
-        """Cuts texts to about `doc_max_length` tokens.
-
-        Keeps the first int(words · doc_max_length / tokens) words, joined by one space, until they fit, counting tokens
-        only up to `max_length` (reference `_convert_to_str`); with `keep_end`, the last words.
-
-        Returns:
-            For each input: its text, the number of tokens, and whether the text was cut.
-        """
-        sides = [input_.keep_end or (self._verbatim and self.cut_left) for input_ in inputs]
-        short = [len(input_.text) <= _LONG * self.max_length for input_ in inputs]
-        counts = iter(self._batch([i.text for i, whole in zip(inputs, short, strict=True) if whole], special=False))
-        pieces = [
-            (input_.text, len(next(counts))) if whole else self._piece(input_.text, side)
-            for input_, whole, side in zip(inputs, short, sides, strict=True)
-        ]
-        return [
-            self._shorten(input_, piece, count) if self._over(count) else (piece, count, len(piece) < len(input_.text))
-            for input_, (piece, count) in zip(inputs, pieces, strict=True)
-        ]
-
-    def _over(self, count: int) -> bool:
-        return min(count, self.max_length) > self.doc_max_length
-
-    def _shorten(self, input_: Input, piece: str, count: int) -> tuple[str, int, bool]:
-        text, words = input_.text, input_.text.split()
-        while self._over(count):
-            kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
-            if kept == 0:
-                # The reference goes on to the empty text here, so a text without spaces loses everything.
-                return self._cut_word(words[0], input_.keep_end)
-            words = words[-kept:] if input_.keep_end else words[:kept]
-            text = " ".join(words)
-            if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
-                piece, count = self._piece(text, input_.keep_end)
-        return text, count, True
-
-    def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
-        """Cuts a single word to the tokens that fit, between two characters.
-
-        If only the white space around the word was too long, the word is not cut.
-        """
-        text, _ = self._piece(word, keep_end)
-        (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
-        count, length = len(encoding), self.doc_max_length
-        while self._over(count) and length:
-            start, end = encoding.offsets[-length][0], encoding.offsets[length - 1][1]
-            cut = text[start:] if keep_end else text[:end]
-            count, length = len(self._ids(cut, special=False)), length - 1
-            if not self._over(count):
-                text = cut
-        return text, count, True
-
-    def _piece(self, text: str, keep_end: bool) -> tuple[str, int]:
-        """A part of a long text that is enough to show that it is too long, else the whole text; and its tokens."""
-        size = _PIECE * self.max_length
-        while size < len(text):
-            piece = text[-size:] if keep_end else text[:size]
-            if (count := len(self._ids(piece, special=False))) >= self.max_length + _CUT_SLACK:
-                return piece, count
-            size *= 2
-        return text, len(self._ids(text, special=False))
-
-    def _ids(self, text: str, *, special: bool) -> list[int]:
-        return self._batch([text], special=special)[0]
-
-    def _batch(self, texts: list[str], *, special: bool) -> list[list[int]]:
-        if not texts:  # a call takes some 20 µs, whatever it is given
-            return []
-        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=special)]
+    @property
+    def _trimmer(self) -> Trimmer:
+        return Trimmer(self.tokenizer, self.max_length, self.doc_max_length, self._verbatim and self.cut_left)

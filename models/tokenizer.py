@@ -15,7 +15,7 @@ from l2v.models.errors import SourceError, UnsupportedModelError, first_line
 from l2v.models.sources import Source
 from l2v.models.tokenizer_checks import check_texts
 from l2v.models.tokenizer_classes import Vocabulary
-from l2v.models.tokenizer_config import CONFIG, MAP, NAMED, Token, TokenizerConfig, read_tokenizer_config
+from l2v.models.tokenizer_config import CONFIG, MAP, NAMED, Token, TokenizerConfig, content_of, read_tokenizer_config
 from l2v.models.tokenizer_convert import add_tokens, apply_llama_rules, can_convert, convert, llama_rules
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def read_tokenizer(source: Source, model_type: str = "", vocab_size: int | None 
     backend.no_padding()
     check_texts(source.name, backend)
     _log_ignored(backend, declared)
-    named = {role: _content(token) for role, token in declared.named.items() if role in NAMED}
+    named = {role: content_of(token) for role, token in declared.named.items() if role in NAMED}
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     kept = {key: declared.values[key] for key in _KEPT if declared.values.get(key) is not None}
     return ModelTokenizer(backend, {role: token for role, token in named.items() if token in known}, kept)
@@ -137,7 +137,7 @@ def _add_tokens(backend: Tokenizer, declared: TokenizerConfig, vocab_size: int |
     """Adds the declared tokens that the vocabulary lacks, or has with other properties."""
     spelled = {repr(token) for token in backend.get_added_tokens_decoder().values()}
     added = [token for token in declared.added.values() if repr(token) not in spelled]
-    special = {_content(token) for token in [*declared.named.values(), *declared.extra]}
+    special = {content_of(token) for token in [*declared.named.values(), *declared.extra]}
     add_tokens(backend, added, special)
     for index, token in declared.added.items():
         if (actual := backend.token_to_id(token.content)) != index:
@@ -151,9 +151,9 @@ def _add_tokens(backend: Tokenizer, declared: TokenizerConfig, vocab_size: int |
     tokens: dict[str, Token] = {}
     for new in [*roles, *declared.extra, *further]:
         if isinstance(new, AddedToken) or new not in known:
-            tokens.setdefault(_content(new), new)
+            tokens.setdefault(content_of(new), new)
     for content in _beyond(backend, tokens, vocab_size):
-        if content not in {_content(token) for token in declared.extra}:
+        if content not in {content_of(token) for token in declared.extra}:
             logger.warning("%s has no id for its token %s, which stays plain text", declared.name, content)
             del tokens[content]
     add_tokens(backend, tokens.values(), special)
@@ -195,7 +195,7 @@ def _add_ends(backend: Tokenizer, declared: TokenizerConfig, bos: bool, eos: boo
     for role, default in (("bos_token", bos), ("eos_token", eos)):
         if default is None or not declared.flag(f"add_{role}", default):
             continue
-        token = _content(declared.named.get(role, ""))
+        token = content_of(declared.named.get(role, ""))
         index = backend.token_to_id(token)
         if index is None:
             if declared.complete:  # transformers 5 adds no token then
@@ -227,7 +227,7 @@ def _log_ignored(backend: Tokenizer, declared: TokenizerConfig) -> None:
     for role, index in (("bos_token", 0), ("eos_token", -1)):
         wanted = declared.flag(f"add_{role}", None)
         token = declared.named.get(role)
-        if wanted is not None and token and wanted != (ids[index] == backend.token_to_id(_content(token))):
+        if wanted is not None and token and wanted != (ids[index] == backend.token_to_id(content_of(token))):
             _log_no_effect(declared, f"add_{role}")
     steps = backend.pre_tokenizer.__getstate__() if backend.pre_tokenizer else b""
     follows = declared.kind.prefix_space or b'"add_prefix_space":true' in steps
@@ -240,7 +240,3 @@ def _log_no_effect(declared: TokenizerConfig, key: str) -> None:
         "%s of %s sets %s to %s, which has no effect with a %s, as in transformers 4",
         CONFIG, declared.name, key, declared.values[key], declared.kind.name,
     )  # fmt: skip
-
-
-def _content(token: Token) -> str:
-    return token if isinstance(token, str) else token.content

@@ -15,7 +15,7 @@ def check_texts(name: str, tokenizer: Tokenizer) -> None:
     """Checks that every text has tokens, and that different texts have different ones.
 
     Raises:
-        SourceError: if not.
+        SourceError: if a text has no tokens, or two texts have the same ones.
     """
     rows = {text: tokenizer.encode(text, add_special_tokens=False).ids for text in _PROBES}
     for text, ids in rows.items():
@@ -30,7 +30,7 @@ def check_vocabulary(name: str, tokenizer: Tokenizer, vocab_size: int) -> None:
     """Checks that the model has an embedding for every token.
 
     Raises:
-        ModelError: if not.
+        ModelError: if a token has none.
     """
     beyond = {index: token for token, index in tokenizer.get_vocab().items() if index >= vocab_size}
     if beyond:

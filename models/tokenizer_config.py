@@ -1,4 +1,4 @@
-"""Reads what a tokenizer's files declare, as transformers 4.44 does, on which the reference `llm2vec` 0.2.3 runs.
+"""Reads a tokenizer's files as transformers 4.44 does, which the reference `llm2vec` 0.2.3 uses.
 
 Every key of tokenizer_config.json and special_tokens_map.json is of one of four kinds:
 
@@ -124,7 +124,7 @@ def _read(source: Source, values: dict[str, Any], model_type: str, file: Tokeniz
         _log_unread(source, values, added)
     else:
         values = values | _special_tokens(source, values)
-        specials = {_content(token) for token in [*_named(values).values(), *_extra(source, values)]}
+        specials = {content_of(token) for token in [*_named(values).values(), *_extra(source, values)]}
         added |= {
             int(index): AddedToken(content, normalized=content not in specials, special=content in specials)
             for content, index in source.read(ADDED).items()
@@ -135,7 +135,7 @@ def _read(source: Source, values: dict[str, Any], model_type: str, file: Tokeniz
     defaults = padding | dict(kind.tokens)
     roles = dict.fromkeys([*NAMED, *kind.tokens])
     by_content = {token.content: token for token in added.values()}
-    named = {key: by_content.get(_content(token), token) for key, token in _named(defaults | values, roles).items()}
+    named = {key: by_content.get(content_of(token), token) for key, token in _named(defaults | values, roles).items()}
     extra = _extra(source, values)
     return TokenizerConfig(source.name, kind, complete, values, named, tuple(extra), dict(sorted(added.items())))
 
@@ -143,7 +143,7 @@ def _read(source: Source, values: dict[str, Any], model_type: str, file: Tokeniz
 def _log_unread(source: Source, values: dict[str, Any], added: Mapping[int, AddedToken]) -> None:
     """Logs where older files differ, since transformers does not read them if there is an `added_tokens_decoder`."""
     older, current = _named(source.read(MAP)), _named(values)
-    differ = [key for key, token in older.items() if _content(token) != _content(current.get(key, ""))]
+    differ = [key for key, token in older.items() if content_of(token) != content_of(current.get(key, ""))]
     known = {token.content for token in added.values()}
     for file, ignored in ((MAP, differ), (ADDED, [token for token in source.read(ADDED) if token not in known])):
         if ignored:
@@ -184,7 +184,8 @@ def _token(value: Any) -> AddedToken:
     return AddedToken(**({key: item for key, item in value.items() if key not in ("__type", "id")} | special))
 
 
-def _content(token: Token) -> str:
+def content_of(token: Token) -> str:
+    """The string that a token stands for."""
     return token if isinstance(token, str) else token.content
 
 

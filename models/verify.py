@@ -11,7 +11,7 @@ No check has a fixed tolerance for the hidden states, since noisy models amplify
    states, D is the distance of the probe packed from the probe alone, and N is how far the model itself carries one
    unit of rounding in each of its products. In sound models, D is at most 0.8 N at any depth, width, scale and dtype;
    more than 3 N is refused. A fault changes about as much as another token does: 5 to 100 N in bfloat16, thousands of N
-   in float32. If a model is so chaotic that another token changes less than 3 N, the other checks must do.
+   in float32. If a model is so chaotic that another token changes less than 3 N, the other checks have to suffice.
 """
 
 from collections.abc import Callable
@@ -27,15 +27,16 @@ from l2v.models.quantization.products import largest_error, recorded_products
 from l2v.models.types import DType
 
 _ALONE = slice(TOKENS)
-# Samples of N, the largest of which counts. Rounding seldom sends a token of a mixture to another expert, but then far.
+# Samples of N; the largest counts. In a mixture, rounding seldom sends a token to another expert, but if it does, the
+# token moves far.
 _SAMPLES, _SAMPLES_OF_MIXTURE = 2, 8
 # Largest D in units of N.
 _MAX_NOISE = 3.0
-# Least N in units of rounding: a few values rounded the other way, which the samples may miss if there are so few.
+# Minimum of N in units of rounding: covers a few values that round the other way, which the samples may miss.
 _LEAST_NOISE = 1 / 24
 # This many probes make a batch for which libraries use their kernels for many tokens.
 _MANY_PROBES = 33
-# Least cosine of a token's hidden states before and after quantization, unless the model amplifies sound rounding.
+# Minimum cosine of a token's hidden states before and after quantization, unless the model amplifies sound rounding.
 _MIN_COSINE = 0.98
 # Largest relative error of a quantized product. Sound rounding to 8 bits reaches 0.05 (int8) and 0.08 (fp8).
 _MAX_ERROR = 0.125
@@ -120,9 +121,9 @@ def _check_direction(probe: Probe, packed: Trace, changed: Trace, limits: list[f
 def _same(probe: Probe, first: Trace, second: Trace, rows: slice, limits: list[float]) -> bool:
     """Whether these rows are the same in two runs of the same shapes.
 
-    They are compared bit by bit. Only where that is not possible must a difference exceed the limits to count: on a
-    device that does not repeat its own results, and in a mixture of experts that multiply as many tokens as are routed
-    to them, so that their rounding depends on other sequences, if they cannot be made to multiply all.
+    They are compared bit by bit. In two cases, a difference counts only if it exceeds the limits: if the device does
+    not reproduce its own results, and if the model is a mixture whose experts multiply only the tokens that are routed
+    to them and cannot be made to multiply all. Their rounding depends on other sequences.
     """
     if not first.differs(second, rows):
         return True
@@ -181,9 +182,9 @@ def verify_quantization(
 ) -> str:
     """Quantizes a verified model to `dtype` and checks what that changes.
 
-    A model passes if its hidden states keep their direction. If they do not, because it amplifies rounding, as random
-    models do, it passes if the product of each layer is right: each is compared for the same input before and after, so
-    that its error does not depend on the layers before it.
+    A model passes if its hidden states keep their direction. A model that amplifies rounding, such as a random one,
+    also passes if the product of each layer is right. The products before and after are compared for the same input, so
+    that a layer's error does not depend on earlier layers.
 
     Args:
         model: the bare decoder.

@@ -1,4 +1,4 @@
-"""The image: its packages are pinned by hash and listed with licences, and it runs without privileges."""
+"""The images: their packages are pinned by hash and listed with licences, and they run without privileges."""
 
 import re
 import subprocess
@@ -13,29 +13,54 @@ from packaging.requirements import Requirement
 from tests.test_architecture import ROOT
 
 DOCKER = ROOT / "docker"
-LOCK = (DOCKER / "requirements.txt").read_text(encoding="utf-8")
-# The pinned packages, and those that apply to Linux with the image's Python.
-PINS = [Requirement(line.split(" \\")[0]) for line in LOCK.splitlines() if re.match(r"[a-z]", line)]
+LOCKS = {variant: (DOCKER / f"requirements-{variant}.txt").read_text(encoding="utf-8") for variant in ("cuda", "cpu")}
+# Where the images run.
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "python_version": "3.11",
          "python_full_version": "3.11.9", "platform_python_implementation": "CPython"}  # fmt: skip
-INSTALLED = {pin.name: str(pin.specifier)[2:] for pin in PINS if pin.marker is None or pin.marker.evaluate(LINUX)}
 
 
-def test_every_package_is_pinned_with_hashes_and_without_a_url() -> None:
-    entries = re.split(r"\n(?=[a-z])", LOCK)[1:]
-    assert len(entries) == len(PINS) > 50
+def pins(variant: str) -> list[Requirement]:
+    return [Requirement(line.split(" \\")[0]) for line in LOCKS[variant].splitlines() if re.match(r"[a-z]", line)]
+
+
+def installed(variant: str, machine: str = "x86_64") -> dict[str, str]:
+    """The version of each package that the image gets."""
+    environment = LINUX | {"platform_machine": machine}
+    return {
+        pin.name: str(pin.specifier)[2:]
+        for pin in pins(variant)
+        if pin.marker is None or pin.marker.evaluate(environment)
+    }
+
+
+@pytest.mark.parametrize("variant", LOCKS)
+def test_every_package_is_pinned_with_hashes_and_without_a_url(variant: str) -> None:
+    lock = LOCKS[variant]
+    entries = re.split(r"\n(?=[a-z])", lock)[1:]
+    assert len(entries) == len(pins(variant)) > 50
     for entry in entries:
         assert re.match(r"[a-z0-9-]+==\S+", entry)
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry)
-    assert "://" not in LOCK
-    assert "index" not in LOCK
+    assert "://" not in lock
+    assert "index" not in lock
 
 
-def test_the_pins_satisfy_the_dependencies() -> None:
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_image_for_cpus_has_the_same_versions_without_cuda(machine: str) -> None:
+    both, cpu = installed("cuda", machine), installed("cpu", machine)
+    cuda = {name for name in both if name.startswith(("cuda-", "nvidia-"))} | {"triton"}
+    assert len(cuda) > 15
+    assert cpu == {name: version for name, version in both.items() if name not in cuda} | {
+        "torch": f"{both['torch']}+cpu"
+    }
+
+
+@pytest.mark.parametrize("variant", LOCKS)
+def test_the_pins_satisfy_the_dependencies(variant: str) -> None:
     """A new dependency or a changed bound requires `make lock`."""
     for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
         required = Requirement(text)
-        assert INSTALLED[required.name] in required.specifier, f"{required}: run `make lock`"
+        assert installed(variant)[required.name] in required.specifier, f"{required}: run `make lock`"
 
 
 def test_the_image_gets_every_package_of_the_project() -> None:
@@ -88,7 +113,7 @@ def test_the_licence_of_every_package_is_listed() -> None:
         r"^\| (\S+) \| (\S+) \| (.+) \|$", (DOCKER / "licences.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     listed = {name: version for name, version, _ in rows if name != "package"}
-    assert listed == INSTALLED, "run `make licences`"
+    assert listed == installed("cuda"), "run `make licences`"
     assert all(licence.strip() for _, _, licence in rows)
 
 
@@ -110,7 +135,8 @@ def test_the_dockerfile_installs_by_hash_and_runs_as_a_user() -> None:
     text = (ROOT / "Dockerfile").read_text()
     installs = [line for line in text.splitlines() if re.search(r"\bpip install\b", line)]
     assert len(installs) == 2
-    assert "--require-hashes --only-binary :all: -r requirements.txt" in installs[0]
+    assert "--require-hashes --only-binary :all:" in installs[0]
+    assert re.findall(r"^COPY docker/(.*)-\$VARIANT.txt requirements.txt$", text, re.MULTILINE) == ["requirements"]
     assert "--no-deps --no-build-isolation" in installs[1]
     users = re.findall(r"^USER (\S+)$", text, re.MULTILINE)
     assert users == ["10001"]
@@ -138,6 +164,13 @@ def test_compose_limits_and_checks_every_service() -> None:
         assert service["deploy"]["resources"]["limits"]["memory"], name
         assert service.get("healthcheck") or service["build"], name  # our image has its own
     assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()
+
+
+def test_compose_has_torch_with_cuda_for_the_gpu_alone() -> None:
+    built = {name: service["build"] for name, service in COMPOSE["services"].items() if "build" in service}
+    assert built == {"l2v": {"context": ".", "args": {"VARIANT": "cpu"}}, "l2v-gpu": "."}
+    images = [COMPOSE["services"][name]["image"] for name in built]
+    assert len(set(images)) == len(images)
 
 
 def test_compose_requires_no_variable() -> None:

@@ -53,17 +53,36 @@ def schema(kind: str) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_accepts_all_objects(version: str, tmp_path: Path) -> None:
-    objects = [each for combination in COMBINATIONS for each in build(tmp_path, combination)]
+def validate(objects: list[dict[str, Any]], version: str, path: Path) -> None:
+    """Validate objects, by way of a file, against the schemas of the API and of its extensions."""
     custom = [each for each in objects if each["apiVersion"].partition("/")[0] in ("keda.sh", "monitoring.coreos.com")]
     for each in custom:
         jsonschema.validate(each, schema(each["kind"]))
-    path = tmp_path / "manifest.yaml"
     path.write_text(yaml.safe_dump_all([each for each in objects if each not in custom]))
     command = [Path(sys.executable).with_name("kubernetes-validate"), "--strict", "--kubernetes-version", version, path]
     validated = subprocess.run(command, check=False, capture_output=True, text=True)
     assert validated.returncode == 0, validated.stdout + validated.stderr
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_accepts_all_objects(version: str, tmp_path: Path) -> None:
+    objects = [each for combination in COMBINATIONS for each in build(tmp_path, combination)]
+    validate(objects, version, tmp_path / "manifest.yaml")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_accepts_the_files_as_written(version: str, tmp_path: Path) -> None:
+    """Needs no kubectl. The other files are parts for kustomize."""
+    files = [path for folder in ("base", "components/*") for path in sorted(KUBERNETES.glob(f"{folder}/*.yaml"))]
+    objects = [yaml.safe_load(path.read_text()) for path in files if path.name != "kustomization.yaml"]
+    assert len(objects) == 7
+    validate(objects, version, tmp_path / "manifest.yaml")
+
+
+def test_only_the_overlay_for_gpus_has_the_image_with_cuda(objects: list[dict[str, Any]]) -> None:
+    (container,) = kinds(objects)["Deployment"]["spec"]["template"]["spec"]["containers"]
+    on_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+    assert container["image"] == ("l2v:latest" if on_gpu else "l2v:cpu")
 
 
 def test_a_misspelled_field_is_found(tmp_path: Path) -> None:

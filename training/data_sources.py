@@ -152,7 +152,7 @@ def _csv_rows(path: Path) -> Iterator[Located]:
             for row in reader:
                 location = f"{path}, line {reader.line_num}"
                 if None in row or None in row.values():
-                    raise TrainingError(f"{location}: as many cells as the first line has are needed")
+                    raise TrainingError(f"{location}: has more or fewer cells than the first line")
                 yield location, {name: cell or None for name, cell in row.items()}
         except csv.Error as error:
             raise TrainingError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error

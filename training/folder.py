@@ -104,7 +104,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def move_files(source: Path, target: Path, last: str) -> None:
-    """Move all files from `source` to `target`. The file `last` goes last, so once it is there, all are."""
+    """Move all files from `source` to `target`, the file `last` at the end, so that it marks the folder as complete."""
     for file in sorted(source.iterdir(), key=lambda file: file.name == last):
         file.replace(target / file.name)
     source.rmdir()

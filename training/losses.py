@@ -46,7 +46,7 @@ class DistillationLoss(torch.nn.Module):
     Args:
         model: computes the vectors.
         contrastive: the contrastive loss.
-        weight: of the distance, from 0 to 1; the contrastive loss has the weight 1 - `weight`.
+        weight: the weight of the distance, from 0 to 1; the contrastive loss has the weight 1 - `weight`.
     """
 
     def __init__(self, model: SentenceTransformer, contrastive: MultipleNegativesRankingLoss, weight: float) -> None:

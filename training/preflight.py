@@ -16,7 +16,7 @@ def check(recipe: Recipe) -> None:
     """Check device, memory and output folder, in the first process.
 
     Raises:
-        TrainingError: if there is no GPU for --device cuda, too little memory, or something else in the folder.
+        TrainingError: if there is no GPU for --device cuda, too little memory, or other files in the folder.
     """
     if recipe.device == "cuda" and not recipe.on_cuda:
         raise TrainingError("--device cuda: torch finds no GPU; use --device cpu, or fix the driver or torch")
@@ -24,4 +24,4 @@ def check(recipe: Recipe) -> None:
     if state.is_main_process:
         memory.check(recipe, state.num_processes)
         folder.check(recipe)
-    state.wait_for_everyone()  # none may load while the first one measures the free memory
+    state.wait_for_everyone()  # no process may load the model while the first one measures the free memory

@@ -1,6 +1,7 @@
 """An HTTP client of the service that retries while the service is busy or unreachable."""
 
 import random
+import re
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -14,6 +15,8 @@ from l2v.app.bulk.errors import CommandError
 TOO_LARGE, TOO_LONG = 413, 504
 _RETRIED = (429, 502, 503, TOO_LONG)
 _LONGEST_WAIT = 60.0
+# The text of a header like `299 - "text"`.
+_WARNING = re.compile(r'"(.*)"')
 
 
 class RejectedError(Exception):
@@ -45,6 +48,10 @@ class Client:
         key: the bearer key, if the service requires one.
         retry_for: seconds for which to retry a request.
         note: called with a message while the service is unavailable, and with "" afterwards.
+
+    Attributes:
+        name: the service, for messages.
+        warning: what the last successful response warns of in its header `Warning`; "" if nothing.
     """
 
     def __init__(self, url: str, key: str | None, retry_for: float, note: Callable[[str], None] | None = None) -> None:
@@ -55,6 +62,7 @@ class Client:
         if address.scheme not in ("http", "https") or not address.host:
             raise CommandError("--url: must be the address of a service, like http://localhost:8080")
         self.name = f"the service at {address.host}{f':{address.port}' if address.port else ''}"
+        self.warning = ""
         self._retry_for, self._note = retry_for, note or (lambda message: None)
         self._http = httpx.AsyncClient(
             base_url=address,
@@ -71,7 +79,7 @@ class Client:
             method: the HTTP method.
             path: relative to the service's address.
             content: the JSON body.
-            divisible: whether the caller can divide a request that takes too long; it is then not retried.
+            divisible: whether the caller can divide a request that takes too long. If so, it is not retried.
 
         Raises:
             RejectedError: the service rejects the request.
@@ -109,6 +117,7 @@ class Client:
         try:
             body = response.json()
             if response.is_success:
+                self.warning = "".join(_WARNING.findall(response.headers.get("Warning", "")))
                 return body
             detail = body["error"]
             param = detail["param"]

@@ -12,7 +12,7 @@ from l2v.app.bulk.rows import BadRow, Row
 from l2v.app.engine.output_types import Numbers
 from l2v.models.types import Input
 
-# Inputs per batch, or per request to a service.
+# Inputs per batch; a service gets one request per batch.
 _BATCH_SIZE = 256
 # The fields of a model's information that must be the same when a run is resumed.
 _IDENTITY = (
@@ -53,10 +53,14 @@ class Embedder(Protocol):
     Attributes:
         info: the model's information, as `GET /info` returns it.
         window: how many batches to submit ahead.
+        warning: what to know about the vectors before relying on them, once a batch is done; "" if nothing.
     """
 
     info: dict[str, Any]
     window: int
+
+    @property
+    def warning(self) -> str: ...
 
     def submit(self, rows: Sequence[Row]) -> "Future[EmbeddedRows]":
         """Start a batch. The future may raise `CommandError`."""

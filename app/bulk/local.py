@@ -12,6 +12,7 @@ from l2v.app.bulk.embedders import EmbeddedRows
 from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import BadRow, Row
+from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.profile import Profile
 from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.vectors import Vectors, postprocess
@@ -30,6 +31,7 @@ class LocalEmbedder:
     Attributes:
         encoder: the encoder.
         prompts: its named prompts.
+        warning: see `Embedder`.
     """
 
     window = _THREADS + 1
@@ -37,6 +39,7 @@ class LocalEmbedder:
     def __init__(self, encoder: Encoder, model: str, options: EmbedOptions, max_batch_tokens: int) -> None:
         profile = Profile.of(encoder)
         self._dimensions = options.check(profile.declaration, profile.width)
+        self.warning = dimensions_warning(profile.declaration, profile.width, options.dimensions)
         self.encoder, self.prompts = encoder, Prompts.of(profile)
         self._instruction = self.prompts.default() if options.instruction is None else options.instruction
         if options.prompt_name is not None:

@@ -1,7 +1,7 @@
 """The Parquet output.
 
-A Parquet file has its index at the end, so an unfinished one cannot be continued. An Arrow stream can, so blocks are
-appended to one, and copied into the row groups of a Parquet file at the end.
+A Parquet file has its index at the end, so an unfinished one cannot be continued, but an Arrow stream can. Blocks are
+therefore appended to an Arrow stream; at the end, they are copied into the row groups of a Parquet file.
 """
 
 from collections.abc import Sequence

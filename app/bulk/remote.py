@@ -64,6 +64,10 @@ class RemoteEmbedder:
             self._open = stack.pop_all()
         return self
 
+    @property
+    def warning(self) -> str:
+        return self._client.warning
+
     def __exit__(self, *_: object) -> None:
         for future in list(self._pending):
             future.cancel()
@@ -83,7 +87,7 @@ class RemoteEmbedder:
             raise self._rejection(error) from None
 
     def _chosen(self, name: str) -> dict[str, Any]:
-        """What `/info` says about a model; {} for the base."""
+        """The entry of a model in `/info`; {} for the base."""
         self.request("GET", f"v1/models/{quote(name)}")  # fails if there is no such model
         return next((dict(each) for each in self.info.get("models", ()) if each["model"] == name), {})
 

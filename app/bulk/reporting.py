@@ -43,7 +43,7 @@ class Report:
         self._line(f"{self._task.percentage:.0f} %, {self.speed}" if self._task.total else self.speed)
 
     def note(self, message: str) -> None:
-        """Show what the run waits for; "" if it no longer waits. May be called from any thread."""
+        """Show why the run waits; "" if it no longer waits. May be called from any thread."""
         self.bar.update(self._task.id, description=message or self.speed)
         if message:
             self._line(message)

@@ -16,7 +16,7 @@ from l2v.app.bulk.settings import RunSettings
 from l2v.app.bulk.sinks import Sink, open_sink
 from l2v.app.bulk.sources import STDIN, RowSource, open_source
 
-# An interruption loses at most the work of this time, and the batches in flight.
+# An interruption loses the work since the last commit, and the batches in flight.
 _SECONDS_BETWEEN_COMMITS = 1.0
 
 
@@ -76,12 +76,15 @@ def _check_first_row(source: RowSource, settings: RunSettings) -> None:
 
 def _process(source: RowSource, embedder: Embedder, sink: Sink, report: Report, settings: RunSettings) -> None:
     """Embed the rows that the sink does not have yet, and complete the output."""
-    committed = time.monotonic()
+    committed, warned = time.monotonic(), ""
     try:
         for batch, done in _embed(source, embedder, sink.progress.rows, report, settings.batch_size):
             bad = [*batch.bad, *done.bad]
             if settings.skip_bad is None:
                 _refuse(source, bad)
+            if embedder.warning != warned:
+                warned = embedder.warning
+                print_line(f"warning: {warned}")
             _refuse(source, sink.add(batch.last, done.rows, done.vectors, bad))
             if time.monotonic() - committed >= _SECONDS_BETWEEN_COMMITS:
                 sink.commit()

@@ -24,7 +24,7 @@ class Sink(Protocol):
 
     Attributes:
         name: the name to use in messages.
-        progress: the progress of the run, including what is not durable yet.
+        progress: the progress of the run, including rows that are not durable yet.
     """
 
     name: str

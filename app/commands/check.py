@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Check(Settings):
     """Load the configured model, verify it, and print the results.
 
-    Exits with status 0 if the model can be served, else with status 1 and the reason. Has the settings of `l2v serve`.
+    Exits with status 0 if the model can be served, else with status 1 and the reason. Takes the flags of `l2v serve`.
 
     Examples:
         l2v check
@@ -25,8 +25,7 @@ class Check(Settings):
         encoder = self.load()
         sources = ", ".join(source["name"] for source in encoder.provenance)
         print(f"model: {label(self.model)} of {sources}, {encoder.dtype} on {encoder.device}")
-        for line in [*encoder.evidence, _repeat(encoder)]:
-            print(line)
+        print(*encoder.evidence, _repeat(encoder), sep="\n")
 
 
 def _repeat(encoder: "Encoder") -> str:

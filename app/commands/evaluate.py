@@ -89,7 +89,7 @@ class Evaluate(ClientSettings):
 
         def run(name: str, embedder: "Embedder") -> "list[Score]":
             settings = {name: setting["value"] for name, setting in embedder.info["settings"].items()}
-            settings |= {"dtype": embedder.info["dtype"]}
+            settings["dtype"] = embedder.info["dtype"]
             settings |= {"dimensions": self.dimensions, "output_dtype": self.output_dtype}
             encoder = MtebEncoder(name, lambda inputs: self._encode(embedder, inputs), instructions, settings)
             return evaluate(encoder, tasks, self.out)

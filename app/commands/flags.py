@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -138,8 +138,5 @@ def _suggestion(word: str, known: Any) -> str:
 
 
 def _children(parser: ArgumentParser) -> dict[str, ArgumentParser]:
-    return {name: child for action in _subparsers(parser) for name, child in action.choices.items()}
-
-
-def _subparsers(parser: ArgumentParser) -> "Iterator[_SubParsersAction[ArgumentParser]]":
-    return (action for action in parser._actions if isinstance(action, _SubParsersAction))  # noqa: SLF001
+    actions = (action for action in parser._actions if isinstance(action, _SubParsersAction))  # noqa: SLF001
+    return {name: child for action in actions for name, child in action.choices.items()}

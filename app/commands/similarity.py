@@ -39,10 +39,10 @@ class Similarity(ClientSettings):
         # The metric may need vectors that are not normalized.
         with self.open_embedder(EmbedOptions(normalize=False)) as embedder:
             if isinstance(embedder, RemoteEmbedder):  # the service has its own default instructions
-                fields = {"documents", "query_instruction", "document_instruction", "model_name"}
+                fields = {"documents", "query_instruction", "document_instruction"}
                 body = self.model_dump(include=fields, exclude_none=True) | {"queries": [self.query]}
                 if self.model_name is not None:
-                    body["model"] = body.pop("model_name")
+                    body["model"] = self.model_name
                 return list(embedder.request("POST", "similarity", body)["scores"][0])
             query, document = (
                 embedder.prompts.default(side) if given is None else given

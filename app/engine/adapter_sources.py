@@ -1,4 +1,4 @@
-"""Which sources adapters may be loaded from while the service runs."""
+"""Decides from which sources adapters may be loaded while the service runs."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?")
 
 
 def find_source(path: str, settings: Settings) -> str:
-    """The source that a request to load an adapter names: a folder below `runtime_adapters`, or a Hub id if allowed.
+    """The source that a request names for an adapter: a folder below `runtime_adapters`, or a Hub id if allowed.
 
     Links are resolved, so neither the folder nor its files may lead out of `runtime_adapters`.
 

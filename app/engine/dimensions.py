@@ -9,14 +9,14 @@ def choose_dimensions(declaration: Declaration, width: int, requested: int | Non
     """The number of leading dimensions to keep: the requested one, or the model's default.
 
     Args:
-        declaration: the model's.
+        declaration: the model's declaration.
         width: the number of dimensions of its vectors.
-        requested: the number that is asked for; None: the model's default.
+        requested: the requested number; None: the model's default.
         dtype: the type of the numbers.
 
     Raises:
-        InvalidError: if the model does not have as many, was not trained for this number, or the type packs eight of
-            them into a byte and the number is no multiple of 8.
+        InvalidError: if the model has fewer dimensions or was not trained for this number, or if the type packs eight
+            dimensions into a byte and the number is not a multiple of 8.
     """
     sizes = declaration.matryoshka_dimensions.value
     if requested is not None and requested > width:
@@ -35,7 +35,7 @@ def choose_dimensions(declaration: Declaration, width: int, requested: int | Non
 
 
 def dimensions_warning(declaration: Declaration, width: int, requested: int | None) -> str:
-    """Why the first dimensions of a vector may not suffice; "" if the model was trained so that they do."""
+    """A warning if the model does not declare that the requested number of leading dimensions suffices; else ""."""
     known = {width, declaration.truncate_dim.value, *(declaration.matryoshka_dimensions.value or ())}
     if requested is None or requested in known:
         return ""

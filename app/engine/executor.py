@@ -92,7 +92,7 @@ class BatchExecutor:
                     job.fail(EncodingFailedError(_MESSAGES[fault], position))
 
     def _attempt(self, batch: JobBatch) -> Fault | None:
-        """Runs one forward pass. If it fails, returns the kind of failure; the error would keep device memory."""
+        """Runs one forward pass. Returns the kind of failure, if any; the error itself would keep device memory."""
         tokens = sum(len(item.encoding) for item in batch)
         self._heartbeat()
         started = time.monotonic()

@@ -7,6 +7,7 @@ def freeze() -> None:
     """Freezes the loaded objects, so that a full collection doesn't pause requests for 0.3 s."""
     gc.collect()
     gc.freeze()
-    # Python starts a full collection once there are a quarter as many new objects as the last one left. Collect again,
-    # so that few are left: otherwise, a hundred thousand could pile up first, such as malformed bodies in cycles.
+    # Python starts a full collection when the new objects outnumber a quarter of those that survived the last one. The
+    # frozen objects would count as survivors, so a hundred thousand new ones, such as malformed bodies in cycles, could
+    # pile up first. Collect again, since few objects survive this collection.
     gc.collect()

@@ -70,7 +70,7 @@ def estimate_tokens(groups: Sequence[InputGroup], max_length: int) -> int:
 
 
 def param_at(groups: Sequence[InputGroup], position: int, field: str) -> str:
-    """The caller's name for the `text` or the `instruction` of the input at a position of the groups' job."""
+    """The path in the request of the `text` or `instruction` of an input, given its position in the groups' job."""
     for group in groups:
         if position < len(group.inputs):
             return group.param(position, field)

@@ -23,7 +23,7 @@ def quantize(vectors: NDArray[np.float32], dtype: OutputDtype, scale: Int8Scale)
     Args:
         vectors: not normalized, since `tanh` depends on their lengths.
         dtype: any but `float`.
-        scale: how a float becomes an 8-bit integer; `maximum` keeps the cosines, but for rounding.
+        scale: how a float becomes an 8-bit integer; `maximum` keeps cosines up to rounding.
     """
     if dtype in PACKED:
         packed: Numbers = np.packbits(vectors > 0, axis=1)

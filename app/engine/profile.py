@@ -1,4 +1,4 @@
-"""What the handling of requests needs to know about the encoder: everything but its weights. Does not import torch."""
+"""The properties of an encoder that the handling of requests needs: all but its weights. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from l2v.models.encoder import Encoder
     from l2v.models.lora.module import LoraModule
 
-# What an adapter may change of the properties in `/info`.
+# The properties in `/info` that an adapter may change.
 _OWN = ("pooling", "template", "max_length", "doc_max_length", "skip_instruction", "settings")
 
 
@@ -62,14 +62,9 @@ class Profile:
             description=self.description | own,
         )
 
-    @property
-    def max_length(self) -> int:
-        """Maximum number of tokens of an input, including its instruction, template and special tokens."""
-        return self.tokenization.max_length
-
-    def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
-        """Tokenizes inputs for this encoder; raises `InputError` for one that cannot be encoded."""
-        return self.tokenization(inputs)
+    def tokenize(self, inputs: Sequence[Input], *, truncate: bool = True) -> list[Encoding]:
+        """Tokenizes inputs for this encoder; arguments and errors are those of `Tokenization`."""
+        return self.tokenization(inputs, truncate=truncate)
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled tokenizer loses this flag.

@@ -38,11 +38,6 @@ class Prompts:
                 raise ModelError(f"the prompt {name}: {error}") from error
         return prompts
 
-    @property
-    def names(self) -> str:
-        """The names, for messages."""
-        return ", ".join(sorted(self.by_name)) or "none"
-
     def default(self, side: str = "") -> str:
         """The instruction for an input if the request has neither an instruction nor a prompt name.
 
@@ -70,5 +65,6 @@ class Prompts:
         if instruction is not None:
             raise InvalidError("cannot be combined with an instruction", param)
         if name not in self.by_name:
-            raise InvalidError(f"there is no such prompt; known prompts: {self.names}", param)
+            known = ", ".join(sorted(self.by_name)) or "none"
+            raise InvalidError(f"there is no such prompt; known prompts: {known}", param)
         return DefaultInstruction(self.by_name[name], param)

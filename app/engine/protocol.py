@@ -1,4 +1,4 @@
-"""What the service needs of an engine, in this process or in another one."""
+"""The interfaces of the engine and its adapters, which run in this process or in another one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,9 +21,6 @@ class Engine(Protocol):
 
     @property
     def queue_tokens(self) -> int: ...
-
-    @property
-    def queue_inputs(self) -> int: ...
 
     @property
     def tokens_per_second(self) -> float: ...

@@ -9,9 +9,8 @@ from l2v.app import __version__
 from l2v.app.engine.adapter_sources import find_source
 from l2v.app.engine.errors import InvalidError, NotFoundError
 from l2v.app.engine.prompts import Prompts
-from l2v.app.engine.served_models import OTHER, ServedModel, ServedModels
-from l2v.app.metrics import Metrics
-from l2v.app.settings import Settings
+from l2v.app.engine.served_models import OTHER, ServedModel
+from l2v.app.engine.service import Service
 from l2v.models.errors import ModelError
 from l2v.models.sources import label
 
@@ -26,27 +25,17 @@ class RuntimeAdapters:
     """Changes the adapters of an encoder, and the models that requests can choose. Lives in the engine's process.
 
     Args:
+        service: has the models, the settings and the configured prompts; it is not open yet.
         encoder: the encoder.
         base: the base of the adapters.
-        models: the models that requests can choose.
-        prompts: the named prompts of the settings, by name.
-        settings: where adapters may come from, and how many there may be.
-        metrics: describes the loaded models.
     """
 
-    def __init__(
-        self,
-        encoder: "Encoder",
-        base: ServedModel,
-        models: ServedModels,
-        prompts: dict[str, str],
-        settings: Settings,
-        metrics: Metrics,
-    ) -> None:
-        self._encoder, self._base, self._models = encoder, base, models
-        self._prompts, self._settings, self._metrics = prompts, settings, metrics
-        # The values of the label `model`. Names that callers choose don't extend it without limit.
-        self._labels = models.labels
+    def __init__(self, service: Service, encoder: "Encoder", base: ServedModel) -> None:
+        self._encoder, self._base, self._models = encoder, base, service.models
+        self._settings, self._metrics = service.settings, service.metrics
+        self._prompts = dict(service.prompts.by_name)
+        # The values of the label `model`. Their number is limited, although callers choose the names of adapters.
+        self._labels = service.models.labels
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -54,10 +43,11 @@ class RuntimeAdapters:
         """A loaded adapter as a model that requests can choose.
 
         Raises:
-            ModelError: if a prompt that is used without being named leaves no room for a text.
+            ModelError: if a configured prompt or the default prompt leaves no room for a text.
         """
-        prompts = Prompts.of(self._base.profile.with_adapter(module), self._prompts)
-        return self._base.with_adapter(module, prompts, source, self._label(module.name))
+        profile = self._base.profile.with_adapter(module)
+        prompts = Prompts.of(profile, self._prompts)
+        return ServedModel(module.name, source, profile, prompts, self._label(module.name), module.id)
 
     def describe(self, model: ServedModel) -> None:
         """Shows a loaded model in the metrics."""

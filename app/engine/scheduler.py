@@ -31,7 +31,7 @@ class Scheduler:
         max_batch_tokens: the token budget of a forward pass; a longer encoding runs alone.
         max_queue_tokens: the number of waiting tokens at which requests are rejected.
         engine_timeout: seconds after which a forward pass counts as hung.
-        metrics: counts batches and rejections.
+        metrics: counts batches, rejections and the queue.
 
     Attributes:
         ready: always true; other implementations of `Engine` may have to wait.
@@ -46,7 +46,9 @@ class Scheduler:
         self._max_queue_tokens = max_queue_tokens
         self._engine_timeout = engine_timeout
         self._metrics = metrics
-        self._queue = JobQueue()
+        self._queue = queue = JobQueue()
+        metrics.queue_tokens.set_function(lambda: queue.tokens)
+        metrics.queue_inputs.set_function(lambda: queue.inputs)
         self._running: JobBatch = []
         self._changed = threading.Condition()  # re-entrant
         self._closing = False
@@ -101,11 +103,6 @@ class Scheduler:
     def queue_tokens(self) -> int:
         """The tokens that wait for a batch."""
         return self._queue.tokens
-
-    @property
-    def queue_inputs(self) -> int:
-        """The inputs that wait for a batch."""
-        return self._queue.inputs
 
     @property
     def failure(self) -> str | None:

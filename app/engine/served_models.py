@@ -5,16 +5,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from l2v.app.engine.errors import NotFoundError, UnavailableError
 from l2v.app.engine.profile import Profile
 from l2v.app.engine.prompts import Prompts
 from l2v.app.settings import Settings
 from l2v.models.sources import label
-
-if TYPE_CHECKING:
-    from l2v.models.lora.module import LoraModule
 
 # How long callers should wait while the model is loading.
 LOADING_SECONDS = 5
@@ -46,18 +43,6 @@ class ServedModel:
         """The properties of the model, for `/info`."""
         return {"model": self.name, **self.profile.description}
 
-    def with_adapter(self, module: "LoraModule", prompts: Prompts, source: str, label: str) -> "ServedModel":
-        """This base with an adapter on top.
-
-        Args:
-            module: the adapter.
-            prompts: its named prompts.
-            source: its name as the caller gave it.
-            label: the value of the label `model` in metrics.
-        """
-        base = self.profile
-        return ServedModel(module.name, source, base.with_adapter(module), prompts, label, module.id)
-
 
 class ServedModels:
     """The models by name. Used by the event loop, except that a thread may open it.
@@ -66,13 +51,16 @@ class ServedModels:
         settings: they name the base and the first adapters.
 
     Attributes:
+        base_name: the name of the base.
+        sources: the source of each model by its names; also while they are loading.
         strict: whether unknown names are rejected. If the service has one model for good, it answers to any name.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._names = settings.base_names
-        self._sources = dict.fromkeys(self._names, label(settings.model))
-        self._sources |= {name: label(source) for name, source in settings.lora_modules.items()}
+        self.base_name = self._names[0]
+        self.sources = dict.fromkeys(self._names, label(settings.model))
+        self.sources |= {name: label(source) for name, source in settings.lora_modules.items()}
         self.strict = bool(settings.lora_modules) or settings.runtime_adapters is not None
         self._models: dict[str, ServedModel] = {}
         self._uses: Counter[int] = Counter()
@@ -80,17 +68,7 @@ class ServedModels:
 
     def __contains__(self, name: str) -> bool:
         """Whether a model has this name; also while it is loading."""
-        return name in self._sources
-
-    @property
-    def base_name(self) -> str:
-        """The name of the base."""
-        return self._names[0]
-
-    @property
-    def sources(self) -> dict[str, str]:
-        """The source of each model by its names; also while they are loading."""
-        return dict(self._sources)
+        return name in self.sources
 
     def is_adapter(self, name: str) -> bool:
         """Whether the model with this name is an adapter on top of the base."""
@@ -99,7 +77,7 @@ class ServedModels:
     @property
     def labels(self) -> set[str]:
         """The values of the label `model` in metrics that are known at the start."""
-        return {self.base_name, *(self._sources.keys() - set(self._names))}
+        return {self.base_name, *(self.sources.keys() - set(self._names))}
 
     def __iter__(self) -> Iterator[ServedModel]:
         """The loaded models, each once, the base first."""
@@ -109,7 +87,7 @@ class ServedModels:
         """Makes the loaded models available: the base, then the adapters."""
         base, *adapters = models
         self.strict |= bool(adapters)
-        self._sources = dict.fromkeys(self._names, base.source) | {model.name: model.source for model in adapters}
+        self.sources = dict.fromkeys(self._names, base.source) | {model.name: model.source for model in adapters}
         self._models = dict.fromkeys(self._names, base) | {model.name: model for model in adapters}
 
     def find(self, name: str | None = None) -> ServedModel:
@@ -128,16 +106,16 @@ class ServedModels:
 
     def unknown(self) -> NotFoundError:
         """The error for a name that no model has."""
-        return NotFoundError(f"there is no such model; models: {', '.join(self._sources)}", "model")
+        return NotFoundError(f"there is no such model; models: {', '.join(self.sources)}", "model")
 
     async def add(self, model: ServedModel) -> None:
         """Makes an adapter available to requests."""
-        self._sources[model.name] = model.source
+        self.sources[model.name] = model.source
         self._models[model.name] = model
 
     def hide(self, name: str) -> None:
         """Makes an adapter unavailable to new requests."""
-        del self._models[name], self._sources[name]
+        del self._models[name], self.sources[name]
 
     async def wait_unused(self, id_: int) -> None:
         """Waits until no request uses a hidden adapter."""

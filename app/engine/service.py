@@ -1,40 +1,35 @@
-"""The service: admit, tokenize, schedule, postprocess."""
+"""The service: tokenize, schedule, postprocess."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any, ParamSpec, TypeVar
 
 from l2v.app import __version__
 from l2v.app.engine import vectors
 from l2v.app.engine.dimensions import choose_dimensions
-from l2v.app.engine.errors import InternalError, OverloadedError, UnavailableError
+from l2v.app.engine.errors import InternalError
 from l2v.app.engine.inputs import EmbeddedGroup, InputGroup, estimate_tokens, param_at
 from l2v.app.engine.jobs import EncodingFailedError
+from l2v.app.engine.lifecycle import Lifecycle
 from l2v.app.engine.output_types import Numbers, OutputDtype
 from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.protocol import Adapters, Engine
-from l2v.app.engine.served_models import LOADING_SECONDS, ServedModel, ServedModels
+from l2v.app.engine.served_models import ServedModel, ServedModels
 from l2v.app.engine.timings import Timings
 from l2v.app.engine.tokenization import TokenizerPool, truncated
 from l2v.app.engine.usage import Usage
 from l2v.app.engine.vectors import Rows, Vectors
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
-from l2v.models.types import Encoding, Metric
-
-logger = logging.getLogger(__name__)
+from l2v.models.types import Metric
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WATCH_SECONDS = 0.25
-# Seconds for the engine thread to exit once no request waits for it.
-_JOIN_SECONDS = 1.0
+# The limits of requests in `/info`.
+_LIMITS = ("max_inputs", "max_characters", "max_body_bytes", "max_header_bytes", "max_requests", "max_queue_tokens")
 # The properties of each model in `/info`.
 _PROPERTIES = (
     *("model", "sources", "adapter", "dimensions", "pooling", "template"),
@@ -44,64 +39,28 @@ _PROPERTIES = (
 _INLINE_NUMBERS = 32_768
 
 
-class State(StrEnum):
-    """The state of the service; only `READY` accepts requests."""
-
-    LOADING = "loading"
-    READY = "ready"
-    DRAINING = "draining"
-    DOWN = "down"
-
-
-class Service:
+class Service(Lifecycle):
     """Embeds the inputs of requests, within limits.
 
     Attributes:
-        usage: how much of each limit is in use.
         models: the models that requests can choose.
         prompts: the named prompts of the base; until it is loaded, those of the settings.
         adapters: loads and unloads adapters while the service runs; None until the encoder is loaded.
-        engine: runs the jobs of requests; None until the encoder is loaded.
         max_batch_tokens: the token budget of a forward pass; 0 until the encoder is loaded.
     """
 
     def __init__(
         self, settings: Settings, metrics: Metrics, usage: Usage | None = None, models: ServedModels | None = None
     ) -> None:
-        self.settings = settings
-        self.metrics = metrics
-        self.usage = usage or Usage()
+        super().__init__(settings, metrics, usage or Usage())
         self.models = models or ServedModels(settings)
         self.prompts = Prompts(settings.read_prompts())
         self.tokenizers = TokenizerPool(settings, metrics)
         self.started = int(time.time())
         self.max_batch_tokens = 0
         self.adapters: Adapters | None = None
-        self.engine: Engine | None = None
-        self._draining = False
-        metrics.engine_up.set_function(lambda: float(self.engine is not None and not self.engine.failure))
-        metrics.queue_tokens.set_function(lambda: self.engine.queue_tokens if self.engine else 0)
-        metrics.queue_inputs.set_function(lambda: self.engine.queue_inputs if self.engine else 0)
         for name in self.models.labels:
             metrics.start_model(name)
-
-    @property
-    def state(self) -> State:
-        if self.engine and self.engine.failure:
-            return State.DOWN
-        if self._draining:
-            return State.DRAINING
-        return State.READY if self.engine and self.engine.ready else State.LOADING
-
-    @property
-    def in_flight(self) -> int:
-        """The number of requests that this process is working on."""
-        return self.usage.requests.own
-
-    @property
-    def model(self) -> str:
-        """The name of the base."""
-        return self.models.base_name
 
     def open(
         self, models: Sequence[ServedModel], max_batch_tokens: int, engine: Engine, adapters: "Adapters | None"
@@ -118,69 +77,13 @@ class Service:
         self.prompts, self.max_batch_tokens = models[0].prompts, max_batch_tokens
         self.adapters, self.engine = adapters, engine
 
-    def drain(self) -> None:
-        """Rejects new requests from now on; those in flight run to completion."""
-        self._draining = True
-
-    async def wait_down(self) -> str:
-        """Waits until the engine is down, fails the jobs that wait for it, and returns the reason."""
-        while self.engine is None or (failure := self.engine.failure) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_WATCH_SECONDS)  # poll, since a hang triggers no event
-        self.engine.fail_all(failure)
-        return failure
-
-    def close(self) -> None:
-        """Stops the engine thread. Call it once accepted requests have finished."""
-        self.drain()
-        if self.engine is not None:
-            self.engine.close(_JOIN_SECONDS)
-
     def info(self) -> dict[str, Any]:
         """The base, the limits of requests, and the properties in which the models differ."""
-        names = (
-            "max_inputs",
-            "max_characters",
-            "max_body_bytes",
-            "max_header_bytes",
-            "max_requests",
-            "max_queue_tokens",
-        )
-        limits = {name: getattr(self.settings, name) for name in names}
+        limits = {name: getattr(self.settings, name) for name in _LIMITS}
         described = [model.describe() for model in self.models]
         models = [{key: each[key] for key in _PROPERTIES if key in each} for each in described]
         base = self.models.find().describe()
-        return {"model": self.model, "version": __version__, **base, "limits": limits, "models": models}
-
-    def check_open(self) -> None:
-        """Raises `UnavailableError` unless the service accepts requests."""
-        match self.state:
-            case State.LOADING:
-                raise UnavailableError("the model is loading", retry_after=LOADING_SECONDS)
-            case State.DRAINING:
-                raise UnavailableError("the service is shutting down", permanent=True)
-            case State.DOWN:
-                raise UnavailableError("the engine is down", permanent=True)
-
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Takes one of the `max_requests` permits, before any work is done for the request.
-
-        Raises:
-            OverloadedError: no permit or no queue capacity is left.
-            UnavailableError: the service accepts no requests.
-        """
-        self.check_open()
-        if self.engine is not None:
-            self.engine.check_capacity()
-        requests = self.usage.requests
-        if (in_flight := requests.total) >= self.settings.max_requests:
-            self.metrics.rejected.labels("requests").inc()
-            raise OverloadedError(f"{in_flight} requests are in flight, the maximum (max_requests)")
-        requests.add(1)
-        try:
-            yield
-        finally:
-            requests.add(-1)
+        return {"model": self.models.base_name, "version": __version__, **base, "limits": limits, "models": models}
 
     async def embed(
         self,
@@ -283,38 +186,29 @@ class Service:
         reserve_states: Callable[[int, int], None] | None = None,
     ) -> list[EmbeddedGroup]:
         """Embeds all groups of a request as one job; with `reserve_states`, returns the states of all tokens."""
+        assert self.engine is not None  # `admit` has checked the state
+        estimate = estimate_tokens(groups, model.profile.tokenization.max_length)
+        # The states of all tokens must fit into one batch.
+        limit = self.max_batch_tokens if reserve_states else None
         with self.models.using(model):
-            encodings = await self._tokenize(model, groups, truncate, timings, states=reserve_states is not None)
+            with timings.stage("tokenize"), self.engine.reserve(estimate):
+                encodings = await self.tokenizers.encode(model, groups, truncate=truncate, max_tokens=limit)
             job = [encoding for group in encodings for encoding in group]
             if reserve_states:
                 reserve_states(sum(map(len, job)), model.profile.state_width)
                 job = [replace(encoding, pooled=0) for encoding in job]
-            rows = iter(await self._run(job, groups, timings))
+            submitted = time.time()
+            try:
+                result = await asyncio.wrap_future(self.engine.submit(job))
+            except EncodingFailedError as error:
+                raise InternalError(str(error), param_at(groups, error.position, "text")) from error
+        timings.add("queue", submitted, result.queued)
+        timings.add("forward", submitted + result.queued, result.computed)
+        rows = iter(result.vectors)
         return [
             EmbeddedGroup([next(rows) for _ in group], [len(encoding) for encoding in group], truncated(group))
             for group in encodings
         ]
-
-    async def _tokenize(
-        self, model: ServedModel, groups: Sequence[InputGroup], truncate: bool, timings: Timings, *, states: bool
-    ) -> list[list[Encoding]]:
-        assert self.engine is not None  # `admit` has checked the state
-        # The states of all tokens must fit into one batch.
-        limit = self.max_batch_tokens if states else None
-        with timings.stage("tokenize"), self.engine.reserve(estimate_tokens(groups, model.profile.max_length)):
-            return await self.tokenizers.encode(model, groups, truncate=truncate, max_tokens=limit)
-
-    async def _run(self, job: list[Encoding], groups: Sequence[InputGroup], timings: Timings) -> list[Vectors]:
-        """Runs a job on the engine, and returns one array per encoding."""
-        assert self.engine is not None
-        submitted = time.time()
-        try:
-            result = await asyncio.wrap_future(self.engine.submit(job))
-        except EncodingFailedError as error:
-            raise InternalError(str(error), param_at(groups, error.position, "text")) from error
-        timings.add("queue", submitted, result.queued)
-        timings.add("forward", submitted + result.queued, result.computed)
-        return result.vectors
 
 
 async def _compute(rows: Rows, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

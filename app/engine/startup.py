@@ -14,6 +14,7 @@ from l2v.app.engine.served_models import ServedModel
 from l2v.app.engine.service import Service
 from l2v.app.logs import READY
 from l2v.models.errors import ModelError
+from l2v.models.warm_up import warm_up
 
 if TYPE_CHECKING:
     from l2v.models.encoder import Encoder
@@ -27,7 +28,7 @@ def load_and_start(service: Service, encoder: "Encoder | None") -> None:
     encoder = encoder or settings.load(prepack=not settings.compile)
     freeze()
     start(service, encoder)
-    logging.getLogger(READY).info("ready", extra={"model": service.model, "url": settings.url})
+    logging.getLogger(READY).info("ready", extra={"model": service.models.base_name, "url": settings.url})
     if settings.compile:
         _compile(encoder)
 
@@ -35,16 +36,15 @@ def load_and_start(service: Service, encoder: "Encoder | None") -> None:
 def start(service: Service, encoder: "Encoder") -> None:
     """Warms up the encoder and opens the service; raises `ModelError` if a prompt leaves no room for a text."""
     settings, metrics, profile = service.settings, service.metrics, Profile.of(encoder)
-    prompts = Prompts.of(profile, service.prompts.by_name)
-    base = ServedModel(service.model, service.models.sources[service.model], profile, prompts, service.model)
-    adapters = RuntimeAdapters(encoder, base, service.models, dict(service.prompts.by_name), settings, metrics)
-    sources = service.models.sources
+    name, sources = service.models.base_name, service.models.sources
+    base = ServedModel(name, sources[name], profile, Prompts.of(profile, service.prompts.by_name), name)
+    adapters = RuntimeAdapters(service, encoder, base)
     modules = encoder.adapters.modules.values()
     models = [base, *(adapters.served(each, sources.get(each.name, each.source["name"])) for each in modules)]
     if notice := encoder.declaration.notice:
         logger.warning(notice)
     # Warm up in this thread, so that errors propagate unchanged; the engine thread takes over afterwards.
-    max_batch_tokens = encoder.warm_up(settings.max_batch_tokens)
+    max_batch_tokens = warm_up(encoder, settings.max_batch_tokens)
     limits = (max_batch_tokens, settings.max_queue_tokens, settings.engine_timeout)
     scheduler = Scheduler(encoder.forward, *limits, metrics)
     for model in models:

@@ -49,14 +49,14 @@ class TokenizerPool:
     ) -> list[list[Encoding]]:
         """Returns one encoding per input of each group, for the model.
 
-        If texts may be too long, those that seem to have most tokens come first, and each step takes as many as all
-        before, so that rejecting them costs little.
+        If texts may be rejected, they are tokenized in steps. Those that seem to have the most tokens come first, and
+        each step takes as many as all previous ones together. So a rejection costs little.
 
         Args:
             model: its tokenizer is used.
             groups: the inputs.
             truncate: truncate texts that are too long rather than reject them.
-            max_tokens: the most tokens of all inputs, with a vector for each; None: no limit.
+            max_tokens: maximum tokens of all inputs together, if each token gets a vector; None: no limit.
 
         Raises:
             InvalidError: the model cannot encode an input.
@@ -64,7 +64,11 @@ class TokenizerPool:
             TooLongError: a text is too long, and `truncate` is false.
         """
         encoder, inputs = model.profile, [input_ for group in groups for input_ in group.inputs]
-        order, tokens = list(range(len(inputs))), 0
+        order, tokens, limits = list(range(len(inputs))), 0, encoder.tokenization
+        too_long = (
+            f"text has more than {limits.doc_max_length} tokens (doc_max_length), or more than "
+            f"{limits.max_length} with its instruction (max_length), and truncate is false"
+        )
         small = len(inputs) <= _CHUNK and sum(len(i.text) + len(i.instruction) for i in inputs) <= _INLINE_CHARACTERS
         stepwise = not small and (not truncate or max_tokens is not None)
         if not truncate:
@@ -76,13 +80,15 @@ class TokenizerPool:
             while len(done) < len(positions):
                 part = positions[len(done) : 2 * len(done) + 1 if stepwise else None]
                 try:
-                    encodings = encoder.tokenize([inputs[position] for position in part])
+                    encodings = encoder.tokenize([inputs[position] for position in part], truncate=truncate)
                 except InputError as error:
                     raise InvalidError(str(error), param_at(groups, part[error.index], error.field)) from error
                 if not truncate and (shortened := truncated(encodings)):
-                    raise TooLongError(_too_long(encoder), param_at(groups, part[shortened[0]], "text"))
+                    raise TooLongError(too_long, param_at(groups, part[shortened[0]], "text"))
                 if max_tokens is not None and (tokens := tokens + sum(map(len, encodings))) > max_tokens:
-                    message = f"more than {max_tokens} tokens, the most if each returns a vector (max_batch_tokens)"
+                    message = (
+                        f"more than {max_tokens} tokens, the maximum if each token gets a vector (max_batch_tokens)"
+                    )
                     raise TooLargeError(message, groups[0].name)
                 done += encodings
             return done
@@ -98,7 +104,7 @@ class TokenizerPool:
         positions = iter(range(len(inputs)))
         return [[by_position[next(positions)] for _ in group.inputs] for group in groups]
 
-    async def show(
+    def show(
         self,
         encoder: Profile,
         group: InputGroup,
@@ -107,14 +113,14 @@ class TokenizerPool:
         special: bool,
         reserve: Callable[[int], None],
     ) -> AsyncIterator[T]:
-        """Tokenizes inputs without template and truncation, for display, and yields the result for each.
+        """Tokenizes inputs without template and truncation, for display. Returns an iterator over the results.
 
         Args:
             encoder: its tokenizer is used.
             group: the inputs.
             render: converts the tokens of one input, in a thread; only the result is kept.
             special: add special tokens.
-            reserve: called with the most tokens that the inputs may have, before any work is done; may reject them.
+            reserve: called with the maximum number of tokens, before any work is done; may reject the request.
 
         Raises:
             TooLargeError: the inputs may have more than `max_queue_tokens` tokens.
@@ -126,10 +132,7 @@ class TokenizerPool:
             message = f"the texts have {size} bytes, each of which may be a token, at most {limit} (max_queue_tokens)"
             raise TooLargeError(message, group.name)
         reserve(size + len(group.inputs) * (encoder.tokenization.leading + encoder.tokenization.trailing))
-        async for shown in self._map(
-            lambda input_: render(encoder.tokenization.show(input_, special=special)), group.inputs
-        ):
-            yield shown
+        return self._map(lambda input_: render(encoder.tokenization.show(input_, special=special)), group.inputs)
 
     async def decode(
         self,
@@ -147,34 +150,32 @@ class TokenizerPool:
             items: texts or rows of token ids.
             param: returns the path in the request of the item at a position, like `ids[3]`.
             skip_special: leave special tokens out of the texts.
-            reserve: called with the most bytes that the texts take in memory; may reject the request.
+            reserve: called with an upper bound of the bytes that the texts take in memory; may reject the request.
 
         Raises:
             InvalidError: a row is too long, or holds an id that the model does not have.
             TooLargeError: the texts may exceed `max_body_bytes`; one token may stand for a hundred characters.
         """
-        if all(isinstance(item, str) for item in items):
-            return [str(item) for item in items]
+        rows = [(index, ids) for index, ids in enumerate(items) if not isinstance(ids, str)]
         tokenization, size, limit = encoder.tokenization, 0, self._settings.max_body_bytes
 
-        def check(index: int) -> None:
+        def check(row: tuple[int, list[int]]) -> None:
             nonlocal size
-            if not isinstance(ids := items[index], str):
-                size += int(tokenization.lengths[self._check_ids(ids, len(tokenization.lengths), param(index))].sum())
-                if size > limit:
-                    message = f"the ids may stand for more than {limit} characters (max_body_bytes)"
-                    raise TooLargeError(message, param(index))
+            index, ids = row
+            size += int(tokenization.lengths[self._check_ids(ids, len(tokenization.lengths), param(index))].sum())
+            if size > limit:
+                message = f"the ids may stand for more than {limit} characters (max_body_bytes)"
+                raise TooLargeError(message, param(index))
 
-        def decode(index: int) -> str:
-            if isinstance(ids := items[index], str):
-                return ids
+        def decode(row: tuple[int, list[int]]) -> str:
             # `decode` would hold the GIL.
-            return str(tokenization.tokenizer.decode_batch([ids], skip_special_tokens=skip_special)[0])
+            return str(tokenization.tokenizer.decode_batch([row[1]], skip_special_tokens=skip_special)[0])
 
-        async for _ in self._map(check, range(len(items))):
+        async for _ in self._map(check, rows):
             pass  # decoding takes ten times as long, so it starts only once all ids are checked
         reserve(_BYTES_PER_CHARACTER * size)
-        return [text async for text in self._map(decode, range(len(items)))]
+        decoded = iter([text async for text in self._map(decode, rows)])
+        return [item if isinstance(item, str) else next(decoded) for item in items]
 
     def check_count(self, count: int, *names: str) -> None:
         """Raises `TooLargeError` if the named fields hold too many inputs."""
@@ -226,10 +227,3 @@ def truncated(encodings: Sequence[Encoding]) -> list[int]:
 def _apparent_size(text: str) -> int:
     """Grows with the number of tokens: a token has about four bytes, and a word is at least one token."""
     return max(len(text.encode()), _BYTES_PER_TOKEN * text.count(" "))
-
-
-def _too_long(encoder: Profile) -> str:
-    return (
-        f"text has more than {encoder.tokenization.doc_max_length} tokens (doc_max_length), or more than "
-        f"{encoder.max_length} with its instruction (max_length), and truncate is false"
-    )

@@ -1,4 +1,4 @@
-"""How much is in use of each limit that the settings set for the whole service."""
+"""How much of each service-wide limit is in use."""
 
 
 class Amount:

@@ -11,18 +11,18 @@ from l2v.app.settings import Settings
 
 
 class Auth:
-    """Checks the key of a request; without keys in the settings, the service is open."""
+    """Checks the key of a request.
+
+    Attributes:
+        enabled: whether the settings contain keys; without keys, the service is open.
+    """
 
     def __init__(self, settings: Settings) -> None:
         # All digests have the same length, so the time of a comparison does not reveal the length of a key.
-        self._digests = [_digest(key.encode()) for key in settings.read_keys()]
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in settings.read_keys()]
+        self.enabled = bool(self._digests)
         protected = {Access.METRICS: settings.protect_metrics, Access.DOCS: settings.protect_docs}
         self._keyless = {level for level in Access if level is not Access.KEY and not protected.get(level)}
-
-    @property
-    def enabled(self) -> bool:
-        """Whether there are keys."""
-        return bool(self._digests)
 
     def requires_key(self, target: Target) -> bool:
         return self.enabled and target.access not in self._keyless
@@ -32,12 +32,8 @@ class Auth:
         if not self.requires_key(target):
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        digest = _digest(key.strip().encode("latin-1"))
+        digest = hashlib.sha256(key.strip().encode("latin-1")).digest()
         # Compare every key, each in constant time, so that timing reveals nothing.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if scheme.lower() != "bearer" or not any(matches):
             raise UnauthorizedError("send a valid key as `Authorization: Bearer KEY`", "authorization")
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()

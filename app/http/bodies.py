@@ -1,4 +1,4 @@
-"""JSON bodies. Counts keys, strings, arrays, objects and values while a body arrives; rejects one that is costly to parse.
+"""JSON bodies. Counts keys, strings, containers and values while a body arrives; rejects one that is costly to parse.
 
 A parser's time and memory depend on the number of values and keys more than on bytes: 16 MB of text take 0.1 s to
 parse, but 16 MB of keys take seconds and a gigabyte. The parser holds the interpreter's lock meanwhile, so all other

@@ -6,7 +6,6 @@ everything else that a small request needs.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,27 +20,21 @@ from l2v.app.http.bodies import SLICE, parse
 from l2v.app.http.messages import from_validation
 
 
-@dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler gets besides the body.
+    """The arguments of a handler besides the body.
 
     Attributes:
         service: the service.
+        state: the state of the request.
         timings: records the stages of the request.
         reserve: reserves memory for a number of bytes of the response, before they are computed; raises
             `TooLargeError` if they can never fit, `OverloadedError` if they don't fit now.
-        state: the state of the request.
     """
 
-    service: Service
-    timings: Timings
-    reserve: Callable[[int], None]
-    state: dict[str, Any]
-
-    @classmethod
-    def of(cls, service: Service, scope: Scope) -> "Call":
-        state = scope["state"]
-        return cls(service, state["timings"], state["reserve"], state)
+    def __init__(self, service: Service, state: dict[str, Any]) -> None:
+        self.service, self.state = service, state
+        self.timings: Timings = state["timings"]
+        self.reserve: Callable[[int], None] = state["reserve"]
 
     def choose(self, name: str | None = None) -> ServedModel:
         """The model that the path names, else the one with this name, else the base. The metrics count it.
@@ -97,5 +90,5 @@ class Dispatcher:
         if endpoint is None:
             await self._app(scope, receive, send)
             return
-        response = await endpoint(receive, Call.of(self._service, scope))
+        response = await endpoint(receive, Call(self._service, scope["state"]))
         await response(scope, receive, send)

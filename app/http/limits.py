@@ -18,7 +18,7 @@ from l2v.app.settings import Settings
 
 Admit = Callable[[], AbstractContextManager[None]]
 
-# For how many seconds, and up to how many bytes, the rest of a rejected body is read.
+# The rest of a rejected body is read for at most this time, and up to this size.
 _DISCARD_SECONDS, _DISCARD_BYTES = 10.0, 64 << 20
 
 

@@ -31,15 +31,15 @@ _REASONS = {
     "too_short": "must not be empty",
     "too_long": "must have at most {max_length} items",
 }
-_KINDS: tuple[tuple[Any, str], ...] = (
-    (type(None), "null"),
-    (bool, "a boolean"),
-    (int, "an integer"),
-    (float, "a number"),
-    (str, "a string"),
-    (list | tuple, "an array"),
-    (dict, "an object"),
-)
+_KINDS = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
 
 
 def full_message(error: ServiceError) -> str:
@@ -87,7 +87,7 @@ def check_encoding(body: bytes) -> None:
 
 
 def _validation_message(error: dict[str, Any], param: str) -> str:
-    kind, context = error["type"], {"message": error["msg"], **error.get("ctx", {})}
+    kind, context = error["type"], {"message": error["msg"].removeprefix("Value error, "), **error.get("ctx", {})}
     if kind == "extra_forbidden":
         return f"Unknown parameter: '{param}'."
     if kind == "unsupported":
@@ -99,8 +99,6 @@ def _validation_message(error: dict[str, Any], param: str) -> str:
     value, expected = error["input"], _EXPECTED[kind].format(**context)
     if kind == "literal_error" and isinstance(value, str):
         return f"Invalid value for '{param}': expected {expected}, but got another string instead."
-    return f"Invalid type for '{param}': expected {expected}, but got {_kind(value)} instead."
-
-
-def _kind(value: Any) -> str:
-    return next((words for kind, words in _KINDS if isinstance(value, kind)), "another value")
+    return (
+        f"Invalid type for '{param}': expected {expected}, but got {_KINDS.get(type(value), 'another value')} instead."
+    )

@@ -127,20 +127,15 @@ async def json_response(content: Any, warning: str = "") -> Response:
 
     `content` may be a `ChunkedList`, or a dict or list that holds some; arrays may be anywhere.
     """
-    response = await _chunked(content)
+    small = _numbers(content) <= _CHUNK_NUMBERS
+    response = ChunkedResponse([_dumps(content)]) if small else await joined_response(_write(content))
     if warning:
-        response.headers["Warning"] = f'299 - "{warning}"'  # 299: of any kind, and it persists
+        response.headers["Warning"] = f'299 - "{warning}"'  # 299: a persistent warning of no specific kind
     return response
 
 
-async def _chunked(content: Any) -> Response:
-    if _numbers(content) <= _CHUNK_NUMBERS:
-        return ChunkedResponse([_dumps(content)])
-    return await joined_response(_write(content))
-
-
 async def joined_response(parts: AsyncIterator[bytes]) -> Response:
-    """A response of parts that are JSON together. Small parts are joined."""
+    """A response of parts that form one JSON document. Small parts are joined."""
     chunks, pending = [], bytearray()
     async for part in parts:
         pending += part

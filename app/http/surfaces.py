@@ -143,10 +143,31 @@ class Targets:
         # Sorted by prefix, the longest first; native surfaces have no prefix and come last.
         self._unknown = [Target("other", surface) for surface in sorted(surfaces, key=lambda s: -len(s.prefix))]
 
-    def split(self, path: str) -> tuple[str, str]:
-        """The path without a slash at its end, which many clients add, and without a model; and the model, or "".
+    def resolve(self, path: str) -> tuple[str, str, Target]:
+        """Splits a model from a path and finds its target; an unknown path gets the longest matching prefix's surface.
 
-        Clients of TEI name no model, so a path below /tei may: /tei/{name}/embed is /tei/embed with that model.
+        Returns:
+            The path without model and without the slash that many clients add at the end; the model's name, or "" if
+            the path names none; and the target.
+        """
+        path, model = self._split(path)
+        if target := self._exact.get(path):
+            return path, model, target
+        for pattern, target in self._templates.items():
+            if pattern.match(path):
+                return path, model, target
+        unknown = (target for target in self._unknown if path.startswith(f"{target.surface.prefix}/"))
+        return path, model, next(unknown, self._unknown[-1])
+
+    def find(self, path: str) -> Target:
+        """The target of a path."""
+        return self.resolve(path)[2]
+
+    def _split(self, path: str) -> tuple[str, str]:
+        """Removes a slash at the end, and the name of a model.
+
+        Clients of TEI cannot name a model in the body, so a path below /tei may: /tei/{name}/embed is /tei/embed with
+        that model.
         """
         path = path[:-1] if path[-1:] == "/" and path[-2:-1] not in ("", "/") else path
         if path not in self._exact:
@@ -156,7 +177,7 @@ class Targets:
         return path, ""
 
     def unknown_model(self, path: str) -> NotFoundError | None:
-        """The error for an unknown path that would be known if its model existed, where there are several models."""
+        """The error for a path below /tei that names an unknown model; None if the service has only one model."""
         named = self._models.strict and any(name for tail, name in self._names(path) if tail)
         return self._models.unknown() if named else None
 
@@ -166,17 +187,6 @@ class Targets:
             for tail in (known.removeprefix(_TEI) for known in self._exact if known.startswith(_TEI)):
                 if path.endswith(tail):
                     yield tail, path[len(_TEI) + 1 : len(path) - len(tail)]
-
-    def find(self, path: str) -> Target:
-        """Returns the target of a path. An unknown path gets the surface with the longest matching prefix."""
-        path, _ = self.split(path)
-        if target := self._exact.get(path):
-            return target
-        for pattern, target in self._templates.items():
-            if pattern.match(path):
-                return target
-        unknown = (target for target in self._unknown if path.startswith(f"{target.surface.prefix}/"))
-        return next(unknown, self._unknown[-1])
 
     def suggest(self, path: str) -> str:
         """Suggests the path that a client with a wrong base URL means; "" if no known path is similar."""
@@ -197,17 +207,13 @@ class Targets:
 
     def _add(self, route: Route, surface: Surface) -> None:
         exact = "{" not in route.path
-        known = self._exact.get(route.path) if exact else self._templates.get(route.path_regex)
+        targets: dict[Any, Target] = self._exact if exact else self._templates
+        key = route.path if exact else route.path_regex
+        label = route.path_format if exact or route.include_in_schema else "other"
         level = getattr(route.endpoint, "access", Access.KEY)
-        if known is None:
-            label = route.path_format if exact or route.include_in_schema else "other"
-            known = Target(label, surface, level)
+        known = targets.get(key) or Target(label, surface, level)
         # All methods of a path share one access level. If their levels differ, a key is required.
         level = level if known.access is level else Access.KEY
         endpoint = Endpoint(route.endpoint) if "POST" in (route.methods or ()) else known.endpoint
         methods = known.methods | frozenset(route.methods or ())
-        target = replace(known, access=level, methods=methods, endpoint=endpoint)
-        if exact:
-            self._exact[route.path] = target
-        else:
-            self._templates[route.path_regex] = target
+        targets[key] = replace(known, access=level, methods=methods, endpoint=endpoint)

@@ -51,9 +51,8 @@ class Telemetry:
         started = time.perf_counter()
         # Behind a proxy that adds a prefix, such as Ray's, the path starts with `root_path`.
         prefix = root if scope["path"].startswith(root := scope.get("root_path", "")) else ""
-        path, model = self._targets.split(scope["path"].removeprefix(prefix))
-        scope["path"] = prefix + path
-        target, timings = self._targets.find(path), Timings()
+        path, model, target = self._targets.resolve(scope["path"].removeprefix(prefix))
+        scope["path"], timings = prefix + path, Timings()
         sender = _Sender(send, _request_id(Headers(scope=scope)), timings)
         # `model` is the label of the model that the request chooses, if it does.
         state = scope.setdefault("state", {})

@@ -44,7 +44,6 @@ class EngineClient:
 
     Attributes:
         queue_tokens: always 0, since the engine's process reports its queue.
-        queue_inputs: likewise.
         opened: set once the service is open, or never will be.
     """
 
@@ -55,7 +54,7 @@ class EngineClient:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._hiding: set[asyncio.Task[None]] = set()
         self._failure: str | None = None
-        self.queue_tokens = self.queue_inputs = 0
+        self.queue_tokens = 0
         self.opened = asyncio.Event()
 
     async def run(self, on_drain: Callable[[], None]) -> None:

@@ -29,12 +29,12 @@ from l2v.app.workers.wire import STREAM_LIMIT
 
 logger = logging.getLogger(__name__)
 
-# After a process has closed its files, it takes up to about this long until its children have another parent.
+# When a process ends, it closes its files first; later its children get a new parent. Maximum seconds between the two.
 _ORPHAN_SECONDS = 0.2
 
 
 class FrontEnd:
-    """Serves HTTP until the engine says to drain, or is gone."""
+    """Serves HTTP until the engine tells it to drain, or until the engine's process ends."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup

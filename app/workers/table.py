@@ -1,7 +1,7 @@
-"""A table in shared memory of how much of each limit each process uses.
+"""A table in shared memory, with the amount of each limit that each process uses.
 
-Each number has one writer, and all processes read it. So the table needs no lock, which a process could still hold when
-it ends. But several front ends that check a limit at the same moment may all pass: a limit can be exceeded by one
+Each number has one writer, and all processes read it. So the table needs no lock, which a process that ends might never
+release. But several front ends that check a limit at the same moment may all pass: a limit can be exceeded by one
 request of each additional front end.
 """
 

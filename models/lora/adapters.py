@@ -127,7 +127,7 @@ class Adapters:
 
     @contextmanager
     def applied(self, batch: Batch) -> Iterator[None]:
-        """Applies its module to each row in the forward pass of the block. Rows are sorted by module.
+        """In the block, a forward pass applies to each row the module that it names. Rows are sorted by module.
 
         Raises:
             AdapterError: if a row names a module that is not loaded.
@@ -145,7 +145,7 @@ class Adapters:
         return self._snapshot.loaded[id_].module.declaration.pooling.value
 
     def _install(self) -> LoraLayers:
-        """The decoder's layers, which add products from the first module on.
+        """The layers that add products to the decoder's, which are installed with the first module.
 
         Raises:
             UnsupportedModelError: if they are compiled.

@@ -1,4 +1,4 @@
-"""What requests need to know of a LoRA module: all but its weights. Imports no torch."""
+"""The properties of a LoRA module that requests need: all but its weights. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ class LoraModule:
         declaration: how the module is served.
         rank: the largest rank of its changes.
         layers: the number of linear layers that it changes.
-        left_out: the tensors of its files that it does without.
+        left_out: the tensors of its files that it does not need.
         other_base: the base that it was trained on, if that is not the stack's; else "".
         nbytes: size of its weights on the device.
         evidence: the result of the checks made while loading.

@@ -1,4 +1,4 @@
-"""Checks of a new module by short forward passes: it changes states, and each layer as its merge would."""
+"""Checks a new module by short forward passes: it changes the states, and changes each layer as its merge would."""
 
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping

@@ -20,7 +20,7 @@ _BLOCKS = (1024, 256, 128, 64)
 
 
 class Products(Protocol):
-    """What the linear layers call."""
+    """The interface that the linear layers call."""
 
     def add(self, group: str, layer: str, states: torch.Tensor, output: torch.Tensor) -> None:
         """Adds the products of a layer.

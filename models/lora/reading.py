@@ -18,7 +18,6 @@ from l2v.models.lora.storage import Factors
 from l2v.models.pooling_checks import check_pooling
 from l2v.models.resolution import read_declaration, tokenizer_source
 from l2v.models.sources import Kind, Source, label, resolve
-from l2v.models.templates import TEMPLATES, eos_for
 from l2v.models.tokenization import Tokenization
 from l2v.models.tokenizer import read_tokenizer
 from l2v.models.tokenizer_checks import check_vocabulary
@@ -26,7 +25,7 @@ from l2v.models.tokenizer_checks import check_vocabulary
 logger = logging.getLogger(__name__)
 
 _COMMIT = re.compile("[0-9a-f]{7,40}")
-# What all rows of a batch share.
+# The settings that all rows of a batch share.
 _SHARED = ("semantics", "attention", "lower_case")
 _APART = "serve it in a service of its own, with it among `adapters`"
 
@@ -137,7 +136,7 @@ class ModuleReader:
         return other
 
     def _declaration(self, source: Source, decoder: PreTrainedModel) -> Declaration:
-        """How the module is served; refuses what rows of one batch cannot have of their own."""
+        """How the module is served. Refuses settings that cannot differ between the rows of a batch."""
         config, sources = decoder.config, [*self.adapters, source]
         positions = getattr(config, "max_position_embeddings", None)
         tokenizer = tokenizer_source(self.base, sources)
@@ -156,30 +155,19 @@ class ModuleReader:
         return declared
 
     def _tokenization(self, source: Source, declared: Declaration, decoder: PreTrainedModel, id_: int) -> Tokenization:
-        template = TEMPLATES[declared.template.value]
-        eos = eos_for(template, decoder.config.model_type) if declared.pooling.value == "eos_token" else ""
-        own: dict[str, Any] = {}
+        own = declared.row_settings(decoder.config.model_type)
         if tokenizer_source(self.base, [*self.adapters, source]) is source:
             tokenizer = read_tokenizer(source, decoder.config.model_type, decoder.config.vocab_size)
             if tokenizer.backend.to_str() != self.tokenization.tokenizer.to_str():
                 if declared.lower_case.value:
                     raise AdapterError(f"adapter {source.name} has a tokenizer of its own and lower_case: {_APART}")
                 check_vocabulary(source.name, tokenizer.backend, decoder.config.vocab_size)
-                own = {
+                own |= {
                     "tokenizer": tokenizer.backend,
                     "special_ids": frozenset(tokenizer.special_ids),
                     "cut_left": tokenizer.cut_left,
                 }
-        return replace(
-            self.tokenization,
-            template=template,
-            eos=eos,
-            max_length=declared.max_length.value,
-            doc_max_length=declared.doc_max_length.value,
-            skip_instruction=declared.skip_instruction.value,
-            adapter=id_,
-            **own,
-        )
+        return replace(self.tokenization, adapter=id_, **own)
 
 
 def _shown(declared: Declared[Any]) -> str:

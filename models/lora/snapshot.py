@@ -23,7 +23,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Replaced as a whole when a module is added or removed, so that a batch keeps what it began with.
+    """The loaded modules. Adding or removing one makes a new snapshot, so a batch keeps the modules that it began with.
 
     Attributes:
         listed: the modules that requests can name.

@@ -15,7 +15,7 @@ from l2v.models.errors import AdapterError
 from l2v.models.lora.storage import Factors
 from l2v.models.sources import Source
 
-# Initial weights that leave the base as it is. Others, such as PiSSA's, take something out of it.
+# Initial weights that leave the base as it is. Others, such as PiSSA's, change the base's weights.
 _INITIAL = (True, False, "gaussian", "orthogonal", "eva")
 _MERGE = "merge it instead (`adapters`, in a service of its own)"
 
@@ -31,7 +31,7 @@ def read_factors(
         ignore: patterns of tensors of the module to leave out.
 
     Returns:
-        The factors by the name of the decoder's linear layer, and the tensors that were left out, for people.
+        The factors by the name of the decoder's linear layer, and a readable list of the tensors that were left out.
 
     Raises:
         SourceError: if the files cannot be read.

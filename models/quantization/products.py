@@ -1,7 +1,7 @@
 """The products of a model's linear layers before and after quantization."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,16 +22,14 @@ def recorded_products(model: torch.nn.Module) -> Iterator[dict[str, Product]]:
         return record
 
     linears = [(name, module) for name, module in model.named_modules() if type(module) is torch.nn.Linear]
-    handles = [module.register_forward_hook(recorder(name)) for name, module in linears]
-    try:
+    with ExitStack() as hooks:
+        for name, module in linears:
+            hooks.enter_context(module.register_forward_hook(recorder(name)))
         yield products
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def largest_error(layer: torch.nn.Module, product: Product, repeats: int) -> float:
-    """The largest relative error of a token's product in a layer, for the tokens once and for them `repeats` times."""
+    """The largest relative error of a token's product in a layer, for the tokens and for `repeats` copies of them."""
     states, expected = product[0], product[1].float()
     tokens = states.shape[-2]
     given = torch.stack([layer(torch.cat([states] * n, -2)).float()[..., :tokens, :] for n in (1, repeats)])

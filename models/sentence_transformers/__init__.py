@@ -1,4 +1,4 @@
-"""What the files of a sentence-transformers repository declare.
+"""Reads what the files of a sentence-transformers repository declare.
 
 sentence-transformers builds a model from the modules in modules.json: a Transformer, a Pooling, and any number of Dense
 and Normalize. Two more files hold the settings of the Transformer and of the model. Anything that they declare and l2v

@@ -14,7 +14,7 @@ from l2v.models.head import Dense
 from l2v.models.sentence_transformers.files import MODEL_SETTINGS, MODULES, SETTINGS
 from l2v.models.sentence_transformers.modules import FORMER_KEYS, POOLINGS
 
-# Ours → theirs. They have no mode that appends a token, which `eos_token` does before it pools the last one.
+# Our modes → theirs. `eos_token` also appends a token, which none of their modes does.
 _POOLINGS = {"eos_token": "lasttoken"} | {ours: theirs for theirs, ours in POOLINGS.items()}
 # TEI reads the pooling at this path alone.
 _POOLING_FOLDER = "1_Pooling"
@@ -48,7 +48,9 @@ def write_layout(encoder: Encoder, folder: Path) -> None:
         if layer.config.normalized:
             add("Normalize")
         _write_dense(layer, add("Dense"))
-    if declared.normalize.value or declared.semantics.value == "llm2vec":  # of the latter, as the service returns them
+    if (
+        declared.normalize.value or declared.semantics.value == "llm2vec"
+    ):  # LLM2Vec's vectors are normalized, as the service returns them
         add("Normalize")
     write_json(folder / MODULES, modules)
     settings = {"max_seq_length": encoder.max_length, "do_lower_case": declared.lower_case.value}

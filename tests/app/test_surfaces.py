@@ -164,7 +164,7 @@ def test_the_text_of_token_ids_is_limited_to_max_body_bytes(encoder: Encoder) ->
     """A vocabulary may have tokens of a hundred characters. Here, the longest has three."""
     with LocalServer(encoder, max_body_bytes=1000) as server:
         rows, model = [[256] * 200] * 2, server.service.models.find()
-        call = Call(server.service, Timings(), lambda size: None, {})
+        call = Call(server.service, {"timings": Timings(), "reserve": lambda size: None})
         with pytest.raises(TooLargeError, match="stand for more than 1000 characters") as rejected:
             asyncio.run(read_texts(call, model, "ids", rows))
         assert rejected.value.param == "ids[1]"

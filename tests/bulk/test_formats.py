@@ -66,8 +66,10 @@ def test_packed_bits_of_a_model_and_of_a_service(
 ) -> None:
     source, flags = write(tmp_path / "in.jsonl", ROWS[:20]), ("--output-dtype", "ubinary", "--dimensions", "16")
     local, remote = tmp_path / target, tmp_path / f"remote-{target}"
-    assert call(capsys, "embed", source, local, *MODEL, adapter, *flags).status == 0
-    assert call(capsys, "embed", source, remote, "--url", server.url, *flags).status == 0
+    for path, model in ((local, (*MODEL, adapter)), (remote, ("--url", server.url))):
+        ended = call(capsys, "embed", source, path, *model, *flags, "--batch-size", 4)
+        assert ended.status == 0
+        assert ended.err.count("l2v: warning: the model does not declare that its first 16 dimensions suffice") == 1
     bits = np.packbits(expected(encoder)[:20, :16] > 0, axis=1)
     for path in (local, remote):
         np.testing.assert_array_equal(read(path), bits)

@@ -8,10 +8,8 @@ from tests.fuzz import costs, shapes
 from tests.fuzz.report import MB, Cost
 from tests.serving import ServerProcess
 
-# Requests that cost more than they may, as docs/reliability.md says.
-MISSES = ("the shortest of 2,048 is too long", "ids of too many long tokens", "ids of long tokens")
-# How many of the other small bodies are rejected; their costs are those that a change could raise most.
-_REJECTED = 5
+# The first of the small bodies are rejected. Their costs are those that a change could raise most.
+_REJECTED = 6
 
 
 async def run(share: float) -> list[Figure]:
@@ -36,13 +34,12 @@ async def run(share: float) -> list[Figure]:
 
 def _measure(size: int, answers: bool) -> list[Cost]:
     """Measures bodies that are rejected and large ones, and, on a new server, those with large answers."""
-    small = [request for request in shapes.SPECIAL if request.shape not in MISSES]
     large = (
         next(islice(shapes.requests(size, shape), number % len(shapes.ROUTES), None))
         for number, shape in enumerate(shapes.SHAPES)
     )
     found: list[Cost] = []
-    for requests in (chain(small[:_REJECTED], large), small[_REJECTED:])[: 1 + answers]:
+    for requests in (chain(shapes.SPECIAL[:_REJECTED], large), shapes.SPECIAL[_REJECTED:])[: 1 + answers]:
         with ServerProcess("--log-level", "warning") as server:
             costs.warm_up(server)
             found += costs.measure(server, requests)

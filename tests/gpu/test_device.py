@@ -15,6 +15,7 @@ from l2v.app.engine.executor import BatchExecutor
 from l2v.app.engine.jobs import Item, Job
 from l2v.app.metrics import Metrics
 from l2v.models import Encoder, Encoding, load
+from l2v.models.warm_up import warm_up
 from tests.chaos.server import ChaosServer
 
 _TOKENS, _TEXTS = 256, 128
@@ -63,8 +64,8 @@ def test_the_warm_up_lowers_the_budget_to_the_memory(wide: Encoder, device: str)
         pytest.skip("on CPUs the budget follows the speed")
     tokens = _TEXTS * _TOKENS
     with little_memory(device, free=tokens * wide.width * 4):
-        assert 2 * _TOKENS <= wide.warm_up(tokens) < tokens
-    assert wide.warm_up(tokens) == tokens
+        assert 2 * _TOKENS <= warm_up(wide, tokens) < tokens
+    assert warm_up(wide, tokens) == tokens
 
 
 def test_a_lost_device_ends_the_service(device: str, pytestconfig: pytest.Config) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from l2v.models import Encoder, Encoding
 from l2v.models.batch import token_budget
+from l2v.models.warm_up import warm_up
 
 
 def test_a_slow_cpu_gets_a_lower_budget() -> None:
@@ -27,5 +28,5 @@ class SlowEncoder(Encoder):
 
 def test_the_budget_follows_the_measured_speed(encoder: Encoder) -> None:
     slow = SlowEncoder(**{name: getattr(encoder, name) for name in Encoder.__dataclass_fields__})
-    assert 512 <= slow.warm_up() <= 2560
-    assert slow.warm_up(64) == 64
+    assert 512 <= warm_up(slow) <= 2560
+    assert warm_up(slow, 64) == 64

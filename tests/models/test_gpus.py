@@ -12,6 +12,7 @@ from l2v.models.allocator import unmap_weights
 from l2v.models.attention import _has_kernel, packed_attention
 from l2v.models.decoder import move
 from l2v.models.devices import select_dtype
+from l2v.models.warm_up import warm_up
 from tests.models.test_attention import states
 from tests.models.test_faults import OUT_OF_MEMORY
 
@@ -131,25 +132,25 @@ def small_gpu(encoder: Encoder, memory: int, error: Exception) -> SmallGpu:
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
 def test_the_warm_up_halves_the_budget_until_a_batch_fits(error: Exception, encoder: Encoder) -> None:
     gpu = small_gpu(encoder, 5000, error)
-    assert gpu.warm_up() == 4096
+    assert warm_up(gpu) == 4096
     assert gpu.batches[-3:] == [16384, 8192, 4096]
-    assert gpu.warm_up(6000) == 3000
+    assert warm_up(gpu, 6000) == 3000
 
 
 @pytest.mark.parametrize("memory", [0, 20])
 def test_the_warm_up_ends_where_little_or_nothing_fits(memory: int, encoder: Encoder) -> None:
     gpu = small_gpu(encoder, memory, torch.OutOfMemoryError("CUDA out of memory."))
     if memory:
-        assert gpu.warm_up() == 16
+        assert warm_up(gpu) == 16
     else:
         with pytest.raises(ModelError, match="memory of device cuda:0 is too small for a forward pass of 16 tokens"):
-            gpu.warm_up()
+            warm_up(gpu)
 
 
 def test_another_error_of_the_warm_up_is_raised(encoder: Encoder) -> None:
     gpu = small_gpu(encoder, 5000, RuntimeError("CUDA error: device-side assert triggered"))
     with pytest.raises(RuntimeError, match="device-side assert"):
-        gpu.warm_up()
+        warm_up(gpu)
     assert gpu.batches[-1] == 16384
 
 

@@ -73,7 +73,7 @@ UNEXPECTED: dict[str, tuple[Callable[[Weights], object], str]] = {
     ),
     "unmerged LoRA": (renamed("self_attn.q_proj.", "self_attn.q_proj.base_layer."), "that was not merged"),
     "LoRA factors": (lambda w: w.update({f"{Q_PROJ}.lora_A.weight": ONE}), "lora_A.weight belongs to an adapter"),
-    "head of another class": (lambda w: w.update({"linear.weight": ONE}), "first linear.weight: another class has it"),
+    "head of another class": (lambda w: w.update({"linear.weight": ONE}), "first linear.weight: it belongs to another"),
     "classifier": (lambda w: w.update({"score.weight": ONE}), "first score.weight"),
     "query norm": (lambda w: w.update({"model.layers.0.self_attn.q_norm.weight": ONE}), "correct model_type"),
     "data parallel": (prefixed("module."), "have the prefix `module.`"),

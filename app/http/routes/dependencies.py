@@ -14,7 +14,7 @@ async def _service(request: Request) -> Service:
 
 
 async def _call(request: Request) -> Call:
-    return Call.of(request.app.state.service, request.scope)
+    return Call(request.app.state.service, request.scope["state"])
 
 
 async def exposition(request: Request) -> bytes:

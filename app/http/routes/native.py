@@ -4,14 +4,13 @@ from typing import Any
 
 from fastapi import Response
 
-from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.errors import InvalidError
-from l2v.app.engine.inputs import DefaultInstruction, InputGroup
-from l2v.app.engine.vectors import Vectors
+from l2v.app.engine.inputs import DefaultInstruction, EmbeddedGroup, InputGroup
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
-from l2v.app.http.responses import ChunkedList, encoded, json_response, match_bytes, matches, vector_bytes
+from l2v.app.http.responses import ChunkedList, json_response, match_bytes, matches, vector_bytes
 from l2v.app.http.routes.dependencies import CallDep, ServiceDep
+from l2v.app.http.routes.embedding import embed_group
 from l2v.app.http.schemas import native as schemas
 from l2v.app.http.schemas.inputs import read_inputs
 
@@ -25,31 +24,19 @@ async def embed(request: schemas.EmbedRequest, call: CallDep) -> Response:
 
     The model attends to the instruction; its tokens are excluded from pooling. Embeddings have the order of the inputs.
     """
-    service, model = call.service, call.choose(request.model)
+    model = call.choose(request.model)
     group = _group("inputs", request.inputs, model.prompts.select(request.instruction, request.prompt_name))
-    vectors, embedded = await service.embed(
-        model,
-        group,
-        call.timings,
-        truncate=request.truncate,
-        dimensions=request.dimensions,
-        normalize=request.normalize,
-        dtype=request.output_dtype,
-        reserve=lambda width: call.reserve(
-            len(group.inputs) * vector_bytes(width, request.encoding_format, request.output_dtype)
-        ),
-    )
-    with call.timings.stage("finish"):
-        return await json_response(
-            {
-                "model": model.name,
-                "dimensions": request.dimensions or model.profile.dimensions,
-                "embeddings": encoded(vectors, request.encoding_format),
-                "tokens": embedded.tokens,
-                "truncated": embedded.truncated,
-            },
-            dimensions_warning(model.profile.declaration, model.profile.width, request.dimensions),
-        )
+
+    def content(rows: ChunkedList, embedded: EmbeddedGroup) -> dict[str, Any]:
+        return {
+            "model": model.name,
+            "dimensions": request.dimensions or model.profile.dimensions,
+            "embeddings": rows,
+            "tokens": embedded.tokens,
+            "truncated": embedded.truncated,
+        }
+
+    return await embed_group(call, model, group, request, content, truncate=request.truncate)
 
 
 @router.post("/similarity", response_model=schemas.SimilarityResponse, responses=_rejections)
@@ -80,10 +67,11 @@ async def similarity(request: schemas.SimilarityRequest, call: CallDep) -> Respo
     )
     with call.timings.stage("finish"):
         named = {group.name: each for group, each in zip(groups, embedded, strict=True)}
+        scores = {"scores": ChunkedList.of(matrix, columns)}
         return await json_response(
             {
                 "model": model.name,
-                **_scores(matrix, request.top_k),
+                **(scores if request.top_k is None else {"results": matches(matrix, request.top_k)}),
                 "tokens": {name: each.tokens for name, each in named.items()},
                 "truncated": {name: each.truncated for name, each in named.items()},
             }
@@ -98,10 +86,3 @@ async def prompts(service: ServiceDep) -> schemas.PromptsResponse:
 
 def _group(name: str, inputs: Any, instruction: DefaultInstruction) -> InputGroup:
     return InputGroup(name, read_inputs(inputs, instruction.text), instruction, single=not isinstance(inputs, list))
-
-
-def _scores(matrix: Vectors, k: int | None) -> dict[str, ChunkedList]:
-    """The field of the response that holds the scores, or the `k` best matches, of each query."""
-    if k is None:
-        return {"scores": ChunkedList.of(matrix, matrix.shape[1])}
-    return {"results": matches(matrix, k)}

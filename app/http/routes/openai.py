@@ -4,16 +4,16 @@ from typing import Any
 
 from fastapi import Response
 
-from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.errors import InvalidError
-from l2v.app.engine.inputs import DefaultInstruction
+from l2v.app.engine.inputs import DefaultInstruction, EmbeddedGroup
 from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.service import Service
 from l2v.app.http import surfaces
 from l2v.app.http.endpoints import Call
 from l2v.app.http.errors import responses
-from l2v.app.http.responses import ChunkedList, encoded, json_response, vector_bytes
+from l2v.app.http.responses import ChunkedList
 from l2v.app.http.routes.dependencies import CallDep, ServiceDep
+from l2v.app.http.routes.embedding import embed_group
 from l2v.app.http.routes.texts import text_group
 from l2v.app.http.schemas.openai import EmbeddingsFields, EmbeddingsRequest, EmbeddingsResponse, Model, ModelsResponse
 
@@ -30,7 +30,7 @@ async def embeddings(request: EmbeddingsRequest, call: CallDep) -> Response:
 
 async def respond(request: EmbeddingsFields, call: Call) -> Response:
     """The response to an embeddings request of any surface."""
-    service, model = call.service, call.choose(request.model)
+    model = call.choose(request.model)
     if request.truncate_prompt_tokens is not None and not request.truncates:
         raise InvalidError("cannot be combined with a 'truncate' that rejects texts", "truncate_prompt_tokens")
     group = await text_group(
@@ -42,35 +42,21 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
         keep_end=request.keep_end,
         max_tokens=request.max_tokens_per_text,
     )
-    vectors, embedded = await service.embed(
-        model,
-        group,
-        call.timings,
-        truncate=request.truncates,
-        dimensions=request.dimensions,
-        normalize=request.normalize,
-        dtype=request.output_dtype,
-        reserve=lambda width: call.reserve(
-            len(group.inputs) * vector_bytes(width, request.encoding_format, request.output_dtype)
-        ),
-    )
-    with call.timings.stage("finish"):
-        rows = encoded(vectors, request.encoding_format)
 
+    def content(rows: ChunkedList, embedded: EmbeddedGroup) -> dict[str, Any]:
         def objects(start: int, stop: int) -> list[dict[str, Any]]:
             items = enumerate(rows.items(start, stop), start)
             return [{"object": "embedding", "index": index, "embedding": vector} for index, vector in items]
 
         tokens = sum(embedded.tokens)
-        return await json_response(
-            {
-                "object": "list",
-                "data": ChunkedList(rows.length, rows.width, objects),
-                "model": model.name,
-                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            },
-            dimensions_warning(model.profile.declaration, model.profile.width, request.dimensions),
-        )
+        return {
+            "object": "list",
+            "data": ChunkedList(rows.length, rows.width, objects),
+            "model": model.name,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+
+    return await embed_group(call, model, group, request, content, truncate=request.truncates)
 
 
 @router.get("/models", responses=responses(401))

@@ -6,8 +6,9 @@ import prometheus_client
 from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from l2v.app.engine.lifecycle import State
 from l2v.app.engine.served_models import LOADING_SECONDS
-from l2v.app.engine.service import Service, State
+from l2v.app.engine.service import Service
 from l2v.app.http import surfaces
 from l2v.app.http.errors import responses
 from l2v.app.http.routes.dependencies import ExpositionDep, ServiceDep

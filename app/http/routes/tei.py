@@ -7,7 +7,6 @@ from fastapi import Response
 from fastapi.responses import PlainTextResponse
 
 from l2v.app import __version__
-from l2v.app.engine.dimensions import dimensions_warning
 from l2v.app.engine.inputs import InputGroup
 from l2v.app.engine.served_models import ServedModel
 from l2v.app.http import surfaces
@@ -16,6 +15,7 @@ from l2v.app.http.errors import BY_STATUS, ERROR_CLASSES
 from l2v.app.http.responses import TOKEN_BYTES, ChunkedList, joined_response, json_response, text_bytes, vector_bytes
 from l2v.app.http.routes import openai, operations
 from l2v.app.http.routes.dependencies import CallDep, ServiceDep
+from l2v.app.http.routes.embedding import embed_group
 from l2v.app.http.routes.texts import read_texts, text_group
 from l2v.app.http.schemas import tei as schemas
 from l2v.app.http.schemas.openai import EmbeddingsResponse
@@ -55,18 +55,7 @@ async def embed(request: schemas.TeiEmbedRequest, call: CallDep) -> Response:
     """One embedding per input."""
     model = call.choose()
     group = await _group(call, model, request.inputs, request)
-    vectors, _ = await call.service.embed(
-        model,
-        group,
-        call.timings,
-        truncate=request.truncate is not False,
-        dimensions=request.dimensions,
-        normalize=request.normalize,
-        reserve=lambda width: call.reserve(len(group.inputs) * vector_bytes(width)),
-    )
-    with call.timings.stage("finish"):
-        warning = dimensions_warning(model.profile.declaration, model.profile.width, request.dimensions)
-        return await json_response(ChunkedList.of(vectors, vectors.shape[1]), warning)
+    return await embed_group(call, model, group, request, lambda rows, _: rows, truncate=request.truncates)
 
 
 @router.post(
@@ -82,7 +71,7 @@ async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response
         model,
         group,
         call.timings,
-        truncate=request.truncate is not False,
+        truncate=request.truncates,
         reserve=lambda tokens, width: call.reserve(tokens * vector_bytes(width)),
     )
     with call.timings.stage("finish"):
@@ -102,7 +91,7 @@ async def similarity(request: schemas.TeiSimilarityRequest, call: CallDep) -> Re
         model,
         groups,
         call.timings,
-        truncate=options.truncate is not False,
+        truncate=options.truncates,
         metric="cosine",
         reserve=lambda: call.reserve(vector_bytes(len(inputs.sentences))),
     )

@@ -2,26 +2,16 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StrictStr
-from pydantic_core import PydanticCustomError
+from pydantic import Field, StrictStr
 
 from l2v.app.http.schemas.fields import Rejected, StrictRequest
-from l2v.app.settings import check_model_name
-
-
-def _check_name(name: str) -> str:
-    try:
-        return check_model_name(name)
-    except ValueError as error:
-        raise PydanticCustomError("model_name", "{reason}", {"reason": str(error)}) from None
+from l2v.app.settings import ModelName
 
 
 class LoadRequest(StrictRequest):
     """An adapter to load."""
 
-    lora_name: Annotated[StrictStr, AfterValidator(_check_name)] = Field(
-        description="Name by which requests choose the adapter"
-    )
+    lora_name: ModelName = Field(description="Name by which requests choose the adapter")
     lora_path: StrictStr = Field(
         min_length=1,
         max_length=1000,

@@ -23,10 +23,11 @@ class CohereRequest(StrictRequest):
         "model or the service has it; else the default prompt, if there is one",
     )
     embedding_types: Annotated[list[EmbeddingType], Field(min_length=1, max_length=6)] = Field(
-        default=["float"], description="The types to return, as in `output_dtype` of /embed; base64: of float32"
+        default=["float"],
+        description="The types to return, as in `output_dtype` of /embed; `base64` returns float32 in base64",
     )
     truncate: Literal["END", "START", "NONE"] = Field(
-        "END", description="What to cut off texts that are too long; NONE rejects them"
+        "END", description="Part to cut off texts that are too long; NONE rejects them"
     )
     output_dimension: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(
@@ -39,7 +40,7 @@ class CohereRequest(StrictRequest):
 
     @property
     def dtypes(self) -> dict[EmbeddingType, OutputDtype]:
-        """The types of the numbers, by the requested types."""
+        """The type of the numbers for each requested type."""
         return {kind: "float" if kind == "base64" else kind for kind in self.embedding_types}
 
 

@@ -93,9 +93,8 @@ class Rejected:
         return BeforeValidator(self._reject).__get_pydantic_core_schema__(source, handler)
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        allowed: list[dict[str, Any]] = [
-            {"const": value} for value in self.allowed
-        ]  # generators reject enums of booleans
+        # Generators of clients reject enums of booleans.
+        allowed: list[dict[str, Any]] = [{"const": value} for value in self.allowed]
         return {"anyOf": [*allowed, {"type": "null"}], "description": f"{REJECTED}{self.reason}"}
 
     def _reject(self, value: Any) -> Any:

@@ -32,7 +32,7 @@ _MAX_NAME = 100
 
 def _check_text(text: str) -> str:
     if fault := text_fault(text):
-        raise PydanticCustomError("text", "{fault}", {"fault": fault})
+        raise ValueError(fault)
     return text
 
 
@@ -133,7 +133,7 @@ TextsOrIds = Annotated[
     Annotated[_TextOrIds, Tag(_ONE)] | Annotated[Listed[_TextOrIds], Tag(_MANY)], _one_or_many(_is_list_of_items)
 ]
 
-EncodingFormat = Annotated[Encoding, Field(description="base64: of the numbers, little-endian")]
+EncodingFormat = Annotated[Encoding, Field(description="base64: the numbers, little-endian, in base64")]
 OutputType = Annotated[
     OutputDtype,
     Field(

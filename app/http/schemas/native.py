@@ -70,8 +70,8 @@ class SimilarityRequest(StrictRequest):
 class Counts(BaseModel):
     """One list for the queries and one for the documents, if there are documents."""
 
-    queries: list[int] = Field(description="Of the queries")
-    documents: list[int] | None = Field(None, description="Of the documents, if there are documents")
+    queries: list[int] = Field(description="For the queries")
+    documents: list[int] | None = Field(None, description="For the documents, if there are documents")
 
 
 class Match(BaseModel):

@@ -18,15 +18,6 @@ from l2v.app.http.schemas.inputs import (
 )
 from l2v.app.settings import PromptName
 
-_SIDES = {
-    "query": "query",
-    "search_query": "query",
-    "document": "document",
-    "search_document": "document",
-    "passage": "document",
-    "retrieval.query": "query",
-    "retrieval.passage": "document",
-}
 _DTYPE = "Send 'output_dtype'"
 
 
@@ -75,7 +66,8 @@ class EmbeddingsFields(Request):
     @property
     def side(self) -> str | None:
         """`query` or `document`, if the request says which."""
-        return _SIDES.get(self.input_type or self.task or "")
+        kind = self.input_type or self.task
+        return kind and ("query" if kind.endswith("query") else "document")
 
     @property
     def truncates(self) -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from l2v.app.engine.service import State
+from l2v.app.engine.lifecycle import State
 from l2v.app.http.errors import example
 
 
@@ -63,7 +63,7 @@ class ModelInfo(BaseModel):
     skip_instruction: bool = Field(description="Whether the instruction is excluded from pooling")
     settings: dict[str, Setting] = Field(description="The properties that a setting or a file may change, by name")
     sources: list[SourceInfo] = Field(description="What the model was loaded from, the base first")
-    left_out: list[str] = Field(description="Tensors of the sources that the model does without")
+    left_out: list[str] = Field(description="Tensors of the sources that the model does not need")
     adapter: AdapterInfo | None = Field(None, description="The unmerged adapter; absent for the base")
 
 

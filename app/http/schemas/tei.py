@@ -7,7 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import orjson
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, StrictBool, Tag
 
+from l2v.app.engine.output_types import OutputDtype
 from l2v.app.http.errors import example
+from l2v.app.http.responses import Encoding
 from l2v.app.http.schemas.fields import Request
 from l2v.app.http.schemas.inputs import Dimensions, IdRows, Text, TextOrTexts, Texts, TextsOrIds
 from l2v.app.http.schemas.openai import EmbeddingsFields
@@ -29,6 +31,11 @@ class Options(Request):
     prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
 
     @property
+    def truncates(self) -> bool:
+        """Whether texts that are too long are truncated rather than rejected."""
+        return self.truncate is not False
+
+    @property
     def keep_end(self) -> bool:
         return self.truncation_direction == "left"
 
@@ -47,6 +54,9 @@ class EmbedAllRequest(Options):
 
 class TeiEmbedRequest(EmbedAllRequest):
     """Texts to embed."""
+
+    encoding_format: ClassVar[Encoding] = "float"
+    output_dtype: ClassVar[OutputDtype] = "float"
 
     normalize: StrictBool = Field(True, description="Scale each vector to length 1")
     dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")

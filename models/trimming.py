@@ -1,0 +1,110 @@
+"""Cuts texts that are too long, before they are combined with their instructions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from l2v.models.types import Input
+
+# Tokens are counted only up to `max_length`. If a text has more characters per token of that limit than _LONG, only a
+# piece of it is tokenized, at first with _PIECE characters per token. While it has too few tokens, it is doubled.
+_LONG, _PIECE = 16, 4
+# Cutting a text in the middle of a word may change its token count by up to this much.
+_CUT_SLACK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmer:
+    """Cuts texts of a model.
+
+    Attributes:
+        tokenizer: the model's tokenizer.
+        max_length: maximum length of a row, in tokens.
+        doc_max_length: maximum length of a text, in tokens.
+        cut_left: whether rows that are too long lose their beginning, so that the end of a text counts.
+    """
+
+    tokenizer: Tokenizer
+    max_length: int
+    doc_max_length: int
+    cut_left: bool = False
+
+    def trim(self, inputs: Sequence[Input], *, truncate: bool = True) -> list[tuple[str, int, bool]]:
+        """Cuts texts to about `doc_max_length` tokens, as the reference's `_convert_to_str` does.
+
+        While a text is too long, this keeps its first int(words · doc_max_length / tokens) words, joined by one space;
+        with `keep_end`, its last words. Tokens are counted only up to `max_length`.
+
+        Args:
+            inputs: texts that are not blank.
+            truncate: False: mark a text that is too long as cut, but leave it longer than it may be.
+
+        Returns:
+            For each input: its text, the number of tokens, and whether the text was cut.
+        """
+        sides = [input_.keep_end or self.cut_left for input_ in inputs]
+        short = [len(input_.text) <= _LONG * self.max_length for input_ in inputs]
+        counts = iter(token_ids(self.tokenizer, [i.text for i, whole in zip(inputs, short, strict=True) if whole]))
+        pieces = [
+            (input_.text, len(next(counts))) if whole else self.piece(input_.text, side)
+            for input_, whole, side in zip(inputs, short, sides, strict=True)
+        ]
+        return [
+            self._shorten(input_, piece, count)
+            if truncate and self._over(count)
+            else (piece, count, self._over(count) or len(piece) < len(input_.text))
+            for input_, (piece, count) in zip(inputs, pieces, strict=True)
+        ]
+
+    def _over(self, count: int) -> bool:
+        return min(count, self.max_length) > self.doc_max_length
+
+    def _shorten(self, input_: Input, piece: str, count: int) -> tuple[str, int, bool]:
+        text, words = input_.text, input_.text.split()
+        while self._over(count):
+            kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
+            if kept == 0:
+                # Here, the reference goes on to the empty text, and loses a text without spaces entirely.
+                return self._cut_word(words[0], input_.keep_end)
+            words = words[-kept:] if input_.keep_end else words[:kept]
+            text = " ".join(words)
+            if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
+                piece, count = self.piece(text, input_.keep_end)
+        return text, count, True
+
+    def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
+        """Cuts a single word to the tokens that fit, between two characters.
+
+        If only the white space around the word was too long, the word is not cut.
+        """
+        text, _ = self.piece(word, keep_end)
+        (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
+        count, length = len(encoding), self.doc_max_length
+        while self._over(count) and length:
+            start, end = encoding.offsets[-length][0], encoding.offsets[length - 1][1]
+            cut = text[start:] if keep_end else text[:end]
+            count, length = self._count(cut), length - 1
+            if not self._over(count):
+                text = cut
+        return text, count, True
+
+    def piece(self, text: str, keep_end: bool) -> tuple[str, int]:
+        """A part of a text that has more than `max_length` tokens, else the whole text; and its number of tokens."""
+        size = _PIECE * self.max_length
+        while size < len(text):
+            piece = text[-size:] if keep_end else text[:size]
+            if (count := self._count(piece)) >= self.max_length + _CUT_SLACK:
+                return piece, count
+            size *= 2
+        return text, self._count(text)
+
+    def _count(self, text: str) -> int:
+        return len(token_ids(self.tokenizer, [text])[0])
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+    """The token ids of each text, with special tokens if `special` is set."""
+    if not texts:  # a call takes some 20 µs, even without texts
+        return []
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=special)]

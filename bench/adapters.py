@@ -5,6 +5,7 @@ take turns, so that other load on the machine affects both alike.
 """
 
 import argparse
+import copy
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import torch
 from bench.__main__ import RESULTS, commit, machine
 from bench.loading import RANK, write
 from bench.report import adapters
-from bench.shapes import SHAPES
+from bench.shapes import SHAPES, Shape
 from bench.workloads import workload
 from l2v.models import Encoder, Input, load
 from l2v.models.batch import batches, token_budget
@@ -40,28 +42,28 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure, options)))
         return
-    shapes = {}
-    for name in options.shapes:
-        with tempfile.TemporaryDirectory() as made:
-            folder = (options.checkpoints or Path(made)) / f"{name}-modules"
-            if not folder.is_dir():
-                write(SHAPES[name], folder, [f"module-{index}" for index in range(_FILES)])
-            # A new process, which sets what the service sets before torch is imported.
-            command = [sys.executable, "-m", "bench.adapters", *sys.argv[1:], "--measure", folder, "--shapes", name]
-            measured = subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, text=True, env={**LIBRARIES, **os.environ}
-            )
-            shapes[name] = json.loads(measured.stdout)
-    results = {
+    results: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine("cuda" if torch.cuda.is_available() else "cpu"),
         "commit": commit(),
         "command": shlex.join(["python", "-m", "bench.adapters", *sys.argv[1:]]),
         "dtype": options.dtype,
         "rank": RANK,
-        "shapes": shapes,
+        "shapes": {},
     }
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for name in options.shapes:
+        with tempfile.TemporaryDirectory() as made:
+            folder = (options.checkpoints or Path(made)) / f"{name.replace(':', '-')}-modules"
+            if not folder.is_dir():
+                write(_shape(name), folder, [f"module-{index}" for index in range(_FILES)])
+            # A new process, which sets what the service sets before torch is imported.
+            command = [sys.executable, "-m", "bench.adapters", *sys.argv[1:], "--measure", folder, "--shapes", name]
+            measured = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env={**LIBRARIES, **os.environ}
+            )
+        results["shapes"][name] = json.loads(measured.stdout)
+        # After each shape, so that an interrupted run leaves what it has.
+        (RESULTS / f"{options.name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(adapters(results))
 
 
@@ -76,7 +78,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     merged = load(base, [files[0]], dtype=options.dtype)
     names = {f"module-{index}": files[index % _FILES] for index in range(max(options.modules))}
     encoder = load(base, dtype=options.dtype, lora_modules=names)
-    task = workload("mixed", max(*options.modules, int(SHAPES[options.shapes[0]].texts["mixed"] / options.divisor)))
+    task = workload("mixed", max(*options.modules, int(_shape(options.shapes[0]).texts["mixed"] / options.divisor)))
     texts = [Input(text, task.instruction) for text in task.texts]
     queries = [Input(text) for text in workload("queries", options.queries).texts]
     cases: dict[str, tuple[Encoder, list[list[Encoding]]]] = {}
@@ -100,6 +102,17 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def _shape(name: str) -> Shape:
+    """The shape of a name, which may be followed by a colon and a smaller number of layers."""
+    name, _, layers = name.partition(":")
+    shape = SHAPES[name]
+    if not layers:
+        return shape
+    config = copy.copy(shape.config)
+    config.num_hidden_layers = int(layers)
+    return replace(shape, config=config)
+
+
 def _mixed(encoder: Encoder, inputs: Sequence[Input], count: int) -> list[Encoding]:
     """The inputs, each for the next of `count` modules."""
     modules = list(encoder.adapters.modules.values())[:count]
@@ -121,7 +134,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.adapters", description=__doc__)
     names = lambda text: text.split(",")  # noqa: E731
     parser.add_argument(
-        "--shapes", type=names, default=["135m", "1.3b"], help=f"comma-separated, from {', '.join(SHAPES)}"
+        "--shapes",
+        type=names,
+        default=["135m", "1.3b"],
+        help=f"comma-separated, from {', '.join(SHAPES)}; 1.3b:2 has the first 2 layers of 1.3b",
     )
     parser.add_argument("--modules", type=int, nargs="+", default=[1, 8, 64], help="numbers of modules in a batch")
     parser.add_argument("--rounds", type=int, default=5)

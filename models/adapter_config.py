@@ -1,6 +1,7 @@
 """Reads adapter_config.json. Kinds and settings of adapters that cannot be merged into weights are refused."""
 
 import json
+import math
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -68,7 +69,9 @@ def read_config(source: Source) -> PeftConfig:
                 "version of peft that it was trained with, or remove the setting if it has no effect"
             )
     for name, (types, words) in _TYPES.items():
-        if (value := content.get(name)) is not None and type(value) not in types:
+        value = content.get(name)
+        infinite = type(value) is float and not math.isfinite(value)
+        if value is not None and (type(value) not in types or infinite):
             raise AdapterError(
                 f"adapter_config.json of {source.name} cannot be used: {name} is {json.dumps(value)}, but must be "
                 f"{words}; correct it in a copy of the folder"

@@ -71,9 +71,9 @@ def read_weights(source: Source, decoder: PreTrainedModel, ignore: Sequence[str]
             "it belongs to this base model, or set ignore_tensors to leave them out"
         )
     if not inside:
+        held = f", only {summary(outside)[0]}" if outside else " (it holds no tensors)"
         raise AdapterError(
-            f"adapter {source.name} changes nothing in the decoder, only {summary(outside)[0]}: it has no effect on "
-            "embeddings"
+            f"adapter {source.name} changes nothing in the decoder{held}: it has no effect on embeddings"
         )
     left_out = summary([*outside, *(checkpoint.shapes.keys() - names)])
     return AdapterWeights({key: checkpoint.tensor(key) for key in inside}, path, left_out)

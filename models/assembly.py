@@ -155,10 +155,7 @@ def _evidence(
 ) -> list[str]:
     """The results of all checks, including that of the reference vector; raises `ModelError` if that differs."""
     reference = ReferenceVector.read([base, *adapters][-1])
-    merged = [
-        f"{s.label} (for {label(s.read('adapter_config.json').get('base_model_name_or_path') or '?')})"
-        for s in adapters
-    ]
+    merged = [f"{s.label} (for {label(s.trained_on or '?')})" for s in adapters]
     return [
         f"files: {checked_files} match their checksums" if checked_files else "files: no checksums recorded",
         "weights: all finite",

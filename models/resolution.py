@@ -37,10 +37,10 @@ def base_name(base: Source, adapters: Sequence[Source]) -> str:
 
     It is read from the JSON files, since transformers 5 drops it from its config.
     """
-    recorded = [(source, source.read("adapter_config.json").get("base_model_name_or_path")) for source in adapters]
+    recorded = [(source, source.trained_on) for source in adapters]
     names = [name for source, name in recorded if name and not source.relative(name)]
-    names += [base.read("config.json").get("_name_or_path"), base.name]
-    candidates: list[str] = [name for name in names if name]
+    names += [base.read("config.json").get("_name_or_path") or "", base.name]
+    candidates = [name for name in names if name]
     return next((name for name in candidates if template_for(name) != "none"), candidates[0])
 
 

@@ -31,6 +31,7 @@ BASE_WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_MAX_NAME = 1000
 # The beginning and the maximum size of the pointer that a clone without Git LFS has instead of a large file.
 _POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 200
 
@@ -107,6 +108,21 @@ class Source:
     def has_tokenizer(self) -> bool:
         files = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
         return any((self.folder / file).is_file() for file in files)
+
+    @property
+    def trained_on(self) -> str:
+        """The model that an adapter names as its base; "" if it names none.
+
+        Raises:
+            SourceError: if that is no name.
+        """
+        named = self.read("adapter_config.json").get("base_model_name_or_path") or ""
+        if not isinstance(named, str) or len(named) > _MAX_NAME:
+            raise SourceError(
+                f"adapter_config.json of {self.name} names a base_model_name_or_path that is not a Hub id or a path: "
+                "correct it in a copy of the folder"
+            )
+        return named
 
     def relative(self, path: str) -> str:
         """The folder at a path relative to this source; "" if there is none.

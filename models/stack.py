@@ -46,8 +46,8 @@ def resolve_stack(
             f"{source.name} holds both an adapter and a model's weights ({whole}), so it is unclear whether they are "
             "merged: name its base as the model and it as an adapter, or remove one of the two from a copy"
         )
-    named = source.read("adapter_config.json").get("base_model_name_or_path")
-    if not named or not isinstance(named, str):
+    named = source.trained_on
+    if not named:
         raise SourceError(f"adapter {source.name} does not name its base model: name the base as the model instead")
     try:
         base, earlier = resolve_stack(source.relative(named) or named, [], (*requested_by, source, *further))

@@ -53,7 +53,7 @@ class Profile:
         own = {name: described[name] for name in _OWN} | {"dimensions": dimensions}
         own["sources"] = [*self.description["sources"], module.source]
         own["left_out"] = [*self.description["left_out"], *module.left_out]
-        own["adapter"] = {name: described[name] for name in ("rank", "layers", "bytes")}
+        own["adapter"] = {name: described[name] for name in ("rank", "layers", "bytes", "other_base")}
         return replace(
             self,
             tokenization=module.tokenization,

@@ -89,7 +89,11 @@ class RuntimeAdapters:
             if name in self._models:
                 raise InvalidError(f"the model {name} is already loaded: unload it first", "lora_name")
             if len(adapters.modules) >= limit:
-                raise InvalidError(f"{limit} adapters are loaded, the maximum (max_lora_modules)", "lora_name")
+                raise InvalidError(
+                    f"{limit} adapters are loaded, the maximum (max_lora_modules): unload another first, or start the "
+                    "service with a higher max_lora_modules",
+                    "lora_name",
+                )
             try:
                 model = await asyncio.to_thread(self._add, name, source, path)
             except ModelError as error:

@@ -91,7 +91,8 @@ class Adapters:
             size = nbytes(read.factors, dtype, padded=grouped)
             if max_bytes is not None and self.nbytes + size > max_bytes:
                 raise AdapterError(
-                    f"adapter {name} has {size:,} bytes, and {self.nbytes:,} of {max_bytes:,} are taken: unload another"
+                    f"adapter {name} has {size:,} bytes, and {self.nbytes:,} of {max_bytes:,} are taken "
+                    "(max_lora_bytes): unload another adapter first, or start the service with a higher max_lora_bytes"
                 )
             held = torch.device("cpu") if grouped else device
             weights = join(name, read.factors, layers.groups, held, dtype, padded=grouped)

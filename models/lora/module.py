@@ -20,6 +20,7 @@ class LoraModule:
         rank: the largest rank of its changes.
         layers: the number of linear layers that it changes.
         left_out: the tensors of its files that it does not need.
+        other_base: the base that it was trained on, if that is not the stack's; else "".
         nbytes: size of its weights on the device.
         evidence: the result of the checks made while loading.
     """
@@ -33,6 +34,7 @@ class LoraModule:
     layers: int
     left_out: tuple[str, ...]
     nbytes: int
+    other_base: str = ""
     evidence: str = ""
 
     def describe(self) -> dict[str, Any]:
@@ -43,6 +45,7 @@ class LoraModule:
             "rank": self.rank,
             "layers": self.layers,
             "bytes": self.nbytes,
+            "other_base": self.other_base or None,
             "left_out": list(self.left_out),
             "pooling": self.declaration.pooling.value,
             "template": self.declaration.template.value,

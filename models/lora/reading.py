@@ -1,7 +1,10 @@
 """Reads a module: its weights, and how its files declare that it is served."""
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -19,6 +22,9 @@ from l2v.models.tokenization import Tokenization
 from l2v.models.tokenizer import read_tokenizer
 from l2v.models.tokenizer_checks import check_vocabulary
 
+logger = logging.getLogger(__name__)
+
+_COMMIT = re.compile("[0-9a-f]{7,40}")
 # The settings that all rows of a batch share.
 _SHARED = ("semantics", "attention", "lower_case")
 _APART = "serve it in a service of its own, with it among `adapters`"
@@ -92,10 +98,42 @@ class ModuleReader:
             layers=len(factors),
             left_out=tuple(f"{key} of {source.label}" for key in left_out),
             nbytes=0,
+            other_base=self._other_base(name, source),
         )
-        return ReadModule(
-            module, factors, label(source.read("adapter_config.json").get("base_model_name_or_path") or "?")
+        return ReadModule(module, factors, label(source.trained_on or "?"))
+
+    def _other_base(self, name: str, source: Source) -> str:
+        """The base that a module names, with its revision, if the stack has another; else "".
+
+        Its tensors fit, so it may be right nevertheless: the same base under another name, or a fine-tuned one.
+        """
+        named, revision = source.trained_on, str(source.read("adapter_config.json").get("revision"))
+        if not named:
+            return ""
+        stack = [self.base, *self.adapters]
+        folder = source.relative(named)
+        known = {
+            *(each.trained_on for each in self.adapters),
+            self.base.read("config.json").get("_name_or_path"),
+            *(each.name for each in stack),
+        }
+        # Folders are moved and renamed above the last part of their path.
+        same = Path(named).name.lower() in {Path(each).name.lower() for each in known if isinstance(each, str)}
+        if not same and not any(folder and each.folder.samefile(folder) for each in stack):
+            other = label(named)
+        elif _COMMIT.fullmatch(revision) and any(
+            each.name == named and not each.revision.startswith(revision) for each in stack
+        ):
+            other = f"{named}@{revision}"
+        else:
+            return ""
+        logger.warning(
+            "adapter %s was trained on %s, but %s is served: check that its vectors are good, or serve its own base",
+            name,
+            other,
+            " + ".join(each.label + f"@{each.revision}" * bool(each.revision) for each in stack),
         )
+        return other
 
     def _declaration(self, source: Source, decoder: PreTrainedModel) -> Declaration:
         """How the module is served. Refuses settings that cannot differ between the rows of a batch."""

@@ -84,6 +84,8 @@ def _check_tensors(source: Source, read: AdapterWeights) -> None:
     """Refuses tensors that are no factors of linear layers."""
     if embedding := min((key for key in read.weights if "lora_embedding_" in key), default=None):
         raise _refusal(source, f"changes embeddings ({embedding})")
+    if magnitude := min((key for key in read.weights if "lora_magnitude_vector" in key), default=None):
+        raise _refusal(source, f"is a DoRA adapter ({magnitude}), whose change depends on the base's weights")
     factors = (".lora_A.weight", ".lora_B.weight")
     if whole := min((key for key in read.weights if not key.endswith(factors)), default=None):
         raise _refusal(source, f"holds {whole} whole (modules_to_save)")

@@ -109,6 +109,7 @@ def test_the_models_are_listed_with_their_sources(server: LocalServer) -> None:
     assert law["left_out"] == base["left_out"]
     assert law["sources"] == [*base["sources"], {"name": "law", "kind": "adapter", "revision": ""}]
     assert (law["adapter"]["rank"], law["adapter"]["layers"], law["adapter"]["bytes"] > 0) == (4, 14, True)
+    assert (law["adapter"]["other_base"], code["adapter"]["other_base"]) == (None, None)
     assert (code["pooling"], code["max_length"], law["pooling"]) == ("last_token", 64, "mean")
 
 

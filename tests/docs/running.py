@@ -39,7 +39,7 @@ def flags_of(block: Block) -> tuple[str, ...]:
         return ()
     (words,) = before.lines
     assert words[:2] == ["l2v", "serve"], f"{before}: only a block with `l2v serve` may have a name"
-    return tuple(words[2:])
+    return tuple(word.replace("examples/", f"{ROOT}/examples/") for word in words[2:])
 
 
 def source(block: Block) -> str:

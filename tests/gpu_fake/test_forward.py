@@ -158,11 +158,13 @@ def test_lengths_on_the_gpu_are_found(plain: Encoder, monkeypatch: pytest.Monkey
         run(encoder)
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_modules_wait_for_nothing(grouped: bool, plain: Encoder, adapter: Path) -> None:
+@pytest.mark.parametrize(("grouped", "then"), [(False, None), (True, None), (True, fp8.quantize)])
+def test_modules_wait_for_nothing(
+    grouped: bool, then: Callable[[PreTrainedModel], None] | None, plain: Encoder, adapter: Path
+) -> None:
     """By slices as on any GPU, and by grouped products as on Hopper: four operations for seven layers of a block."""
     factors, cpu = read_factors(Source("adapter", adapter), plain.model), torch.device("cpu")
-    with on_gpu(plain) as encoder:
+    with on_gpu(plain, then=then) as encoder:
         one = Batch.pack([Encoding(array("q", [1] * 5), pooled=1)], DEVICE)
         layers = LoraLayers(encoder.model, lambda: encoder_module.hidden_states(encoder.model, one))
         assert [len(group) for group in layers.groups] == [3, 1, 2, 1] * 2

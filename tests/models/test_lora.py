@@ -163,6 +163,46 @@ def test_what_a_module_leaves_out_is_said(base: Path, modules: dict[str, str], t
     assert [line for line in described["left_out"] if "other" in line and "more" in line]
 
 
+@pytest.mark.parametrize(
+    ("config", "other"),
+    [
+        ({}, None),
+        ({"base_model_name_or_path": "org/{base}"}, None),  # the base in another place
+        ({"base_model_name_or_path": "org/other"}, "org/other"),
+        ({"base_model_name_or_path": "l2v/demo-base", "revision": "abcdef1"}, "l2v/demo-base@abcdef1"),
+    ],
+)
+def test_a_module_of_another_base_is_served_with_a_warning(
+    config: dict[str, str],
+    other: str | None,
+    base: Path,
+    modules: dict[str, str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(modules["all"], folder := tmp_path / "module")
+    edit(folder, **{key: value.format(base=base.name) for key, value in config.items()})
+    encoder = load(str(base), dtype="float32")
+    reader = encoder.adapters._reader
+    if "revision" in config:
+        encoder.adapters._reader = replace(reader, base=replace(reader.base, name="l2v/demo-base", revision="def"))
+    encoder.adapters.add("module", str(folder))
+    (described,) = encoder.adapters.describe()
+    warnings = [record for record in caplog.records if "was trained on" in record.message]
+    assert (described["other_base"], len(warnings)) == (other, int(other is not None))
+
+
+@pytest.mark.parametrize("tokens", [64, 100, 1023, 3000])
+def test_blocks_cover_each_token_of_a_slice_once(tokens: int) -> None:
+    for start, stop in ((0, 1), (0, tokens), (tokens - 1, tokens), (7, tokens - 9)):
+        covered = []
+        for block in products._cut(start, stop, {}, tokens):
+            assert 0 <= block.start < block.stop <= tokens
+            assert block.stop - block.start in products._BLOCKS
+            covered += range(block.start + block.first, block.start + block.last)
+        assert covered == list(range(start, stop))
+
+
 def test_modules_come_and_go_between_batches(base: Path, modules: dict[str, str]) -> None:
     encoder = load(str(base), dtype="float32")
     plain = encoder.forward(rows := encoder.tokenize(TEXTS))
@@ -218,6 +258,15 @@ def damage(folder: Path, change: Callable[[torch.Tensor], torch.Tensor], part: s
     save_file({k: change(v) if part in k else v for k, v in load_file(path).items()}, path, {"format": "pt"})
 
 
+def damage_keys(folder: Path, key: str) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file(load_file(path) | {f"base_model.model.{key}": torch.ones(32)}, path, {"format": "pt"})
+
+
+def empty(folder: Path) -> None:
+    save_file({}, folder / "adapter_model.safetensors", {"format": "pt"})
+
+
 def nan(weight: torch.Tensor) -> torch.Tensor:
     return torch.full_like(weight, torch.nan)
 
@@ -239,8 +288,16 @@ REFUSED: dict[str, tuple[Any, Callable[[Path], object], str]] = {
     "parameters": (CARRIED["parameters"][0], lambda f: None, "target_parameters"),
     "tokens": (lora(trainable_token_indices=[250]), lambda f: None, "trainable_token_indices"),
     "biases": (lora(bias="lora_only"), lambda f: None, "changes biases"),
+    "magnitudes": (
+        lora(),
+        lambda f: damage_keys(f, "layers.0.self_attn.q_proj.lora_magnitude_vector.weight"),
+        r"is a DoRA adapter \(.*lora_magnitude_vector",
+    ),
     "PiSSA": (lora(), lambda f: edit(f, init_lora_weights="pissa"), "init_lora_weights pissa"),
     "NaN": (lora(), lambda f: damage(f, nan), "holds NaN or infinity in .*lora_A.weight"),
+    "no tensors": (lora(), empty, r"changes nothing in the decoder \(it holds no tensors\)"),
+    "an infinite scale": (lora(), lambda f: edit(f, lora_alpha=np.inf), "lora_alpha is Infinity, but must be a number"),
+    "no name of a base": (lora(), lambda f: edit(f, base_model_name_or_path=5), "names a base_model_name_or_path that"),
     "another rank": (lora(), lambda f: edit(f, r=8), "has shape"),
     "no effect": (lora(), lambda f: damage(f, torch.zeros_like, "lora_B"), "has no effect"),
     "lost in rounding": (lora(), lambda f: damage(f, lambda w: w * 1e-30), "changes no vector in float32"),
@@ -272,7 +329,8 @@ def test_other_refusals(encoder: Encoder, base: Path, modules: dict[str, str], t
     with pytest.raises(ModelError, match="is not an adapter"):
         encoder.adapters.add("base", str(base))
     size = encoder.adapters.nbytes
-    with pytest.raises(ModelError, match=f"{size:,} of {size + 9:,} are taken"):
+    taken = rf"{size:,} of {size + 9:,} are taken \(max_lora_bytes\): unload another .* higher max_lora_bytes"
+    with pytest.raises(ModelError, match=taken):
         encoder.adapters.add("more", modules["all"], max_bytes=size + 9)
     with pytest.raises(ModelError, match="cannot be exported"):
         export(load(str(base), lora_modules={"all": modules["all"]}, prepack=False), tmp_path / "export")

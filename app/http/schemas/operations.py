@@ -48,6 +48,7 @@ class AdapterInfo(BaseModel):
     rank: int = Field(description="The largest rank of its changes")
     layers: int = Field(description="Number of linear layers that it changes")
     size: int = Field(alias="bytes", description="Size of its weights on the device")
+    other_base: str | None = Field(description="The base that it was trained on, if that is not the served one")
 
 
 class ModelInfo(BaseModel):

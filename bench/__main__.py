@@ -2,10 +2,7 @@
 
 import argparse
 import json
-import os
-import platform
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +18,7 @@ import torch
 from bench import measure, report
 from bench.engines import LibraryEngine, ServerEngine
 from bench.floor import useful_flops
+from bench.origin import commit, machine
 from bench.peers import NAMES, VENVS, peers
 from bench.shapes import SHAPES, Shape
 from bench.workloads import WORKLOADS, workload
@@ -149,33 +147,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--checkpoints", type=Path, help="folder in which to keep the checkpoints")
     parser.add_argument("--name", help="file name of the results (default: cpu or cuda)")
     return parser.parse_args()
-
-
-def machine(device: str) -> str:
-    """The GPU, or the cores of the CPU."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    model = next(
-        (
-            line.partition(": ")[2]
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    return f"{os.cpu_count()} cores of {model}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def commit() -> str:
-    """The commit of this code, with `-dirty` if it has changed since. Changes in results do not count."""
-    if not (git := shutil.which("git")):
-        return "unknown"
-    described = subprocess.run([git, "describe", "--always"], check=False, capture_output=True, text=True)
-    code = [":/", ":(top,exclude)bench/results"]
-    changed = subprocess.run([git, "diff", "--quiet", "HEAD", "--", *code], check=False, stderr=subprocess.DEVNULL)
-    if described.returncode:
-        return "unknown"
-    return f"{described.stdout.strip()}{'-dirty' * bool(changed.returncode)}"
 
 
 def _versions() -> dict[str, dict[str, str]]:

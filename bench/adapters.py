@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from bench.__main__ import RESULTS, commit, machine
+from bench.__main__ import RESULTS
 from bench.loading import RANK, write
+from bench.origin import commit, machine
 from bench.report import adapters
 from bench.shapes import SHAPES, Shape
 from bench.workloads import workload

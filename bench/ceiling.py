@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 
 import l2v.app.cli
 from bench import ceiling_report
-from bench.__main__ import RESULTS, commit
+from bench.__main__ import RESULTS
 from bench.ceiling_report import ENGINE, FRONT_END, LOAD
+from bench.origin import commit
 from l2v.models import Encoder, Encoding
 from l2v.models.settings import ModelSettings
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from bench.__main__ import RESULTS, commit, machine
+from bench.__main__ import RESULTS
+from bench.origin import commit, machine
 from bench.report import forward
 from bench.shapes import SHAPES
 from bench.worker import peak_memory

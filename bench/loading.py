@@ -23,7 +23,8 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModel
 
-from bench.__main__ import RESULTS, commit, machine
+from bench.__main__ import RESULTS
+from bench.origin import commit, machine
 from bench.report import loading
 from bench.shapes import SHAPES, Shape
 from l2v.models import checksums, load

@@ -24,8 +24,8 @@ from typing import Any
 import httpx
 
 from bench import report
-from bench.__main__ import commit, machine
 from bench.mixes import MIXES, Caller
+from bench.origin import commit, machine
 from bench.policies import POLICIES
 from bench.simulation import Costs, Outcome, Simulation
 from l2v.models import Encoding, load

@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, LlamaConfig
 
 from bench import measure, report
-from bench.__main__ import commit
 from bench.engines import LibraryEngine, Round
 from bench.floor import matmul_rate, useful_flops
+from bench.origin import commit
 from bench.shapes import Shape
 from bench.workloads import INSTRUCTION, WORKLOADS, Workload, for_llama_cpp, workload
 

@@ -1,16 +1,15 @@
 """Measured figures, and the page that they are written to."""
 
 import datetime
-import os
 import platform
 import re
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import psutil
 
+from bench.origin import commit, machine
 from tests.chaos.server import ROOT
 
 PAGE = ROOT / "docs" / "reliability.md"
@@ -52,17 +51,16 @@ def write(promise: str, command: str, figures: list[Figure], seconds: float) -> 
     section = re.compile(rf"(<!-- chaos {promise} -->\n).*?(<!-- /chaos {promise} -->)", re.DOTALL)
     if not section.search(text):
         sys.exit(f"{PAGE.name} has no markers for {promise}")
-    origin = f"`{command}`, {seconds / 60:.1f} min, {datetime.date.today():%-d %B %Y}, {machine()}."
-    text = section.sub(lambda match: f"{match[1]}\n{table(figures)}\n\n{origin}\n\n{match[2]}", text)
+    ending = f"{origin(command, seconds)}."
+    text = section.sub(lambda match: f"{match[1]}\n{table(figures)}\n\n{ending}\n\n{match[2]}", text)
     PAGE.write_text(text, encoding="utf-8")
 
 
-def machine() -> str:
-    """Describes this machine."""
-    model = next(
-        (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
+def origin(command: str, seconds: float) -> str:
+    """How, when and on what the figures were measured."""
     memory = psutil.virtual_memory().total / 2**30
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "uvicorn"))
-    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB; Python {platform.python_version()}, {versions}"
+    return (
+        f"`{command}`, {seconds / 60:.1f} min, {datetime.date.today():%-d %B %Y}, commit {commit()}, {machine('cpu')}, "
+        f"{memory:.0f} GiB; Python {platform.python_version()}, {versions}"
+    )

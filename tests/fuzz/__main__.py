@@ -9,10 +9,9 @@ import json
 import os
 import sys
 import time
-from datetime import date
 from itertools import chain
 
-from tests.chaos.figures import machine
+from tests.chaos.figures import origin
 from tests.fuzz import costs, report, shapes
 from tests.fuzz.campaign import fuzz, schemathesis
 from tests.fuzz.serving import server
@@ -73,13 +72,12 @@ def _cost(size: int, only: str) -> None:
                     print(cost, *(f"{share:.2f}" for share in cost.shares), flush=True)
                 kept = costs.resident_bytes(running) - fresh
                 requests = next(left, None) if kept < _KEPT else None
-    minutes = (time.monotonic() - started) / 60
     command = "python -m tests.fuzz --cost" + ("" if size == _SIZE else f" --megabytes {size / report.MB:g}")
     load = f"a load average of {os.getloadavg()[2]:.0f}"
-    origin = f"`{command}`, {minutes:.0f} min, {date.today():%-d %B %Y}, {machine()}, {load}."
-    print(report.table(found, origin))
+    made = f"{origin(command, time.monotonic() - started)}, {load}."
+    print(report.table(found, made))
     if not only:
-        report.write(found, origin)
+        report.write(found, made)
 
 
 if __name__ == "__main__":

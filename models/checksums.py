@@ -32,7 +32,7 @@ def write(folder: Path) -> None:
 def checking(sources: Sequence[Source]) -> Iterator["Future[int]"]:
     """Compares the sources' files with their checksums in another thread, while the body reads the files too.
 
-    A mismatch takes precedence over an error in the body, which it explains.
+    A mismatch replaces an error in the body, since it explains that error.
 
     Yields:
         The number of files compared. Its `result()` waits for the comparison and raises as `check` does.

@@ -1,4 +1,4 @@
-"""Mixtures of experts: makes their results independent of other tokens, for the checks in `models.verify`."""
+"""Makes a mixture of experts compute each token independently, for the checks in `models.verify`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -28,7 +28,7 @@ _QUANTIZED = re.compile(
 # Keys of config.json that mark quantized weights.
 MARKS = ("quantization_config", "quantization")
 _FULL_PRECISION = {"F64", "F32", "F16", "BF16"}
-# The prefixes that training tools add to names, at the start or inside.
+# What training tools insert into names, at the start or later.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.", "module.")
 _LORA = re.compile(r"lora_|\.base_layer\.|modules_to_save")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -63,7 +63,7 @@ def count(names: Collection[str], noun: str = "tensor") -> str:
 
 
 def layer_of(name: str) -> int:
-    """The index of the layer that a tensor belongs to; -1 if to none."""
+    """The index of the layer of a tensor; -1 if it has none."""
     found = _LAYER.search(name)
     return int(found[1]) if found else -1
 
@@ -94,8 +94,8 @@ def quantization(name: str, mark: object, dtypes: Mapping[str, str]) -> str:
         return ""
     method = quantization_method(mark) if mark else "no quantization_config"
     return (
-        f"the weights of {name} are quantized ({method}; for example {sign} of type {dtypes[sign]}): name the "
-        "full-precision model that they were made from, with dtype int8 or fp8 to quantize it while loading"
+        f"the weights of {name} are quantized ({method}; for example {sign} of type {dtypes[sign]}): serve "
+        "the original full-precision model instead; to quantize it while loading, set dtype to int8 or fp8"
     )
 
 
@@ -105,7 +105,7 @@ def quantization_method(mark: object) -> str:
 
 
 def unexpected_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -> str:
-    """The likely cause of a tensor that the decoder has no place for, and what to do, as the end of a sentence.
+    """Why the decoder probably has no place for a tensor, and what to do, as the end of a sentence.
 
     Args:
         name: the tensor.
@@ -132,7 +132,7 @@ def unexpected_cause(name: str, names: Collection[str], decoder: PreTrainedModel
 
 
 def missing_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -> str:
-    """The likely cause of a tensor that the decoder needs and the files lack, and what to do; arguments as above."""
+    """Why the files probably lack a tensor that the decoder needs, and what to do; arguments as above."""
     if prefix := wrapper(names, decoder):
         return f"the names have the prefix `{prefix}`; save the model again without it"
     if layer_of(name) > (last := max(map(layer_of, names), default=-1)):
@@ -141,7 +141,7 @@ def missing_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -
             "layers; correct the one that is wrong"
         )
     if name.endswith(".bias"):
-        return "config.json declares biases, but the weights have none, or it has the wrong model_type"
+        return "config.json has the wrong model_type, or declares biases that the weights do not have"
     return "config.json has the wrong model_type, or the files do not hold the whole model"
 
 
@@ -154,7 +154,7 @@ def shape_cause(held: Sequence[int], required: Sequence[int], config: PreTrained
 
 
 def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
-    """The prefix that a training tool added to most names, at the start or inside; "" if there is none."""
+    """What a training tool inserted into most names, at the start or later; "" if there is none."""
     for infix in WRAPPERS:
         if 2 * sum(f".{infix}" in f".{name}" for name in names) > len(names):
             return infix
@@ -165,7 +165,7 @@ def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
 
 
 def _prefix(name: str, expected: Collection[str]) -> str | None:
-    """The part of a name before the name of one of the model's tensors; None if it contains no such name."""
+    """The part of a name that precedes a name in `expected`; None if it holds no such name."""
     parts = name.split(".")
     found = (index for index in range(len(parts)) if ".".join(parts[index:]) in expected)
     index = next(found, None)

@@ -33,9 +33,9 @@ class TokenizerClass:
         name: its name, without `Fast`.
         tokens: default special tokens by role.
         adds: whether it adds the beginning and the end token by default; None: tokenizer.json alone decides.
-        prefix_space: "set": `add_prefix_space` (default: false) overrides tokenizer.json; "on": only if it is true.
+        prefix_space: "set": `add_prefix_space` (default: false) overrides tokenizer.json; "on": only true does.
         vocabulary: see `Vocabulary`.
-        flags: properties of special tokens that are given as strings, if the vocabulary is converted.
+        flags: if the vocabulary is converted, the properties of each special token given as a string.
     """
 
     name: str
@@ -103,7 +103,7 @@ def class_for(source: Source, values: Mapping[str, Any], model_type: str, *, com
         source: the folder.
         values: of tokenizer_config.json.
         model_type: of the model.
-        complete: whether tokenizer.json needs no class.
+        complete: whether tokenizer.json is enough.
 
     Raises:
         UnsupportedModelError: if the class is not supported.
@@ -114,7 +114,7 @@ def class_for(source: Source, values: Mapping[str, Any], model_type: str, *, com
     named = values.get("tokenizer_class") or config.get("tokenizer_class")
     name = named or _BY_MODEL_TYPE.get(config.get("model_type") or model_type, "PreTrainedTokenizer")
     if not isinstance(name, str) or (kind := _BY_NAME.get(name.removesuffix("Fast"))) is None:
-        code = " (its code, which auto_map names, is never run)" if values.get("auto_map") else ""
+        code = " (l2v never runs the code in its auto_map)" if values.get("auto_map") else ""
         raise UnsupportedModelError(
             f"the tokenizer of {source.name} is of class {name}, which l2v cannot rebuild{code}: serve a copy whose "
             "tokenizer was saved as tokenizer.json with the class PreTrainedTokenizerFast"

@@ -36,7 +36,7 @@ class EmbeddedRows:
 
     Attributes:
         rows: the good rows, in order.
-        vectors: [n, d], one per good row; of packed types, [n, d / 8].
+        vectors: [n, d], one per good row; [n, d / 8] if packed.
         bad: the rows that the model rejects.
         tokens: the number of tokens in the good rows.
     """
@@ -53,7 +53,7 @@ class Embedder(Protocol):
     Attributes:
         info: the model's information, as `GET /info` returns it.
         window: how many batches to submit ahead.
-        warning: what to know about the vectors before relying on them, once a batch is done; "" if nothing.
+        warning: a caveat about the vectors, known once a batch is done; "" if there is none.
     """
 
     info: dict[str, Any]

@@ -80,7 +80,7 @@ class RunSettings(BaseModel):
     dimensions: int | None = Field(None, ge=1, description="Keep this many leading dimensions, before normalizing")
     normalize: bool = Field(True, description="Scale each vector to length 1")
     output_dtype: OutputDtype = Field(
-        "float", description="Type of the numbers; int8 and uint8 take a byte per dimension, binary and ubinary a bit"
+        "float", description="Type of the numbers; int8 and uint8 take 1 byte per dimension, binary and ubinary 1 bit"
     )
     batch_size: int = Field(256, ge=1, description="Rows per batch, or per request to the service")
     skip_bad: Path | None = Field(None, description="Write bad rows to this JSONL file and continue")

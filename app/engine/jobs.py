@@ -15,7 +15,7 @@ _arrivals = itertools.count()
 
 
 class EncodingFailedError(Exception):
-    """The model fails on one encoding of a job, even alone.
+    """One encoding of a job fails even when it is run alone.
 
     Attributes:
         position: the position of the encoding in the job.

@@ -1,4 +1,4 @@
-"""Requests and responses of the Cohere surface."""
+"""Requests and responses of the Cohere API."""
 
 from typing import Annotated, Any, Literal
 
@@ -19,15 +19,15 @@ class CohereRequest(StrictRequest):
     texts: Texts = Field(description="The texts to embed")
     input_type: Literal["search_query", "search_document", "classification", "clustering"] | None = Field(
         None,
-        description="Use the prompt `query` or `document`, or the one named `classification` or `clustering`, if the "
-        "model or the service has it; else the default prompt, if there is one",
+        description="Use the prompt of this name (without `search_`) if the model or the service has it; else the "
+        "default prompt, if there is one",
     )
     embedding_types: Annotated[list[EmbeddingType], Field(min_length=1, max_length=6)] = Field(
         default=["float"],
         description="The types to return, as in `output_dtype` of /embed; `base64` returns float32 in base64",
     )
     truncate: Literal["END", "START", "NONE"] = Field(
-        "END", description="Part to cut off texts that are too long; NONE rejects them"
+        "END", description="Where to cut texts that are too long; NONE rejects them"
     )
     output_dimension: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(

@@ -76,7 +76,7 @@ class L2v(BaseSettings):
     embed: CliSubCommand[Embed] = Field(description="Embed a file of texts")
     similarity: CliSubCommand[Similarity] = Field(description="Rank documents by similarity to a query")
     info: CliSubCommand[Info] = Field(description="Describe a model")
-    tokenize: CliSubCommand[Tokenize] = Field(description="Show the tokens of a text and which are pooled")
+    tokenize: CliSubCommand[Tokenize] = Field(description="Show the tokens of a text, and which of them are pooled")
     export: CliSubCommand[Export] = Field(description="Write the merged encoder to a folder")
     train: CliSubCommand[Train] = Field(description="Train an encoder from a decoder")
     evaluate: CliSubCommand[Evaluate] = Field(description="Score an encoder on MTEB tasks")
@@ -116,7 +116,7 @@ def main() -> None:
         print(f"l2v: {error}", file=sys.stderr)
         raise SystemExit(status) from None
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has exited. Python flushes stdout at exit and would fail there too.
+        # The reader of the output, such as `head`, has exited. Without this, Python's flush at exit would fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:

@@ -45,7 +45,7 @@ class ReplicaSettings(Settings):
             raise ValueError("http_workers must be 1 on Ray, whose own proxies speak HTTP: set num_replicas instead")
         if self.runtime_adapters:
             raise ValueError(
-                "runtime_adapters cannot be set on Ray, where a request reaches one replica alone: name the adapters "
+                "runtime_adapters cannot be set on Ray, where a request reaches only one replica: name the adapters "
                 "in lora_modules, and deploy the application again to change them"
             )
         return self
@@ -103,8 +103,8 @@ def build(settings: ReplicaSettings) -> serve.Application:
     """The application that Ray Serve runs. Ray's own configuration decides how many replicas run and where."""
     deployment = serve.deployment(
         name=NAME,
-        # More than the service accepts, so that it is the service that rejects excess requests, with 429: beyond this
-        # number, Ray queues requests without limit.
+        # More than the service accepts, so that the service rejects excess requests with 429. Beyond this number, Ray
+        # queues requests without limit.
         max_ongoing_requests=2 * settings.max_requests,
         graceful_shutdown_timeout_s=settings.drain_timeout,
         health_check_period_s=_CHECK_SECONDS,

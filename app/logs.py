@@ -1,4 +1,4 @@
-"""Logs without the text of any request: lines for people on a terminal, elsewhere JSON lines."""
+"""Logs without the text of any request: readable lines on a terminal, else JSON lines."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-# The logger of the message `ready`: the service accepts requests.
+# The logger of the message `ready`, which says that the service accepts requests.
 READY = "l2v.ready"
 
 
@@ -42,7 +42,7 @@ def _for_people(logger: Any, name: str, event: MutableMapping[str, Any]) -> Muta
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to the current `sys.stderr`. A progress bar replaces it, so that lines appear above the bar."""
+    """Writes to the current `sys.stderr`, which a progress bar replaces so that lines appear above the bar."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -77,7 +77,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
         exception_handlers={ServiceError: _service_error, HTTPException: _http_error},
     )
     app.state.service, app.state.targets = service, targets
-    # `RequestLimits` checks the key; this documents in OpenAPI that one is required.
+    # `RequestLimits` checks the key; this documents in OpenAPI that a key is required.
     keyed = [Depends(HTTPBearer(auto_error=False))] if auth.enabled else []
     for router in routers:
         app.include_router(router, dependencies=keyed)
@@ -100,7 +100,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
 
 
 def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
-    """Removes from the OpenAPI document the status 422 where it is not returned, and the key where none is required."""
+    """Removes the status 422 from the OpenAPI document where it is not returned, and the key where none is required."""
     for path, methods in app.openapi()["paths"].items():
         target = targets.find(path)
         for operation in methods.values():

@@ -79,7 +79,7 @@ class Settings(ModelSettings):
 
     served_model_name: ModelNames = Field(
         (),
-        description="Names of the base, instead of its own, comma-separated. Requests choose it by any of them, and "
+        description="Names of the base that replace its own, comma-separated. Requests may use any of them; "
         "responses have the first",
     )
     runtime_adapters: Path | None = Field(
@@ -88,9 +88,9 @@ class Settings(ModelSettings):
         "`api_keys`. Default: adapters cannot be changed",
     )
     runtime_adapters_from_hub: bool = Field(False, description="Let `/v1/load_lora_adapter` load from the Hub too")
-    max_lora_modules: Count = Field(256, description="Maximum adapters, with those of `lora_modules`")
+    max_lora_modules: Count = Field(256, description="Maximum adapters, including those of `lora_modules`")
     max_lora_bytes: Count = Field(
-        8_589_934_592, description="Maximum bytes of all adapters beyond which `/v1/load_lora_adapter` loads no more"
+        8_589_934_592, description="Maximum bytes of all adapters; beyond that, `/v1/load_lora_adapter` loads no more"
     )
     compile: bool = Field(False, description="Compile the decoder layers while serving; requires a C++ compiler")
     prompts: Path | None = Field(None, description="JSON file of named prompts: {name: instruction}")
@@ -116,7 +116,7 @@ class Settings(ModelSettings):
         None,
         ge=8,
         description="Token budget of one forward pass. Default: 16384 on CUDA; 4096 on a CPU, or fewer if such a pass "
-        "would take more than ten seconds",
+        "takes more than ten seconds",
     )
     max_queue_tokens: Count = Field(1_048_576, description="Maximum tokens in the queue; beyond that, requests get 429")
     max_requests: Count = Field(
@@ -135,8 +135,7 @@ class Settings(ModelSettings):
         32_768, ge=1024, description="Maximum bytes of path and headers; each header counts 32 bytes extra"
     )
     request_timeout: Seconds = Field(
-        120.0,
-        description="Seconds before a request fails with 504; also, seconds in which the client must read a response",
+        120.0, description="Seconds before a request fails with 504, and seconds for the client to read a response"
     )
     idle_timeout: Seconds = Field(
         75.0, description="Seconds before a connection without a complete request header is closed"
@@ -236,7 +235,9 @@ class Settings(ModelSettings):
             if not self.runtime_adapters.is_dir():
                 raise ValueError(f"runtime_adapters: {self.runtime_adapters} is not a folder")
             if not self.read_keys():
-                raise ValueError("runtime_adapters requires api_keys or api_keys_file: anyone could load adapters")
+                raise ValueError(
+                    "runtime_adapters requires api_keys or api_keys_file: without keys, anyone could load one"
+                )
 
 
 def _is_installed(module: str) -> bool:

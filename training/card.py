@@ -14,7 +14,7 @@ from l2v.training.recipes import Recipe
 from l2v.training.student import Student
 
 _PACKAGES = ("l2v", "torch", "transformers", "peft", "sentence-transformers", "accelerate", "datasets")
-# `owner/name`, as the Hub has it.
+# `owner/name`, the form of ids on the Hub.
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 Losses = list[tuple[int, float]]
 

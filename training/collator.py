@@ -13,7 +13,7 @@ from l2v.training.student import Student
 
 
 class InputCollator:
-    """Tokenizes examples into padded features, one column each for query, positive and negatives.
+    """Tokenizes examples into padded features, with one column each for the query, the positive and each negative.
 
     Args:
         student: provides the tokenization.

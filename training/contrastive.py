@@ -117,9 +117,9 @@ class ContrastiveTrainer(AdapterTrainer, SentenceTransformerTrainer):
         return epochs if several else FixedLengthBatchSampler(epochs, self.recipe.steps)
 
     def _compared(self, rows: Dataset) -> Dataset:
-        """The rows with the texts that must not repeat in a batch: also the negatives that the run uses, one a column.
+        """The rows with the texts that must not repeat in a batch: one more column for each negative that the run uses.
 
-        A text that is the negative of one row and the positive of another would be pushed away from its own query.
+        If a text were the negative of one row and the positive of another, it would be pushed away from its own query.
         """
         count = self.recipe.hard_negatives if isinstance(self.recipe, Supervised) else 0
         if not count or "score" in rows.column_names:

@@ -34,7 +34,7 @@ def texts(sources: Sequence[str], *, lines: bool, columns: Sequence[str] = ()) -
     Args:
         sources: text files, JSON lines, CSV or Parquet with a field `text`, folders of them, or Hub datasets
             (`owner/name` or `owner/name:config`; the split `train` is used).
-        lines: treat each line of a text file as a text, rather than the whole file.
+        lines: whether each line of a text file is a text, rather than the whole file.
         columns: see `data_sources.rename`.
 
     Raises:
@@ -53,7 +53,7 @@ def pairs(source: str, columns: Sequence[str] = ()) -> Dataset:
         columns: see `data_sources.rename`.
 
     Raises:
-        TrainingError: as `texts`.
+        TrainingError: as in `texts`.
     """
     return _dataset([source], data_sources.read_rows, _pair, columns)
 
@@ -97,14 +97,14 @@ def _pair(row: Example) -> Example:
 
 
 def read_negatives(row: Example) -> list[str]:
-    """The field `negatives`, or `negative` as the reference's data have it; raises `ValueError`."""
+    """The field `negatives`, or `negative`, as in the reference's data; raises `ValueError`."""
     if row.get("negative") is not None:
         if row.get("negatives") is not None:
             raise ValueError("negative and negatives exclude each other")
         return [non_blank(row, "negative")]
     negatives = row.get("negatives") or []
     if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
-        raise ValueError("negatives must be a list of non-blank strings; a CSV file has one in each row, as `negative`")
+        raise ValueError("negatives must be a list of non-blank strings; a CSV row has one, in the column `negative`")
     for text in negatives:
         _check_unicode(text, "negatives")
     return negatives
@@ -181,7 +181,7 @@ def _dataset(
             _check_same_fields(location, row, first)
             yield row
 
-    # By default, `datasets` would infer the types from the first rows only.
+    # By default, `datasets` infers the types from the first rows only.
     features = Features({name: _FEATURES[name] for name in first})
     try:
         return Dataset.from_generator(
@@ -197,7 +197,7 @@ def _dataset(
 
 
 def checked(location: str, row: Example, check: Callable[[Example], T]) -> T:
-    """The row as `check` returns it; raises `TrainingError` with the location for its `ValueError`."""
+    """The row as `check` returns it. If that raises `ValueError`, raises `TrainingError` with the location."""
     try:
         return check(row)
     except ValueError as error:
@@ -206,7 +206,7 @@ def checked(location: str, row: Example, check: Callable[[Example], T]) -> T:
 
 def _check_same_fields(location: str, row: Example, first: Example) -> None:
     if odd := sorted(row.keys() ^ first.keys()):
-        raise TrainingError(f"{location}: all rows of a dataset must have the field {odd[0]}, or none")
+        raise TrainingError(f"{location}: either all rows of a dataset must have the field {odd[0]}, or none")
     if "vectors" in row and len(row["vectors"][0]) != (width := len(first["vectors"][0])):
         raise TrainingError(
             f"{location}: vectors have {len(row['vectors'][0])} dimensions, but {width} in earlier rows"

@@ -47,7 +47,7 @@ def rename(row: Example, columns: Sequence[str]) -> Example:
     """
     pairs = [mapping.split("=", 1) for mapping in columns]
     if missing := next((column for _, column in pairs if column not in row), None):
-        raise ValueError(f"column {missing} is missing (--columns); there are {', '.join(map(str, row))}")
+        raise ValueError(f"column {missing} is missing (--columns); the columns are {', '.join(map(str, row))}")
     return row | {field: row[column] for field, column in pairs}
 
 
@@ -61,7 +61,7 @@ def digest(source: str) -> str:
     """SHA-256 of the names and contents of a source's data files.
 
     Raises:
-        TrainingError: as `data.texts`.
+        TrainingError: as in `data.texts`.
     """
     total = hashlib.sha256()
     with _name_file_in_errors(Path(source)):
@@ -178,7 +178,7 @@ def _parse_object(line: str, location: str) -> Example:
 
 @contextmanager
 def _name_file_in_errors(path: Path) -> Iterator[None]:
-    """Turn errors while reading a file into `TrainingError`s that name it."""
+    """Turn errors while reading a file into `TrainingError`s that name the file."""
     try:
         yield
     except UnicodeDecodeError as error:

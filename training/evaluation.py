@@ -32,7 +32,7 @@ class MtebEncoder(AbsEncoder):
     Args:
         name: the name under which MTEB stores results.
         encode: returns the vectors of inputs, [n, d].
-        instructions: by task; other tasks use MTEB's own instructions.
+        instructions: the instructions by task; other tasks use MTEB's own instructions.
         settings: other settings that affect the vectors, such as pooling and lengths.
     """
 
@@ -115,7 +115,7 @@ def find_tasks(names: Sequence[str]) -> list[AbsTask]:
 
 
 def read_instructions(file: Path | None) -> Instructions:
-    """Read a JSON object that maps tasks to instructions or {"query": …, "document": …}, as the reference does.
+    """Read a JSON object that maps tasks to instructions or {"query": …, "document": …}, as in the reference.
 
     Raises:
         TrainingError: if the file is not such an object.

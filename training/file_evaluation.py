@@ -53,10 +53,10 @@ def evaluate_file(file: Path, columns: Sequence[str], encode: Encode, instructio
         file: JSON lines, CSV or Parquet.
         columns: see `data_sources.rename`.
         encode: returns the vectors of inputs, [n, d].
-        instruction: for the queries without their own, and for the documents of rows with `symmetric`.
+        instruction: the instruction for queries without their own, and for documents in rows with `symmetric`.
 
     Raises:
-        TrainingError: if the file cannot be read, or a row is neither a pair nor a triplet, or they are mixed.
+        TrainingError: if the file cannot be read, a row is neither a pair nor a triplet, or the file has both.
     """
     rows = list(_rows(file, columns, instruction))
     if not rows:
@@ -81,7 +81,7 @@ def _rows(file: Path, columns: Sequence[str], instruction: str) -> Iterator[_Row
         if scored is None:
             scored = row.score is not None
         if scored != (row.score is not None):
-            raise TrainingError(f"{location}: all rows must be pairs with a score, or all triplets with negatives")
+            raise TrainingError(f"{location}: all rows must be pairs with a score, or all must be triplets")
         yield row
 
 

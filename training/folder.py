@@ -53,7 +53,7 @@ def check(recipe: Recipe) -> None:
 
 
 def claim(recipe: Recipe) -> None:
-    """Record the settings and the hashes of data and adapters, or check that a resumed run has the same.
+    """Record the settings and the hashes of data and adapters, or check that a resumed run has the same ones.
 
     Also deletes incomplete checkpoints.
 
@@ -111,7 +111,7 @@ def move_files(source: Path, target: Path, last: str) -> None:
 
 
 def latest_checkpoint(saved: Path, steps: int) -> Path | None:
-    """The latest complete checkpoint before the final step. From the final one, the trainer would exceed `steps`."""
+    """The latest complete checkpoint before the final step, since resuming from the final one would exceed `steps`."""
     complete = _complete(saved)
     return complete.get(max((step for step in complete if step < steps), default=0))
 

@@ -11,7 +11,7 @@ class MaskedTokens:
 
     Attributes:
         input_ids: [T] int64, the model's input.
-        positions: [m] int64, the position before each masked token, which predicts it.
+        positions: [m] int64, the position before each masked token, where the token is predicted.
         labels: [m] int64, the original tokens.
     """
 
@@ -38,7 +38,8 @@ def mask(
         probability: the chance that a maskable token is chosen.
         mask_id: the token that replaces masked tokens.
         vocabulary: number of tokens to draw random replacements from.
-        all_mask: mask every chosen token; otherwise mask 80 %, replace 10 % at random and keep 10 % (as BERT does).
+        all_mask: whether to mask every chosen token; otherwise, mask 80 %, replace 10 % at random and keep 10 %, as
+            BERT does.
 
     Returns:
         The masked row. A token at i is predicted at i - 1, as in causal language modelling.

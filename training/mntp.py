@@ -119,7 +119,7 @@ class MntpTrainer(AdapterTrainer):
         return MaskedBatch(batch, masked.positions, masked.labels)
 
     def loss_of(self, model: torch.nn.Module, masked: MaskedBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss, and the logits of the masked tokens, [m, vocabulary]. All logits would take too much memory."""
+        """The loss, and the logits of the masked tokens, [m, vocabulary]: those of all tokens take too much memory."""
         states = self.student.hidden_states(model, masked.batch)[masked.positions]
         self._head = self._head.to(states.device)
         logits = linear(states.to(self._head.dtype), self._head).float()

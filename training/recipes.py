@@ -27,11 +27,13 @@ class Recipe(ModelSettings):
         "",
         description="Base model to train, required here or in the config: a Hub id (`id` or `id@revision`) or folder",
     )
-    out: CliPositionalArg[Path] = Field(description="Output folder for the adapter; an interrupted run in it resumes")
+    out: CliPositionalArg[Path] = Field(
+        description="Output folder for the adapter; an interrupted run there is resumed"
+    )
     config: Path | None = Field(None, description="YAML file with these settings, or the name of a ready-made config")
     data: Names = Field((), description="Files, folders or Hub datasets to train on, comma-separated")
     columns: Mappings = Field(
-        (), description="Names of columns that differ from the fields' names: `query=question,positive=answer`"
+        (), description="Columns whose names differ from the fields', like `query=question,positive=answer`"
     )
     bidirectional: bool = Field(True, description="Train with bidirectional rather than causal attention")
     lora_r: int = Field(16, ge=1, description="LoRA rank")
@@ -162,7 +164,7 @@ class Mntp(Recipe):
     module = "mntp"
 
     mask_token: Literal["_", "mask", "eos"] = Field(
-        "_", description="Token that replaces masked tokens: `_`, the tokenizer's mask token or its end token"
+        "_", description="Token that replaces masked tokens: `_`, or the tokenizer's mask token or end token"
     )
     masking: float = Field(0.2, gt=0, lt=1, description="Fraction of tokens to predict")
     collator: Literal["default", "all_mask"] = Field(

@@ -130,7 +130,7 @@ class Student:
         apply_umask(folder)
         (folder / "README.md").unlink(missing_ok=True)
         self.encoder.tokenizer.write(folder)
-        # Omit max_length and doc_max_length: training uses short ones, and serving would truncate texts to them.
+        # Omit max_length and doc_max_length: training uses short ones, to which serving would truncate texts.
         settings: dict[str, str | bool] = {
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,

@@ -1,4 +1,4 @@
-"""The trainer of both stages: checkpoints, resuming, and the finished adapter."""
+"""The trainer of all stages: checkpoints, resuming, and the finished adapter."""
 
 import errno
 import fcntl
@@ -64,7 +64,7 @@ class AdapterTrainer(Trainer):
         """Train, and write the adapter with its model card to `recipe.out`.
 
         Raises:
-            TrainingError: if another run uses that folder, it cannot be written, or the loss or a weight is no longer
+            TrainingError: if another run uses that folder, if it cannot be written, or if the loss or a weight is not
                 finite.
         """
         # The trainer has to average gradients over micro batches, whatever arguments the model's forward accepts.
@@ -77,7 +77,7 @@ class AdapterTrainer(Trainer):
                     raise TrainingError(f"the adapter's weights have become NaN or infinite: {_DIVERGED}")
                 if self.is_world_process_zero():
                     self._write_adapter(weights)
-                # All wait for the writing process: if another one failed at exit, the launcher would kill all.
+                # All processes wait for the writing one: if another failed at exit, the launcher would kill them all.
                 self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
         except (OSError, SafetensorError, CheckpointException) as error:
@@ -132,7 +132,7 @@ class AdapterTrainer(Trainer):
 
     @contextmanager
     def _locked_folder(self) -> Iterator[None]:
-        """Lock the folder for this run. The main process holds the lock, since it may outlive a killed launcher."""
+        """Lock the folder for this run, in the main process, which may outlive a killed launcher."""
         with ExitStack() as stack:
             if self.is_world_process_zero():
                 descriptor = os.open(self.recipe.out, os.O_RDONLY)

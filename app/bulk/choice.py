@@ -15,12 +15,12 @@ class ChoiceSettings(ModelSettings):
     """Which of several encoders to use."""
 
     model_name: str | None = Field(
-        None, description="Adapter of --lora-modules to use, merged into the base; with --url, a model of the service"
+        None, description="Which adapter of --lora-modules to merge into the base; with --url, which model to use"
     )
 
     @property
     def chosen_adapters(self) -> tuple[str, ...]:
-        """The adapters to merge; raises `UsageError` if no model has the name."""
+        """The adapters to merge. Raises `UsageError` if no model is named `model_name`."""
         from l2v.models.sources import label
 
         names = [label(self.model), *self.lora_modules]
@@ -38,7 +38,7 @@ class ChoiceSettings(ModelSettings):
         return self.model_name or label(self.model)
 
     def load_chosen(self, **overrides: Any) -> "Encoder":
-        """Loads the encoder to use; raises `ModelError` or `UsageError`. Adapters of other names are not loaded.
+        """Loads the encoder to use; raises `ModelError` or `UsageError`. Other named adapters are not loaded.
 
         Args:
             overrides: arguments of `models.load`.

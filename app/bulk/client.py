@@ -20,10 +20,10 @@ _WARNING = re.compile(r'"(.*)"')
 
 
 class RejectedError(Exception):
-    """The service rejects the request; a retry would not help.
+    """The service rejects the request; a retry cannot help.
 
     Attributes:
-        status: of the response.
+        status: the status of the response.
         param: the part of the request at fault, like `inputs[3].text`.
     """
 
@@ -33,7 +33,7 @@ class RejectedError(Exception):
 
 
 class _BusyError(Exception):
-    """The service may accept the request later. `after` is its Retry-After in seconds, 0 if it sends none."""
+    """The service may accept the request later. `after` is its Retry-After in seconds; 0 without this header."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -51,7 +51,7 @@ class Client:
 
     Attributes:
         name: the service, for messages.
-        warning: what the last successful response warns of in its header `Warning`; "" if nothing.
+        warning: the text of the last successful response's header `Warning`; "" if it has none.
     """
 
     def __init__(self, url: str, key: str | None, retry_for: float, note: Callable[[str], None] | None = None) -> None:
@@ -79,7 +79,7 @@ class Client:
             method: the HTTP method.
             path: relative to the service's address.
             content: the JSON body.
-            divisible: whether the caller can divide a request that takes too long. If so, it is not retried.
+            divisible: whether the caller can divide a request that takes too long; if so, `call` does not retry it.
 
         Raises:
             RejectedError: the service rejects the request.
@@ -125,7 +125,7 @@ class Client:
         except (ValueError, KeyError, TypeError):
             if response.status_code == TOO_LARGE:  # from a proxy, in HTML
                 raise RejectedError(TOO_LARGE, "the request is too large", None) from None
-            if response.status_code == 500:  # from Ray's proxy, for a replica that ended
+            if response.status_code == 500:  # from Ray's proxy, if a replica has ended
                 raise _BusyError("returned 500") from None
             raise CommandError(
                 f"{self.name} is not an l2v service: it returned {response.status_code} with an unexpected body"
@@ -147,7 +147,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
     """The seconds that the service asks for, else a random time that grows with each attempt."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, _BusyError) and error.after:
-        return min(error.after, _LONGEST_WAIT) + random.random()  # noqa: S311 - clients should not all return at once
+        return min(error.after, _LONGEST_WAIT) + random.random()  # noqa: S311 - clients should not all retry at once
     return _backoff(state)
 
 

@@ -17,7 +17,7 @@ _OUTPUTS: dict[str, OutputFormat] = {".parquet": "parquet", ".jsonl": "jsonl", "
 
 
 def input_format(path: str, chosen: InputFormat | None) -> InputFormat:
-    """Returns `chosen`, or else the format that the extension names. `-` is text.
+    """Returns `chosen`, or else the format that the extension names. `-` is read as text.
 
     Raises:
         ValueError: if the extension names no format.
@@ -32,7 +32,7 @@ def input_format(path: str, chosen: InputFormat | None) -> InputFormat:
 
 
 def output_format(path: str, chosen: OutputFormat | None) -> OutputFormat:
-    """Returns `chosen`, or else the format that the extension names. `-` is JSONL.
+    """Returns `chosen`, or else the format that the extension names. `-` is written as JSONL.
 
     Raises:
         ValueError: if the extension names no format, or the output is `-` and the format is not JSONL.

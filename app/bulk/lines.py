@@ -58,7 +58,7 @@ def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
     makes it reject the whole block without naming the row.
     """
     csv.field_size_limit(LONGEST)
-    # `map` can go on after the error for a line that is too long; a generator could not.
+    # `map` continues after the error for a line that is too long; a generator would end there.
     reader = csv.reader(map(_decode_short, _without_bom(lines)), strict=True)
     try:
         header = next(reader, [])

@@ -55,7 +55,7 @@ class LocalEmbedder:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped.set()
-        # On Ctrl-C, don't wait for a forward pass: its result would be dropped anyway.
+        # On Ctrl-C, don't wait for a forward pass: its result is not needed.
         self._threads.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=True)
 
     def submit(self, rows: Sequence[Row]) -> "Future[EmbeddedRows]":

@@ -35,7 +35,7 @@ class EmbedOptions:
     """How to embed rows.
 
     Attributes:
-        instruction: for rows without their own.
+        instruction: the instruction for rows without their own.
         prompt_name: a named prompt of the model or the service, instead of `instruction`.
         dimensions: how many dimensions of each vector to keep; None: the model's default.
         normalize: whether to scale vectors to length 1.
@@ -52,14 +52,14 @@ class EmbedOptions:
         """Checks that a model has the prompt and the dimensions.
 
         Args:
-            declaration: the model's.
-            width: the number of dimensions of its vectors.
+            declaration: the model's declaration.
+            width: the number of dimensions of the model's vectors.
 
         Returns:
             The number of leading dimensions to keep.
 
         Raises:
-            UsageError: if the model lacks one of them; names the flag.
+            UsageError: if the model lacks one of them; the message names the flag.
         """
         from l2v.app.engine.dimensions import choose_dimensions
         from l2v.app.engine.errors import InvalidError

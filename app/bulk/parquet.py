@@ -1,6 +1,6 @@
 """The Parquet output.
 
-A Parquet file has its index at the end, so an unfinished one cannot be continued, but an Arrow stream can. Blocks are
+A Parquet file has its index at the end, so it cannot be continued while unfinished; an Arrow stream can. Blocks are
 therefore appended to an Arrow stream; at the end, they are copied into the row groups of a Parquet file.
 """
 
@@ -67,7 +67,7 @@ class ParquetWriter:
         return [name for name in self._schema.names if name != EMBEDDING]
 
     def _schema_for(self, rows: Sequence[Row]) -> pa.Schema:
-        """The kept columns with the types of the input, else with the types of the first rows."""
+        """The kept columns, with the types of the input's schema or else of the first rows, and the vectors."""
         if self._types is not None:
             kept = list(self._types)
         else:
@@ -138,7 +138,7 @@ def _type_of(values: list[Any]) -> pa.DataType:
 def _fits(values: list[Any], kind: pa.DataType) -> bool:
     try:
         pa.array(values, kind)
-        # Arrow would drop the fraction.
+        # Arrow drops the fraction.
         if pa.types.is_integer(kind) and any(isinstance(value, float) and not value.is_integer() for value in values):
             return False
         # Arrow silently drops fields that the column's type lacks.

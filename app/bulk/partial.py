@@ -38,7 +38,7 @@ class RunProgress:
 
 
 class Partial:
-    """The unfinished output of a run. Its folder is locked while it is open.
+    """The unfinished output of a run. Its folder is locked while the output is open.
 
     Attributes:
         progress: the durable progress.
@@ -110,7 +110,7 @@ class Partial:
     def publish(self, finished: Path) -> None:
         """Move the finished file to the output's path atomically, and remove the folder."""
         with file_errors("write", self.output):
-            self._check_output()  # another program may have created it meanwhile
+            self._check_output()  # another program may have created the output meanwhile
             with finished.open("rb") as file:
                 os.fsync(file.fileno())
             finished.replace(self.output)

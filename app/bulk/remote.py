@@ -42,12 +42,12 @@ class RemoteEmbedder:
         self.info: dict[str, Any] = {}
         self._client = Client(url, key, retry_for, note)
         self._concurrency = concurrency
-        self._max_rows = sys.maxsize  # of one request; lowered when a request takes too long
+        self._max_rows = sys.maxsize  # per request; lowered when a request takes too long
         self._pending: set[Future[EmbeddedRows]] = set()
         self._model = model
         fields = asdict(options) | {"encoding_format": "base64", "model": model}
         if options.output_dtype == "float":
-            del fields["output_dtype"]  # services before 0.2 don't know it
+            del fields["output_dtype"]  # services older than 0.2 don't know it
         self._fields = {name: value for name, value in fields.items() if value is not None}
         self._dimensions, self._dtype = options.dimensions, options.output_dtype
 
@@ -92,7 +92,7 @@ class RemoteEmbedder:
         return next((dict(each) for each in self.info.get("models", ()) if each["model"] == name), {})
 
     async def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
-        """Embed the rows. A row whose position the service names in an error becomes a bad row."""
+        """Embed the rows. If the service's error names the position of a row, this row becomes a bad row."""
         good, bad = list(rows), list[BadRow]()
         while good:
             if len(good) > self._max_rows:
@@ -102,7 +102,7 @@ class RemoteEmbedder:
                     answer = await self._client.call("POST", "embed", self._body(good), divisible=len(good) > 1)
             except RejectedError as error:
                 if error.status == TOO_LONG:
-                    # For now, other requests of this size would take too long as well.
+                    # For now, other requests of this size are likely to take too long as well.
                     self._max_rows = min(self._max_rows, len(good) // 2)
                     continue
                 if error.status == TOO_LARGE and len(good) > 1:

@@ -31,7 +31,7 @@ class Report:
         self._next_line = 0.0 if on_terminal else time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def begin(self, position: int) -> None:
-        """Start the clock, with the input at `position`."""
+        """Start the clock. The input has been read up to `position`."""
         self.bar.reset(self._task.id, completed=position)
 
     def advance(self, position: int, rows: int, tokens: int) -> None:
@@ -43,7 +43,7 @@ class Report:
         self._line(f"{self._task.percentage:.0f} %, {self.speed}" if self._task.total else self.speed)
 
     def note(self, message: str) -> None:
-        """Show why the run waits; "" if it no longer waits. May be called from any thread."""
+        """Show why the run waits; "" means that it no longer waits. May be called from any thread."""
         self.bar.update(self._task.id, description=message or self.speed)
         if message:
             self._line(message)

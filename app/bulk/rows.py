@@ -14,7 +14,7 @@ class BadRow:
 
     Attributes:
         number: the position in the input, from 1.
-        reason: what is wrong; never quotes the row's data.
+        reason: what is wrong, without quoting the row's data.
         raw: the row's data, written to the file of bad rows and nowhere else.
     """
 

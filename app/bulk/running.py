@@ -67,9 +67,9 @@ def run(
 
 
 def _check_first_row(source: RowSource, settings: RunSettings) -> None:
-    """Refuses an unknown column, and a first row that is bad, before the model is loaded, which may take minutes."""
+    """Refuses an unknown column or a bad first row before the model is loaded, since loading may take minutes."""
     if source.identity["path"] == STDIN or settings.skip_bad:
-        return  # it can be read only once, or bad rows are no reason to stop
+        return  # standard input can be read only once; with --skip-bad, bad rows don't end the run
     with closing(open_source(settings.input, settings.source_format, settings.columns)) as again:
         _refuse(again, [row for row in islice(again.rows(0), 1) if isinstance(row, BadRow)])
 

@@ -34,7 +34,7 @@ class ClientSettings(ChoiceSettings):
     """The model to load, or the address of a service to use instead."""
 
     url: str | None = Field(None, description="Use the service at this address; flags about the model have no effect")
-    api_key: SecretStr | None = Field(None, description="Bearer key of the service; better set as L2V_API_KEY")
+    api_key: SecretStr | None = Field(None, description="Bearer key of the service; safer in the variable L2V_API_KEY")
     retry_for: float = Field(300.0, gt=0, description="Seconds to retry while the service is busy or unreachable")
     max_batch_tokens: int | None = Field(
         None, ge=8, description="Token budget of one forward pass; default: 16384 on CUDA, 4096 on the CPU"

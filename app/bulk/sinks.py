@@ -38,7 +38,7 @@ class Sink(Protocol):
         """Start the job, or resume it where an earlier run stopped.
 
         Args:
-            job: its input, options and model, as `Partial.begin` takes them.
+            job: the job's input, options and model, as `Partial.begin` takes them.
             dimensions: the number of dimensions of the vectors.
             types: the schema of the kept columns; None if the input has no schema.
         """

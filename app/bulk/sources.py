@@ -28,7 +28,7 @@ class RowSource(Protocol):
 
     Attributes:
         name: the name to use in messages.
-        total: the size in bytes or, for Parquet, rows; None if unknown.
+        total: the size in bytes (of Parquet, in rows); None if unknown.
         position: how much has been read, in the same unit.
         identity: lets a resumed run recognize the input; its `path` is `-` if the input can be read only once.
     """
@@ -98,7 +98,7 @@ class LineSource:
             self._stream.close()
 
     def _lines(self) -> Iterator[bytes]:
-        """The lines, each cut to one byte more than the longest allowed."""
+        """The lines. Those that are too long are cut to one byte more than the maximum."""
         while line := self._stream.readline(lines.LONGEST + 1):
             self.position += len(line)
             yield line
@@ -110,7 +110,7 @@ class LineSource:
 
 
 class ParquetSource:
-    """A Parquet file. Holds a few rows and one page per column in memory."""
+    """A Parquet file. Only a few rows and one page per column are in memory."""
 
     def __init__(self, path: str, columns: Columns) -> None:
         import pyarrow as pa
@@ -121,7 +121,7 @@ class ParquetSource:
             try:
                 self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
             except pa.ArrowInvalid:
-                raise CommandError(f"{path} is not a Parquet file or is truncated") from None
+                raise CommandError(f"{path} is not a complete Parquet file") from None
             self.identity = _identity(Path(path))
         self.total = self._file.metadata.num_rows
         present = self._file.schema_arrow.names
@@ -177,7 +177,7 @@ class ParquetSource:
 
 
 def _without_dictionaries(kind: "pa.DataType") -> "pa.DataType":
-    """The type without dictionaries, at any depth: an Arrow stream would hold only the first batch's dictionary."""
+    """The type without dictionaries, at any depth: an Arrow stream holds only the first batch's dictionary."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):

@@ -29,7 +29,7 @@ class Check(Settings):
 
 
 def _repeat(encoder: "Encoder") -> str:
-    """Embed one text twice and compare the vectors. Raises `ModelError` if they are wrong."""
+    """Embed one text twice and compare the vectors. Raises `ModelError` if they differ or their length is not 1."""
     import numpy as np
 
     from l2v.app.engine.vectors import normalize

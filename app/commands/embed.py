@@ -9,7 +9,7 @@ from l2v.app.bulk.settings import ClientSettings, RunSettings
 
 
 class Embed(ClientSettings, RunSettings):
-    """Embed a file of texts: lines, CSV, JSONL or Parquet in; Parquet, JSONL or .npy out; `-` for stdin and stdout.
+    """Embed a file of texts. Reads lines, CSV, JSONL or Parquet; writes Parquet, JSONL or .npy; `-` is stdin or stdout.
 
     Memory use does not grow with the input. The run may be interrupted at any time: the same command resumes it, and
     OUTPUT appears when it is complete. The run stops at the first row that cannot be embedded, and reports its number
@@ -36,4 +36,4 @@ class Embed(ClientSettings, RunSettings):
             print_line(
                 "interrupted" if "-" in (self.input, self.output) else "interrupted; run the same command to resume"
             )
-            os._exit(130)  # a normal exit would wait for the thread that runs the model
+            os._exit(130)  # a normal exit waits for the thread that runs the model

@@ -29,8 +29,8 @@ _FILES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
 class Evaluate(ClientSettings):
     """Score an encoder on MTEB tasks or on your own texts, in this process or through a service.
 
-    A file holds pairs (query, positive, score) or triplets (query, positive, negative). An interrupted run of MTEB
-    tasks resumes if repeated.
+    A file holds pairs (query, positive, score) or triplets (query, positive, negative). To resume an interrupted
+    run of MTEB tasks, run the same command again.
 
     Examples:
         l2v evaluate STSBenchmark,SciFact --model sheared-llama-1.3b-supervised
@@ -38,15 +38,15 @@ class Evaluate(ClientSettings):
         l2v evaluate pairs.csv --columns query=sentence1,positive=sentence2 --output-dtype int8
     """
 
-    tasks: CliPositionalArg[Names] = Field(description="Names of MTEB tasks, and files, comma-separated")
+    tasks: CliPositionalArg[Names] = Field(description="Names of MTEB tasks or files, comma-separated")
     out: Path = Field(
-        Path("results"), description="Folder for the results of MTEB tasks; those that have one there are skipped"
+        Path("results"), description="Folder for the results of MTEB tasks; tasks with a result there are skipped"
     )
     instructions: Path | None = Field(
         None, description="JSON file that maps MTEB tasks to instructions; default: MTEB's instructions"
     )
-    instruction: str = Field("", description="Instruction for the queries of files, if they have none of their own")
-    columns: Mappings = Field((), description="Names of columns that differ from the fields' names: `query=question`")
+    instruction: str = Field("", description="Instruction for queries in files, unless a query has its own")
+    columns: Mappings = Field((), description="Columns whose names differ from the fields', like `query=question`")
     dimensions: int | None = Field(None, ge=1, description="Keep this many leading dimensions")
     output_dtype: OutputDtype = Field("float", description="Type of the numbers, as in `l2v embed`")
     as_json: bool = Field(False, description="Print JSON")

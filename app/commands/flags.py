@@ -1,4 +1,4 @@
-"""The flags of commands: their groups and types in the help, and what to say about an unknown one."""
+"""The flags of commands: their groups and types in the help, and the errors about unknown ones."""
 
 import json
 import re
@@ -15,9 +15,9 @@ from l2v.app.settings import Settings
 from l2v.models.settings import ModelSettings
 from l2v.training.recipes import Recipe, Simcse, Supervised
 
-# The argument that pydantic-settings reads as null. By default, it would be the text `None`.
+# The argument that pydantic-settings reads as null. The default is the text `None`.
 NONE = "\0"
-# The types of values in the help, by Python's type and, if that says too little, by the name of the field.
+# How the help shows the type of a value: by its Python type or, if that says too little, by the name of its field.
 _TYPES = {
     "str": "TEXT",
     "int": "NUMBER",
@@ -71,7 +71,7 @@ _TRAIN_GROUPS = {
 
 
 def add_argument(parser: ArgumentParser, *names: str, **options: Any) -> None:
-    """Adds an argument to its group, with a type that people read."""
+    """Adds an argument to its group, and shows its type in a readable form."""
     for empty in (NONE, "()", ""):
         options["help"] = options["help"].removesuffix(f" (default: {empty})")
     options["help"] = _TUPLE.sub(lambda match: f"(default: {match[1].replace(_QUOTED, ',')})", options["help"])
@@ -92,7 +92,7 @@ def add_argument(parser: ArgumentParser, *names: str, **options: Any) -> None:
 
 
 def shorten_usage(parser: ArgumentParser) -> None:
-    """Leaves the flags out of the usage of a parser and its subparsers; the help lists them."""
+    """Leaves the flags out of the usage of a parser and its subparsers, since the help lists them."""
     positionals = [action for action in parser._actions if not action.option_strings]  # noqa: SLF001
     words = [
         "COMMAND …" if isinstance(action, _SubParsersAction) else f"{action.metavar}{' …' if action.nargs else ''}"
@@ -104,7 +104,7 @@ def shorten_usage(parser: ArgumentParser) -> None:
 
 
 def parse(parser: ArgumentParser, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
-    """Parses the arguments. Documents become a JSON list: pydantic-settings would split each one at its commas."""
+    """Parses the arguments. Documents become a JSON list: pydantic-settings would split a plain text at its commas."""
     words = sys.argv[1:] if args is None else list(args)
     children = _children(parser)
     if words and not words[0].startswith("-") and words[0] not in children:

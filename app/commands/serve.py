@@ -55,7 +55,7 @@ class Serve(Settings):
 
 
 def _serve(settings: Settings) -> str:
-    """Serves in this process until a signal, or until the engine fails. Returns the reason if it failed."""
+    """Serves in this process until a signal, or until the engine fails. Returns the reason for a failure, else ""."""
     from l2v.app.http.server import Server
     from l2v.app.main import create_app
 
@@ -95,7 +95,7 @@ def _unusable(host: str, port: int) -> str:
 
 
 def _allow_files(connections: int) -> str:
-    """Raises the limit of open files to what the connections require. Returns the reason if it cannot, else ""."""
+    """Raises the limit of open files to what the connections require. Returns the reason if that fails, else ""."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     required = connections + _FILES
     if resource.RLIM_INFINITY != hard < required:

@@ -19,7 +19,7 @@ class Similarity(ClientSettings):
         l2v similarity "a cat" "a dog" "a stone" --url http://localhost:8080 --json
     """
 
-    query: CliPositionalArg[str] = Field(description="Text to rank the documents by")
+    query: CliPositionalArg[str] = Field(description="Text to compare the documents with")
     documents: CliPositionalArg[list[str]] = Field(min_length=1, description="Texts to rank")
     query_instruction: str | None = Field(None, description="Instruction for the query")
     document_instruction: str | None = Field(None, description="Instruction for the documents")

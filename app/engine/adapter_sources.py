@@ -15,7 +15,7 @@ def find_source(path: str, settings: Settings) -> str:
     Links are resolved, so neither the folder nor its files may lead out of `runtime_adapters`.
 
     Raises:
-        InvalidError: if it is neither.
+        InvalidError: if `path` is neither.
     """
     assert settings.runtime_adapters is not None  # without it, there is no such endpoint
     root = settings.runtime_adapters.resolve()
@@ -25,7 +25,7 @@ def find_source(path: str, settings: Settings) -> str:
             if outside := next((file.name for file in folder.rglob("*") if root not in file.resolve().parents), ""):
                 raise InvalidError(f"its file {outside} is a link that leads out of runtime_adapters", "lora_path")
             return str(folder)
-    except (OSError, ValueError, RuntimeError):  # the name is too long, contains NUL, or its links form a loop
+    except (OSError, ValueError, RuntimeError):  # the name is too long, contains NUL, or the path's links form a loop
         pass
     if settings.runtime_adapters_from_hub and _HUB_ID.fullmatch(path) and not Path(path).exists():
         return path

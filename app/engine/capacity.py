@@ -17,7 +17,7 @@ def check_capacity(tokens: int, limit: int, tokens_per_second: float, metrics: M
     Args:
         tokens: waiting and reserved tokens.
         limit: `max_queue_tokens`.
-        tokens_per_second: the recent rate of the engine; 0: unknown.
+        tokens_per_second: the recent rate of the engine; 0 if unknown.
         metrics: counts rejections.
     """
     if tokens >= limit:

@@ -10,7 +10,7 @@ def choose_dimensions(declaration: Declaration, width: int, requested: int | Non
 
     Args:
         declaration: the model's declaration.
-        width: the number of dimensions of its vectors.
+        width: the number of dimensions of the model's vectors.
         requested: the requested number; None: the model's default.
         dtype: the type of the numbers.
 

@@ -27,7 +27,7 @@ _MAX_ERRORS = 64
 # A reduced budget doubles after this many successful forward passes. If memory is still short, only one batch in this
 # many is split again.
 _RECOVERY_BATCHES = 1000
-# Each pass multiplies the weight of earlier passes in the measured rate by this: about the last ten count.
+# Each pass multiplies the weight of earlier passes in the measured rate by this, so that about the last ten count.
 _DECAY = 0.9
 
 _MESSAGES = {
@@ -92,7 +92,7 @@ class BatchExecutor:
                     job.fail(EncodingFailedError(_MESSAGES[fault], position))
 
     def _attempt(self, batch: JobBatch) -> Fault | None:
-        """Runs one forward pass. Returns the kind of failure, if any; the error itself would keep device memory."""
+        """Runs one forward pass. Returns the kind of failure, if any, but not the error, which holds device memory."""
         tokens = sum(len(item.encoding) for item in batch)
         self._heartbeat()
         started = time.monotonic()

@@ -8,6 +8,6 @@ def freeze() -> None:
     gc.collect()
     gc.freeze()
     # Python starts a full collection when the new objects outnumber a quarter of those that survived the last one. The
-    # frozen objects would count as survivors, so a hundred thousand new ones, such as malformed bodies in cycles, could
-    # pile up first. Collect again, since few objects survive this collection.
+    # frozen objects survived the one above, so a hundred thousand new objects, such as malformed bodies in cycles,
+    # could pile up before the next one. Collect again, since few objects survive this collection.
     gc.collect()

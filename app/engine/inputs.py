@@ -40,7 +40,7 @@ class InputGroup:
     single: bool = False
 
     def param(self, index: int, field: str) -> str:
-        """The path in the request of an input's `text` or `instruction`, like `inputs[3].text`."""
+        """The path of an input's `text` or `instruction` in the request, like `inputs[3].text`."""
         if field == "instruction" and self.inputs[index].instruction == self.instruction.text:
             return self.instruction.param
         if self.single:
@@ -70,7 +70,7 @@ def estimate_tokens(groups: Sequence[InputGroup], max_length: int) -> int:
 
 
 def param_at(groups: Sequence[InputGroup], position: int, field: str) -> str:
-    """The path in the request of the `text` or `instruction` of an input, given its position in the groups' job."""
+    """The path of an input's `text` or `instruction` in the request. `position` counts the inputs of all groups."""
     for group in groups:
         if position < len(group.inputs):
             return group.param(position, field)

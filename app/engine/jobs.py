@@ -88,7 +88,7 @@ class Job:
 
     def put(self, position: int, vector: Vectors) -> None:
         """Stores the vector of one encoding; the last one settles the job."""
-        self.vectors[position] = vector.copy()  # a view would keep the whole batch alive
+        self.vectors[position] = vector.copy()  # a view keeps the whole batch alive
         if len(self.vectors) == len(self.encodings):
             vectors = [self.vectors[each] for each in range(len(self.encodings))]
             with suppress(InvalidStateError):

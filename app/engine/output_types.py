@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from l2v.models.types import Int8Scale
 
-# `binary` and `ubinary` pack the signs of eight dimensions into a byte, the first one into its highest bit.
+# `binary` and `ubinary` pack the signs of eight dimensions into a byte, that of the first into the highest bit.
 OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 Numbers = NDArray[Any]
-# The types in memory and, little-endian, in base64.
+# The numpy types, in memory and in base64 (little-endian).
 NUMPY: dict[OutputDtype, str] = {"float": "<f4", "int8": "|i1", "uint8": "|u1", "binary": "|i1", "ubinary": "|u1"}
 PACKED: tuple[OutputDtype, ...] = ("binary", "ubinary")
 # uint8 and ubinary are 128 above int8 and binary, which flips the highest bit.
@@ -42,7 +42,7 @@ def quantize(vectors: NDArray[np.float32], dtype: OutputDtype, scale: Int8Scale)
 
 
 def dequantize(numbers: Numbers, dtype: OutputDtype) -> NDArray[np.float32]:
-    """Floats [n, d] to compare vectors by: the integers, or 1 and -1 for the bits."""
+    """Converts numbers to floats [n, d], for comparing vectors: bits become 1 and -1."""
     if dtype in PACKED:
         packed = numbers if dtype == "ubinary" else numbers.view(np.uint8) ^ _HIGHEST
         return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
@@ -51,5 +51,5 @@ def dequantize(numbers: Numbers, dtype: OutputDtype) -> NDArray[np.float32]:
 
 
 def stored_width(dimensions: int, dtype: OutputDtype) -> int:
-    """The number of stored numbers per vector: packed types store eight dimensions in one."""
+    """The number of stored numbers per vector: packed types store eight dimensions in one number."""
     return dimensions // 8 if dtype in PACKED else dimensions

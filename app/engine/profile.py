@@ -1,4 +1,4 @@
-"""The properties of an encoder that the handling of requests needs: all but its weights. Does not import torch."""
+"""The properties of an encoder that requests need: everything but its weights. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -16,7 +16,7 @@ class Prompts:
 
     Attributes:
         by_name: the prompts.
-        default_name: the name of the prompt for inputs that get no other one; None: no prompt.
+        default_name: the name of the prompt for inputs that select no other; None if there is none.
     """
 
     by_name: Mapping[str, str] = field(default_factory=dict)

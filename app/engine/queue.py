@@ -14,18 +14,18 @@ _EFFICIENT_SHARE = 0.25
 class JobQueue:
     """Fills half of each batch from the shortest jobs, and half from the oldest.
 
-    So a short job is in the next batch unless other jobs as short fill half of it. Once a long job is the oldest, it
-    gets half of each batch, whatever arrives after it. Lengths are compared by power of two, so that jobs of similar
-    length finish in the order of their arrival.
+    So a short job is in the next batch unless other jobs that are as short fill half of it. Once a long job is the
+    oldest, it gets half of each batch, whatever arrives after it. Lengths are compared by power of two, so that jobs of
+    similar length finish in the order of their arrival.
 
-    A batch with short jobs is kept small, so that these finish soon: other jobs get at most as many tokens as the short
-    ones have, or enough to make the batch efficient.
+    A batch with short jobs is kept small, so that these finish soon: other jobs may at most double the
+    batch's tokens, or fill it to `_EFFICIENT_SHARE` of the budget if that is more.
 
     The queue has no clock, no thread and no lock.
 
     Attributes:
         tokens: the number of waiting tokens.
-        inputs: the number of inputs that wait.
+        inputs: the number of waiting inputs.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class JobQueue:
         self.inputs += job.waiting_inputs
 
     def discard(self, future: "Future[Result]") -> None:
-        """Drops the job with this future, if it waits."""
+        """Drops the job with this future, if it is waiting."""
         if job := self._by_age.pop(future, None):
             del self._by_length[bisect_left(self._by_length, _rank(job))]
             self.tokens -= job.waiting_tokens
@@ -55,7 +55,7 @@ class JobQueue:
     def take_batch(self, budget: int) -> JobBatch:
         """Takes the encodings for a batch of at most `budget` tokens; a longer encoding is a batch of its own.
 
-        If the oldest job gets nothing, since its next encoding does not fit, it comes first in the next batch.
+        If the oldest job gets nothing because its next encoding does not fit, it comes first in the next batch.
         """
         batch: JobBatch = []
         if self._by_age:
@@ -93,7 +93,7 @@ class JobQueue:
         return tokens
 
     def _take(self, job: Job, batch: JobBatch, room: int) -> int:
-        """Takes a job's next encodings while they fit; the first one of a batch always does. Returns their tokens."""
+        """Takes a job's next encodings while they fit; the first one of a batch always fits. Returns their tokens."""
         tokens = taken = 0
         while job.waiting_inputs and (not batch or tokens + job.next_tokens <= room):
             tokens += job.next_tokens

@@ -63,7 +63,8 @@ class RuntimeAdapters:
             path: a folder below `runtime_adapters`, or a Hub id if the settings allow it.
 
         Raises:
-            InvalidError: the name is in use, the source is not allowed, the adapter doesn't fit, or there are too many.
+            InvalidError: the name is in use, the source is not allowed, the adapter doesn't fit the base, or too many
+                adapters are loaded.
         """
         source = find_source(path, self._settings)
         await self._finish(self._load(name, source, path))

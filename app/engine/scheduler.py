@@ -34,7 +34,7 @@ class Scheduler:
         metrics: counts batches, rejections and the queue.
 
     Attributes:
-        ready: always true; other implementations of `Engine` may have to wait.
+        ready: always true; other implementations of `Engine` may become ready later.
     """
 
     ready = True

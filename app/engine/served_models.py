@@ -15,7 +15,7 @@ from l2v.models.sources import label
 
 # How long callers should wait while the model is loading.
 LOADING_SECONDS = 5
-# The value of the label `model` for adapters beyond those that have a value of their own.
+# The value of the label `model` for adapters that have no value of their own.
 OTHER = "other"
 
 
@@ -45,15 +45,15 @@ class ServedModel:
 
 
 class ServedModels:
-    """The models by name. Used by the event loop, except that a thread may open it.
+    """The models by name. Only the event loop uses them, except that a thread may call `open`.
 
     Args:
         settings: they name the base and the first adapters.
 
     Attributes:
         base_name: the name of the base.
-        sources: the source of each model by its names; also while they are loading.
-        strict: whether unknown names are rejected. If the service has one model for good, it answers to any name.
+        sources: the source of each model by its names, known even while the model is loading.
+        strict: whether unknown names are rejected. A service that can only have one model accepts any name.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -67,7 +67,7 @@ class ServedModels:
         self._idle: dict[int, asyncio.Event] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Whether a model has this name; also while it is loading."""
+        """Whether a model has this name, even if it is still loading."""
         return name in self.sources
 
     def is_adapter(self, name: str) -> bool:

@@ -103,14 +103,14 @@ class Service(Lifecycle):
             model: the model to use.
             group: the inputs.
             timings: records the stages.
-            truncate: truncate texts that are too long rather than reject them.
+            truncate: whether to truncate texts that are too long rather than reject them.
             dimensions: the number of leading dimensions to keep; None: the model's default.
-            normalize: scale each vector to length 1, after its other dimensions are dropped. Has no effect on integers.
+            normalize: whether to scale each vector to length 1 after truncating it. Has no effect on integers.
             dtype: the type of the numbers.
             reserve: called with the number of dimensions before any work is done; may reject the request.
 
         Returns:
-            The postprocessed embeddings [n, dimensions], packed types [n, dimensions / 8], and the embedded group.
+            The postprocessed embeddings, [n, dimensions] or (packed) [n, dimensions / 8], and the embedded group.
 
         Raises:
             ServiceError: the request is rejected, or fails.
@@ -163,7 +163,7 @@ class Service(Lifecycle):
     async def tokenize(
         self, model: ServedModel, group: InputGroup, timings: Timings, *, truncate: bool
     ) -> list[Encoding]:
-        """The encoding of each input, as `embed` would run it; raises as `embed` does."""
+        """The encoding of each input, as `embed` runs it; raises as `embed` does."""
         self.tokenizers.check_sizes([group])
         (encodings,) = await self._encode(model, [group], truncate, timings)
         return encodings

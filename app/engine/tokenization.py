@@ -56,19 +56,19 @@ class TokenizerPool:
         Args:
             model: its tokenizer is used.
             groups: the inputs.
-            truncate: truncate texts that are too long rather than reject them.
+            truncate: whether to truncate texts that are too long rather than reject them.
             max_tokens: maximum tokens of all inputs together, if each token gets a vector; None: no limit.
 
         Raises:
             InvalidError: the model cannot encode an input.
-            TooLargeError: the inputs have more than `max_tokens`.
+            TooLargeError: the inputs have more than `max_tokens` tokens.
             TooLongError: a text is too long, and `truncate` is false.
         """
         encoder, inputs = model.profile, [input_ for group in groups for input_ in group.inputs]
         order, tokens, limits = list(range(len(inputs))), 0, encoder.tokenization
         too_long = (
             f"text has more than {limits.doc_max_length} tokens (doc_max_length), or more than "
-            f"{limits.max_length} with its instruction (max_length), and truncate is false"
+            f"{limits.max_length} with its instruction (max_length); truncate is false"
         )
         small = len(inputs) <= _CHUNK and sum(len(i.text) + len(i.instruction) for i in inputs) <= _INLINE_CHARACTERS
         stepwise = not small and (not truncate or max_tokens is not None)
@@ -120,7 +120,7 @@ class TokenizerPool:
             encoder: its tokenizer is used.
             group: the inputs.
             render: converts the tokens of one input, in a thread; only the result is kept.
-            special: add special tokens.
+            special: whether to add special tokens.
             reserve: called with the maximum number of tokens, before any work is done; may reject the request.
 
         Raises:
@@ -130,7 +130,7 @@ class TokenizerPool:
         # Each byte may be a token, and special tokens come on top.
         size = sum(len(input_.text.encode()) + len(input_.instruction.encode()) for input_ in group.inputs)
         if size > (limit := self._settings.max_queue_tokens):
-            message = f"the texts have {size} bytes, each of which may be a token, at most {limit} (max_queue_tokens)"
+            message = f"the texts may have {size} tokens, one per byte; the maximum is {limit} (max_queue_tokens)"
             raise TooLargeError(message, group.name)
         reserve(size + len(group.inputs) * (encoder.tokenization.leading + encoder.tokenization.trailing))
         return self._map(lambda input_: render(encoder.tokenization.show(input_, special=special)), group.inputs)
@@ -156,8 +156,8 @@ class TokenizerPool:
         Args:
             encoder: its tokenizer is used.
             items: texts or rows of token ids.
-            param: returns the path in the request of the item at a position, like `ids[3]`.
-            skip_special: leave special tokens out of the texts.
+            param: returns the path of the item at a position, like `ids[3]`.
+            skip_special: whether to leave special tokens out of the texts.
             reserve: called with an upper bound of the bytes that the texts take in memory; may reject the request.
 
         Raises:
@@ -176,7 +176,7 @@ class TokenizerPool:
                 raise TooLargeError(message, param(index))
 
         def decode(row: tuple[int, list[int]]) -> str:
-            # `decode` would hold the GIL.
+            # Unlike this, `decode` holds the GIL.
             return str(tokenization.tokenizer.decode_batch([row[1]], skip_special_tokens=skip_special)[0])
 
         async for _ in self._map(check, rows):
@@ -233,5 +233,5 @@ def truncated(encodings: Sequence[Encoding]) -> list[int]:
 
 
 def _apparent_size(text: str) -> int:
-    """Grows with the number of tokens: a token has about four bytes, and a word is at least one token."""
+    """A number that grows with the number of tokens: a token has about four bytes, and a word is at least one token."""
     return max(len(text.encode()), _BYTES_PER_TOKEN * text.count(" "))

@@ -1,1 +1,1 @@
-"""The HTTP edge: connections, limits, keys, the API surfaces and their errors."""
+"""The HTTP edge: connections, limits, keys, the APIs and their errors."""

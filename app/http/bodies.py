@@ -1,8 +1,8 @@
-"""JSON bodies. Counts keys, strings, containers and values while a body arrives; rejects one that is costly to parse.
+"""JSON bodies. Counts keys, strings, containers and values as a body arrives; rejects bodies that are costly to parse.
 
-A parser's time and memory depend on the number of values and keys more than on bytes: 16 MB of text take 0.1 s to
-parse, but 16 MB of keys take seconds and a gigabyte. The parser holds the interpreter's lock meanwhile, so all other
-requests wait.
+A parser's time and memory depend more on the number of values and keys than on bytes: 16 MB of text take 0.1 s to
+parse, but 16 MB of keys take seconds and a gigabyte of memory. The parser holds the interpreter's lock meanwhile, so
+all other requests wait.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from l2v.app.http.messages import check_encoding, from_parser
 _ALLOWANCE = 1024
 # Enough for 2,048 rows of 512 token ids. Parsing this many values takes 0.1 s, and validating them another 0.1 s.
 MAX_VALUES = 1_100_000
-# How many bytes of a body to inspect before other requests get a turn. They also get one after parsing a longer body.
+# Bytes of a body to inspect before other requests get a turn. They also get a turn after a longer body is parsed.
 SLICE = 262_144
 # With more escapes than this, Python's parser takes half the time of pydantic's: 16 MB take 0.05 s rather than 0.13 s.
 _MANY_ESCAPES = 262_144
@@ -94,7 +94,7 @@ async def parse(body: bytes) -> Any:
         return await asyncio.to_thread(json.loads, body, parse_int=_read_int, parse_float=_read_float)
     except (ValueError, RecursionError) as error:
         fault = from_parser(error)
-    raise fault  # outside `except`, since the error's context would keep the body in memory
+    raise fault  # not inside `except`: there, the error's context would keep the body in memory
 
 
 # Functions written in Python, unlike `int` and `float`, let other threads run while a long list of numbers is parsed.

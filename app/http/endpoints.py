@@ -37,10 +37,10 @@ class Call:
         self.reserve: Callable[[int], None] = state["reserve"]
 
     def choose(self, name: str | None = None) -> ServedModel:
-        """The model that the path names, else the one with this name, else the base. The metrics count it.
+        """The model that the path names, else the one with this name, else the base. Metrics count the request for it.
 
         Raises:
-            NotFoundError: if there is no such model, and there are several.
+            NotFoundError: if the service has several models, but none with this name.
             UnavailableError: while the model is loading.
         """
         model = self.service.models.find(self.state["path_model"] or name)
@@ -75,11 +75,11 @@ class Endpoint:
             return self._validator.validate_python(value)
         except ValidationError as error:
             fault = from_validation(error)
-        raise fault  # outside `except`, since the error's context would keep the body in memory
+        raise fault  # not inside `except`: there, the error's context would keep the body in memory
 
 
 class Dispatcher:
-    """Runs the path's endpoint for a POST request, if it has one; passes all other requests to FastAPI."""
+    """Runs the path's endpoint for a POST request, if the path has one; passes all other requests to FastAPI."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

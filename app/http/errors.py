@@ -1,4 +1,4 @@
-"""Errors of the HTTP edge, and the table of each error's status and type on every surface.
+"""Errors of the HTTP edge, and the table of each error's status and type in every API.
 
 ServiceError (`l2v.app.engine.errors`)
 ├── MalformedError         the body is not JSON, or the request is not HTTP
@@ -55,14 +55,14 @@ _BACKEND, _DOWN = (424, "Backend"), (503, "Unhealthy")
 
 
 class ErrorClass(NamedTuple):
-    """How each surface reports an error.
+    """How each API reports an error.
 
     Attributes:
-        status: the status on the native surface.
+        status: the status in the native API.
         type: the native `error.type`.
         meaning: the description in OpenAPI.
-        openai: status and `error.type` on the OpenAI surface.
-        tei: status and `error_type` on the TEI surface.
+        openai: status and `error.type` in the OpenAI API.
+        tei: status and `error_type` in the TEI API.
     """
 
     status: int

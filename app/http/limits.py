@@ -29,7 +29,7 @@ class RequestLimits:
     - A POST request holds a permit from the arrival of its body to the start of its response. So clients that are slow
       to send or to read hold no permit, and excess requests are rejected before they are parsed.
     - The memory of all request and response bodies together is limited. A request's body counts from its first byte, a
-      response's from before it is computed, and both until the response is sent. GET requests are exempt.
+      response's body from before it is computed. Both count until the response is sent. GET requests are exempt.
 
     Args:
         app: the application to protect.
@@ -72,7 +72,7 @@ class RequestLimits:
                 await _run_while_connected(self._app, scope, messages, receive, gate)
             error = gate.rejection
         except ServiceError as rejection:
-            error = rejection.with_traceback(None)  # its frames hold the body
+            error = rejection.with_traceback(None)  # the traceback's frames hold the body
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -114,7 +114,7 @@ class RequestLimits:
 
         Args:
             bytes_held: the number of bytes that the request has reserved already.
-            size: the number of bytes to reserve in addition; if negative, to release.
+            size: the number of bytes to reserve in addition; a negative number releases bytes.
         """
         limit = self._settings.max_total_body_bytes
         if size > 0 and bytes_held + size > limit:
@@ -124,7 +124,9 @@ class RequestLimits:
             )
         if size > 0 and self._bodies.total + size > limit:
             self._metrics.rejected.labels("bodies").inc()
-            raise OverloadedError(f"the bodies in memory would exceed {limit} bytes (max_total_body_bytes)")
+            raise OverloadedError(
+                f"with this body, all bodies together would exceed {limit} bytes (max_total_body_bytes)"
+            )
         self._bodies.add(size)
 
 
@@ -135,7 +137,7 @@ class _ResponseGate:
 
     Attributes:
         permit: the request's permit, until its response starts.
-        bytes_held: the memory reserved for its bodies, until its response is sent.
+        bytes_held: the memory reserved for the request's and response's bodies, until the response is sent.
         rejection: the error to send instead of the response, if there is one.
         body_complete: whether the request's body has arrived.
         started: whether the response has started.
@@ -215,7 +217,7 @@ def _check_media_type(headers: Headers) -> None:
 async def _run_while_connected(
     app: ASGIApp, scope: Scope, messages: list[Message], receive: Receive, send: Send
 ) -> None:
-    """Runs the application on the messages. If the client disconnects, cancels it and its jobs in the queue."""
+    """Runs the application on the messages. If the client disconnects, cancels the application and its jobs."""
     task, running, left = asyncio.current_task(), True, False
     assert task is not None
 

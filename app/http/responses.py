@@ -68,7 +68,7 @@ def encoded(vectors: Numbers, encoding: Encoding) -> ChunkedList:
 
 def matches(matrix: Vectors, k: int) -> ChunkedList:
     """The `k` best columns of each row of [q, n], as `{"index", "score"}` objects."""
-    # Text straight from the arrays, since a dict for each match would take many times the memory, and twice the time.
+    # Write the text straight from the arrays: a dict for each match takes many times the memory, and twice the time.
     heads = np.array([b'{"index":%d,"score":' % column for column in range(matrix.shape[1])], object)
 
     def match_list(columns: NDArray[np.int64], scores: Vectors) -> orjson.Fragment:
@@ -125,7 +125,7 @@ class ChunkedResponse(Response):
 async def json_response(content: Any, warning: str = "") -> Response:
     """Writes JSON, and a header `Warning` if there is one.
 
-    `content` may be a `ChunkedList`, or a dict or list that holds some; arrays may be anywhere.
+    `content` may be a `ChunkedList`, or a dict or list that contains some. Numpy arrays may be anywhere in it.
     """
     small = _numbers(content) <= _CHUNK_NUMBERS
     response = ChunkedResponse([_dumps(content)]) if small else await joined_response(_write(content))

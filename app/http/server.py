@@ -37,7 +37,7 @@ class Server(uvicorn.Server):
             server_header=False,
             http=protocol(settings, app),
             timeout_keep_alive=math.ceil(settings.idle_timeout),
-            ws="none",  # uvicorn would log a handshake with its path and its key
+            ws="none",  # otherwise, uvicorn logs a handshake with its path and its key
             timeout_graceful_shutdown=1,  # this server has waited already
         )
         super().__init__(config)
@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
         self.drain()
 
     def drain(self) -> None:
-        """Rejects new requests, and exits once the accepted ones are answered and their responses sent."""
+        """Rejects new requests, and exits once the responses to all accepted requests are sent."""
         if self._draining_since is None:
             self._last_busy = self._draining_since = time.monotonic()
             self._service.drain()

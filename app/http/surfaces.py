@@ -57,7 +57,7 @@ class Surface(APIRouter):
         render: returns the status and the body of an error.
         prefix: the start of all its paths.
         base: the path of a client's base URL; default: the prefix.
-        name: what the ids of its operations start with.
+        name: the start of the ids of its operations.
     """
 
     def __init__(self, render: Render, prefix: str, base: str | None = None, name: str = "", **kwargs: Any) -> None:
@@ -110,7 +110,7 @@ class Target:
     """How requests to a path are handled.
 
     Attributes:
-        route: the path's template, or "other"; metrics and logs use it, since callers cannot invent new ones.
+        route: the path's template, or "other"; metrics and logs use it, since callers cannot invent new values.
         surface: decides the form of errors.
         access: who may call it without a key.
         methods: the methods that it supports.
@@ -166,8 +166,8 @@ class Targets:
     def _split(self, path: str) -> tuple[str, str]:
         """Removes a slash at the end, and the name of a model.
 
-        Clients of TEI cannot name a model in the body, so a path below /tei may: /tei/{name}/embed is /tei/embed with
-        that model.
+        Clients of TEI cannot name a model in the body, so a path below /tei may name one: /tei/{name}/embed is
+        /tei/embed with that model.
         """
         path = path[:-1] if path[-1:] == "/" and path[-2:-1] not in ("", "/") else path
         if path not in self._exact:

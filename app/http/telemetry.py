@@ -54,7 +54,7 @@ class Telemetry:
         path, model, target = self._targets.resolve(scope["path"].removeprefix(prefix))
         scope["path"], timings = prefix + path, Timings()
         sender = _Sender(send, _request_id(Headers(scope=scope)), timings)
-        # `model` is the label of the model that the request chooses, if it does.
+        # `model` is the label of the model that the request chooses; "" if it chooses none.
         state = scope.setdefault("state", {})
         state.update(timings=timings, target=target, path_model=model, model="")
         self._metrics.in_flight.inc()
@@ -93,7 +93,7 @@ class _Sender:
 
     Attributes:
         request_id: the request's id.
-        status: the status of the response; 499 if the client disconnects before it starts.
+        status: the status of the response; 499 if the client disconnects before the response starts.
         ended: when the last part of the body was sent; 0 before.
     """
 

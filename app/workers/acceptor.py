@@ -9,7 +9,7 @@ from l2v.app.workers.table import SharedAmount
 
 logger = logging.getLogger(__name__)
 
-# How long a process waits for a process with fewer connections to accept a new one.
+# How long a process waits for a process with fewer connections to accept a new connection.
 _GRACE_SECONDS = 0.001
 # How long a process stops accepting when it runs out of file descriptors.
 _PAUSE_SECONDS = 1.0
@@ -18,8 +18,8 @@ _PAUSE_SECONDS = 1.0
 class Acceptor:
     """Accepts one connection at a time, but first gives a process with fewer connections a moment to accept it.
 
-    The event loops' own servers accept all waiting connections at once: if a client opened many, the process that
-    wakes first would get them all.
+    The event loops' own servers accept all waiting connections at once: if a client opens many, the process that
+    wakes first gets them all.
 
     Args:
         listener: the shared socket.

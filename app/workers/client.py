@@ -44,7 +44,7 @@ class EngineClient:
 
     Attributes:
         queue_tokens: always 0, since the engine's process reports its queue.
-        opened: set once the service is open, or never will be.
+        opened: set once the service is open, or can no longer open.
     """
 
     def __init__(self, service: Service, usage: SharedUsage, reader: StreamReader, writer: StreamWriter) -> None:

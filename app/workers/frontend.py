@@ -1,4 +1,4 @@
-"""A front end: the process that speaks HTTP, tokenizes, and asks the engine. It loads no torch."""
+"""A front end: the process that speaks HTTP, tokenizes, and sends jobs to the engine. It does not load torch."""
 
 import asyncio
 import logging
@@ -78,7 +78,7 @@ class FrontEnd:
 
 
 class FrontEndServer(Server):
-    """Accepts from sockets that all front ends share, and leaves signals to the engine."""
+    """Accepts connections from sockets that all front ends share, and leaves signals to the engine."""
 
     def __init__(self, app: FastAPI, service: Service, usage: SharedUsage, listeners: list[socket.socket]) -> None:
         super().__init__(app, service.settings)

@@ -42,7 +42,7 @@ class SharedModels(ServedModels):
 
 
 def pack_model(model: ServedModel, base: ServedModel) -> bytes:
-    """Pickles an adapter without its tokenizer, if that is the base's. A copy of one may take 50 MB."""
+    """Pickles an adapter, without its tokenizer if that is the base's: a copy may take 50 MB."""
     tokenizer = base.profile.tokenization.tokenizer
 
     class Pickler(pickle.Pickler):

@@ -37,12 +37,12 @@ _TICK_SECONDS = 0.02
 # A front end that ends sooner than this after its start is replaced after a pause, which doubles each time.
 _STEADY_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-# How long front ends get to end before they are killed, after `drain_timeout` or after they disconnect.
+# How long front ends have to end before they are killed, after `drain_timeout` or after they disconnect.
 _END_SECONDS = 5.0
 
 
 def serve(settings: Settings) -> str:
-    """Serves with several front ends until a signal, or until the engine fails. Returns the reason if it failed."""
+    """Serves with several front ends until a signal, or until the engine fails. Returns the reason for a failure."""
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner, tempfile.TemporaryDirectory(prefix="l2v-") as path:
         return runner.run(Supervisor(settings, Path(path)).run())
 
@@ -228,7 +228,7 @@ class Supervisor:
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen on each address of a host; raises `OSError`. Front ends accept from them."""
+    """Sockets that listen on each address of a host; raises `OSError`. Front ends accept connections there."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []
     for family, address in {(family, address) for family, _, _, _, address in found}:

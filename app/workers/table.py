@@ -32,14 +32,14 @@ class EngineCell(IntEnum):
     QUEUE_TOKENS = 0
     TOKENS_PER_SECOND = 1
     HEARTBEAT = 2  # nanoseconds of the monotonic clock
-    READY = 3  # 1 once the encoder is loaded and all front ends know it
+    READY = 3  # 1 once the encoder is loaded and all front ends are open
 
 
 class Table:
     """The numbers of all processes.
 
     Args:
-        descriptor: of an open file, which gets the table's size and is mapped into memory.
+        descriptor: the descriptor of an open file, which gets the table's size and is mapped into memory.
         front_ends: the number of front ends.
     """
 
@@ -117,7 +117,7 @@ class SharedUsage(Usage):
 
     @property
     def is_engine_ready(self) -> bool:
-        """Whether requests are accepted. All front ends see it at the same moment."""
+        """Whether requests are accepted. All front ends see the change at the same moment."""
         return bool(self._engine[EngineCell.READY])
 
     @property

@@ -35,8 +35,8 @@ class Kind(IntEnum):
     SUBMIT = auto()  # the encodings of a job
     CANCEL = auto()  # nobody waits for the job any more
     SCRAPE = auto()  # asks for the metrics
-    OPENED = auto()  # it can accept requests
-    CHANGED = auto()  # it has done what `ADD` or `HIDE` says
+    OPENED = auto()  # the front end can accept requests
+    CHANGED = auto()  # the front end has done what `ADD` or `HIDE` says
     LOAD = auto()  # asks to load an adapter: its name and path, as a JSON list
     UNLOAD = auto()  # asks to unload an adapter: its name, as a JSON list
     # From the engine:

@@ -24,7 +24,7 @@ ROWS = [{"id": i, "text": text} for i, text in enumerate(texts(8))]
         ("in.csv", "o.npy", ["--column", "body", *NOWHERE], 1, "has no column 'body'; it has id, text"),
         ("in.parquet", "o.npy", ["--column", "body", *NOWHERE], 1, "has no column 'body'; it has id, text"),
         ("in.jsonl", "o.npy", ["--column", "body", *NOWHERE], 1, "row 1: has no field 'body'"),
-        ("in.jsonl", "o.npy", ["--format", "parquet"], 1, "is not a Parquet file"),
+        ("in.jsonl", "o.npy", ["--format", "parquet"], 1, "is not a complete Parquet file"),
         ("in.txt", "o.npy", ["--model", "./nowhere"], 1, "./nowhere is not a local folder"),
         ("in.txt", "taken.npy", NOWHERE, 1, "already exists"),
         ("in.txt", "folder.npy", [], 1, "it is a folder"),

@@ -157,7 +157,7 @@ def test_scored_and_unscored_datasets_can_be_mixed(base: Path, pairs: Path, grad
         ({"score": "high"}, {}, "line 33: score must be a number"),
         ({"score": 3}, {}, "line 33: score must be a number from -1 to 1"),
         ({"score": True}, {}, "line 33: score must be a number"),
-        ({}, {}, "line 33: all rows of a dataset must have the field score, or none"),
+        ({}, {}, "line 33: either all rows of a dataset must have the field score, or none"),
         ({"score": 0.5}, {"micro_batch": 4}, "--micro-batch cannot be used with scores"),
     ],
 )

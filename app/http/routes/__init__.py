@@ -1,1 +1,1 @@
-"""The endpoints, one API surface per file."""
+"""The endpoints, one API per file."""

@@ -14,7 +14,7 @@ _rejections = responses(400, 401, 413, 415, 429, 500, 503, 504)
 
 @router.post("/load_lora_adapter", response_class=PlainTextResponse, responses=_rejections)
 async def load(request: LoadRequest, call: CallDep) -> Response:
-    """Loads an adapter until it is unloaded or the service restarts. An adapter that doesn't fit changes nothing."""
+    """Loads an adapter, which stays until it is unloaded or the service restarts. If loading fails, nothing changes."""
     assert call.service.adapters is not None  # the service is open
     await call.service.adapters.load(request.lora_name, request.lora_path)
     return PlainTextResponse(f"Success: LoRA adapter '{request.lora_name}' added successfully.")

@@ -1,4 +1,4 @@
-"""The Cohere surface: /v2/embed."""
+"""The Cohere API: /v2/embed."""
 
 from uuid import uuid4
 

@@ -32,7 +32,7 @@ async def embed_group(
         group: the inputs.
         request: its fields describe the vectors.
         content: returns the body of the response, for the vectors and the embedded group.
-        truncate: truncate texts that are too long rather than reject them.
+        truncate: whether to truncate texts that are too long rather than reject them.
     """
     dimensions, encoding, dtype = request.dimensions, request.encoding_format, request.output_dtype
     vectors, embedded = await call.service.embed(

@@ -81,7 +81,7 @@ async def similarity(request: schemas.SimilarityRequest, call: CallDep) -> Respo
 
 @router.post("/tokenize", response_model=schemas.TokenizeResponse, responses=_rejections)
 async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
-    """The tokens that the model gets for each input: what they belong to, and which are pooled.
+    """The tokens that the model gets for each input, with what each one is part of and whether it is pooled.
 
     Truncates as /embed does.
     """

@@ -1,4 +1,4 @@
-"""The OpenAI surface: /v1/embeddings and /v1/models."""
+"""The OpenAI API: /v1/embeddings and /v1/models."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ async def embeddings(request: EmbeddingsRequest, call: CallDep) -> Response:
 
 
 async def respond(request: EmbeddingsFields, call: Call) -> Response:
-    """The response to an embeddings request of any surface."""
+    """The response to an embeddings request of any API."""
     model = call.choose(request.model)
     if request.truncate_prompt_tokens is not None and not request.truncates:
         raise InvalidError("cannot be combined with a 'truncate' that rejects texts", "truncate_prompt_tokens")
@@ -61,7 +61,7 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
 
 @router.get("/models", responses=responses(401))
 async def models(service: ServiceDep) -> ModelsResponse:
-    """The served models: the base by each of its names, and the adapters on top of it."""
+    """The served models: the base, once for each of its names, and the adapters on top of it."""
     return ModelsResponse(data=[_model(service, name) for name in service.models.sources])
 
 

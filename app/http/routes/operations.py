@@ -28,10 +28,10 @@ async def info(service: ServiceDep) -> JSONResponse:
     return JSONResponse(service.info())
 
 
-@router.get("/health", response_model=StateResponse, responses=_closed("The engine is dead or hangs: restart it."))
+@router.get("/health", response_model=StateResponse, responses=_closed("The engine is dead or hangs: restart l2v."))
 @access(Access.PROBE)
 async def health(service: ServiceDep) -> JSONResponse:
-    """Liveness: whether the engine works, by its heartbeat."""
+    """Liveness: whether the engine works, judged by its heartbeat."""
     return _state(service, service.state is not State.DOWN)
 
 

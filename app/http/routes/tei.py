@@ -1,4 +1,4 @@
-"""The surface of text-embeddings-inference (TEI), under /tei."""
+"""The API of text-embeddings-inference (TEI), under /tei."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -80,7 +80,7 @@ async def embed_all(request: schemas.EmbedAllRequest, call: CallDep) -> Response
 
 @router.post("/similarity", response_model=list[float], responses=_rejections | _example([0.71, 0.02]))
 async def similarity(request: schemas.TeiSimilarityRequest, call: CallDep) -> Response:
-    """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all."""
+    """The cosine similarity of the source sentence to each other sentence; a named prompt applies to all sentences."""
     options, inputs = request.parameters or schemas.Options(), request.inputs
     model = call.choose()
     groups = [
@@ -113,7 +113,7 @@ async def run_task(request: schemas.TaskRequest, call: CallDep) -> Response:
     responses=_rejections | _example([[{"id": 5, "text": "cat", "special": False, "start": 0, "stop": 3}]]),
 )
 async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
-    """The tokens of texts, without template; the instruction comes first if a prompt is named."""
+    """The tokens of texts, without template. If a prompt is named, its instruction comes first."""
     model = call.choose()
     instruction = model.prompts.select(None, request.prompt_name)
     group = await text_group(call, model, "inputs", request.inputs, instruction)

@@ -1,4 +1,4 @@
-"""Inputs of the surfaces that accept token ids in place of texts."""
+"""Inputs of the APIs that accept token ids in place of texts."""
 
 from typing import Any
 

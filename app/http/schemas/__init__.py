@@ -1,1 +1,1 @@
-"""Requests and responses, one API surface per file."""
+"""Requests and responses, one API per file."""

@@ -1,4 +1,4 @@
-"""Requests to load and unload adapters, as vLLM has them."""
+"""Requests to load and unload adapters, as in vLLM's API."""
 
 from typing import Annotated, Any
 

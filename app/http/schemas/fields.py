@@ -23,7 +23,7 @@ NO_EFFECT, REJECTED = "No effect: ", "Rejected: "
 
 
 class Request(BaseModel):
-    """The base of all requests: null means absent for each optional field."""
+    """The base of all requests. An optional field that is null counts as absent."""
 
     model_config = ConfigDict(frozen=True)
 

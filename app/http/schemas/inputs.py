@@ -1,4 +1,4 @@
-"""The inputs of requests (texts, instructions, token ids) in every form that the surfaces accept."""
+"""The inputs of requests (texts, instructions, token ids) in every form that the APIs accept."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -76,7 +76,7 @@ class TextInput(Strict):
     """A text and its instruction."""
 
     text: Text = Field(description="The text")
-    instruction: Instruction | None = Field(None, description="Its instruction; default: the request's")
+    instruction: Instruction | None = Field(None, description="Its instruction; default: that of the request")
 
 
 def _by_type(expected: str, **tags: type) -> Discriminator:
@@ -117,7 +117,7 @@ _Item = Annotated[
         object=dict | TextInput,
     ),
 ]
-# Without pairs: a list of two texts is two inputs.
+# A pair is not allowed here: a list of two texts is two inputs.
 _Single = Annotated[
     _Plain | _Object,
     _by_type('a text, {"text", "instruction"}, or an array of inputs', text=str, object=dict | TextInput),
@@ -133,12 +133,13 @@ TextsOrIds = Annotated[
     Annotated[_TextOrIds, Tag(_ONE)] | Annotated[Listed[_TextOrIds], Tag(_MANY)], _one_or_many(_is_list_of_items)
 ]
 
-EncodingFormat = Annotated[Encoding, Field(description="base64: the numbers, little-endian, in base64")]
+EncodingFormat = Annotated[Encoding, Field(description="base64: the numbers as little-endian bytes, in base64")]
 OutputType = Annotated[
     OutputDtype,
     Field(
-        description="float: float32. int8: each vector scaled so that its largest number becomes 127, or as the model "
-        "declares. uint8: int8 + 128. ubinary: one bit per dimension, 8 in a byte; 1 if positive. binary: ubinary - 128"
+        description="float: float32. int8: each vector is scaled so that its largest number becomes 127, unless the "
+        "model declares another scale. uint8: int8 + 128. ubinary: one bit per dimension (1 if positive), 8 bits in a "
+        "byte. binary: ubinary - 128"
     ),
 ]
 Truncate = Annotated[

@@ -20,7 +20,10 @@ class EmbedRequest(StrictRequest):
         inputs=["the cat sits on the mat"], instruction="Retrieve semantically similar text:", dimensions=3
     )
 
-    inputs: Inputs = Field(description='"text", {"text", "instruction"}, or a list of these or ["instruction", "text"]')
+    inputs: Inputs = Field(
+        description='"text" or {"text", "instruction"}, or a list of inputs, each of which may also be '
+        '["instruction", "text"]'
+    )
     model: ModelChoice | None = Field(None, description=MODEL)
     instruction: Instruction | None = Field(None, description="Instruction for the inputs that have none of their own")
     prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
@@ -39,7 +42,7 @@ class EmbedResponse(BaseModel):
     model: str = Field(description="The served model")
     dimensions: int = Field(description="Number of dimensions of each vector")
     embeddings: list[list[float]] | list[list[int]] | list[str] = Field(
-        description="The vectors, in the order of the inputs; strings with encoding_format base64"
+        description="The vectors, in the order of the inputs; strings if `encoding_format` is base64"
     )
     tokens: list[int] = Field(description="Number of tokens of each input, including template and special tokens")
     truncated: list[int] = Field(description="Positions of the inputs that were truncated")
@@ -56,17 +59,21 @@ class SimilarityRequest(StrictRequest):
 
     queries: Inputs = Field(description="Same form as `inputs` of /embed")
     documents: Inputs | None = Field(None, description="Same form as `queries`; default: the queries themselves")
-    model: ModelChoice | None = Field(None, description=f"{MODEL}; it embeds both sides")
-    query_instruction: Instruction | None = Field(None, description="For the queries that have none of their own")
-    document_instruction: Instruction | None = Field(None, description="For the documents that have none of their own")
+    model: ModelChoice | None = Field(None, description=f"The model for queries and documents. {MODEL}")
+    query_instruction: Instruction | None = Field(None, description="For the queries without their own instruction")
+    document_instruction: Instruction | None = Field(
+        None, description="For the documents without their own instruction"
+    )
     query_prompt_name: PromptName | None = Field(None, description="Named prompt to use as query_instruction")
     document_prompt_name: PromptName | None = Field(None, description="Named prompt to use as document_instruction")
     metric: Literal["cosine", "dot"] | None = Field(
         None,
-        description="dot: the product of the vectors, which are normalized only if the model declares that. Default: "
-        "the model's own metric, else cosine",
+        description="dot: the dot product of the vectors, which are normalized only if the model declares that. "
+        "Default: the metric that the model declares, else cosine",
     )
-    top_k: Dimensions | None = Field(None, description="Return only this many best documents of each query, best first")
+    top_k: Dimensions | None = Field(
+        None, description="Return only this many documents per query: the best ones, best first"
+    )
     truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
 
 
@@ -117,8 +124,8 @@ class RowToken(BaseModel):
     """A token that the model gets."""
 
     id: int = Field(description="Its id")
-    text: str = Field(description="Its text; `\ufffd` for a part of a character")
-    role: Role = Field(description="What it belongs to")
+    text: str = Field(description="Its text; `\ufffd` if it is part of a character")
+    role: Role = Field(description="What the token is part of")
     pooled: bool = Field(description="Whether it is pooled")
 
 
@@ -143,7 +150,7 @@ class TokenizeResponse(BaseModel):
 
 
 def render(tokens: Iterator[Token]) -> orjson.Fragment:
-    """The tokens of an input as JSON, since their objects would take ten times the memory."""
+    """The tokens of an input as JSON, since their objects take ten times the memory."""
     return orjson.Fragment(orjson.dumps([token._asdict() for token in tokens]))
 
 

@@ -1,4 +1,4 @@
-"""Requests and responses of the OpenAI surface, with our extensions."""
+"""Requests and responses of the OpenAI API, with our extensions."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -42,14 +42,14 @@ class EmbeddingsFields(Request):
     output_dtype: OutputType = "float"
     truncate: Truncate | None = Field(
         None,
-        description="Truncate texts that are too long: END cuts off their end, START their beginning, true the side "
-        "that `truncation_side` names. false and NONE reject them. Default: false, but true under /tei and with "
-        "`truncate_prompt_tokens`",
+        description="What to do with texts that are too long: END cuts off their end, START cuts off their beginning, "
+        "and true cuts off the side that `truncation_side` names. false and NONE reject them. Default: true under /tei "
+        "or with `truncate_prompt_tokens`, else false",
     )
     truncate_prompt_tokens: Annotated[StrictInt, Field(ge=-1)] | None = Field(
         None,
-        description="Truncate each text so that it has at most this many tokens, with template and special tokens. -1: "
-        "as many as the model takes",
+        description="Truncate each text so that it has at most this many tokens, with template and special tokens. -1 "
+        "means the model's maximum",
     )
     truncation_side: Literal["left", "right"] | None = Field(
         None, description="Side on which texts are truncated; default: right, the end"
@@ -83,12 +83,12 @@ class EmbeddingsFields(Request):
 
     @property
     def max_tokens_per_text(self) -> int | None:
-        """The limit that `truncate_prompt_tokens` sets; None for the model's own."""
+        """The limit that `truncate_prompt_tokens` sets; None if the model's own limit applies."""
         return self.truncate_prompt_tokens if self.truncate_prompt_tokens != -1 else None
 
 
 class EmbeddingsRequest(EmbeddingsFields, StrictRequest):
-    """`POST /v1/embeddings`. OpenAI's client sends the fields that OpenAI doesn't have as `extra_body`."""
+    """`POST /v1/embeddings`. With OpenAI's client, use `extra_body` for fields that OpenAI doesn't have."""
 
     inputs: Annotated[None, Rejected("Send the texts as 'input'")] = None
     texts: Annotated[None, Rejected("Send the texts as 'input'")] = None
@@ -113,7 +113,7 @@ class Embedding(BaseModel):
 
     object: Literal["embedding"] = Field("embedding", description="Always `embedding`")
     index: int = Field(description="Position of the text in the request")
-    embedding: list[float] | list[int] | str = Field(description="The vector; a string with encoding_format base64")
+    embedding: list[float] | list[int] | str = Field(description="The vector; a string if `encoding_format` is base64")
 
 
 class Usage(BaseModel):
@@ -152,7 +152,7 @@ class Model(BaseModel):
     created: int = Field(description="When the service started, in seconds since 1970")
     owned_by: str = Field(description="Always `l2v`")
     root: str = Field(description="Where the model comes from")
-    parent: str | None = Field(description="The base, for an adapter")
+    parent: str | None = Field(description="The name of the base if this is an adapter, else null")
 
 
 class ModelsResponse(BaseModel):

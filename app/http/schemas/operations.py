@@ -20,7 +20,7 @@ class Setting(BaseModel):
     """A property of the model, and what set it."""
 
     value: Any = Field(description="The value")
-    origin: str = Field(description="`setting`, the name of one of the model's files, or `default`")
+    origin: str = Field(description="What set it: `setting`, the name of one of the model's files, or `default`")
 
 
 class SourceInfo(BaseModel):
@@ -48,7 +48,7 @@ class AdapterInfo(BaseModel):
     rank: int = Field(description="The largest rank of its changes")
     layers: int = Field(description="Number of linear layers that it changes")
     size: int = Field(alias="bytes", description="Size of its weights on the device")
-    other_base: str | None = Field(description="The base that it was trained on, if that is not the served one")
+    other_base: str | None = Field(description="The base that it was trained on, if that is not the served base")
 
 
 class ModelInfo(BaseModel):
@@ -100,10 +100,10 @@ class InfoResponse(ModelInfo):
     )
 
     version: str = Field(description="The version of l2v")
-    dtype: str = Field(description="The dtype of its weights")
-    device: str = Field(description="Where it runs")
-    base: str = Field(description="Its base model, which determines the template")
-    architecture: str = Field(description="`model_type` of its config.json")
+    dtype: str = Field(description="The dtype of the base's weights")
+    device: str = Field(description="The device that the models run on")
+    base: str = Field(description="The base model, which determines the template")
+    architecture: str = Field(description="`model_type` in the config.json of the base")
     parameters: int = Field(description="Number of parameters")
     attention: str = Field(description="`bidirectional` or `causal`")
     limits: Limits = Field(description="The limits of requests")

@@ -1,4 +1,4 @@
-"""Requests and responses of the TEI surface. Unknown fields are ignored as in TEI, since some clients send them."""
+"""Requests and responses of the TEI API. Unknown fields are ignored as in TEI, since some clients send them."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -27,7 +27,9 @@ class Options(Request):
     truncate: StrictBool | None = Field(
         None, description="Truncate texts that are too long instead of rejecting them; default: true"
     )
-    truncation_direction: Direction = Field("right", description="Side on which texts are truncated; any case")
+    truncation_direction: Direction = Field(
+        "right", description="Side on which texts are truncated; upper or lower case"
+    )
     prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
 
     @property
@@ -73,7 +75,7 @@ class TeiSimilarityRequest(Request):
     """A comparison of sentences."""
 
     inputs: Sentences = Field(description="The sentences")
-    parameters: Options | None = Field(None, description="How to truncate them, and a named prompt for all")
+    parameters: Options | None = Field(None, description="How to truncate, and a named prompt for all sentences")
 
 
 def _task(body: Any) -> str:
@@ -93,14 +95,14 @@ class TokenizeRequest(Request):
 
     inputs: TextOrTexts = Field(description="A text, or a list of texts")
     add_special_tokens: StrictBool = Field(True, description="Include the special tokens")
-    prompt_name: PromptName | None = Field(None, description="Named prompt that comes first")
+    prompt_name: PromptName | None = Field(None, description="Named prompt to put before each text")
 
 
 class DecodeRequest(Request):
     """Token ids to decode."""
 
     ids: IdRows = Field(description="Token ids of a text, or a list of such lists")
-    skip_special_tokens: StrictBool = Field(True, description="Leave special tokens out")
+    skip_special_tokens: StrictBool = Field(True, description="Leave special tokens out of the texts")
 
 
 class Token(BaseModel):

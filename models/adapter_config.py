@@ -1,4 +1,4 @@
-"""Reads adapter_config.json. Kinds and settings of adapters that cannot be merged into weights are refused."""
+"""Reads adapter_config.json, and refuses kinds and settings of adapters that cannot be merged into weights."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def read_config(source: Source) -> PeftConfig:
     if kind is None:
         raise AdapterError(
             f"adapter {source.name} is not in peft's format (adapter_config.json names no peft_type): convert it, or "
-            "merge it with the tool that trained it and name the result as the model"
+            "merge it with the tool that trained it and serve the merged model"
         )
     if kind not in KINDS:
         known = kind in set(PeftType)
@@ -66,7 +66,7 @@ def read_config(source: Source) -> PeftConfig:
         if name not in known_settings and value:
             raise AdapterError(
                 f"adapter {source.name} sets {name} = {value!r}, which peft {peft_version} does not know: use the "
-                "version of peft that it was trained with, or remove the setting if it has no effect"
+                "version of peft that trained the adapter, or remove the setting if it has no effect"
             )
     for name, (types, words) in _TYPES.items():
         value = content.get(name)

@@ -1,4 +1,4 @@
-"""Reads an adapter's weights, and separates those of the decoder from those of a head, which encoders don't need."""
+"""Reads an adapter's weights. Separates the decoder's weights from those of a head, which encoders don't need."""
 
 import re
 from collections import Counter
@@ -80,24 +80,24 @@ def read_weights(source: Source, decoder: PreTrainedModel, ignore: Sequence[str]
 
 
 def _check_prefix(source: Source, names: Collection[str]) -> None:
-    """Rejects tensor names that peft would not have written."""
+    """Rejects tensor names that peft does not write."""
     if strange := min((name for name in names if not name.startswith(PREFIX)), default=None):
         prefix = strange.partition(PREFIX)[0] if PREFIX in strange else ""
         reason = f"a training tool put `{prefix}` before them" if prefix else f"peft's begin with `{PREFIX}`"
         raise AdapterError(
-            f"the names of adapter {source.name}, such as {strange}, are not peft's: {reason}; save the adapter with "
-            "peft's save_pretrained"
+            f"the tensor names of adapter {source.name}, such as {strange}, are not peft's: {reason}; save the adapter "
+            "with peft's save_pretrained"
         )
     for infix in WRAPPERS:
         if wrapped := min((name for name in names if f".{infix}" in name), default=None):
             raise AdapterError(
-                f"the names of adapter {source.name}, such as {wrapped}, contain `{infix}`, which a training tool "
-                "added: save the unwrapped model with peft's save_pretrained"
+                f"the tensor names of adapter {source.name}, such as {wrapped}, contain `{infix}`, which a training "
+                "tool added: save the unwrapped model with peft's save_pretrained"
             )
     if unnamed := min((name for name in names if re.search(r"lora_\w+\.default(\.|$)", name)), default=None):
         raise AdapterError(
-            f"the names of adapter {source.name}, such as {unnamed}, contain the adapter's own name: save it with "
-            "peft's save_pretrained"
+            f"the tensor names of adapter {source.name}, such as {unnamed}, contain the adapter's own name: save the "
+            "adapter with peft's save_pretrained"
         )
 
 

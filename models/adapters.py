@@ -47,8 +47,8 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
     _resize_vocabulary(decoder, read)
     before = {} if type(config) is LoraConfig else _sums(decoder)
     with _unchanged_compilers(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning)  # peft's, about training and saving
-        warnings.filterwarnings("ignore", category=FutureWarning)  # transformers', about properties that peft reads
+        warnings.filterwarnings("ignore", category=UserWarning)  # from peft, about training and saving
+        warnings.filterwarnings("ignore", category=FutureWarning)  # from transformers, about properties that peft reads
         adapted = attach(decoder, source, config, read)
         check_fit(source, read.weights, adapted)
         effective = type(config) is not LoraConfig or has_effect(config, read.weights, adapted)
@@ -73,7 +73,7 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
 
 @contextmanager
 def _unchanged_compilers() -> Iterator[None]:
-    """Restores the variables that name the compilers.
+    """Restores the environment variables that name the compilers when the block ends.
 
     For BOFT, peft sets them to build a CUDA kernel, and leaves them set if that fails. Compiled layers would then be
     linked without the C++ library.
@@ -114,8 +114,8 @@ def attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: A
     model: Any = _TrainedModel(decoder, read.path.split(".")) if read.path else decoder
     modules = {name for name, _ in model.named_modules()}
     config.inference_mode = True
-    config.base_model_name_or_path = None  # peft would warn that the base, now a local folder, has another name
-    config.task_type = None  # a task's own wrapper would not fit the bare decoder
+    config.base_model_name_or_path = None  # otherwise, peft warns that the base has another name: a local folder
+    config.task_type = None  # the wrapper for a task does not fit the bare decoder
     if saved := getattr(config, "modules_to_save", None):
         # Drop heads, whose tensors are left out. Like peft, compare the ends of module paths.
         config.modules_to_save = [name for name in saved if any(module.endswith(name) for module in modules)] or None
@@ -141,7 +141,7 @@ def _check_biases(decoder: PreTrainedModel, source: Source, read: AdapterWeights
 
 
 def _resize_vocabulary(decoder: PreTrainedModel, read: AdapterWeights) -> None:
-    """Resizes the embeddings to the adapter's vocabulary. If it differs from the base's, peft saves all embeddings."""
+    """Resizes the embeddings to the adapter's vocabulary. If the two vocabularies differ, peft saves all embeddings."""
     embeddings = decoder.get_input_embeddings()
     name = next(name for name, module in decoder.named_modules() if module is embeddings)
     place = f"{PREFIX}{read.path}.{name}.".replace("..", ".")
@@ -157,7 +157,7 @@ def _resize_vocabulary(decoder: PreTrainedModel, read: AdapterWeights) -> None:
 def _misfit(source: Source, decoder: PreTrainedModel, reason: str) -> AdapterError:
     return AdapterError(
         f"adapter {source.name} does not fit {decoder.config.model_type} ({reason}): check that it belongs to this "
-        "base model and that its adapter_config.json is as it was saved"
+        "base model and that its adapter_config.json has not been changed"
     )
 
 
@@ -171,16 +171,16 @@ def check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftMod
     surplus = sorted(key for key in weights if key not in expected and key not in state)
     missing = sorted(expected.keys() - weights.keys())
     if surplus or missing:
-        first = f"lacks {missing[0]}" if missing else f"has no place in the model for {surplus[0]}"
+        first = f"it lacks {missing[0]}" if missing else f"the model has no place for {surplus[0]}"
         raise AdapterError(
-            f"adapter {source.name} does not fit the model: it {first} ({count([*surplus, *missing], 'key')} in "
+            f"adapter {source.name} does not fit the model: {first} ({count([*surplus, *missing], 'key')} in "
             "total); check that it belongs to this base model and to its adapter_config.json"
         )
     for key, weight in weights.items():
         required = expected.get(key, state.get(key))
         if required is not None and weight.shape != required.shape:
             raise AdapterError(
-                f"adapter {source.name} does not fit the model: {key} has shape {list(weight.shape)}, the model "
+                f"adapter {source.name} does not fit the model: {key} has shape {list(weight.shape)}, but the model "
                 f"requires {list(required.shape)}; check that it belongs to this base model"
             )
 
@@ -223,7 +223,7 @@ def has_effect(config: LoraConfig, weights: dict[str, torch.Tensor], adapted: Pe
         if "lora_B" in key or "lora_embedding_B" in key:
             alone = key.endswith(".bias")  # added without the other factor
             changed = scaled and weight.any() and (alone or weights[_A_OF_B.sub(r"lora_\1A", key)].any())
-        else:  # saved whole
+        else:  # a weight that is saved whole
             changed = not torch.equal(weight.to(untrained[key].dtype), untrained[key])
         if changed:
             return True

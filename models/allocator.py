@@ -11,12 +11,12 @@ _NEVER_TRIM, _GIBIBYTE = 2**31 - 1, 2**30
 
 
 def keep_freed_memory() -> None:
-    """Keeps memory that is freed from now on, so that it can be reused. Without glibc, does nothing.
+    """Makes glibc keep memory that is freed from now on, for reuse. Does nothing without glibc.
 
     By default, glibc takes blocks of many megabytes from the kernel and returns them when they are freed. The kernel
-    clears each page when it is first touched again, so forward passes and merging adapters would spend their time
+    clears each page when it is first touched again, so forward passes and merging adapters spend their time
     clearing gigabytes. All threads share one arena, since the arenas of other threads cannot hold blocks of 64 MB and
-    more. Memory that is free already is returned to the kernel.
+    more. Memory that is already free is returned to the kernel.
     """
     try:
         libc = ctypes.CDLL(None)

@@ -52,7 +52,7 @@ def assemble(
     Args:
         base: a base model or an export.
         adapters: the adapters to merge, in order.
-        settings: the caller's settings by name, which override what the sources declare; None: as declared.
+        settings: the caller's settings by name; each that is not None overrides what the sources declare.
         dtype, ignore_tensors, lora_modules, prepack, on_declared: see `models.load`.
         device: the device of the encoder.
 
@@ -99,7 +99,7 @@ def assemble(
 
 
 def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = True) -> ModelTokenizer:
-    """Reads the tokenizer; checks that it belongs to the model unless adapters may still resize the vocabulary."""
+    """Reads the tokenizer. Unless adapters may still resize the vocabulary, checks that it belongs to the model."""
     tokenizer = read_tokenizer(source, config.model_type, config.vocab_size)
     if whole:
         check_vocabulary(source.name, tokenizer.backend, config.vocab_size)
@@ -112,7 +112,7 @@ def _merge(
     """Merges the adapters on the CPU, and moves the model to its device. Returns the model and the tensors left out."""
     left_out: list[str] = []
     if adapters:
-        from l2v.models.adapters import merge  # exports load without peft
+        from l2v.models.adapters import merge  # imported here, so that exports load without peft
 
         if device.type == "cpu":
             with stage("reading the weights", sum(weight.nbytes for weight in decoder.parameters())) as advance:
@@ -153,7 +153,7 @@ def _tokenization(tokenizer: ModelTokenizer, config: PreTrainedConfig, declarati
 def _evidence(
     encoder: Encoder, verified: list[str], checked_files: int, base: Source, adapters: Sequence[Source]
 ) -> list[str]:
-    """The results of all checks, including that of the reference vector; raises `ModelError` if that differs."""
+    """The results of all checks, including the reference vector; raises `ModelError` if the vectors differ."""
     reference = ReferenceVector.read([base, *adapters][-1])
     merged = [f"{s.label} (for {label(s.trained_on or '?')})" for s in adapters]
     return [

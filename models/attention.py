@@ -24,12 +24,12 @@ NAME = "l2v_packed"
 # The inputs that other libraries pass to a decoder; written into exported tokenizers.
 INPUTS = ["input_ids", "attention_mask"]
 
-# torch 2.11 has neither option. It accepts fewer key heads than query heads anyway; later versions require the flag.
+# torch 2.11 has neither option. It accepts fewer key heads than query heads anyway; later versions need `enable_gqa`.
 # With `num_splits=1`, a sequence's result depends on no other sequence of the batch, not even in its last bits.
 _OPTIONS: dict[str, Any] = {"enable_gqa": True, "num_splits": 1}
 _known = inspect.signature(varlen_attn).parameters
 _varlen_attn: Callable[..., Any] = partial(varlen_attn, **{k: v for k, v in _OPTIONS.items() if k in _known})
-# The maximum width of a head for the kernel, and the number of which it must be a multiple.
+# The kernel's maximum head width, and the number that each head width must be a multiple of.
 _MAX_HEAD, _HEAD_MULTIPLE = 256, 8
 # A single sequence shorter than this is faster with torch's own attention than in a bucket.
 _MIN_BUCKET_TOKENS = 100
@@ -58,7 +58,7 @@ def attend(
         query: [1, H, T, D].
         key: [1, H_kv, T, D].
         value: [1, H_kv, T, D].
-        cu_seqlens_cpu: [n + 1] int32, on the CPU, so that it need not wait for a GPU to know the lengths.
+        cu_seqlens_cpu: [n + 1] int32, on the CPU, so that reading the lengths does not wait for a GPU.
         scale: factor on the attention scores.
         causal: attend only to tokens up to the query's own position.
         window: attend only to tokens that are less than `window` positions away; 0: no limit.
@@ -94,7 +94,7 @@ def segment_attention(
     causal: bool = False,
     window: int = 0,
 ) -> torch.Tensor:
-    """Attention without gradients, where torch has no kernel for packed sequences (see `_has_kernel`).
+    """Attention without gradients, for use where torch has no kernel for packed sequences (see `_has_kernel`).
 
     An opaque op, so that torch.compile sees one call of dynamic length. Otherwise, it would recompile for every new
     list of lengths.
@@ -136,7 +136,7 @@ def packed_attention(
         value: [1, H_kv, T, D].
         attention_mask: must be None.
         scaling: factor on the attention scores; None: 1/sqrt(D).
-        cu_seqlens: [n + 1] int32, passed through from the call of `forward`, like the next four.
+        cu_seqlens: [n + 1] int32, the bounds of the sequences. The caller of `forward` sets this and the next four.
         cu_seqlens_cpu: the same on the CPU.
         max_seqlen: length of the longest sequence.
         causal: see `attend`.
@@ -149,7 +149,7 @@ def packed_attention(
         ([1, T, H, D], None), as transformers expects.
 
     Raises:
-        UnsupportedModelError: if the architecture passes an argument that would change the attention scores, or no
+        UnsupportedModelError: if the architecture passes an argument that changes the attention scores, or no
             `cu_seqlens`.
     """
     architecture = type(module).__name__
@@ -174,7 +174,7 @@ def packed_attention(
 
 
 def _has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether torch has a kernel for packed sequences: in half precision, for most head sizes, on Ampere or newer."""
+    """Whether torch's kernel for packed sequences supports this dtype, head size and GPU (Ampere or newer)."""
     if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     size = query.shape[-1]

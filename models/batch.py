@@ -12,8 +12,8 @@ from l2v.models.types import Encoding
 # Default token budget of a forward pass: enough to run matrix products at full speed.
 _TOKENS = {"cuda": 16384}
 _TOKENS_ELSEWHERE = 4096
-# On slow devices, the budget is lower, so that a forward pass takes at most about _MAX_SECONDS: the next request waits
-# for it. It is never below _MIN_TOKENS.
+# On slow devices, the budget is lower, so that a forward pass takes at most about _MAX_SECONDS, since the next request
+# waits for it. The budget is never below _MIN_TOKENS.
 _MAX_SECONDS, _MIN_TOKENS = 10.0, 512
 
 
@@ -29,7 +29,7 @@ class Batch:
         max_seqlen: length of the longest sequence.
         pooled: [n] int64, how many of the last positions of each sequence are pooled (at least 1).
         pooled_tokens: the sum of `pooled`.
-        adapters: the id of each sequence's LoRA module, see `Encoding`; empty: all 0.
+        adapters: the id of each sequence's LoRA module, see `Encoding`; if empty, all are 0.
     """
 
     input_ids: torch.Tensor
@@ -68,7 +68,7 @@ class Batch:
 
         Args:
             ids: [T] int64.
-            lengths: [n] int64, with the sum T.
+            lengths: [n] int64, which sum to T.
             pooled: [n] int64.
             device: target device of the batch.
             adapters: see `Batch`.

@@ -10,8 +10,8 @@ from itertools import groupby
 
 import torch
 
-# Lengths are rounded up to a multiple of _FINE, or of _COARSE above _EDGE; each rounded length is a bucket. The
-# softmax of bfloat16 takes up to four times as long if the number of keys is not a multiple of 32.
+# Lengths up to _EDGE are rounded up to a multiple of _FINE, longer ones to one of _COARSE. Each rounded length is a
+# bucket. The softmax of bfloat16 takes up to four times as long if the number of keys is not a multiple of 32.
 _FINE, _COARSE, _EDGE = 32, 64, 128
 # Maximum attention scores computed at once, so that they stay in the CPU's cache.
 _MAX_SCORES = 2**22
@@ -104,13 +104,13 @@ def bucketed_attention(
 
 
 def visible(queries: int, keys: int, causal: bool, window: int, device: torch.device | None = None) -> torch.Tensor:
-    """[queries, keys]: whether the query at a position attends to the key at a position.
+    """[queries, keys]: whether each query attends to each key, given their positions.
 
     Args:
         queries: number of queries.
-        keys: number of keys, at least as many; the first ones are those of the queries.
+        keys: number of keys, at least `queries`. The first keys belong to the same tokens as the queries.
         causal, window: see `attention.attend`.
-        device: of the result; None: the CPU.
+        device: the device of the result; None: the CPU.
     """
     positions = torch.arange(keys, dtype=torch.int32, device=device)
     distance = positions[:queries, None] - positions

@@ -20,7 +20,7 @@ class Checkpoint:
     """Tensors in files, read lazily.
 
     Attributes:
-        tensors: by name; each is a tensor, or a slice of a file that is read when it is indexed.
+        tensors: the tensors by name; each is loaded, or a lazy slice of a file that is read when it is indexed.
         shapes: the shape of each.
         dtypes: the dtype of each, named as in safetensors: F32, BF16, F8_E4M3, I32 …
     """
@@ -34,7 +34,7 @@ class Checkpoint:
         """Opens the weights of a base.
 
         Raises:
-            SourceError: if there are none, or if a file is missing or cannot be read.
+            SourceError: if there are no weights, or if a file is missing or cannot be read.
         """
         name = next((name for name in BASE_WEIGHTS if (source.folder / name).is_file()), None)
         if name is None:
@@ -62,7 +62,9 @@ class Checkpoint:
     def _add(self, source: Source, file: str, tensors: Mapping[str, Any]) -> None:
         for name, tensor in tensors.items():
             if name in self.tensors:
-                raise SourceError(f"{name} is in two weight files of {source.name}, one of them {file}: remove one")
+                raise SourceError(
+                    f"{name} is in two weight files of {source.name}, one of them {file}: remove one file"
+                )
             if not isinstance(tensor, torch.Tensor) and not hasattr(tensor, "get_shape"):
                 raise SourceError(
                     f"{file} of {source.name} is not a file of weights: its entry {name!r} is not a tensor; save the "
@@ -118,7 +120,9 @@ def _shards(source: Source, index: str) -> list[str]:
         if Path(file).name != file:
             raise SourceError(f"{index} of {source.name} names {file}, which is not a file of its folder")
         if not (source.folder / file).is_file():
-            raise SourceError(f"{source.name} is incomplete: {file} is missing, which {index} names; download it again")
+            raise SourceError(
+                f"{source.name} is incomplete: {file}, which {index} names, is missing; download it again"
+            )
     return files
 
 
@@ -143,15 +147,15 @@ def _found(source: Source) -> str:
     files = sorted(path.name for path in source.folder.iterdir() if path.suffix in _WEIGHTS)
     # GGUF files are not downloaded.
     if any(name.lower().endswith("gguf") for name in (*files, source.name)):
-        return "GGUF files are quantized and cannot be served; name the full-precision model that they were made from"
+        return "GGUF files are quantized and cannot be served; serve the original full-precision model instead"
     if any("-of-" in name for name in files):
         return f"it holds {_some(files)} but no model.safetensors.index.json; download it again"
     if files:
         return (
-            f"it holds {_some(files)} but no model.safetensors; name a repository in transformers' format, or convert "
-            "it with save_pretrained"
+            f"it holds {_some(files)} but no model.safetensors; use a repository in transformers' format, or "
+            "convert the model with save_pretrained"
         )
-    return "it holds neither model.safetensors nor pytorch_model.bin; name a repository or folder with weights"
+    return "it holds neither model.safetensors nor pytorch_model.bin; use a repository or folder that has weights"
 
 
 def _some(files: list[str]) -> str:

@@ -35,7 +35,7 @@ def checking(sources: Sequence[Source]) -> Iterator["Future[int]"]:
     A mismatch replaces an error in the body, since it explains that error.
 
     Yields:
-        The number of files compared. Its `result()` waits for the comparison and raises as `check` does.
+        A future of the number of files compared. Its `result()` waits for the comparison and raises as `check` does.
     """
     checked: Future[int] = Future()
 

@@ -26,7 +26,7 @@ def attention_of(config: Config, base: Source) -> Attention | None:
             f"{FILE} of {base.name} has use_bidirectional_attention = {both_ways!r}: set attention instead"
         )
     if not isinstance(causal, bool | None):
-        raise SourceError(f"{FILE} of {base.name} has is_causal = {causal!r}: set attention")
+        raise SourceError(f"{FILE} of {base.name} has is_causal = {causal!r}: set attention instead")
     if both_ways in (True, "all") or causal is False:
         return "bidirectional"
     if causal:

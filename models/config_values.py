@@ -1,4 +1,4 @@
-"""Checks the values in a config.json. Invalid ones are refused by name, before a model is built."""
+"""Checks the values in a config.json. Names each invalid value before a model is built."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def faults(content: dict[str, Any], kind: type[PreTrainedConfig]) -> Iterator[st
 def rope_faults(config: PreTrainedConfig) -> Iterator[str]:
     """Yields a clause for each invalid value of the rotary embeddings, for which the classes declare no types."""
     declared = getattr(config, "rope_parameters", None) or {}
-    # As transformers' `nested_rope_parameter_keys`, which 5.17 lacks.
+    # Like `nested_rope_parameter_keys` of transformers, which release 5.17 lacks.
     kinds = getattr(config, "_rope_type_labels", None) or getattr(config, "layer_types", None) or ()
     layers = [key for key in declared if key in kinds] if isinstance(declared, dict) else []
     for parameters in [declared[layer] for layer in layers] or [declared]:
@@ -90,7 +90,7 @@ def rope_faults(config: PreTrainedConfig) -> Iterator[str]:
 
 
 def _outside(name: str, value: float) -> str:
-    """Why a number is out of range; "" if it is not."""
+    """Why a number is out of range; "" if it is in range."""
     if not math.isfinite(value):
         return "must be a finite number"
     if value < _MINIMUM.get(name, value):
@@ -107,7 +107,7 @@ def _clause(name: str, value: object, requirement: str) -> str:
 
 
 def _misfit(name: str, value: object, kind: type[PreTrainedConfig]) -> str:
-    """The type that the class declares for a field, in words; "" if it declares none or the value has it."""
+    """The type that a value should have, in words; "" if it has that type, or if the class declares no type."""
     declared = _declared(name, kind)
     if declared is None:
         return ""

@@ -39,7 +39,7 @@ class Declaration:
         template: the name of the template.
         lower_case: lower-case texts and instructions.
         prompts: named prompts.
-        default_prompt_name: the prompt for texts without an instruction or another prompt; None: none.
+        default_prompt_name: the prompt for texts without an instruction or another prompt; None: no prompt.
         similarity: the metric for comparing vectors.
         normalize: whether the model normalizes its vectors. Requests to embed have their own field for this.
         truncate_dim: how many leading dimensions to keep by default; None: all.
@@ -47,7 +47,7 @@ class Declaration:
         int8_scale: how vectors become 8-bit integers, if a request asks for them.
         windowed: apply the sliding windows of the architecture. LLM2Vec does not.
         layers: the Dense layers after the decoder.
-        layers_source: the source that holds their folders.
+        layers_source: the source that holds the folders of the Dense layers.
         width: the width of the token states that the pooling expects; 0: not declared.
         served_before: whether l2v 0.1 could load the model.
     """
@@ -79,7 +79,7 @@ class Declaration:
 
     @property
     def notice(self) -> str:
-        """How the model differs from l2v 0.1, which ignored sentence-transformers' files; "" if it does not."""
+        """How serving differs from l2v 0.1, which ignored sentence-transformers' files; "" if it does not."""
         if self.semantics.value == "llm2vec" or self.semantics.origin in (SETTING, *OWN_FILES):
             return ""
         if not self.served_before:

@@ -1,4 +1,4 @@
-"""Reads the base: its config, and its weights into a bare decoder with packed attention."""
+"""Reads the base's config, and loads its weights into a bare decoder with packed attention."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -80,7 +80,7 @@ def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
         ) from error
     padding, tokens = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", 0)
     if padding is not None and not 0 <= padding < tokens:
-        config.pad_token_id = None  # torch would reject it, and encoders do not pad
+        config.pad_token_id = None  # torch rejects it, and encoders do not pad
     if fault := next(rope_faults(config), None):
         raise SourceError(f"config.json of {name} cannot be used: {fault}; {_CORRECT}")
     return config
@@ -123,7 +123,7 @@ def read_decoder(
 
 
 def _check_whole(base: Source, config: PreTrainedConfig, checkpoint: Checkpoint) -> list[str]:
-    """Refuses quantized weights. Drops the mark of quantization from the config if the weights have full precision.
+    """Refuses quantized weights. If the weights have full precision, drops the config's claim that they are quantized.
 
     Returns:
         A readable list of what was dropped from the config.
@@ -146,7 +146,7 @@ def _load(
     kind = MODEL_MAPPING.get(type(config), None)
     if kind is None or config.is_encoder_decoder or config.get_text_config() is not config:
         raise UnsupportedModelError(
-            f"{base.name} ({config.model_type}) is not a text decoder: name a causal language model without an encoder "
+            f"{base.name} ({config.model_type}) is not a text decoder: use a causal language model without an encoder "
             "or other modalities"
         )
     try:
@@ -161,9 +161,9 @@ def _load(
                 ignore_mismatched_sizes=True,  # `_check_fit` refuses them
                 **settings,
             )
-    except Exception as error:  # the architecture's own code fails on the values of the config
+    except Exception as error:  # the architecture's own code can fail on the values of the config
         raise UnsupportedModelError(
-            f"{base.name} ({config.model_type}) cannot be built from its config.json and run with packed attention: "
+            f"{base.name} ({config.model_type}) cannot be built from its config.json or run with packed attention: "
             f"{first_line(error)}"
         ) from error
 

@@ -55,7 +55,7 @@ def select_dtype(name: DType, device: torch.device) -> torch.dtype:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 natively. Emulation takes several times as long as float32."""
     if device.type == "cuda":
-        # `torch.cuda.is_bf16_supported` would ask the current device, which need not be this one.
+        # `torch.cuda.is_bf16_supported` checks the current device, which need not be this one.
         return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -35,11 +35,11 @@ class Encoder:
 
     Attributes:
         model: the bare decoder (no language-modelling head), in evaluation mode.
-        tokenizer: with the files' special tokens, for exports.
+        tokenizer: the tokenizer with the special tokens of the files, for exports.
         tokenization: converts inputs to token ids.
         declaration: how the model is served, and where each value comes from.
         base: the name of the base model, which determines the template.
-        adapters: the LoRA modules on top of the stack, which encodings name by id.
+        adapters: the LoRA modules on top of the stack; encodings name them by id.
         head: the layers after the decoder, before and after pooling.
         left_out: the tensors of the sources that an encoder does not need.
         provenance: the merged sources in order: name, kind and revision of each.
@@ -169,7 +169,7 @@ class Encoder:
         """Starts the computation of a packed batch on the device, and does not wait for it.
 
         Args:
-            encodings: sorted by LoRA module.
+            encodings: the batch, sorted by LoRA module.
 
         Returns:
             The decoder's hidden states [T, d] and the pooled vectors [n, width], on the device.
@@ -197,7 +197,7 @@ class Encoder:
 
         Args:
             inputs: any number of inputs.
-            max_batch_tokens: token budget of a forward pass; None: the device's (`models.batch.token_budget`).
+            max_batch_tokens: token budget of a forward pass; None: the device's default (`models.batch.token_budget`).
 
         Returns:
             [n, dimensions] float32, not normalized.

@@ -32,7 +32,7 @@ class InputError(ValueError):
     """One input of a list cannot be encoded.
 
     Attributes:
-        index: its position in the list.
+        index: the input's position in the list.
         field: `"text"` or `"instruction"`.
     """
 

@@ -56,7 +56,7 @@ def _one_by_one(
         experts: the number of experts.
         states: [T, d].
         indices: [T, k], the experts of each token.
-        weights: [T, k], their weights.
+        weights: [T, k], the weights of these experts.
     """
     output = torch.zeros_like(states)
     for expert in range(experts):

@@ -91,10 +91,10 @@ def _sentence_transformers(encoder: Encoder) -> Reader:
         and weighted
         and encoder.tokenization.leading
     }
-    counted = "; also, the text must have as many tokens after a blank as alone, since LLM2Vec pools that many"
+    counted = "; also, the text must have as many tokens after a blank as alone, the number that LLM2Vec pools"
     conditions = {
-        "no instruction goes before the text: weights would count from its first token": without and weighted,
-        "an instruction is passed as `prompt`, and the blank after it belongs to the text: "
+        "no instruction goes before the text: with one, weights count from its first token": without and weighted,
+        "an instruction is passed as `prompt`, and the text begins with the blank after it: "
         '`encode([" the text"], prompt="the instruction:")`'
         + ("" if _counts_alone_as_in_row(encoder) else counted): without and not weighted,
         f"the text itself does not hold {own}": own,
@@ -110,12 +110,12 @@ def _tei(encoder: Encoder) -> Reader:
         f"it has no models of the type {kind}": kind not in _IN_TEI,
         "it has no `weightedmean` pooling": encoder.pooling == "weighted_mean",
         f"it does not support the rotary embeddings `{rope}` of this model": rope != "default",
-        "it has no such activation for a Dense layer": _activations(encoder.head.layers) - {"Identity", "Tanh"},
+        "it does not support the activation of a Dense layer": _activations(encoder.head.layers) - {"Identity", "Tanh"},
     }
     biases = kind in ("llama", "mistral") and getattr(config, "attention_bias", False)
     differs = _pooling_and_layers(encoder) | {"it leaves out the biases of the attention": biases}
     conditions = _whole_rows(encoder) | {
-        "its Candle backend serves it: the Python one attends causally": not encoder.causal,
+        "its Candle backend serves the folder: the Python backend attends causally": not encoder.causal,
         "it runs on CUDA, in float16": kind in _ON_CUDA_IN_TEI,
         f"it is started with `--default-prompt-name {declared.default_prompt_name.value}`": (
             declared.default_prompt_name.value
@@ -132,15 +132,15 @@ def _vllm(encoder: Encoder) -> Reader:
         f"it attends causally in models of the type {config.model_type}": not encoder.causal
         and config.model_type not in _TURNED_BY_VLLM,
         "it pools the last token instead of `weightedmean`": encoder.pooling == "weighted_mean",
-        "it leaves out the Dense layers, since it has no such activation": _activations(encoder.head.layers) - _IN_VLLM,
+        "it leaves out the Dense layers, whose activation it lacks": _activations(encoder.head.layers) - _IN_VLLM,
     }
     window = getattr(config, "sliding_window", None)
     conditions = _whole_rows(encoder) | {
-        f"a text with its prompt has at most {encoder.max_length} tokens: it refuses longer ones": True,
-        f"its attention backend is FlashAttention, or they are at most {window}, the window of the attention": (
+        f"a text with its prompt has at most {encoder.max_length} tokens: vLLM refuses longer ones": True,
+        f"its attention backend is FlashAttention, or a text with its prompt has at most {window} tokens": (
             declared.windowed and not encoder.causal
         ),
-        "the client puts the prompt before the text, the default one too": declared.prompts.value,
+        "the client puts the prompt, even the default one, before the text": declared.prompts.value,
         "the client normalizes the vectors": not _normalizes(encoder),
         f"a request sets `dimensions` to {encoder.dimensions}": declared.truncate_dim.value,
     }
@@ -154,7 +154,7 @@ def _reader(
     differs: Mapping[str, object],
     conditions: Mapping[str, object],
 ) -> Reader:
-    """A reader with the clauses that apply. Each mapping tells for each clause whether it applies."""
+    """A reader with the clauses that apply. The mappings say whether each clause applies."""
     tokenization = encoder.tokenization
     differs = {
         f"it does not put the template `{encoder.template}` around a text": encoder.template != "none",
@@ -164,9 +164,7 @@ def _reader(
         and _leaves_out_instruction(encoder),
         **differs,
     }
-    cut = (
-        f"a text has at most {tokenization.doc_max_length} tokens, to which l2v cuts it before an instruction is added"
-    )
+    cut = f"a text without its instruction has at most {tokenization.doc_max_length} tokens, since l2v cuts longer ones"
     conditions = {cut: tokenization.doc_max_length < encoder.max_length, **conditions}
     return Reader(name, *([clause for clause, true in each.items() if true] for each in (refuses, differs, conditions)))
 
@@ -181,13 +179,12 @@ def _pooling_and_layers(encoder: Encoder) -> dict[str, object]:
         "it leaves out the residual or the normalization of a Dense layer": any(
             layer.config.residual or layer.config.normalized for layer in layers
         ),
-        "it applies a Dense layer after pooling that belongs before it": _activations(encoder.head.states)
-        - {"Identity"},
+        "it applies a Dense layer after pooling instead of before": _activations(encoder.head.states) - {"Identity"},
     }
 
 
 def _whole_rows(encoder: Encoder) -> dict[str, object]:
-    return {"no prompt or instruction goes before the text: it would be pooled": _leaves_out_instruction(encoder)}
+    return {"no prompt or instruction goes before the text: it is pooled, too": _leaves_out_instruction(encoder)}
 
 
 def _is_llm2vec(encoder: Encoder) -> bool:
@@ -206,14 +203,14 @@ def _leaves_out_instruction(encoder: Encoder) -> bool:
 
 
 def _counts_alone_as_in_row(encoder: Encoder) -> bool:
-    """Whether a text has the same tokens after an instruction as alone: the tokenizer puts a blank before each text."""
+    """Whether a text has the same tokens after an instruction as alone, since the tokenizer puts a blank before it."""
     texts = ("x:", "a cat", "x: a cat")
     prompt, alone, row = (encoder.tokenization.tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
     return prompt + alone == row
 
 
 def _rope_type(config: Any) -> str:
-    """The type of rotary embeddings that scales positions in any kind of layer; "default" if none does."""
+    """The first type of rotary embeddings in the layers that scales positions; "default" if none does."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [each.get("rope_type", "default") for each in (rope, *rope.values()) if isinstance(each, dict)]
     return next((kind for kind in kinds if kind != "default"), "default")

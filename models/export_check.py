@@ -15,7 +15,7 @@ from l2v.models.types import Encoding
 
 _TEXT = "the cat sits on the mat, and a dog runs in the park"
 _TEXTS = (_TEXT, "  two blanks before,  and within", "line\nbreaks\n\nand\ttabs ", "Ünïcödé, 日本語, 🙂", "42 + 7")
-# Minimum cosine of a token's states in float32, and in other dtypes. With other attention, it is much lower.
+# Minimum cosine of a token's states in float32, and in other dtypes. Wrong attention gives a much lower cosine.
 _MIN_COSINE_FLOAT32, _MIN_COSINE = 0.9999, 0.98
 # The text exceeds a sliding window by this many tokens, up to this maximum length.
 _BEYOND, _MAX_TOKENS = 8, 1024
@@ -27,7 +27,7 @@ def differences(encoder: Encoder, folder: Path) -> list[str]:
 
     Args:
         encoder: the encoder.
-        folder: its export.
+        folder: the encoder's export.
     """
     with quiet():
         return [clause for clause in (_tokenizer(encoder, folder), _states(encoder, folder)) if clause]

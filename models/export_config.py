@@ -19,10 +19,10 @@ def export_config(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         encoder: the encoder.
-        content: of the config.json that transformers writes.
+        content: the content of the config.json that transformers writes.
 
     Raises:
-        ModelError: if transformers would build a different network from it.
+        ModelError: if transformers builds a different network from the result.
     """
     config, declared = encoder.model.config, encoder.declaration
     matryoshka = declared.matryoshka_dimensions.value
@@ -33,7 +33,7 @@ def export_config(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
     if matryoshka:
         content["matryoshka_dimensions"] = list(matryoshka)
     elif declared.truncate_dim.value:
-        content["is_matryoshka"] = True  # else vLLM would refuse `dimensions`
+        content["is_matryoshka"] = True  # otherwise, vLLM refuses `dimensions`
     window = getattr(config, _WINDOW, None)
     if window and not declared.windowed:
         window = max(window, encoder.max_length)  # at least the longest input, since LLM2Vec ignores the window
@@ -66,7 +66,7 @@ def _read(content: dict[str, Any], name: str) -> object:
 
 
 def _former_rope(content: dict[str, Any]) -> dict[str, Any]:
-    """The rotary embeddings as releases of transformers before 5 wrote them, which TEI reads too."""
+    """Converts the rotary embeddings to the format of transformers 4, which TEI reads too."""
     rope = content.get("rope_parameters")
     if not isinstance(rope, dict):
         return content

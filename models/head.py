@@ -34,7 +34,7 @@ class Dense(torch.nn.Module):
 
 
 class Head(torch.nn.Module):
-    """The layers before and after pooling, both of which may be empty."""
+    """The layers before and after pooling; there may be none."""
 
     def __init__(self, layers: Sequence[Dense] = ()) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def read_head(declaration: Declaration, base: Source, width: int) -> Head:
     if declaration.width not in (0, width):
         raise SourceError(
             f"the pooling that {source.name} declares expects states of {declaration.width} numbers, but the model's "
-            f"have {width}: its files do not belong together"
+            f"states have {width}: the files do not belong together"
         )
     _width_after([layer for layer in layers if not layer.per_token], width, source)
     return Head([_load(config, source, base) for config in layers])
@@ -86,7 +86,7 @@ def _width_after(layers: Sequence[DenseConfig], width: int, source: Source) -> i
     for config in layers:
         if config.inputs != width:
             raise SourceError(
-                f"{config.folder} of {source.name} expects {config.inputs} numbers, but gets {width}: its files "
+                f"{config.folder} of {source.name} expects {config.inputs} numbers, but gets {width}: the files "
                 "do not belong together"
             )
         width = config.outputs

@@ -11,7 +11,7 @@ def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None
 
     Raises:
         ModelError: if the model has fewer positions.
-        UnsupportedModelError: if long rows would change how texts are embedded.
+        UnsupportedModelError: if long rows change how short ones are embedded.
     """
     max_length = declaration.max_length.value
     positions = getattr(config, "max_position_embeddings", None)
@@ -32,7 +32,7 @@ def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None
 
 
 def check_window(config: PreTrainedConfig, declaration: Declaration) -> None:
-    """Refuses rows longer than a sliding window that the model has and packed attention does not apply.
+    """Refuses rows longer than the model's sliding window if packed attention does not apply that window.
 
     LLM2Vec clears the window of a model whose layers all have one, as the reference does for Mistral.
     """

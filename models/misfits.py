@@ -38,7 +38,7 @@ def left_out(name: str, config: PreTrainedConfig, more: Iterable[str] = ()) -> b
     """Whether an encoder does not need a tensor.
 
     Args:
-        name: its name in the file.
+        name: the tensor's name in the file.
         config: the decoder's config.
         more: regular expressions for the tensors that the decoder's class leaves out.
     """

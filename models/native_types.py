@@ -19,8 +19,8 @@ class NativeType:
     Attributes:
         model_type: the type that transformers knows.
         config: keys to add to its config.
-        pooling: the pooling that the publisher's code applies if config.json names none; "": it has no pooling.
-        projection: the tensor with which that code projects every token's state; "": none.
+        pooling: the pooling that the publisher's code applies if config.json names none; "" if it has none.
+        projection: the tensor with which that code projects every token's state; "" if there is none.
     """
 
     model_type: str
@@ -30,7 +30,7 @@ class NativeType:
 
 
 def native_type(config: Config) -> NativeType | None:
-    """The stand-in for the type that a published config.json names; None if it needs none or is unknown.
+    """The stand-in for the type that a published config.json names; None if that type needs none or is unknown.
 
     These published types attend bidirectionally, unless config.json sets `is_causal: true`.
     """

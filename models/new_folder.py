@@ -12,4 +12,4 @@ def check_free(out: Path) -> None:
         raise ModelError(f"{out} already exists: name a new folder")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise ModelError(f"{out} cannot be written, since {parent} is not a folder or not writable: name another one")
+        raise ModelError(f"{out} cannot be written, since {parent} is not a writable folder: name another folder")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def apply_umask(folder: Path) -> None:
-    """Gives safetensors files the permissions of any other new file; safetensors creates them for their owner only.
+    """Gives safetensors files the usual permissions of a new file; safetensors lets only the owner read them.
 
     Otherwise, a container that runs as another user could not read them.
     """

@@ -41,7 +41,7 @@ def pool(hidden: torch.Tensor, batch: Batch, pooling: Pooling, semantics: Semant
     # The position of each pooled token within its span, 0…N-1, and its hidden state.
     rank = torch.arange(total, device=spans.device) - repeat(spans.cumsum(0) - spans)
     rows = hidden[rank + repeat(ends - spans)].float()
-    # unsafe=True skips checking the lengths, for which the CPU would wait for the GPU.
+    # unsafe=True skips a check of the lengths, which makes the CPU wait for the GPU.
     if pooling == "weighted_mean":
         before = ends - starts - spans if by_row else torch.zeros_like(spans)
         weights = 2 * (repeat(before) + rank + 1) / repeat(spans * (2 * before + spans + 1))

@@ -6,7 +6,7 @@ from l2v.models.tokenization import Tokenization
 
 
 def check_pooling(tokenization: Tokenization, declared: Declaration) -> None:
-    """Refuses `bos_token` if the tokenizer adds no beginning token, or if its state is the same for every text."""
+    """Refuses `bos_token` if the tokenizer adds no beginning token, or if that token's state never changes."""
     if declared.pooling.value != "bos_token":
         return
     leading = tokenization.leading
@@ -15,6 +15,6 @@ def check_pooling(tokenization: Tokenization, declared: Declaration) -> None:
     if leading and declared.causal:
         raise UnsupportedModelError(
             f"pooling {declared.pooling.value} ({declared.pooling.origin}) with causal attention "
-            f"({declared.attention.origin}) gives every text the vector of the beginning token, which attends to "
-            "nothing else: set attention or pooling"
+            f"({declared.attention.origin}) gives every text the same vector, since the beginning token attends "
+            "to nothing else: set attention or pooling"
         )

@@ -68,7 +68,7 @@ class Trace:
         return not all(torch.equal(a[rows], b[rows]) for a, b in zip(self.layers, other.layers, strict=True))
 
     def distances(self, other: "Trace", rows: slice, other_rows: slice | None = None) -> list[float]:
-        """For each layer, the distance of these rows from those of another run, relative to their norm."""
+        """For each layer, the distance of these rows from another run's, relative to the norm of these rows."""
         pairs = zip(self.layers, other.layers, strict=True)
         return [_distance(a[rows].float(), b[rows if other_rows is None else other_rows].float()) for a, b in pairs]
 
@@ -181,7 +181,7 @@ def _multiplies(module: torch.nn.Module) -> bool:
 
 
 def _distance(expected: torch.Tensor, given: torch.Tensor) -> float:
-    """The distance relative to the norm; infinity if it is NaN."""
+    """The distance relative to the norm of `expected`; infinity if the distance is NaN."""
     largest = expected.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)  # squares must not overflow
     distance = ((given - expected) / largest).norm() / (expected / largest).norm().clamp(min=1e-30)
     return float(distance.nan_to_num(nan=torch.inf))

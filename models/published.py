@@ -16,7 +16,7 @@ class Stack:
         base: the Hub id of the base model.
         parameters: billions of parameters of the base.
         dimensions: dimensions of a vector.
-        tokens: the longest text that the publisher states; the repository's files decide what is served.
+        tokens: the maximum tokens of a text, as the publisher states it. The service obeys the repository's files.
         licence: the licence of the base, or of the model if it has no adapters.
         gated: whether the base requires accepting its terms on the Hub.
     """
@@ -49,7 +49,7 @@ _FAMILIES: tuple[_Family, ...] = (
     ("llama-3.1-8b", "Meta-Llama-31-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B-Instruct", 8, 4096, "Llama 3.1", True),
     ("llama-3.2-3b", "Meta-Llama-32-3B-Instruct", "meta-llama/Llama-3.2-3B-Instruct", 3.21, 3072, "Llama 3.2", True),
 )
-# Likewise; these have no supervised adapter.
+# The same columns, for models without a supervised adapter.
 _UNSUPERVISED_FAMILIES: tuple[_Family, ...] = (
     ("llama-3.2-1b", "Meta-Llama-32-1B-Instruct", "meta-llama/Llama-3.2-1B-Instruct", 1.24, 2048, "Llama 3.2", True),
     ("qwen2.5-0.5b", "Qwen25-05B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", 0.49, 896, "Apache-2.0", False),

@@ -1,4 +1,4 @@
-"""Keeps transformers quiet during loads whose results are checked here."""
+"""Keeps transformers quiet during loads whose results l2v checks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

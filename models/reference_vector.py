@@ -112,6 +112,6 @@ class ReferenceVector:
 def _settings(encoder: Encoder) -> dict[str, Any]:
     described, declared = encoder.describe(), encoder.declaration
     settings = {name: described[name] for name in ("pooling", "template", "skip_instruction", "sources")}
-    # Omit defaults, so that the result equals what earlier exports recorded, which lacks these two settings.
+    # Omit defaults, since earlier exports did not record these two settings.
     further = {"attention": declared.attention.value, "semantics": declared.semantics.value}
     return settings | {name: value for name, value in further.items() if value not in ("bidirectional", "llm2vec")}

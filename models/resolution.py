@@ -84,7 +84,7 @@ def read_declaration(
 
     Args:
         base: the source of the decoder's config.
-        adapters: the sources merged into it, in order.
+        adapters: the sources merged into the decoder, in order.
         settings: the caller's settings, named as in `Declaration`; None: not set.
         positions: the model's `max_position_embeddings`, if it has any.
         tokenizer: the source of the tokenizer.

@@ -114,7 +114,7 @@ class Source:
         """The model that an adapter names as its base; "" if it names none.
 
         Raises:
-            SourceError: if that is no name.
+            SourceError: if the value is not a name.
         """
         named = self.read("adapter_config.json").get("base_model_name_or_path") or ""
         if not isinstance(named, str) or len(named) > _MAX_NAME:

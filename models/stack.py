@@ -19,8 +19,8 @@ def resolve_stack(
     Args:
         model: a base, an adapter (whose base is then resolved too), an export, or a published short name.
         adapters: further adapters, in the order of merging.
-        requested_by: the adapters whose base the model is. Their configs may name its revision, and an adapter that
-            names itself is refused.
+        requested_by: the adapters that name the model as their base. Their configs may also name its revision.
+            An adapter that names itself is refused.
 
     Returns:
         The base or export, and all adapters in the order of merging.
@@ -43,8 +43,8 @@ def resolve_stack(
         raise SourceError(f"adapter {source.name} names itself as its base: name the base as the model instead")
     if whole := next((name for name in BASE_WEIGHTS if (source.folder / name).is_file()), None):
         raise SourceError(
-            f"{source.name} holds both an adapter and a model's weights ({whole}), so it is unclear whether they are "
-            "merged: name its base as the model and it as an adapter, or remove one of the two from a copy"
+            f"{source.name} holds both an adapter and a model's weights ({whole}), so it is unclear whether the "
+            "adapter is merged: name the base as the model and this as an adapter, or remove one of them from a copy"
         )
     named = source.trained_on
     if not named:
@@ -66,10 +66,10 @@ def _with_revision(model: str, adapters: Sequence[Source]) -> str:
         if not revision or config.get("base_model_name_or_path") != repository or Path(model).expanduser().is_dir():
             continue
         if not isinstance(revision, str):
-            raise SourceError(f"adapter_config.json of {adapter.name} has revision {revision!r}, but must be text")
+            raise SourceError(f"adapter_config.json of {adapter.name} has revision {revision!r}, which must be text")
         if explicit and not revision.startswith(explicit) and not explicit.startswith(revision):
             logger.warning(
-                "adapter %s was trained on revision %s of %s; %s is used, as it is named explicitly",
+                "adapter %s was trained on revision %s of %s; %s is used, since you named it",
                 adapter.name,
                 revision,
                 repository,
@@ -80,6 +80,6 @@ def _with_revision(model: str, adapters: Sequence[Source]) -> str:
         (one, first), (other, second) = list(pinned.items())[:2]
         raise SourceError(
             f"adapters {first.name} and {second.name} were trained on different revisions of {repository} ({one} and "
-            f"{other}): name one of them as {repository}@{one}, with the adapters in order"
+            f"{other}): set the model to one of them, such as {repository}@{one}, and name the adapters in order"
         )
     return model if explicit or not pinned else f"{repository}@{next(iter(pinned))}"

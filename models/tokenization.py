@@ -1,7 +1,7 @@
 """Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/architecture.md lists the differences).
 
 With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with it, unless
-`skip_instruction` is set. In that case, its tokens are counted on their own, as sentence-transformers does.
+`skip_instruction` is set. Then the instruction's tokens are counted without the text, as sentence-transformers does.
 
 Uses only the tokenizer object of the `tokenizers` library, which threads can share. Its methods for batches release the
 GIL, those for one text do not.
@@ -67,7 +67,7 @@ class Tokenization:
 
         Args:
             inputs: the inputs.
-            truncate: False if the caller rejects truncated texts: saves the time to find where the text is cut best.
+            truncate: False if the caller rejects truncated texts, which saves the time to find the best place to cut.
 
         Raises:
             InputError: if a text is empty or blank, has no tokens, or has no room after its instruction.
@@ -114,7 +114,7 @@ class Tokenization:
             if added:
                 yield id_, str(self.tokenizer.id_to_token(id_)), True, None, None
             else:
-                start, end = row.token_to_chars(position) or (0, 0)  # `offsets` would hold the GIL for 50 ms
+                start, end = row.token_to_chars(position) or (0, 0)  # `offsets` holds the GIL for 50 ms
                 yield id_, text[start:end], False, start, end
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
@@ -156,9 +156,9 @@ class Tokenization:
         return text.rstrip() + self.eos if self.eos else text
 
     def _excluded(self, heads: set[str]) -> dict[str, int]:
-        """How many positions at the start of a row sentence-transformers excludes from pooling, for each head.
+        """For each head, the number of leading positions that sentence-transformers excludes from pooling.
 
-        It counts the tokens of the head alone, without a special token at their end.
+        sentence-transformers counts the tokens of the head alone, without a special token at their end.
         """
         if not (self._verbatim and self.skip_instruction):
             return dict.fromkeys(heads, 0)

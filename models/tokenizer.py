@@ -20,7 +20,7 @@ from l2v.models.tokenizer_convert import add_tokens, apply_llama_rules, can_conv
 
 logger = logging.getLogger(__name__)
 
-# Keys of tokenizer_config.json that `write` copies: they do not change ids, or tokenizer.json cannot hold them.
+# Keys of tokenizer_config.json that `write` copies. They have no effect on ids, or no place in tokenizer.json.
 _KEPT = (
     "chat_template", "clean_up_tokenization_spaces", "model_max_length", "padding_side", "split_special_tokens",
     "truncation_side",
@@ -64,8 +64,9 @@ def read_tokenizer(source: Source, model_type: str = "", vocab_size: int | None 
 
     Args:
         source: the folder.
-        model_type: of the model, for files that name no class.
-        vocab_size: of the model. A special token that is not in the vocabulary gets a new id if the model has room.
+        model_type: the model's type, for files that name no class.
+        vocab_size: the model's vocabulary size. A special token that the vocabulary lacks gets a new id if the model
+            has room.
 
     Raises:
         SourceError: if files are missing or damaged, or if different texts get the same ids.
@@ -114,8 +115,8 @@ def _read_file(source: Source) -> Tokenizer | None:
 def _reconvert(source: Source, declared: TokenizerConfig, backend: Tokenizer) -> Tokenizer:
     """Converts the vocabulary again, as transformers does for `from_slow`, and for Llama if `add_prefix_space` is set.
 
-    This needs the vocabulary's files; transformers 4 fails without them. Here, tokenizer.json is used instead: it was
-    saved after such a conversion, so it lacks at most an `add_prefix_space` that was set later.
+    This needs the vocabulary's files; transformers 4 fails without them. l2v uses tokenizer.json instead. It was saved
+    after such a conversion, so it lacks at most an `add_prefix_space` that was set later.
     """
     llama = declared.kind.name == "LlamaTokenizer"
     prefix_space = declared.flag("add_prefix_space", None) if llama else None
@@ -142,7 +143,7 @@ def _add_tokens(backend: Tokenizer, declared: TokenizerConfig, vocab_size: int |
     for index, token in declared.added.items():
         if (actual := backend.token_to_id(token.content)) != index:
             logger.warning(
-                "%s of %s gives %s the id %s, but it has the id %s, as in transformers 4",
+                "%s of %s gives %s the id %s, but the token has the id %s, as in transformers 4",
                 CONFIG, declared.name, token, index, actual,
             )  # fmt: skip
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
@@ -160,7 +161,7 @@ def _add_tokens(backend: Tokenizer, declared: TokenizerConfig, vocab_size: int |
 
 
 def _beyond(backend: Tokenizer, tokens: Iterable[str], vocab_size: int | None) -> list[str]:
-    """The tokens whose ids would lie beyond the model's vocabulary."""
+    """The tokens whose ids, if they were added, would lie beyond the model's vocabulary."""
     if vocab_size is None:
         return []
     new = [token for token in tokens if backend.token_to_id(token) is None]
@@ -198,7 +199,7 @@ def _add_ends(backend: Tokenizer, declared: TokenizerConfig, bos: bool, eos: boo
         token = content_of(declared.named.get(role, ""))
         index = backend.token_to_id(token)
         if index is None:
-            if declared.complete:  # transformers 5 adds no token then
+            if declared.complete:  # transformers 5 adds no token in this case
                 continue
             raise SourceError(
                 f"the tokenizer of {declared.name} adds a {role} to every text, but "

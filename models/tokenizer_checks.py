@@ -12,10 +12,10 @@ _REMEDY = "its vocabulary is incomplete, so replace its files with those that be
 
 
 def check_texts(name: str, tokenizer: Tokenizer) -> None:
-    """Checks that every text has tokens, and that different texts have different ones.
+    """Checks that every text has tokens, and that different texts have different tokens.
 
     Raises:
-        SourceError: if a text has no tokens, or two texts have the same ones.
+        SourceError: if a text has no tokens, or two texts have the same tokens.
     """
     rows = {text: tokenizer.encode(text, add_special_tokens=False).ids for text in _PROBES}
     for text, ids in rows.items():
@@ -30,11 +30,11 @@ def check_vocabulary(name: str, tokenizer: Tokenizer, vocab_size: int) -> None:
     """Checks that the model has an embedding for every token.
 
     Raises:
-        ModelError: if a token has none.
+        ModelError: if a token has no embedding.
     """
     beyond = {index: token for token, index in tokenizer.get_vocab().items() if index >= vocab_size}
     if beyond:
         raise ModelError(
             f"the tokenizer of {name} does not belong to the model: {len(beyond)} of its tokens, for example "
-            f"{beyond[min(beyond)]} with id {min(beyond)}, lie beyond the model's {vocab_size}"
+            f"{beyond[min(beyond)]} with id {min(beyond)}, lie beyond the model's vocabulary of {vocab_size}"
         )

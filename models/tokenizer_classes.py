@@ -101,8 +101,8 @@ def class_for(source: Source, values: Mapping[str, Any], model_type: str, *, com
 
     Args:
         source: the folder.
-        values: of tokenizer_config.json.
-        model_type: of the model.
+        values: the content of tokenizer_config.json.
+        model_type: the model's type.
         complete: whether tokenizer.json is enough.
 
     Raises:

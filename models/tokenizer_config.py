@@ -33,7 +33,7 @@ NAMED = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "c
 _LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 _FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "split_special_tokens", "from_slow")
 _READ = {*NAMED, *_LISTS, *_FLAGS, "added_tokens_decoder", "auto_map", "backend", "tokenizer_class", "truncation_side"}
-# Each of these keys, if it is on, would change ids in a way that l2v does not support.
+# If one of these keys is on, it changes ids in a way that l2v does not support.
 _REFUSED = {"do_lower_case", "fast_tokenizer_files", "fix_mistral_regex", "init_inputs"}
 _CORRECTED = r"[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}"  # part of Mistral's expression, in JSON
 _HARMLESS = {
@@ -72,7 +72,7 @@ class TokenizerConfig:
     Attributes:
         name: the source's name, for messages.
         kind: the class of the tokenizer.
-        complete: whether tokenizer.json needs no class, see above.
+        complete: whether tokenizer.json is enough, see above.
         values: the keys of the files.
         named: role (`bos_token` …) → token.
         extra: further special tokens.
@@ -88,7 +88,7 @@ class TokenizerConfig:
     added: Mapping[int, AddedToken]
 
     def flag(self, key: str, default: bool | None = False) -> bool | None:
-        """A key that is true or false; `default` if the key is absent, None if it is null."""
+        """The value of a key: true or false; `default` if the key is absent, None if it is null."""
         value = self.values.get(key, default)
         if value is not None and not isinstance(value, bool):
             raise SourceError(f"{CONFIG} of {self.name} sets {key} to {value!r}: write true or false")
@@ -100,7 +100,7 @@ def read_tokenizer_config(source: Source, model_type: str, file: Tokenizer | Non
 
     Args:
         source: the folder.
-        model_type: of the model, for a tokenizer whose files name no class.
+        model_type: the model's type, for a tokenizer whose files name no class.
         file: the tokenizer in tokenizer.json; None if there is no such file.
 
     Raises:
@@ -190,7 +190,7 @@ def content_of(token: Token) -> str:
 
 
 def _check_keys(source: Source, values: Mapping[str, Any], file: Tokenizer | None) -> None:
-    """Refuses the keys that are on and not supported, and logs those that are unknown."""
+    """Refuses keys that are on and not supported, and logs other unknown keys that are on."""
     unknown = {key for key, value in values.items() if value and key not in _READ | _HARMLESS}
     if values.get("fast_tokenizer_files") == ["tokenizer.json"]:
         unknown.remove("fast_tokenizer_files")

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 
 from l2v.models.types import Input
 
-# Tokens are counted only up to `max_length`. If a text has more characters per token of that limit than _LONG, only a
-# piece of it is tokenized, at first with _PIECE characters per token. While it has too few tokens, it is doubled.
+# Tokens are counted only up to `max_length`. Of a text with more than _LONG · max_length characters, only a piece is
+# tokenized: at first _PIECE · max_length characters, then twice as many while the piece has too few tokens.
 _LONG, _PIECE = 16, 4
 # Cutting a text in the middle of a word may change its token count by up to this much.
 _CUT_SLACK = 32
@@ -38,7 +38,7 @@ class Trimmer:
 
         Args:
             inputs: texts that are not blank.
-            truncate: False: mark a text that is too long as cut, but leave it longer than it may be.
+            truncate: False: mark texts that are too long as cut, but leave them too long.
 
         Returns:
             For each input: its text, the number of tokens, and whether the text was cut.
@@ -90,7 +90,7 @@ class Trimmer:
         return text, count, True
 
     def piece(self, text: str, keep_end: bool) -> tuple[str, int]:
-        """A part of a text that has more than `max_length` tokens, else the whole text; and its number of tokens."""
+        """A part of the text with more than `max_length` tokens, else the whole text; and the number of tokens."""
         size = _PIECE * self.max_length
         while size < len(text):
             piece = text[-size:] if keep_end else text[:size]

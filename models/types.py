@@ -40,7 +40,7 @@ class Input:
 
     Attributes:
         text: the text.
-        instruction: its instruction; "": none.
+        instruction: its instruction; "" if there is none.
         keep_end: keep the end of a text that is too long, rather than its beginning.
         max_tokens: maximum tokens of its row, if below the model's own limit; None: the model's limit.
     """

@@ -2,16 +2,17 @@
 
 No check has a fixed tolerance for the hidden states, since noisy models amplify rounding a hundredfold:
 
-1. Reach. With equal scores, each call of attention shows which tokens it attends to, whatever the weights: to no
-   neighbour, and ahead if and only if the model is to run bidirectionally.
-2. Direction. A change of the last token moves the first token's state or, in a causal model, no earlier state.
+1. Reach. With equal scores, each call of attention shows which tokens attend to which, whatever the weights. None may
+   attend to a neighbouring text, and tokens attend ahead if and only if the model is to run bidirectionally.
+2. Direction. A change of the last token moves the first token's state; in a causal model, it moves no earlier state.
 3. Leaks. Between other neighbours of the same lengths, a probe runs through the same kernels on the same shapes. So not
    a bit of its queries, keys, values and states may change, in any layer and any dtype.
 4. Alone and packed. Other kernels round differently. For each layer's queries, keys and values and for the final
-   states, D is the distance of the probe packed from the probe alone, and N is how far the model itself carries one
-   unit of rounding in each of its products. In sound models, D is at most 0.8 N at any depth, width, scale and dtype;
-   more than 3 N is refused. A fault changes about as much as another token does: 5 to 100 N in bfloat16, thousands of N
-   in float32. If a model is so chaotic that another token changes less than 3 N, the other checks have to suffice.
+   states, D is the distance between the packed probe and the probe alone, and N is how far they move if each of the
+   model's products is off by one unit of rounding. In sound models, D is at most 0.8 N at any depth, width, scale and
+   dtype; more than 3 N is refused. A fault changes about as much as another token does: 5 to 100 N in bfloat16,
+   thousands of N in float32. If a model is so chaotic that another token changes less than 3 N, the other checks have
+   to suffice.
 """
 
 from collections.abc import Callable
@@ -30,11 +31,11 @@ _ALONE = slice(TOKENS)
 # Samples of N; the largest counts. In a mixture, rounding seldom sends a token to another expert, but if it does, the
 # token moves far.
 _SAMPLES, _SAMPLES_OF_MIXTURE = 2, 8
-# Largest D in units of N.
+# Maximum of D in units of N.
 _MAX_NOISE = 3.0
 # Minimum of N in units of rounding: covers a few values that round the other way, which the samples may miss.
 _LEAST_NOISE = 1 / 24
-# This many probes make a batch for which libraries use their kernels for many tokens.
+# This many probes make a batch so large that libraries use their kernels for many tokens.
 _MANY_PROBES = 33
 # Minimum cosine of a token's hidden states before and after quantization, unless the model amplifies sound rounding.
 _MIN_COSINE = 0.98
@@ -54,10 +55,10 @@ def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = Fal
         windowed: whether it is to apply the sliding windows of its architecture.
 
     Returns:
-        What was proved, as the evidence about attention.
+        The evidence about attention.
 
     Raises:
-        UnsupportedModelError: if it runs causally but should run bidirectionally or the other way round, or if a
+        UnsupportedModelError: if the model runs causally but should run bidirectionally, or vice versa, or if a
             sequence is affected by its neighbours in a packed row.
         ModelError: if weights or hidden states are not finite.
     """
@@ -73,7 +74,7 @@ def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = Fal
         limits = _limits(probe, alone)
     except UnsupportedModelError:
         raise
-    except Exception as error:  # the architecture's own code fails on the values of the config
+    except Exception as error:  # the architecture's own code can fail on the values of the config
         check_memory(error, model, model.device)
         raise UnsupportedModelError(
             f"{architecture} cannot run packed sequences ({type(error).__name__}: {first_line(error)}): use another "
@@ -113,7 +114,7 @@ def _check_direction(probe: Probe, packed: Trace, changed: Trace, limits: list[f
                 f"{architecture} does not run causally (its tokens attend to later ones): set attention to "
                 "bidirectional or use another model"
             )
-    # The first state need not move: tiny weights and extreme scores hide the last token behind rounding.
+    # The first state need not move: with tiny weights or extreme scores, rounding hides the last token.
     elif any(reach.ahead < reach.back for reach in packed.reach):
         raise UnsupportedModelError(f"{causally}so set attention to causal or use another model")
 
@@ -123,7 +124,7 @@ def _same(probe: Probe, first: Trace, second: Trace, rows: slice, limits: list[f
 
     They are compared bit by bit. In two cases, a difference counts only if it exceeds the limits: if the device does
     not reproduce its own results, and if the model is a mixture whose experts multiply only the tokens that are routed
-    to them and cannot be made to multiply all. Their rounding depends on other sequences.
+    to them and cannot be made to multiply all. The rounding of such experts depends on other sequences.
     """
     if not first.differs(second, rows):
         return True
@@ -164,7 +165,7 @@ def _evidence(probe: Probe, distance: float, limit: float, effect: float) -> str
 def _check_finite(model: PreTrainedModel) -> None:
     """Checks all weights: a damaged row of the embeddings may belong to a token that the probes do not contain."""
     for name, weight in model.named_parameters():
-        # NaN is both the least and the largest element, and neither needs a copy of the weight.
+        # If there is a NaN, `aminmax` returns it. Unlike `isfinite`, it needs no copy of the weight.
         if weight.numel() and not torch.stack(weight.aminmax()).isfinite().all():
             raise ModelError(
                 f"{name} of {type(model).__name__} holds NaN or infinity: it is damaged or needs another dtype"
@@ -188,12 +189,12 @@ def verify_quantization(
 
     Args:
         model: the bare decoder.
-        quantize: replaces its linear layers.
+        quantize: replaces the decoder's linear layers.
         dtype: the name of the dtype.
         causal, windowed: see `verify`.
 
     Returns:
-        How far the hidden states move, as the evidence about the dtype.
+        The evidence about the dtype: how far the hidden states move.
 
     Raises:
         UnsupportedModelError: if the device does not support the dtype, the hidden states move too far, or they depend

@@ -44,7 +44,7 @@ def warm_up(encoder: Encoder, max_batch_tokens: int | None = None) -> int:
 
 
 def _fit(encoder: Encoder, tokens: int) -> tuple[int, float]:
-    """Runs a batch of `tokens` tokens; while memory runs out, runs one of half as many.
+    """Runs a batch of `tokens` tokens. While memory runs out, halves the batch and runs it again.
 
     Returns:
         The number of tokens that fit, and the tokens per second that were computed.
@@ -70,5 +70,5 @@ def _rate(encoder: Encoder, tokens: int) -> float | None:
     except Exception as error:
         if Fault.of(error) is not Fault.OUT_OF_MEMORY:
             raise
-        return None  # rather than the error, which would hold the batch's memory
+        return None  # rather than the error, which holds the batch's memory
     return rows * len(row) / (time.perf_counter() - started)

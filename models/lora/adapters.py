@@ -25,7 +25,7 @@ from l2v.models.types import Pooling
 
 logger = logging.getLogger(__name__)
 
-# The first architecture, Hopper, on which grouped products are one launch.
+# Compute capability of Hopper, the first architecture on which a grouped product is one launch.
 _GROUPED_CAPABILITY = 9
 
 
@@ -35,7 +35,7 @@ class Adapters:
     `add`, `remove` and `release` may be called in any thread, while batches are computed in another.
 
     Args:
-        decoder: the bare decoder, as it computes batches.
+        decoder: the bare decoder that computes batches.
         declaration: how the stack is served.
         reader: reads modules.
     """
@@ -59,7 +59,7 @@ class Adapters:
 
     @property
     def nbytes(self) -> int:
-        """Size of the weights on the device, also of modules that were removed but not released."""
+        """Size of the weights on the device, including modules that were removed but not released."""
         return self._snapshot.nbytes
 
     def describe(self) -> list[dict[str, Any]]:
@@ -70,28 +70,28 @@ class Adapters:
         """Reads and checks a module, and lists it. If that fails, nothing changes.
 
         Args:
-            name: its name, which no listed module has.
+            name: the module's name, which no listed module may have.
             source: a Hub id (`id` or `id@revision`), downloaded if it is not in the local cache, or a folder.
-            max_bytes: the most bytes that all modules together may have.
+            max_bytes: the maximum size of all modules together, in bytes.
 
         Raises:
-            ModelError: if it cannot be read, does not fit, must be merged, has no effect, or is too large.
+            ModelError: if the module cannot be read, does not fit, must be merged, has no effect, or is too large.
         """
         with self._changing:
             if not name or name in self._snapshot.listed:
-                raise AdapterError(f"there is an adapter {name} already" if name else "an adapter needs a name")
+                raise AdapterError(f"there is already an adapter {name}" if name else "an adapter needs a name")
             read = self._reader.read(name, source, self._last_id + 1, self._decoder)
             layers = self._install()
             if apart := next((layer for layer in read.factors if layer not in layers.group_of), None):
                 raise AdapterError(
-                    f"adapter {name} changes {apart}, which does not get every token of a batch: merge it instead "
-                    "(`adapters`, in a service of its own)"
+                    f"adapter {name} changes {apart}, which does not get every token of a batch: merge the adapter "
+                    "instead (`adapters`), in a separate service"
                 )
             grouped, device, dtype = self._grouped(), self._decoder.device, self._decoder.dtype
             size = nbytes(read.factors, dtype, padded=grouped)
             if max_bytes is not None and self.nbytes + size > max_bytes:
                 raise AdapterError(
-                    f"adapter {name} has {size:,} bytes, and {self.nbytes:,} of {max_bytes:,} are taken "
+                    f"adapter {name} needs {size:,} bytes, but {self.nbytes:,} of {max_bytes:,} are taken "
                     "(max_lora_bytes): unload another adapter first, or start the service with a higher max_lora_bytes"
                 )
             held = torch.device("cpu") if grouped else device
@@ -114,20 +114,20 @@ class Adapters:
         return module
 
     def remove(self, name: str) -> LoraModule:
-        """Unlists a module. Its weights stay for encodings that exist, until `release`. Raises `KeyError`."""
+        """Unlists a module, but keeps its weights for existing encodings until `release`. Raises `KeyError`."""
         with self._changing:
             module = self._snapshot.listed[name]
             self._snapshot = self._snapshot.without_name(name)
         return module
 
     def release(self, id_: int) -> None:
-        """Frees the weights of a removed module. A batch that is being computed keeps them until its end."""
+        """Frees the weights of a removed module. A batch that is being computed keeps them until it is done."""
         with self._changing:
             self._snapshot = self._snapshot.without_id(id_)
 
     @contextmanager
     def applied(self, batch: Batch) -> Iterator[None]:
-        """In the block, a forward pass applies to each row the module that it names. Rows are sorted by module.
+        """Makes forward passes in the block apply each row's module to that row. Rows must be sorted by module.
 
         Raises:
             AdapterError: if a row names a module that is not loaded.
@@ -145,10 +145,10 @@ class Adapters:
         return self._snapshot.loaded[id_].module.declaration.pooling.value
 
     def _install(self) -> LoraLayers:
-        """The layers that add products to the decoder's, which are installed with the first module.
+        """The layers that add modules' products to the decoder's. They are installed with the first module.
 
         Raises:
-            UnsupportedModelError: if they are compiled.
+            UnsupportedModelError: if the decoder's layers are compiled.
         """
         if any(module._compiled_call_impl for module in self._decoder.modules()):  # noqa: SLF001 - `Module.compile` sets it
             raise UnsupportedModelError("adapters cannot be added to compiled layers: start without `compile`")
@@ -158,7 +158,7 @@ class Adapters:
         return self._layers
 
     def _grouped(self) -> bool:
-        """Whether the device has grouped products for the model."""
+        """Whether the device supports grouped products for the model."""
         device = self._decoder.device
         if device.type != "cuda" or torch.version.hip or self._decoder.dtype != torch.bfloat16:
             return False

@@ -1,4 +1,4 @@
-"""The decoder's linear layers, which add the products of the batch's modules to their own."""
+"""The decoder's linear layers, made to add the products of the batch's modules to their outputs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ _LINEARS = (torch.nn.Linear, PrepackedLinear, Int8Linear, Fp8Linear)
 
 
 class LoraLayers:
-    """The linear layers of a decoder. They compute what they did before, except inside of `applying`.
+    """The linear layers of a decoder. Outside of `applying`, they compute what they did before.
 
     The layers' `forward` is replaced, not the layers, so that the names and kinds of modules stay as they are.
 
     Attributes:
-        groups: the names of the layers that share an input, such as the query, key and value projections. Only layers
-            that get every token of a batch, in order, are among them: no experts of a mixture.
-        group_of: the first layer of each layer's group, which stands for the group.
+        groups: the names of the layers that share an input, such as the query, key and value projections. Includes only
+            layers that get every token of a batch in order, so no experts of a mixture.
+        group_of: maps each layer to the first layer of its group, which identifies the group.
     """
 
     def __init__(self, decoder: PreTrainedModel, run: Callable[[], object]) -> None:
@@ -32,7 +32,7 @@ class LoraLayers:
 
         Args:
             decoder: the bare decoder.
-            run: runs a batch through it.
+            run: runs a batch through the decoder.
         """
         self.groups = _groups(decoder, run)
         self.group_of = {name: group[0] for group in self.groups for name in group}
@@ -75,7 +75,7 @@ def _groups(decoder: PreTrainedModel, run: Callable[[], object]) -> list[tuple[s
     names = [name for name, _ in calls]
     tokens = max((states.shape[-2] for _, states in calls), default=0)
     groups: dict[int, list[str]] = {}
-    for name, states in calls:  # which keeps the inputs alive, so that no two have the same id
+    for name, states in calls:  # `calls` keeps the inputs alive, so that no two have the same id
         if names.count(name) == 1 and states.shape[:-1] == (1, tokens):
             groups.setdefault(id(states), []).append(name)
     return [tuple(group) for group in groups.values()]

@@ -12,15 +12,15 @@ class LoraModule:
     """A named module. It can be pickled, for processes that tokenize without the weights.
 
     Attributes:
-        id: stands for the module in encodings; at least 1, and never used again in this process.
+        id: identifies the module in encodings; at least 1, and never used again in this process.
         name: the name that requests choose it by.
-        source: the entry of its source in a provenance: name, kind and revision.
+        source: the name, kind and revision of its source, as in `Encoder.provenance`.
         tokenization: converts inputs to token ids, with the module's template and lengths; it marks rows with the id.
         declaration: how the module is served.
         rank: the largest rank of its changes.
         layers: the number of linear layers that it changes.
         left_out: the tensors of its files that it does not need.
-        other_base: the base that it was trained on, if that is not the stack's; else "".
+        other_base: the base that it was trained on; "" if that is the stack's base.
         nbytes: size of its weights on the device.
         evidence: the result of the checks made while loading.
     """

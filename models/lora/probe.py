@@ -1,4 +1,4 @@
-"""Checks a new module by short forward passes: it changes the states, and changes each layer as its merge would."""
+"""Checks by short forward passes that a new module changes the states, and each layer in the same way as its merge."""
 
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,9 +17,9 @@ from l2v.models.lora.storage import Factors
 from l2v.models.probe import TOKENS, Probe
 from l2v.models.types import Encoding
 
-# Rows of the stack alone, and as many of the module: few tokens, and enough for the kernels of large batches.
+# Rows of a batch without the module; as many have it. First few tokens, then enough for the kernels of large batches.
 _ROWS = (1, 9)
-# Largest error of a layer's change, relative to the change, in units of the dtype's rounding; and the least such limit.
+# Maximum relative error of a layer's change, in units of the dtype's rounding; and the minimum of that limit.
 _MAX_UNITS, _LEAST_LIMIT = 8, 1e-4
 
 
@@ -43,19 +43,19 @@ def check(
 ) -> str:
     """Runs the same texts with the stack alone and with the module, in one batch.
 
-    In each layer, what the module adds to a zero is compared with what its merge would add for the same input.
+    Compares, for each layer and the same input, what the module adds to zeros with what its merge adds.
 
     Args:
-        name, id_, factors: of the module.
-        decoder, declaration, layers: of the stack.
+        name, id_, factors: the module's name, id and weights.
+        decoder, declaration, layers: the stack's decoder, declaration and layers.
         products: returns the products of a batch.
 
     Returns:
-        What was proved.
+        The evidence, as a clause.
 
     Raises:
-        AdapterError: if the change of the states is lost in rounding or not finite, or that of a layer is not its
-            merge's.
+        AdapterError: if the change of the states is lost in rounding or not finite, or if a layer's change differs
+            from that of its merge.
     """
     dtype = str(decoder.dtype).removeprefix("torch.")
     limit = max(_MAX_UNITS * torch.finfo(decoder.dtype).eps, _LEAST_LIMIT)
@@ -75,8 +75,8 @@ def check(
             error = _error(layer, given, factors[layer], layers, added, rows * TOKENS)
             if not error <= limit:
                 raise AdapterError(
-                    f"adapter {name} does not equal its merge in {layer} (off by {error:.1%}, at most {limit:.1%} is "
-                    f"explained by rounding in {dtype}): merge it instead (`adapters`)"
+                    f"adapter {name} does not equal its merge in {layer} (off by {error:.1%}, but rounding in {dtype} "
+                    f"explains at most {limit:.1%}): merge it instead (`adapters`)"
                 )
             worst = max(worst, error)
     if not moved:
@@ -87,7 +87,7 @@ def check(
 def _error(
     layer: str, given: torch.Tensor, factors: Factors, layers: LoraLayers, products: Products, start: int
 ) -> float:
-    """The error of what a module adds to the tokens from `start`, relative to it; infinity if others change too."""
+    """The relative error of what a module adds to tokens from `start` on; infinity if earlier tokens change, too."""
     expected = factors.apply(given[0, start:])
     output = given.new_zeros(1, given.shape[1], len(factors.b))
     products.add(layers.group_of[layer], layer, given, output)

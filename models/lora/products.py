@@ -1,7 +1,7 @@
 """The low-rank products of one batch, added in place to the outputs of linear layers.
 
-The rows of a batch are sorted by module, so each module has one slice of tokens. All classes share the first product
-among the layers that have the same input.
+The rows of a batch are sorted by module, so each module has one slice of tokens. Layers that have the same
+input share the first product.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import torch
 from l2v.models.lora.storage import JoinedFactors, Weights
 
 # In 16 bits, oneDNN compiles a kernel for each number of tokens, which takes longer than the product itself. So slices
-# are cut into blocks of these numbers of tokens, and batches below the least are multiplied in float32. Most of the
-# time of a small product is the call, so a few large blocks are faster than many small ones.
+# are cut into blocks of these numbers of tokens, and batches smaller than any block are multiplied in float32. A small
+# product spends most of its time on the call, so a few large blocks are faster than many small ones.
 _BLOCKS = (1024, 256, 128, 64)
 
 
@@ -28,7 +28,7 @@ class Products(Protocol):
         Args:
             group: the first of the layers that share this input.
             layer: the layer.
-            states: [1, T, in], its input.
+            states: [1, T, in], the layer's input.
             output: [1, T, out], the base's product; changed in place.
         """
 
@@ -39,8 +39,8 @@ class Block:
 
     Attributes:
         start, stop: the tokens.
-        first, last: those of them that belong to the module, counted from `start`.
-        weights: the module's.
+        first, last: the part of them that belongs to the module, counted from `start`.
+        weights: the module's weights.
     """
 
     start: int
@@ -59,9 +59,9 @@ class BlockProducts:
 
     Args:
         slices: the tokens of each module.
-        tokens: of the batch.
-        dtype: of the model.
-        device: of the model.
+        tokens: the number of tokens of the batch.
+        dtype: the model's dtype.
+        device: the model's device.
     """
 
     def __init__(self, slices: Sequence[Slice], tokens: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -111,7 +111,7 @@ def _cut(start: int, stop: int, weights: Weights, tokens: int) -> list[Block]:
     sizes = [size for size in _BLOCKS if size <= tokens]
     blocks = []
     while start < stop:
-        # The first that is at least half full.
+        # The first size of a block that is at least half full.
         size = next((size for size in sizes if size <= 2 * (stop - start)), sizes[-1])
         first = min(start, tokens - size)
         last = min(stop, first + size)
@@ -134,7 +134,7 @@ class Stack:
 
 
 def stack(modules: Sequence[Weights], device: torch.device) -> dict[str, Stack]:
-    """Stacks the padded weights of modules, in this order, by the first layer of those that share an input."""
+    """Stacks the padded weights of modules in this order. Keys: the first of the layers that share an input."""
     stacks = {}
     for group in dict.fromkeys(group for weights in modules for group in weights):
         found = [weights.get(group) for weights in modules]
@@ -160,12 +160,12 @@ def stack(modules: Sequence[Weights], device: torch.device) -> dict[str, Stack]:
 
 
 class GroupedProducts:
-    """Two grouped products a layer, however many modules the batch has: for GPUs, where each call is a launch.
+    """Two grouped products per layer, however many modules the batch has. For GPUs, where each call is a launch.
 
     Args:
-        stacks: of all modules.
-        ends: [modules] int32, the end of each module's tokens, counted from `start`; modules without tokens have the
-            end of the one before.
+        stacks: the stacks of all modules.
+        ends: [modules] int32, the end of each module's tokens, counted from `start`; a module without tokens has
+            the end of the module before it.
         start: the first token of any module.
     """
 

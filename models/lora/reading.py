@@ -1,4 +1,4 @@
-"""Reads a module: its weights, and how its files declare that it is served."""
+"""Reads a module: its weights, and how its files say to serve it."""
 
 import logging
 import re
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _COMMIT = re.compile("[0-9a-f]{7,40}")
 # The settings that all rows of a batch share.
 _SHARED = ("semantics", "attention", "lower_case")
-_APART = "serve it in a service of its own, with it among `adapters`"
+_APART = "start a separate service with it among `adapters`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ReadModule:
     """A module that has been read, but not checked by a forward pass.
 
     Attributes:
-        module: without the size of its weights and without evidence.
+        module: the module, still without the size of its weights and without evidence.
         factors: its weights by layer.
         base: the base that it was trained on, as its config names it.
     """
@@ -51,9 +51,9 @@ class ModuleReader:
 
     Attributes:
         base, adapters: the sources of the stack.
-        settings: the caller's settings, which apply to modules too; None: as declared.
+        settings: the caller's settings, which apply to modules too; those that are None have no effect.
         ignore: patterns of tensors to leave out.
-        declaration, tokenization: of the stack.
+        declaration, tokenization: those of the stack.
     """
 
     base: Source
@@ -69,18 +69,18 @@ class ModuleReader:
         Args:
             name: the name that requests choose it by.
             source_name: a Hub id (`id` or `id@revision`) or a folder.
-            id_: its id.
+            id_: the module's id.
             decoder: the stack's decoder.
 
         Raises:
-            ModelError: if it cannot be read, does not fit, must be merged, or cannot be served beside the stack.
+            ModelError: if the module cannot be read, does not fit, must be merged, or cannot share the stack.
         """
         from l2v.models.lora.weights import read_factors  # most encoders have no modules, and load without peft
 
         source = resolve(source_name)
         if source.kind is not Kind.ADAPTER:
             raise SourceError(
-                f"{source.name} is not an adapter (it has no adapter_config.json), as adapter {name} must be"
+                f"{source.name}, the source of adapter {name}, is not an adapter (it has no adapter_config.json)"
             )
         with checksums.checking([source]) as checked:
             declaration = self._declaration(source, decoder)
@@ -105,7 +105,7 @@ class ModuleReader:
     def _other_base(self, name: str, source: Source) -> str:
         """The base that a module names, with its revision, if the stack has another; else "".
 
-        Its tensors fit, so it may be right nevertheless: the same base under another name, or a fine-tuned one.
+        The stack may be right nevertheless, since the tensors fit: its base may be renamed or fine-tuned.
         """
         named, revision = source.trained_on, str(source.read("adapter_config.json").get("revision"))
         if not named:
@@ -117,7 +117,7 @@ class ModuleReader:
             self.base.read("config.json").get("_name_or_path"),
             *(each.name for each in stack),
         }
-        # Folders are moved and renamed above the last part of their path.
+        # Compare only the last part of each path, since folders are moved.
         same = Path(named).name.lower() in {Path(each).name.lower() for each in known if isinstance(each, str)}
         if not same and not any(folder and each.folder.samefile(folder) for each in stack):
             other = label(named)

@@ -15,7 +15,7 @@ from l2v.models.lora.storage import Weights
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module and its weights: on the device or, if the snapshot has stacks there, on the CPU."""
+    """A module and its weights, which are on the device or, if the snapshot has stacks there, on the CPU."""
 
     module: LoraModule
     weights: Weights = field(repr=False)
@@ -27,8 +27,8 @@ class Snapshot:
 
     Attributes:
         listed: the modules that requests can name.
-        loaded: by id, in ascending order; also those that were removed, until they are released.
-        stacks: the weights of all of them for grouped products; empty: the device multiplies slice by slice.
+        loaded: the modules by id, in ascending order, including removed ones until they are released.
+        stacks: the weights of all loaded modules, for grouped products. If empty, the device multiplies slice by slice.
     """
 
     listed: Mapping[str, LoraModule] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Snapshot:
 
         Args:
             loaded: the module.
-            stacked_on: the device of the stacks; None: without stacks.
+            stacked_on: the device of the stacks; None: no stacks.
         """
         module = loaded.module
         listed, by_id = {**self.listed, module.name: module}, {**self.loaded, module.id: loaded}
@@ -64,7 +64,7 @@ class Snapshot:
         return Snapshot(self.listed, by_id, _stacks(by_id, stacked_on))
 
     def products(self, batch: Batch, dtype: torch.dtype) -> Products:
-        """The products of a batch whose rows are sorted by module, and some of which name one.
+        """The products of a batch. Its rows are sorted by module, and at least one names a module.
 
         Raises:
             AdapterError: if a row names a module that is not loaded.

@@ -51,7 +51,7 @@ class JoinedFactors:
     b: Mapping[str, tuple[slice, torch.Tensor]]
 
 
-# By the name of the first layer of those that share an input.
+# Keys: the name of the first of the layers that share an input.
 Weights = Mapping[str, JoinedFactors]
 
 
@@ -77,11 +77,11 @@ def join(
     """Converts a module's factors.
 
     Args:
-        name: of the source, for messages.
-        factors: by layer.
+        name: the name of the source, for messages.
+        factors: the factors by layer.
         groups: the layers that share an input.
-        device, dtype: of the model.
-        padded: pad ranks with zeros, as grouped products need it.
+        device, dtype: the model's device and dtype.
+        padded: pad ranks with zeros, as grouped products require.
 
     Raises:
         AdapterError: if a value is too large for the dtype.

@@ -1,4 +1,4 @@
-"""Reads the weights of a LoRA module. What cannot be applied without merging is refused."""
+"""Reads the weights of a LoRA module, and refuses a module that cannot be applied without merging."""
 
 import copy
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from l2v.models.errors import AdapterError
 from l2v.models.lora.storage import Factors
 from l2v.models.sources import Source
 
-# Initial weights that leave the base as it is. Others, such as PiSSA's, change the base's weights.
+# Initializations that leave the base as it is. Others, such as PiSSA, change the base's weights.
 _INITIAL = (True, False, "gaussian", "orthogonal", "eva")
-_MERGE = "merge it instead (`adapters`, in a service of its own)"
+_MERGE = "merge it instead (`adapters`), in a separate service"
 
 
 def read_factors(
@@ -71,7 +71,7 @@ def _check_settings(source: Source, config: PeftConfig) -> None:
     if config.use_dora:
         raise _refusal(source, "is a DoRA adapter (use_dora), whose change depends on the base's weights")
     if config.target_parameters:
-        raise _refusal(source, f"changes {config.target_parameters[0]} (target_parameters), which is no linear layer")
+        raise _refusal(source, f"changes {config.target_parameters[0]} (target_parameters), not a linear layer")
     if config.trainable_token_indices:
         raise _refusal(source, "changes embeddings of tokens (trainable_token_indices)")
     if config.bias != "none" or config.lora_bias:
@@ -81,14 +81,14 @@ def _check_settings(source: Source, config: PeftConfig) -> None:
 
 
 def _check_tensors(source: Source, read: AdapterWeights) -> None:
-    """Refuses tensors that are no factors of linear layers."""
+    """Refuses tensors that are not factors of linear layers."""
     if embedding := min((key for key in read.weights if "lora_embedding_" in key), default=None):
         raise _refusal(source, f"changes embeddings ({embedding})")
     if magnitude := min((key for key in read.weights if "lora_magnitude_vector" in key), default=None):
         raise _refusal(source, f"is a DoRA adapter ({magnitude}), whose change depends on the base's weights")
     factors = (".lora_A.weight", ".lora_B.weight")
     if whole := min((key for key in read.weights if not key.endswith(factors)), default=None):
-        raise _refusal(source, f"holds {whole} whole (modules_to_save)")
+        raise _refusal(source, f"holds the whole tensor {whole} (modules_to_save)")
 
 
 def _refusal(source: Source, reason: str) -> AdapterError:
@@ -96,7 +96,7 @@ def _refusal(source: Source, reason: str) -> AdapterError:
 
 
 def _skeleton(decoder: PreTrainedModel) -> PreTrainedModel:
-    """The decoder's layers without weights, as peft knows them."""
+    """The decoder's layers without weights, in the classes that peft supports."""
     with torch.device("meta"):
         skeleton: PreTrainedModel = type(decoder)(copy.deepcopy(decoder.config))
     return skeleton

@@ -15,7 +15,7 @@ from l2v.models.quantization.inputs import InputQuantizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The value that the largest number of a row is scaled to, which is the largest number in E4M3. Rounding may exceed it
+# Rows are scaled so that their largest number becomes this, the largest number in E4M3. Rounding may exceed it
 # slightly, but never reaches 464, where the conversion starts to give NaN.
 _MAX_VALUE = 448.0
 # The kernels require both dimensions of a weight to be multiples of this.
@@ -65,9 +65,9 @@ def fp8_product(
     Args:
         values: [T, in] float8_e4m3fn.
         weight: [in, out] float8_e4m3fn.
-        scale: [T, 1] float32, of the values.
+        scale: [T, 1] float32, the scales of the values.
         weight_scale: [1, out] float32.
-        dtype: of the output.
+        dtype: the dtype of the output.
 
     Returns:
         [T, out].
@@ -102,14 +102,14 @@ def quantize(model: "PreTrainedModel") -> None:
     """Replaces the linear layers of a model on CUDA by `Fp8Linear`.
 
     Raises:
-        UnsupportedModelError: if the GPU has no fp8 products, or a layer's dimensions do not fit them.
+        UnsupportedModelError: if the GPU has no fp8 products, or cannot multiply layers of these dimensions.
     """
     if not available(model.device):
         raise UnsupportedModelError("dtype fp8 requires an Ada, Hopper or newer GPU: use auto")
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and any(size % _MULTIPLE for size in module.weight.shape):
             raise UnsupportedModelError(
-                f"dtype fp8 requires layer dimensions that are multiples of {_MULTIPLE}, and {name} is "
+                f"dtype fp8 requires layer dimensions that are multiples of {_MULTIPLE}, but {name} is "
                 f"{list(module.weight.shape)}: use auto"
             )
     quantize_input = InputQuantizer(quantize_rows)

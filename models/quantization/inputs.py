@@ -11,7 +11,7 @@ Quantized = tuple[torch.Tensor, torch.Tensor]
 class InputQuantizer:
     """Quantizes the inputs of a model's linear layers.
 
-    Keeps the last result, since the query, key and value projections have the same input, as have gate and up.
+    Keeps the last result, since query, key and value projections share an input, and so do gate and up projections.
 
     Args:
         quantize_rows: [T, in] → the values in 8 bits, and the scale of each token, [T, 1].

@@ -14,8 +14,8 @@ from l2v.models.quantization.inputs import InputQuantizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# The value that the largest input of a token is scaled to. A value above 127 would wrap around; bfloat16 rounds the
-# scale and the product, each up by at most 1/512.
+# Inputs are scaled so that a token's largest one becomes this. bfloat16 rounds the scale and the product, each up by at
+# most 1/512, and a value above 127 wraps around.
 _MAX_INPUT = 126.5
 # oneDNN requires unsigned inputs, so they are shifted by this.
 _INPUT_ZERO_POINT = 128

@@ -72,7 +72,7 @@ class File:
 
         Raises:
             SourceError: if it does not hold a JSON object.
-            UnsupportedModelError: if it has another key.
+            UnsupportedModelError: if it has a key that is not in `known`.
         """
         file = cls(source, name, source.read(name))
         if unknown := sorted(file.content.keys() - set(known)):
@@ -86,7 +86,7 @@ class File:
             return default
         if type(value) is not kind:
             raise SourceError(
-                f"{self.name} of {self.source.name} has {key} = {value!r}, but must be of type {kind.__name__}: "
+                f"{self.name} of {self.source.name} has {key} = {value!r}, which must be of type {kind.__name__}: "
                 "correct it in a copy of the folder"
             )
         return value

@@ -82,7 +82,7 @@ def read_model_settings(source: Source, layout: Layout) -> None:
 
 
 def tokenizer_length(source: Source, positions: object) -> tuple[int, str] | None:
-    """The lower of the lengths in tokenizer_config.json and config.json, and the file that sets it; None if none.
+    """The lower of the lengths in tokenizer_config.json and config.json, and the file that sets it; None if none does.
 
     Args:
         source: the source of the tokenizer.

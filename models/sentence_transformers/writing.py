@@ -1,4 +1,4 @@
-"""Writing the files that a sentence-transformers repository holds beside its decoder, so that other servers read them.
+"""Writes the files that a sentence-transformers repository holds beside its decoder, for other servers.
 
 Where releases or servers expect different forms, the files hold both, or the older one, which all of them read.
 """
@@ -16,7 +16,7 @@ from l2v.models.sentence_transformers.modules import FORMER_KEYS, POOLINGS
 
 # Our modes → theirs. `eos_token` also appends a token, which none of their modes does.
 _POOLINGS = {"eos_token": "lasttoken"} | {ours: theirs for theirs, ours in POOLINGS.items()}
-# TEI reads the pooling at this path alone.
+# TEI reads the pooling only at this path.
 _POOLING_FOLDER = "1_Pooling"
 
 

@@ -278,7 +278,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "later setting, unset": (lambda f: edit(f, use_magic=None), ""),
     "rank in quotes": (lambda f: edit(f, r="4"), 'r is "4", but must be an integer'),
     "rank 0": (lambda f: edit(f, r=0), "`r` should be a positive integer"),
-    "no targets": (lambda f: edit(f, target_modules=None), "has no place in the model for"),
+    "no targets": (lambda f: edit(f, target_modules=None), "the model has no place for"),
     "another rank": (lambda f: edit(f, r=8), "has shape"),
     "another layer": (lambda f: edit(f, layers_to_transform=[0]), "does not fit llama"),
     "one more target": (
@@ -296,7 +296,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another part": (lambda f: add(f, "base_model.model.pooler.weight"), "outside the decoder, first .*pooler.weight"),
     "another layer's": (
         lambda f: add(f, "base_model.model.layers.7.mlp.up_proj.lora_A.weight"),
-        "no place in the model for .*layers.7",
+        "the model has no place for .*layers.7",
     ),
 }
 

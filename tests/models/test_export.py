@@ -93,7 +93,7 @@ def test_a_failed_export_leaves_nothing(
 
 def test_a_folder_that_cannot_be_made_is_refused(plain: Encoder, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match="is not a folder or not writable"):
+    with pytest.raises(ModelError, match="is not a writable folder"):
         export(plain, tmp_path / "file" / "out")
 
 

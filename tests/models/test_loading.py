@@ -144,7 +144,7 @@ def test_the_revision_that_an_adapter_names_is_used(hub: Path, base: Path, adapt
     with pytest.raises(SourceError, match="someone/moving@v9 is not in the local Hub cache"):
         load(str(folder))
     edit(folder / "adapter_config.json", revision=9)
-    with pytest.raises(SourceError, match="has revision 9, but must be text"):
+    with pytest.raises(SourceError, match="has revision 9, which must be text"):
         load(str(folder))
 
 
@@ -156,7 +156,7 @@ def test_an_explicit_revision_wins_with_a_warning(
     folder = pinned(tmp_path / "pinned", adapter, "someone/explicit", "v2")
     np.testing.assert_array_equal(vectors("someone/explicit@v1", folder), vectors(other, adapter))
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        f"adapter {folder} was trained on revision v2 of someone/explicit; v1 is used, as it is named explicitly"
+        f"adapter {folder} was trained on revision v2 of someone/explicit; v1 is used, since you named it"
     ]
 
 
@@ -164,7 +164,7 @@ def test_adapters_of_different_revisions_are_refused(hub: Path, base: Path, adap
     make_hub_cache(hub, {"someone/two": base})
     one, other = (pinned(tmp_path / name, adapter, "someone/two", name) for name in ("v1", "v2"))
     for model, adapters in (("someone/two", [one, other]), (one, [other])):
-        with pytest.raises(SourceError, match=r"different revisions of someone/two \(v[12] and v[12]\): name one"):
+        with pytest.raises(SourceError, match=r"different revisions of someone/two \(v[12] and v[12]\): set the model"):
             load(str(model), [str(adapter) for adapter in adapters])
 
 

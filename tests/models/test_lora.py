@@ -284,7 +284,11 @@ REFUSED: dict[str, tuple[Any, Callable[[Path], object], str]] = {
         lambda f: None,
         "changes embeddings .*embed_tokens",
     ),
-    "saved whole": (lora(modules_to_save=["norm"]), lambda f: None, r"holds .*norm.weight whole \(modules_to_save\)"),
+    "saved whole": (
+        lora(modules_to_save=["norm"]),
+        lambda f: None,
+        r"holds the whole tensor .*norm.weight \(modules_to_save\)",
+    ),
     "parameters": (CARRIED["parameters"][0], lambda f: None, "target_parameters"),
     "tokens": (lora(trainable_token_indices=[250]), lambda f: None, "trainable_token_indices"),
     "biases": (lora(bias="lora_only"), lambda f: None, "changes biases"),
@@ -324,7 +328,7 @@ def test_what_cannot_be_applied_is_refused(name: str, encoder: Encoder, base: Pa
 
 
 def test_other_refusals(encoder: Encoder, base: Path, modules: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="there is an adapter all already"):
+    with pytest.raises(ModelError, match="there is already an adapter all"):
         encoder.adapters.add("all", modules["all"])
     with pytest.raises(ModelError, match="is not an adapter"):
         encoder.adapters.add("base", str(base))

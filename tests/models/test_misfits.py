@@ -261,7 +261,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
                 '{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}'
             ),
         ],
-        "is incomplete: b.safetensors is missing, which model.safetensors.index.json names",
+        "is incomplete: b.safetensors, which model.safetensors.index.json names, is missing",
     ),
     "an index without files": (
         lambda f: [

@@ -222,7 +222,9 @@ def test_a_tokenizer_of_another_model_is_refused() -> None:
     tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
     check_vocabulary("mine", tokenizer, 2)
     tokenizer.add_tokens([AddedToken("<new>")])
-    with pytest.raises(ModelError, match=r"1 of its tokens, for example <new> with id 2, lie beyond the model's 2"):
+    with pytest.raises(
+        ModelError, match=r"1 of its tokens, for example <new> with id 2, lie beyond the model's vocabulary of 2"
+    ):
         check_vocabulary("mine", tokenizer, 2)
 
 

@@ -228,7 +228,9 @@ class Settings(ModelSettings):
             if name in self.base_names:
                 raise ValueError(f"lora_modules has the name {name}, which is that of the base: use another name")
         if (count := len(self.lora_modules)) > self.max_lora_modules:
-            raise ValueError(f"lora_modules has {count} adapters, at most {self.max_lora_modules} (max_lora_modules)")
+            raise ValueError(
+                f"lora_modules has {count} adapters; the maximum is {self.max_lora_modules} (max_lora_modules)"
+            )
         if self.runtime_adapters_from_hub and self.runtime_adapters is None:
             raise ValueError("runtime_adapters_from_hub requires runtime_adapters")
         if self.runtime_adapters is not None:

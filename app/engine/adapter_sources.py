@@ -23,7 +23,9 @@ def find_source(path: str, settings: Settings) -> str:
         folder = (root / path).resolve()
         if folder.is_dir() and root in folder.parents:
             if outside := next((file.name for file in folder.rglob("*") if root not in file.resolve().parents), ""):
-                raise InvalidError(f"its file {outside} is a link that leads out of runtime_adapters", "lora_path")
+                raise InvalidError(
+                    f"the file {outside} in this folder is a link that leads out of runtime_adapters", "lora_path"
+                )
             return str(folder)
     except (OSError, ValueError, RuntimeError):  # the name is too long, contains NUL, or the path's links form a loop
         pass

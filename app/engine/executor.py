@@ -32,7 +32,7 @@ _DECAY = 0.9
 
 _MESSAGES = {
     Fault.ERROR: "the model failed on this input",
-    Fault.OUT_OF_MEMORY: "the device has not enough memory for this input",
+    Fault.OUT_OF_MEMORY: "the device does not have enough memory for this input",
 }
 
 

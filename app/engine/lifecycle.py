@@ -94,7 +94,7 @@ class Lifecycle:
         requests = self.usage.requests
         if (in_flight := requests.total) >= self.settings.max_requests:
             self.metrics.rejected.labels("requests").inc()
-            raise OverloadedError(f"{in_flight} requests are in flight, the maximum (max_requests)")
+            raise OverloadedError(f"{in_flight} requests are in flight, which is the maximum (max_requests)")
         requests.add(1)
         try:
             yield

@@ -91,8 +91,8 @@ class RuntimeAdapters:
                 raise InvalidError(f"the model {name} is already loaded: unload it first", "lora_name")
             if len(adapters.modules) >= limit:
                 raise InvalidError(
-                    f"{limit} adapters are loaded, the maximum (max_lora_modules): unload another first, or start the "
-                    "service with a higher max_lora_modules",
+                    f"{limit} adapters are loaded, which is the maximum (max_lora_modules): unload one first, or start "
+                    "the service with a higher max_lora_modules",
                     "lora_name",
                 )
             try:

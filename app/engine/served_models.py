@@ -45,7 +45,7 @@ class ServedModel:
 
 
 class ServedModels:
-    """The models by name. Only the event loop uses them, except that a thread may call `open`.
+    """The models by name. The event loop uses them, but a thread may call `open`.
 
     Args:
         settings: they name the base and the first adapters.

@@ -88,7 +88,8 @@ class TokenizerPool:
                     raise TooLongError(too_long, param_at(groups, part[shortened[0]], "text"))
                 if max_tokens is not None and (tokens := tokens + sum(map(len, encodings))) > max_tokens:
                     message = (
-                        f"more than {max_tokens} tokens, the maximum if each token gets a vector (max_batch_tokens)"
+                        f"more than {max_tokens} tokens, which is the limit if each token gets a vector "
+                        "(max_batch_tokens)"
                     )
                     raise TooLargeError(message, groups[0].name)
                 done += encodings
@@ -189,7 +190,7 @@ class TokenizerPool:
         """Raises `TooLargeError` if the named fields hold too many inputs."""
         if count > (limit := self._settings.max_inputs):
             together = f" in {' and '.join(names)}" if len(names) > 1 else ""
-            raise TooLargeError(f"{count} inputs{together}, at most {limit} (max_inputs)", names[0])
+            raise TooLargeError(f"{count} inputs{together}; the maximum is {limit} (max_inputs)", names[0])
 
     def check_sizes(self, groups: Sequence[InputGroup]) -> None:
         """Raises `TooLargeError` for too many inputs, `InvalidError` for one that is too long."""
@@ -199,12 +200,12 @@ class TokenizerPool:
             for index, input_ in enumerate(group.inputs):
                 for field in ("text", "instruction"):
                     if (length := len(getattr(input_, field))) > limit:
-                        message = f"{field} has {length} characters, at most {limit} (max_characters)"
+                        message = f"{field} has {length} characters; the maximum is {limit} (max_characters)"
                         raise InvalidError(message, group.param(index, field))
 
     def _check_ids(self, ids: list[int], vocabulary: int, param: str) -> NDArray[np.int64]:
         if len(ids) > (limit := self._settings.max_characters):
-            raise InvalidError(f"{len(ids)} token ids, at most {limit} (max_characters)", param)
+            raise InvalidError(f"{len(ids)} token ids; the maximum is {limit} (max_characters)", param)
         if min(ids) < 0:
             first = next(position for position, id_ in enumerate(ids) if id_ < 0)
             raise InvalidError("must be at least 0", f"{param}[{first}]")

@@ -163,7 +163,7 @@ def test_an_input_that_does_not_fit_alone_fails_alone(executor: BatchExecutor, d
     device.memory = 8
     large, small = job(1, length=9), job(2)
     run(executor, large, small)
-    assert outcome(large) == ("the device has not enough memory for this input", 0)
+    assert outcome(large) == ("the device does not have enough memory for this input", 0)
     assert outcome(small) == [2]
 
 

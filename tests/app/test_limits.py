@@ -113,7 +113,7 @@ def test_every_surface_counts_its_inputs(path: str, content: dict[str, Any], enc
     with LocalServer(encoder, max_inputs=3) as server:
         rejected = server.client.post(path, json=content)
         assert rejected.status_code == 413
-        assert "at most 3 (max_inputs)" in rejected.text
+        assert "the maximum is 3 (max_inputs)" in rejected.text
 
 
 @pytest.mark.parametrize(

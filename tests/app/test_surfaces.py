@@ -210,7 +210,7 @@ def test_tei_errors(post: Callable[..., Any], path: str, content: dict[str, Any]
 def test_tei_errors_name_the_field_in_the_message(post: Callable[..., Any]) -> None:
     assert post("/tei/embed", 413) == {"error": "Missing required parameter: 'inputs'.", "error_type": "Validation"}
     assert post("/tei/embed", 413, inputs="a", truncate="yes")["error"].startswith("Invalid type for 'truncate': ")
-    message = "Invalid value for 'inputs': 3000 inputs, at most 2048 (max_inputs)."
+    message = "Invalid value for 'inputs': 3000 inputs; the maximum is 2048 (max_inputs)."
     assert post("/tei/embed", 413, inputs=["a"] * 3000)["error"] == message
 
 

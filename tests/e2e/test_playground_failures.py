@@ -23,7 +23,7 @@ def test_an_error_names_its_line_and_links_to_it(encoder: Encoder, open_page: Op
         page.fill(["short", "", "x" * 101, "short again"], ["also short"])
         page["#run"].click()
         problem = page["#problem"]
-        expect(problem).to_contain_text("Queries, line 3: text has 101 characters, at most 100 (max_characters)")
+        expect(problem).to_contain_text("Queries, line 3: text has 101 characters; the maximum is 100 (max_characters)")
         expect(problem).to_contain_text("422 · invalid · queries[1].text")
         assert problem.get_attribute("role") == "alert"
         expect(page["#query-texts"]).to_have_attribute("aria-invalid", "true")

@@ -45,7 +45,7 @@ def _check_not_blank(text: str) -> str:
 def _check_count(value: Any) -> Any:
     if isinstance(value, list) and len(value) > MAX_INPUTS:
         counts = {"count": len(value), "limit": MAX_INPUTS}
-        raise PydanticCustomError("too_many", "{count} inputs, at most {limit} (max_inputs)", counts)
+        raise PydanticCustomError("too_many", "{count} inputs; the maximum is {limit} (max_inputs)", counts)
     return value
 
 

@@ -27,7 +27,7 @@ class EmbedRequest(StrictRequest):
     model: ModelChoice | None = Field(None, description=MODEL)
     instruction: Instruction | None = Field(None, description="Instruction for the inputs that have none of their own")
     prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
-    normalize: StrictBool = Field(True, description="Scale each vector to length 1; the reference does not")
+    normalize: StrictBool = Field(True, description="Scale each vector to length 1 (the package llm2vec does not)")
     dimensions: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
     truncate: StrictBool = Field(True, description="Truncate texts that are too long instead of rejecting them")
     encoding_format: EncodingFormat = "float"

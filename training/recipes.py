@@ -42,7 +42,7 @@ class Recipe(ModelSettings):
     lora_targets: Names = Field(PROJECTIONS, description="Modules to adapt, comma-separated")
     steps: int = Field(1000, ge=1, description="Optimizer steps")
     batch_size: int = Field(32, ge=1, description="Rows per step, over all devices")
-    micro_batch: int = Field(0, ge=0, description="Rows per device and forward pass; 0: all rows of the device")
+    micro_batch: int = Field(0, ge=0, description="Rows per device and forward pass; 0 means all rows of the device")
     learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate; it decays linearly to 0")
     warmup_steps: int = Field(0, ge=0, description="Steps of linear warmup")
     schedule_steps: int = Field(0, ge=0, description="Steps until the learning rate reaches 0, if more than --steps")

@@ -37,7 +37,7 @@ class EmbedOptions:
     Attributes:
         instruction: the instruction for rows without their own.
         prompt_name: a named prompt of the model or the service, instead of `instruction`.
-        dimensions: how many dimensions of each vector to keep; None: the model's default.
+        dimensions: how many dimensions of each vector to keep; None means the model's default.
         normalize: whether to scale vectors to length 1.
         output_dtype: the type of the numbers.
     """

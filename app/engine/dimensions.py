@@ -11,7 +11,7 @@ def choose_dimensions(declaration: Declaration, width: int, requested: int | Non
     Args:
         declaration: the model's declaration.
         width: the number of dimensions of the model's vectors.
-        requested: the requested number; None: the model's default.
+        requested: the requested number; None means the model's default.
         dtype: the type of the numbers.
 
     Raises:

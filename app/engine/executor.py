@@ -1,6 +1,6 @@
 """Runs one batch, and confines failures to the encodings that cause them.
 
-A batch that fails is split in half, and each half runs again, until the encodings at fault are alone and fail alone.
+A batch that fails is split in half, and each half runs again, until each encoding at fault runs alone and fails.
 When memory runs out, the halves fit eventually; the token budget of later batches is reduced as well.
 """
 

@@ -21,7 +21,7 @@ async def local_engine(
 
     Args:
         service: the service, which opens when the encoder is loaded.
-        encoder: the encoder; None: load the one that the settings name.
+        encoder: the encoder; if None, this loads the one that the settings name.
         on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
     """
 

@@ -68,7 +68,7 @@ class JobQueue:
         return batch
 
     def _size(self, budget: int) -> int:
-        """The number of tokens for the next batch: twice those of the short jobs that half the budget can hold."""
+        """The number of tokens for the next batch: twice those of the short jobs that fit into half the budget."""
         short, half = 0, budget // 2
         for _, _, job in self._by_length:
             if short >= half or job.tokens > half:

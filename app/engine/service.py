@@ -104,7 +104,7 @@ class Service(Lifecycle):
             group: the inputs.
             timings: records the stages.
             truncate: whether to truncate texts that are too long rather than reject them.
-            dimensions: the number of leading dimensions to keep; None: the model's default.
+            dimensions: the number of leading dimensions to keep; None means the model's default.
             normalize: whether to scale each vector to length 1 after truncating it. Has no effect on integers.
             dtype: the type of the numbers.
             reserve: called with the number of dimensions before any work is done; may reject the request.
@@ -146,7 +146,7 @@ class Service(Lifecycle):
             groups: one or two; a single one is compared with itself.
             timings: records the stages.
             truncate: see `embed`.
-            metric: how to compare the vectors; None: the model's default.
+            metric: how to compare the vectors; None means the model's default.
             reserve: called before any work is done; may reject the request.
         """
         encoder, declared = model.profile, model.profile.declaration

@@ -57,7 +57,7 @@ class TokenizerPool:
             model: its tokenizer is used.
             groups: the inputs.
             truncate: whether to truncate texts that are too long rather than reject them.
-            max_tokens: maximum tokens of all inputs together, if each token gets a vector; None: no limit.
+            max_tokens: maximum tokens of all inputs together, if each token gets a vector; None means no limit.
 
         Raises:
             InvalidError: the model cannot encode an input.

@@ -53,7 +53,7 @@ def similarity(
         queries: [q, d].
         documents: [n, d].
         metric: `cosine` (clipped to -1…1) or `dot`.
-        dimensions: the number of leading dimensions to compare; None: all.
+        dimensions: the number of leading dimensions to compare; None means all.
         normalized: whether the model normalizes its vectors before they are truncated; matters only for `dot`.
 
     Returns:

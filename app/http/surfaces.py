@@ -114,7 +114,7 @@ class Target:
         surface: decides the form of errors.
         access: who may call it without a key.
         methods: the methods that it supports.
-        endpoint: handles POST requests; None: FastAPI handles all requests.
+        endpoint: handles POST requests; if None, FastAPI handles all requests.
     """
 
     route: str

@@ -1,7 +1,7 @@
 """The base classes of requests, and markers for fields that have no effect or are rejected.
 
-A schema declares every field that clients are known to send: it honours a field, accepts it without effect, or rejects
-it and says what to do instead.
+A schema declares every field that clients are known to send. Each field is used, accepted without effect, or rejected
+with an error that says what to do instead.
 """
 
 from dataclasses import dataclass

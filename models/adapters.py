@@ -1,4 +1,4 @@
-"""Merging adapters into the decoder, after checking that they fit and have an effect."""
+"""Merges adapters into the decoder, after checking that they fit and have an effect."""
 
 import os
 import re
@@ -125,7 +125,7 @@ def attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: A
         _check_biases(decoder, source, read)
     try:
         return get_peft_model(model, config)
-    except Exception as error:  # settings of the wrong type fail anywhere in peft
+    except Exception as error:  # settings of the wrong type can fail anywhere in peft
         raise _misfit(source, decoder, first_line(error)) from error
 
 
@@ -221,7 +221,7 @@ def has_effect(config: LoraConfig, weights: dict[str, torch.Tensor], adapted: Pe
         if "lora_A" in key or "lora_embedding_A" in key or "lora_magnitude_vector" in key:
             continue
         if "lora_B" in key or "lora_embedding_B" in key:
-            alone = key.endswith(".bias")  # added without the other factor
+            alone = key.endswith(".bias")  # a bias is added without the other factor
             changed = scaled and weight.any() and (alone or weights[_A_OF_B.sub(r"lora_\1A", key)].any())
         else:  # a weight that is saved whole
             changed = not torch.equal(weight.to(untrained[key].dtype), untrained[key])

@@ -1,4 +1,4 @@
-"""Assembling an encoder: checks the files of its sources, merges the adapters, and verifies the result."""
+"""Assembles an encoder: checks the files of its sources, merges the adapters, and verifies the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -20,9 +20,9 @@ class Checkpoint:
     """Tensors in files, read lazily.
 
     Attributes:
-        tensors: the tensors by name; each is loaded, or a lazy slice of a file that is read when it is indexed.
-        shapes: the shape of each.
-        dtypes: the dtype of each, named as in safetensors: F32, BF16, F8_E4M3, I32 …
+        tensors: the tensors by name; each is loaded, or a slice of a file, which is read when it is indexed.
+        shapes: the shape of each tensor.
+        dtypes: the dtype of each tensor, named as in safetensors: F32, BF16, F8_E4M3, I32 …
     """
 
     tensors: dict[str, Any] = field(repr=False)

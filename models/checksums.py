@@ -101,5 +101,5 @@ def _git(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-# By number of hexadecimal digits.
+# The functions, by the number of hexadecimal digits of their digests.
 _DIGESTS = {64: _sha256, 40: _git}

@@ -56,7 +56,7 @@ def _layers(model: torch.nn.Module) -> torch.nn.ModuleList:
 
 
 def _shadow(model: PreTrainedModel) -> tuple[PreTrainedModel, list[torch.nn.Module]]:
-    """A copy of the model and of its layers that shares the weights."""
+    """A copy of the model that shares its weights, and the copies of its layers."""
     twins = [copy.copy(layer) for layer in _layers(model)]
     name = next(name for name, child in model.named_children() if child is _layers(model))
     shadow = copy.copy(model)

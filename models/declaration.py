@@ -39,7 +39,7 @@ class Declaration:
         template: the name of the template.
         lower_case: lower-case texts and instructions.
         prompts: named prompts.
-        default_prompt_name: the prompt for texts without an instruction or another prompt; None: no prompt.
+        default_prompt_name: the prompt for texts with neither an instruction nor another prompt; None: no prompt.
         similarity: the metric for comparing vectors.
         normalize: whether the model normalizes its vectors. Requests to embed have their own field for this.
         truncate_dim: how many leading dimensions to keep by default; None: all.

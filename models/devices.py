@@ -35,7 +35,7 @@ def check_dtype(name: DType, device: torch.device) -> None:
     """Checks that the device can compute in a dtype. Call it before reading weights.
 
     Raises:
-        UnsupportedModelError: if it cannot.
+        UnsupportedModelError: if the device cannot.
     """
     module, required = _REQUIRED.get(name, (None, ""))
     if module and not module.available(device):

@@ -146,7 +146,7 @@ class Encoder:
         """Runs one packed batch.
 
         Args:
-            encodings: n encodings; the caller keeps their sum within its token budget.
+            encodings: n encodings; the caller keeps their total length within its token budget.
 
         Returns:
             n float32 arrays, not normalized, in the order of the encodings: the pooled vector [width], or the hidden

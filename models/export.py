@@ -1,4 +1,4 @@
-"""Exporting the encoder to a folder that loads without peft and without its sources, here and in other servers."""
+"""Exports an encoder to a folder that l2v and other servers load without peft and without the encoder's sources."""
 
 import json
 import shutil

@@ -210,7 +210,7 @@ def _counts_alone_as_in_row(encoder: Encoder) -> bool:
 
 
 def _rope_type(config: Any) -> str:
-    """The first type of rotary embeddings in the layers that scales positions; "default" if none does."""
+    """The first type of rotary embeddings that scales positions, in any kind of layer; "default" if none does."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [each.get("rope_type", "default") for each in (rope, *rope.values()) if isinstance(each, dict)]
     return next((kind for kind in kinds if kind != "default"), "default")

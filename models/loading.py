@@ -1,4 +1,4 @@
-"""Loading an encoder: checks the device, the dtype and the sources, and assembles the encoder from them."""
+"""Loads an encoder: checks the device, the dtype and the sources, and assembles the encoder from them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType

@@ -110,7 +110,7 @@ def unexpected_cause(name: str, names: Collection[str], decoder: PreTrainedModel
     Args:
         name: the tensor.
         names: all tensors of the files.
-        decoder: on any device.
+        decoder: the decoder, on any device.
     """
     config = decoder.config
     if prefix := wrapper(names, decoder):
@@ -132,7 +132,7 @@ def unexpected_cause(name: str, names: Collection[str], decoder: PreTrainedModel
 
 
 def missing_cause(name: str, names: Collection[str], decoder: PreTrainedModel) -> str:
-    """Why the files probably lack a tensor that the decoder needs, and what to do; arguments as above."""
+    """Why the files probably lack a tensor that the decoder needs, and what to do; see `unexpected_cause`."""
     if prefix := wrapper(names, decoder):
         return f"the names have the prefix `{prefix}`; save the model again without it"
     if layer_of(name) > (last := max(map(layer_of, names), default=-1)):

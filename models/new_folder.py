@@ -7,7 +7,7 @@ from l2v.models.errors import ModelError
 
 
 def check_free(out: Path) -> None:
-    """Raises `ModelError` if `out` exists and is not an empty folder, or if it cannot be made."""
+    """Raises `ModelError` if `out` exists and is not an empty folder, or if it cannot be created."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} already exists: name a new folder")
     parent = next(folder for folder in out.absolute().parents if folder.exists())

@@ -6,7 +6,7 @@ from l2v.models.tokenization import Tokenization
 
 
 def check_pooling(tokenization: Tokenization, declared: Declaration) -> None:
-    """Refuses `bos_token` if the tokenizer adds no beginning token, or if that token's state never changes."""
+    """Refuses `bos_token` if the tokenizer adds no beginning token, or if that token's state is always the same."""
     if declared.pooling.value != "bos_token":
         return
     leading = tokenization.leading

@@ -57,7 +57,7 @@ def resolve_stack(
 
 
 def _with_revision(model: str, adapters: Sequence[Source]) -> str:
-    """The name of a model, with the revision that the adapters were trained on if it names none."""
+    """The name of a model, with the revision that the adapters were trained on if `model` names none."""
     repository, _, explicit = model.partition("@")
     pinned: dict[str, Source] = {}
     for adapter in adapters:

@@ -9,7 +9,7 @@ class Template:
     """The strings around instruction and text.
 
     Attributes:
-        prefix: goes before the instruction; attended to, never pooled.
+        prefix: goes before the instruction; pooled only if `skip_instruction` is off.
         suffix: goes after the text; pooled with it.
         eos: goes last if pooling is `eos_token`; None: depends on the architecture.
     """

@@ -133,7 +133,7 @@ class Tokenization:
         )
 
     def head(self, input_: Input) -> str:
-        """The part before the text: template prefix and instruction; attended to, never pooled.
+        """The part before the text: template prefix and instruction.
 
         With a template, the reference strips instruction and text together, so a blank instruction vanishes.
         """

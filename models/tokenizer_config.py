@@ -10,8 +10,8 @@ Every key of tokenizer_config.json and special_tokens_map.json is of one of four
 
 transformers 5 marks the files that it writes with the key `backend`. Their tokenizer.json is complete, so the class of
 the tokenizer adds nothing to it. Of the keys that only later releases read, `extra_special_tokens` is followed, since
-its tokens are special in all of them, and `fix_mistral_regex` is refused, unless tokenizer.json was saved with the
-corrected expression.
+its tokens are special in all those releases, and `fix_mistral_regex` is refused, unless tokenizer.json was saved with
+the corrected expression.
 """
 
 import logging

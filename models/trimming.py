@@ -65,7 +65,7 @@ class Trimmer:
         while self._over(count):
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
             if kept == 0:
-                # Here, the reference goes on to the empty text, and loses a text without spaces entirely.
+                # The reference goes on until the text is empty, so it loses a text without spaces entirely.
                 return self._cut_word(words[0], input_.keep_end)
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)

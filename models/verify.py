@@ -122,9 +122,9 @@ def _check_direction(probe: Probe, packed: Trace, changed: Trace, limits: list[f
 def _same(probe: Probe, first: Trace, second: Trace, rows: slice, limits: list[float]) -> bool:
     """Whether these rows are the same in two runs of the same shapes.
 
-    They are compared bit by bit. In two cases, a difference counts only if it exceeds the limits: if the device does
-    not reproduce its own results, and if the model is a mixture whose experts multiply only the tokens that are routed
-    to them and cannot be made to multiply all. The rounding of such experts depends on other sequences.
+    The rows are compared bit by bit. In two cases, a difference counts only if it exceeds the limits: if the device
+    does not reproduce its own results, and if the model is a mixture whose experts multiply only the tokens that are
+    routed to them and cannot be made to multiply all. The rounding of such experts depends on other sequences.
     """
     if not first.differs(second, rows):
         return True

@@ -1,4 +1,4 @@
-"""The properties of a LoRA module that requests need: all but its weights. Imports no torch."""
+"""What requests need to know about a LoRA module: all but its weights. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ class LoraModule:
         rank: the largest rank of its changes.
         layers: the number of linear layers that it changes.
         left_out: the tensors of its files that it does not need.
-        other_base: the base that it was trained on; "" if that is the stack's base.
+        other_base: the base that it was trained on; "" if that is the stack's base or unknown.
         nbytes: size of its weights on the device.
         evidence: the result of the checks made while loading.
     """

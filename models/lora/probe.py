@@ -17,7 +17,7 @@ from l2v.models.lora.storage import Factors
 from l2v.models.probe import TOKENS, Probe
 from l2v.models.types import Encoding
 
-# Rows of a batch without the module; as many have it. First few tokens, then enough for the kernels of large batches.
+# Numbers of rows without the module; equally many have it. 1 means few tokens; 9, the kernels of large batches.
 _ROWS = (1, 9)
 # Maximum relative error of a layer's change, in units of the dtype's rounding; and the minimum of that limit.
 _MAX_UNITS, _LEAST_LIMIT = 8, 1e-4

@@ -38,8 +38,8 @@ class Block:
     """Tokens that one product covers.
 
     Attributes:
-        start, stop: the tokens.
-        first, last: the part of them that belongs to the module, counted from `start`.
+        start, stop: the bounds of the tokens.
+        first, last: the bounds of those that belong to the module, counted from `start`.
         weights: the module's weights.
     """
 
@@ -160,7 +160,7 @@ def stack(modules: Sequence[Weights], device: torch.device) -> dict[str, Stack]:
 
 
 class GroupedProducts:
-    """Two grouped products per layer, however many modules the batch has. For GPUs, where each call is a launch.
+    """Two grouped products per layer, however many modules the batch has. For GPUs, where each call launches a kernel.
 
     Args:
         stacks: the stacks of all modules.

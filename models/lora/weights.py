@@ -52,7 +52,7 @@ def read_factors(
     if other := next((name for name, layer in layers.items() if type(layer) is not LoraLinear), None):
         raise _refusal(source, f"changes {other}, which is not a linear layer")
     if special := next((name for name, layer in layers.items() if not is_plain(layer)), None):
-        raise _refusal(source, f"changes {special} by more than two factors")
+        raise _refusal(source, f"changes {special} by more than the product of two factors")
     place = f"{PREFIX}{read.path}.".replace("..", ".")
     factors = {
         name: Factors(

@@ -40,7 +40,7 @@ class Layout:
     """The values that a repository's files declare.
 
     Attributes:
-        values: named as in `declaration.Declaration`, each with the file that it comes from.
+        values: the values, named as in `declaration.Declaration`, each with the file that it comes from.
         config: keys to add to config.json.
         layers: the Dense layers, in order.
         width: the width of the token states that the pooling expects; 0: not declared.
@@ -58,7 +58,7 @@ class File:
 
     Attributes:
         source: the source.
-        name: the file's path within it.
+        name: the file's path within the source.
         content: the object; {} if there is no such file.
     """
 

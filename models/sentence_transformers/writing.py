@@ -60,9 +60,9 @@ def write_layout(encoder: Encoder, folder: Path) -> None:
 
 
 def leading_without_weight(encoder: Encoder) -> list[int]:
-    """The ids of the special tokens before a text that LLM2Vec does not pool, if stock modules can leave them out.
+    """The ids of the special tokens before a text, if LLM2Vec does not pool them and stock modules can omit them.
 
-    The module Pooling leaves out a prompt, but not the beginning token of a text without one. WordWeights does.
+    The module Pooling leaves out a prompt, but not the beginning token of a text without one. WordWeights omits it.
     """
     tokenization = encoder.tokenization
     if encoder.declaration.semantics.value != "llm2vec" or encoder.pooling != "mean":

@@ -31,9 +31,9 @@ class Metrics:
             "l2v_request_seconds", "Time from the request's headers to the end of the response.", ["route"]
         )
         self.stage_seconds = timer("l2v_stage_seconds", "Time per stage of a request.", ["stage"])
-        self.inputs = counter("l2v_inputs", "Tokenized inputs by model.", ["model"])
-        self.tokens = counter("l2v_tokens", "Tokens of all inputs by model.", ["model"])
-        self.truncated = counter("l2v_truncated_inputs", "Truncated inputs by model.", ["model"])
+        self.inputs = counter("l2v_inputs", "Inputs to embed, by model.", ["model"])
+        self.tokens = counter("l2v_tokens", "Tokens of these inputs, by model.", ["model"])
+        self.truncated = counter("l2v_truncated_inputs", "Truncated inputs, by model.", ["model"])
         self.batch_tokens = histogram("l2v_batch_tokens", "Tokens per batch.", buckets=[2**i for i in range(3, 16)])
         self.batch_inputs = histogram("l2v_batch_inputs", "Inputs per batch.", buckets=[2**i for i in range(12)])
         self.batch_seconds = timer("l2v_batch_seconds", "Time per forward pass.")

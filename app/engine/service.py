@@ -55,7 +55,7 @@ class Service(Lifecycle):
         super().__init__(settings, metrics, usage or Usage())
         self.models = models or ServedModels(settings)
         self.prompts = Prompts(settings.read_prompts())
-        self.tokenizers = TokenizerPool(settings, metrics)
+        self.tokenizers = TokenizerPool(settings)
         self.started = int(time.time())
         self.max_batch_tokens = 0
         self.adapters: Adapters | None = None
@@ -200,6 +200,9 @@ class Service(Lifecycle):
         with self.models.using(model):
             encodings = await self._encode(model, groups, truncate, timings, limit)
             job = [encoding for group in encodings for encoding in group]
+            self.metrics.inputs.labels(model.label).inc(len(job))
+            self.metrics.tokens.labels(model.label).inc(sum(map(len, job)))
+            self.metrics.truncated.labels(model.label).inc(len(truncated(job)))
             if reserve_states:
                 reserve_states(sum(map(len, job)), model.profile.state_width)
                 job = [replace(encoding, pooled=0) for encoding in job]

@@ -12,7 +12,6 @@ from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
 from l2v.app.engine.inputs import InputGroup, param_at
 from l2v.app.engine.profile import Profile
 from l2v.app.engine.served_models import ServedModel
-from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoding, InputError
 from l2v.models.roles import Token, describe
@@ -38,9 +37,8 @@ class TokenizerPool:
         workers: the number of threads for requests that are not bulk requests.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._metrics = metrics
         self.workers = min(4, os.cpu_count() or 1)
         self._threads = CapacityLimiter(self.workers)
         self._bulk_threads = CapacityLimiter(max(1, self.workers // 2))
@@ -99,9 +97,6 @@ class TokenizerPool:
             found = tokenize(order)
         else:
             found = [encoding async for chunk in self._chunks(tokenize, order) for encoding in chunk]
-        self._metrics.inputs.labels(model.label).inc(len(found))
-        self._metrics.tokens.labels(model.label).inc(sum(map(len, found)))
-        self._metrics.truncated.labels(model.label).inc(len(truncated(found)))
         by_position = dict(zip(order, found, strict=True))
         positions = iter(range(len(inputs)))
         return [[by_position[next(positions)] for _ in group.inputs] for group in groups]

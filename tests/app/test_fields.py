@@ -25,7 +25,7 @@ REQUESTS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "/tei": (tei.TeiEmbedRequest, {"inputs": "a"}),
     "/tei/embed_all": (tei.EmbedAllRequest, {"inputs": "a"}),
     "/tei/similarity": (tei.TeiSimilarityRequest, {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
-    "/tei/tokenize": (tei.TokenizeRequest, {"inputs": "a"}),
+    "/tei/tokenize": (tei.TeiTokenizeRequest, {"inputs": "a"}),
     "/tei/decode": (tei.DecodeRequest, {"ids": [97]}),
 }
 WORDS = [f"w{i:03}" for i in range(200)]  # 5 tokens each with its space

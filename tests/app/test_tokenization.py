@@ -10,7 +10,6 @@ import pytest
 from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
 from l2v.app.engine.inputs import DefaultInstruction, InputGroup
 from l2v.app.engine.tokenization import TokenizerPool
-from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.models import Encoder, Encoding, Input
 
@@ -22,9 +21,9 @@ class Counting:
         self._encoder, self.texts = encoder, 0
         self.max_length, self.tokenization = encoder.max_length, encoder.tokenization
 
-    def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
+    def tokenize(self, inputs: Sequence[Input], *, truncate: bool) -> list[Encoding]:
         self.texts += len(inputs)
-        return self._encoder.tokenize(inputs)
+        return self._encoder.tokenization(inputs, truncate=truncate)
 
 
 def group(name: str, texts: list[str]) -> InputGroup:
@@ -33,7 +32,7 @@ def group(name: str, texts: list[str]) -> InputGroup:
 
 def encode(counting: Counting, groups: list[InputGroup], **options: Any) -> list[list[Encoding]]:
     model: Any = SimpleNamespace(profile=counting, label="demo")
-    return asyncio.run(TokenizerPool(Settings(), Metrics()).encode(model, groups, **options))
+    return asyncio.run(TokenizerPool(Settings()).encode(model, groups, **options))
 
 
 @pytest.fixture

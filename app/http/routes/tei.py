@@ -112,7 +112,7 @@ async def run_task(request: schemas.TaskRequest, call: CallDep) -> Response:
     response_model=list[list[schemas.Token]],
     responses=_rejections | _example([[{"id": 5, "text": "cat", "special": False, "start": 0, "stop": 3}]]),
 )
-async def tokenize(request: schemas.TokenizeRequest, call: CallDep) -> Response:
+async def tokenize(request: schemas.TeiTokenizeRequest, call: CallDep) -> Response:
     """The tokens of texts, without template. If a prompt is named, its instruction comes first."""
     model = call.choose()
     instruction = model.prompts.select(None, request.prompt_name)

@@ -90,7 +90,7 @@ TaskRequest = Annotated[
 ]
 
 
-class TokenizeRequest(Request):
+class TeiTokenizeRequest(Request):
     """Texts to tokenize."""
 
     inputs: TextOrTexts = Field(description="A text, or a list of texts")

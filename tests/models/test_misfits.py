@@ -99,7 +99,7 @@ MISSING: dict[str, tuple[Callable[[Weights], object], dict[str, object], str]] =
     "bias": (
         lambda w: None,
         {"attention_bias": True},
-        "first layers.0.self_attn.k_proj.bias: config.json declares biases",
+        "first layers.0.self_attn.k_proj.bias: config.json has the wrong model_type, or declares biases",
     ),
     "norm": (lambda w: w.pop("model.norm.weight"), {}, "lack 1 tensor of LlamaModel, first norm.weight"),
     "embeddings": (

@@ -39,7 +39,7 @@ class Encoder:
         tokenization: converts inputs to token ids.
         declaration: how the model is served, and where each value comes from.
         base: the name of the base model, which determines the template.
-        adapters: the LoRA modules on top of the stack; encodings name them by id.
+        adapters: the LoRA modules that are not merged; encodings name them by id.
         head: the layers after the decoder, before and after pooling.
         left_out: the tensors of the sources that an encoder does not need.
         provenance: the merged sources in order: name, kind and revision of each.

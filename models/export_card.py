@@ -68,7 +68,7 @@ def write_card(encoder: Encoder, unlike_transformers: Sequence[str]) -> str:
 
     Args:
         encoder: the exported encoder.
-        unlike_transformers: how transformers reads the export differently, see `export_check`.
+        unlike_transformers: how transformers deviates from l2v on it, see `export_check`.
     """
     readers = (_sentence_transformers(encoder), _tei(encoder), _vllm(encoder))
     for reader in (readers[0], readers[2]):
@@ -87,14 +87,14 @@ def _sentence_transformers(encoder: Encoder) -> Reader:
     weighted, without = encoder.pooling == "weighted_mean", _leaves_out_instruction(encoder) and _is_llm2vec(encoder)
     own = " or ".join(f"`{_token(encoder, index)}`" for index in leading_without_weight(encoder))
     differs = {
-        "the weights of its `weightedmean` count from the special token before the text": without
+        "its `weightedmean` numbers tokens from the special token before the text": without
         and weighted
         and encoder.tokenization.leading
     }
-    counted = "; also, the text must have as many tokens after a blank as alone, the number that LLM2Vec pools"
+    counted = "; also, a space before the text must not change its token count"
     conditions = {
-        "no instruction goes before the text: with one, weights count from its first token": without and weighted,
-        "an instruction is passed as `prompt`, and the text begins with the blank after it: "
+        "no instruction precedes the text: weights would start at the instruction": without and weighted,
+        "an instruction is passed as `prompt`, and the text begins with a space: "
         '`encode([" the text"], prompt="the instruction:")`'
         + ("" if _counts_alone_as_in_row(encoder) else counted): without and not weighted,
         f"the text itself does not hold {own}": own,
@@ -159,18 +159,18 @@ def _reader(
     differs = {
         f"it does not put the template `{encoder.template}` around a text": encoder.template != "none",
         f"it does not append `{tokenization.eos.strip()}` to a text": tokenization.eos,
-        "it pools the first token of a text instead of the special token after it": tokenization.trailing
+        "it pools a text's first token, not the special token after the text": tokenization.trailing
         and _is_llm2vec(encoder)
         and _leaves_out_instruction(encoder),
         **differs,
     }
-    cut = f"a text without its instruction has at most {tokenization.doc_max_length} tokens, since l2v cuts longer ones"
+    cut = f"a text, instruction excluded, has at most {tokenization.doc_max_length} tokens, since l2v cuts longer ones"
     conditions = {cut: tokenization.doc_max_length < encoder.max_length, **conditions}
     return Reader(name, *([clause for clause, true in each.items() if true] for each in (refuses, differs, conditions)))
 
 
 def _pooling_and_layers(encoder: Encoder) -> dict[str, object]:
-    """How TEI and vLLM differ: both pool the whole row and then apply each Dense layer."""
+    """How TEI and vLLM differ from l2v: they pool the whole row, then apply each Dense layer."""
     layers, leading = encoder.head.layers, encoder.tokenization.leading
     return {
         "it pools the special token before the text, too": leading
@@ -184,7 +184,7 @@ def _pooling_and_layers(encoder: Encoder) -> dict[str, object]:
 
 
 def _whole_rows(encoder: Encoder) -> dict[str, object]:
-    return {"no prompt or instruction goes before the text: it is pooled, too": _leaves_out_instruction(encoder)}
+    return {"the text has no prompt or instruction: those are pooled, too": _leaves_out_instruction(encoder)}
 
 
 def _is_llm2vec(encoder: Encoder) -> bool:
@@ -203,7 +203,7 @@ def _leaves_out_instruction(encoder: Encoder) -> bool:
 
 
 def _counts_alone_as_in_row(encoder: Encoder) -> bool:
-    """Whether a text has the same tokens after an instruction as alone, since the tokenizer puts a blank before it."""
+    """Whether a text has the same tokens with and without an instruction, because the tokenizer prepends a space."""
     texts = ("x:", "a cat", "x: a cat")
     prompt, alone, row = (encoder.tokenization.tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
     return prompt + alone == row

@@ -1,4 +1,4 @@
-"""Short runs of a loaded model, which record the inputs of its attention and which tokens attend to which.
+"""Short runs of a loaded model that record the inputs of its attention, and the tokens that each token attends to.
 
 `models.verify` judges the results.
 """
@@ -25,7 +25,7 @@ TOKENS = 8
 LEFT, OWN, RIGHT = (slice(TOKENS * i, TOKENS * (i + 1)) for i in range(3))
 # The attention function of a run that is recorded.
 _RECORDED = "l2v_recorded"
-# Minimum unit of rounding noise: the sum of some thousand float32 products changes this much with their order.
+# Minimum unit of rounding noise: reordering several thousand float32 products changes their sum this much.
 _LEAST_UNIT = 2.0**-17
 
 
@@ -52,7 +52,7 @@ class Trace:
         sequences: the token ids of each sequence.
         layers: the queries, keys and values of each token, [T, n] for each call of attention. The last entry is [T, d],
             the hidden states after the final norm.
-        reach: the reach of each call of attention, for a pack of three.
+        reach: one per call of attention, recorded only for packs of three.
     """
 
     sequences: tuple[list[int], ...]
@@ -157,7 +157,7 @@ AttentionInterface.register(_RECORDED, _recorded_attention)
 
 @contextmanager
 def _rounding_noise(model: PreTrainedModel, seed: int) -> Iterator[None]:
-    """Changes all layers' products by up to one unit of the model's dtype, relative to the token's root mean square."""
+    """Perturbs all products by up to one epsilon of the model's dtype times the token's root mean square."""
     generator = torch.Generator().manual_seed(seed)
     unit = max(torch.finfo(model.dtype).eps, _LEAST_UNIT)
 

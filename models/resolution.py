@@ -1,4 +1,4 @@
-"""Reads a stack's declaration from its files, and decides which of them takes precedence."""
+"""Reads a model's declaration from its files, and decides which file takes precedence."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -166,12 +166,12 @@ def _read_layout(sources: Sequence[Source], tokenizer: Source, positions: object
     if "max_length" not in layout.values and (length := tokenizer_length(tokenizer, positions)):
         layout.values["max_length"] = length
     if "max_length" not in layout.values and "max_length" not in known:
-        raise ModelError(f"no file of {base.name} declares a maximum row length: set max_length")
+        raise ModelError(f"no file of {base.name} declares a maximum length: set max_length")
     return layout
 
 
 def _projection(base: Source) -> list[DenseConfig]:
-    """The projection that a publisher's code applies to every token's state, if the type has one."""
+    """The projection that a publisher's code applies to every token's state, if any."""
     config = base.read(FILE)
     native = native_type(config)
     if native is None or not native.projection:

@@ -25,7 +25,7 @@ def run(recipe: Recipe) -> None:
         recipe.announce()
     from l2v.models.runtime import prepare_libraries
 
-    prepare_libraries()  # before torch is imported: threads that spin while they wait slow down a shared machine
+    prepare_libraries()  # before importing torch: its busy-waiting threads would slow down a shared machine
     from l2v.models.faults import Fault
     from l2v.training.memory import ADVICE
 

@@ -40,10 +40,10 @@ def read(sources: Sequence[str], read_file: Read) -> Iterator[Located]:
 
 
 def rename(row: Example, columns: Sequence[str]) -> Example:
-    """The row with the fields that `columns` maps, each as `field=column`.
+    """The row, with each `field=column` of `columns` added as a field.
 
     Raises:
-        ValueError: the row lacks such a column.
+        ValueError: if a column is missing.
     """
     pairs = [mapping.split("=", 1) for mapping in columns]
     if missing := next((column for _, column in pairs if column not in row), None):

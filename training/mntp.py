@@ -39,12 +39,9 @@ def pack_texts(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset
     """Concatenate texts with their special tokens, and cut them into rows (reference `run_mntp.py`, `group_texts`).
 
     Returns:
-        `input_ids` [row_length] and `lengths`, the number of tokens from each text in the row: attention stays within a
-        text. Texts are packed ten thousand at a time. The tokens after the last whole row are dropped; if there is no
-        whole row, all tokens make one shorter row.
-
-    Raises:
-        TrainingError: if there is no token to predict.
+        `input_ids` [row_length] and `lengths`, the row's tokens per text, which keep attention within each text. Texts
+        are packed ten thousand at a time. The tokens after the last whole row are dropped; if there is no whole row,
+        all tokens make one shorter row. Raises: TrainingError: if there is no token to predict.
     """
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
@@ -119,7 +116,7 @@ class MntpTrainer(AdapterTrainer):
         return MaskedBatch(batch, masked.positions, masked.labels)
 
     def loss_of(self, model: torch.nn.Module, masked: MaskedBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss, and the logits of the masked tokens, [m, vocabulary]: those of all tokens take too much memory."""
+        """The loss, and the masked tokens' logits [m, vocabulary]; all tokens' logits would take too much memory."""
         states = self.student.hidden_states(model, masked.batch)[masked.positions]
         self._head = self._head.to(states.device)
         logits = linear(states.to(self._head.dtype), self._head).float()

@@ -87,14 +87,14 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._reject_head()
             return
-        # The parser reports a header only once it is complete. Only the bytes received reveal a header that never ends.
+        # The parser reports a header only once it is complete. Only a byte count reveals a header that never ends.
         self._unparsed_bytes = received if self._unparsed_bytes < 0 else 0
         if self._unparsed_bytes > self._settings.max_header_bytes and not self.transport.is_closing():
             self._head_bytes = self._unparsed_bytes
             self._reject_head()
 
     def _parse(self, data: bytes) -> None:
-        """Parses received bytes. Ignores offers of another protocol (RFC 9110, section 7.8), as made by Java's client.
+        """Parses received bytes. Ignores protocol upgrades (RFC 9110, section 7.8), as offered by Java's client.
 
         After such an offer, the parser would treat the body as data of the other protocol, and then as a new request.
         So the request is parsed again without the offer.

@@ -37,7 +37,7 @@ class Call:
         self.reserve: Callable[[int], None] = state["reserve"]
 
     def choose(self, name: str | None = None) -> ServedModel:
-        """The model that the path names, else the one with this name, else the base. Metrics count the request for it.
+        """The model that the path names, else the one with this name, else the base. Metrics use its label.
 
         Raises:
             NotFoundError: if the service has several models, but none with this name.

@@ -27,7 +27,7 @@ class Host:
         slot: the front end's place in the table.
         table: counts the tokens that have arrived.
         engine: returns the scheduler, which exists before the front end sends its first job.
-        adapters: returns the object that loads and unloads adapters, which exists by then too.
+        adapters: returns the adapter loader, which also exists before the first job.
         scrape: returns the metrics.
         writer: writes to the connection.
 
@@ -59,7 +59,7 @@ class Host:
         send(self._writer, kind, 0, [text])
 
     def change(self, kind: Kind, body: bytes) -> "asyncio.Future[None]":
-        """Tells the front end to change its models. The future is done once the front end has, or has ended."""
+        """Tells the front end to change its models. The future is done once it has changed them or ended."""
         future = self._loop.create_future()
         if self._writer.transport.is_closing():
             future.set_result(None)

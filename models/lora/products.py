@@ -1,6 +1,6 @@
 """The low-rank products of one batch, added in place to the outputs of linear layers.
 
-The rows of a batch are sorted by module, so each module has one slice of tokens. Layers that have the same
+A batch's rows are sorted by LoRA module, so each module has one slice of tokens. Layers that have the same
 input share the first product.
 """
 
@@ -39,7 +39,7 @@ class Block:
 
     Attributes:
         start, stop: the bounds of the tokens.
-        first, last: the bounds of those that belong to the module, counted from `start`.
+        first, last: the bounds of the module's own tokens, counted from `start`.
         weights: the module's weights.
     """
 
@@ -107,11 +107,11 @@ def _compiles_shapes(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _cut(start: int, stop: int, weights: Weights, tokens: int) -> list[Block]:
-    """Cuts a slice into blocks. They may cover tokens of other modules; all lie within the batch's `tokens`."""
+    """Cuts a slice into blocks. They may cover other modules' tokens, but none extends past the batch."""
     sizes = [size for size in _BLOCKS if size <= tokens]
     blocks = []
     while start < stop:
-        # The first size of a block that is at least half full.
+        # The largest block that would be at least half full.
         size = next((size for size in sizes if size <= 2 * (stop - start)), sizes[-1])
         first = min(start, tokens - size)
         last = min(stop, first + size)
@@ -134,7 +134,7 @@ class Stack:
 
 
 def stack(modules: Sequence[Weights], device: torch.device) -> dict[str, Stack]:
-    """Stacks the padded weights of modules in this order. Keys: the first of the layers that share an input."""
+    """Stacks the modules' padded weights in the given order. Keys: the first of the layers that share an input."""
     stacks = {}
     for group in dict.fromkeys(group for weights in modules for group in weights):
         found = [weights.get(group) for weights in modules]
@@ -166,7 +166,7 @@ class GroupedProducts:
         stacks: the stacks of all modules.
         ends: [modules] int32, the end of each module's tokens, counted from `start`; a module without tokens has
             the end of the module before it.
-        start: the first token of any module.
+        start: the first token with a module.
     """
 
     def __init__(self, stacks: dict[str, Stack], ends: torch.Tensor, start: int) -> None:

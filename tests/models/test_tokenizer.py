@@ -125,7 +125,7 @@ REFUSED: list[tuple[str, list[Callable[[Path], None]], str]] = [
     ("gpt2", [_set("tokenizer.json", pre_tokenizer={"type": "Novel"})], r"read by tokenizers 0.*pip install"),
     ("gpt2", [_write("tokenizer.json", "{}")], r"tokenizer\.json of mine has no model"),
     ("gpt2", [_set("tokenizer.json", model={"type": "BPE", "vocab": {}, "merges": []})], r"no token in the text"),
-    ("llama", [_set(tokenizer_class="InternLM2Tokenizer", auto_map={"AutoTokenizer": ["a.B"]})], r"never runs the code"),
+    ("llama", [_set(tokenizer_class="InternLM2Tokenizer", auto_map={"AutoTokenizer": ["a.B"]})], r"never runs"),
     ("llama", [_set(tokenizer_class="BertTokenizerFast")], r"of class BertTokenizerFast"),
     ("llama", [_set(add_eos_token="yes")], r"add_eos_token to 'yes': write true or false"),
     ("llama", [_set(add_bos_token=True, bos_token=None)], r"adds a bos_token to every text, but none is named"),

@@ -109,7 +109,7 @@ def test_settings_at_export_go_into_the_folder(name: str, settings: dict[str, An
     [
         ("qwen3-embedding", "**text-embeddings-inference** opens it with the same vectors\n\n**vLLM** opens it"),
         ("old-lasttoken", "it runs on CUDA, in float16"),
-        ("exclude-prompt-mean", "no prompt or instruction goes before the text: it is pooled, too"),
+        ("exclude-prompt-mean", "the text has no prompt or instruction: those are pooled, too"),
         ("exclude-prompt-weightedmean", "**text-embeddings-inference** does not open it\n- it has no `weightedmean`"),
         ("exclude-prompt-weightedmean", "**vLLM** opens it, but with other vectors\n- it pools the last token instead"),
         ("llama-nemotron-embed", "it does not support the rotary embeddings `llama3` of this model"),

@@ -41,7 +41,10 @@ def pack_texts(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset
     Returns:
         `input_ids` [row_length] and `lengths`, the row's tokens per text, which keep attention within each text. Texts
         are packed ten thousand at a time. The tokens after the last whole row are dropped; if there is no whole row,
-        all tokens make one shorter row. Raises: TrainingError: if there is no token to predict.
+        all tokens make one shorter row.
+
+    Raises:
+        TrainingError: if there is no token to predict.
     """
 
     def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:

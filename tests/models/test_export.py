@@ -100,4 +100,4 @@ def test_a_folder_that_cannot_be_made_is_refused(plain: Encoder, tmp_path: Path)
 def test_the_readme_warns_of_a_blank_that_is_a_token_of_its_own(plain: Encoder, tmp_path: Path) -> None:
     """sentence-transformers would pool it with the text after an instruction."""
     export(plain, tmp_path / "out")
-    assert "as many tokens after a blank as alone" in (tmp_path / "out/README.md").read_text()
+    assert "must not change its token count" in (tmp_path / "out/README.md").read_text()

@@ -111,12 +111,12 @@ def main() -> None:
         raise SystemExit(2) from None
     except (CommandError, InputError, ModelError) as error:
         if (status := getattr(error, "status", 1)) == 1:
-            # Python prints this at exit, after progress bars have closed.
+            # Python prints this message at exit, after progress bars have closed.
             raise SystemExit(f"l2v: {error}") from None
         print(f"l2v: {error}", file=sys.stderr)
         raise SystemExit(status) from None
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has exited. Without this, Python's flush at exit would fail too.
+        # The reader of the output, such as `head`, has exited. Redirect stdout, or Python's flush at exit fails too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except KeyboardInterrupt:

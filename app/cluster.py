@@ -23,7 +23,7 @@ from l2v.app.settings import Settings
 from l2v.models.runtime import prepare_libraries
 
 NAME = "l2v"
-# How often Ray checks a replica, and how long it waits for the result. It replaces a replica after three failures.
+# How often Ray checks a replica, and how long Ray waits for the result. After three failures, Ray replaces the replica.
 _CHECK_SECONDS, _CHECK_TIMEOUT_SECONDS = 2.0, 10.0
 _POLL_SECONDS = 0.1
 # How long a scrape waits for the other replicas. Prometheus waits ten seconds by default.
@@ -52,7 +52,7 @@ class ReplicaSettings(Settings):
 
 
 class Replica:
-    """A process with the encoder. Ray sends it requests once `check_health` has passed."""
+    """A process with the encoder. Ray sends requests to this process once `check_health` has passed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -87,7 +87,7 @@ class Replica:
         return families
 
     async def _expose_all(self) -> bytes:
-        """Returns the metrics of all replicas, because Prometheus' scrape reaches only one of them."""
+        """Returns the metrics of all replicas, because Prometheus' scrape reaches only one replica."""
         context = serve.get_replica_context()
         calls = serve.get_deployment_handle(context.deployment, context.app_name).broadcast("metrics")
         try:

@@ -39,7 +39,7 @@ def create_app(
 
     Args:
         settings: all settings.
-        encoder: the encoder to serve. By default, a thread loads the one that the settings name.
+        encoder: the encoder to serve. By default, a thread loads the encoder that the settings name.
         on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
     """
     service = Service(settings, Metrics())
@@ -51,7 +51,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
 
     Args:
         service: the service.
-        engine: runs the engine; entered before the first request, and exited after the last one.
+        engine: a context manager that runs the engine; entered before the first request, exited after the last request.
     """
     settings, metrics = service.settings, service.metrics
     auth = Auth(settings)
@@ -77,7 +77,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
         exception_handlers={ServiceError: _service_error, HTTPException: _http_error},
     )
     app.state.service, app.state.targets = service, targets
-    # `RequestLimits` checks the key; this documents in OpenAPI that a key is required.
+    # `RequestLimits` checks the key; this dependency only documents in OpenAPI that a key is required.
     keyed = [Depends(HTTPBearer(auto_error=False))] if auth.enabled else []
     for router in routers:
         app.include_router(router, dependencies=keyed)
@@ -100,7 +100,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
 
 
 def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
-    """Removes the status 422 from the OpenAPI document where it is not returned, and the key where none is required."""
+    """Removes the status 422 and the required key from the operations in the OpenAPI document that don't use them."""
     for path, methods in app.openapi()["paths"].items():
         target = targets.find(path)
         for operation in methods.values():

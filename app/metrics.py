@@ -22,7 +22,7 @@ class Metrics:
         prometheus_client.PlatformCollector(registry=registry)
         prometheus_client.GCCollector(registry=registry)
         counter = partial(Counter, registry=registry)
-        # Only the front ends of `http_workers` use the mode: a gauge is summed over the front ends that are running.
+        # Only the front ends of `http_workers` use the mode, which sums a gauge over the front ends that are running.
         gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
         histogram = partial(Histogram, registry=registry)
         timer = partial(histogram, buckets=_SECONDS)

@@ -24,7 +24,7 @@ from l2v.models.types import text_fault
 
 # The upper bound of `max_inputs`.
 MAX_INPUTS = 65_536
-# Parts of the API's paths. A model with such a name could not be chosen by the path /tei/{name}/….
+# Parts of the API's paths. A model with one of these names could not be chosen by the path /tei/{name}/….
 _ROUTES = {
     *("docs", "embed", "health", "info", "metrics", "openapi.json", "playground", "prompts", "ready", "similarity"),
     *("decode", "embed_all", "embeddings", "ping", "tei", "tokenize", "v1"),
@@ -163,7 +163,7 @@ class Settings(ModelSettings):
         """The names of the base, at least one."""
         if self.served_model_name:
             return self.served_model_name
-        from l2v.models.sources import label  # imports the client of the Hub, which takes a second
+        from l2v.models.sources import label  # the import of the Hub's client takes a second
 
         return (label(self.model),)
 

@@ -13,11 +13,11 @@ class AppendedFile:
     """A file locked by this process.
 
     Attributes:
-        size: bytes written; `sync` makes them durable.
+        size: the number of bytes written; `sync` makes these bytes durable.
     """
 
     def __init__(self, path: Path, size: int) -> None:
-        """Open the file and truncate it to `size` bytes: the rest was never committed."""
+        """Open the file and truncate it to `size` bytes, since the rest was never committed."""
         self.path, self.size = path, size
         with file_errors("write", path), ExitStack() as stack:
             self._file = stack.enter_context(path.open("ab"))

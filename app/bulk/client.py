@@ -15,7 +15,7 @@ from l2v.app.bulk.errors import CommandError
 TOO_LARGE, TOO_LONG = 413, 504
 _RETRIED = (429, 502, 503, TOO_LONG)
 _LONGEST_WAIT = 60.0
-# The text of a header like `299 - "text"`.
+# The text of a header `Warning` like `299 - "text"`.
 _WARNING = re.compile(r'"(.*)"')
 
 
@@ -33,7 +33,7 @@ class RejectedError(Exception):
 
 
 class _BusyError(Exception):
-    """The service may accept the request later. `after` is its Retry-After in seconds; 0 without this header."""
+    """The service may accept the request later. `after` is the header Retry-After in seconds, or 0."""
 
     def __init__(self, reason: str, after: float = 0.0) -> None:
         super().__init__(reason)
@@ -50,8 +50,8 @@ class Client:
         note: called with a message while the service is unavailable, and with "" afterwards.
 
     Attributes:
-        name: the service, for messages.
-        warning: the text of the last successful response's header `Warning`; "" if it has none.
+        name: the name of the service in messages.
+        warning: the text of the last successful response's header `Warning`; "" if it has no such header.
     """
 
     def __init__(self, url: str, key: str | None, retry_for: float, note: Callable[[str], None] | None = None) -> None:
@@ -77,9 +77,10 @@ class Client:
 
         Args:
             method: the HTTP method.
-            path: relative to the service's address.
+            path: the path, relative to the service's address.
             content: the JSON body.
-            divisible: whether the caller can divide a request that takes too long; if so, `call` does not retry it.
+            divisible: whether the caller can divide a request that takes too long. If so, `call` raises
+                `RejectedError` for such a request instead of retrying.
 
         Raises:
             RejectedError: the service rejects the request.
@@ -152,7 +153,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """The seconds in the header, which holds a number or a date."""
+    """The seconds to wait, from the header Retry-After, which holds a number or a date; 0 if the header is invalid."""
     value = response.headers.get("Retry-After", "")
     try:
         return max(0.0, float(value))

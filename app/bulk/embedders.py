@@ -36,7 +36,7 @@ class EmbeddedRows:
 
     Attributes:
         rows: the good rows, in order.
-        vectors: [n, d], one per good row; [n, d / 8] if packed.
+        vectors: one vector per good row, [n, d], or [n, d / 8] if packed.
         bad: the rows that the model rejects.
         tokens: the number of tokens in the good rows.
     """

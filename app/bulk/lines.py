@@ -52,13 +52,13 @@ def objects(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
 
 
 def records(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
-    """Parse comma-separated values under a header. A record may span lines; blank lines between records don't count.
+    """Parse comma-separated values under a header. A record may span lines; empty lines between records don't count.
 
-    Uses Python's reader. Arrow's reader works on blocks: a byte that is not UTF-8, or a record longer than a block,
-    makes it reject the whole block without naming the row.
+    Uses Python's reader, since Arrow's reader works on blocks. For a byte that is not UTF-8, or a record longer than a
+    block, Arrow's reader rejects the whole block without naming the row.
     """
     csv.field_size_limit(LONGEST)
-    # `map` continues after the error for a line that is too long; a generator would end there.
+    # `map` continues after the error for a line that is too long; a generator would end at the error.
     reader = csv.reader(map(_decode_short, _without_bom(lines)), strict=True)
     try:
         header = next(reader, [])
@@ -94,7 +94,7 @@ def _record(number: int, values: dict[str, str], columns: Columns) -> Row | BadR
 
 
 def _whole(lines: Iterator[bytes]) -> Iterator[bytes | None]:
-    """The lines, with None in place of those that are too long."""
+    """The lines, with None in place of lines that are too long."""
     for line in _without_bom(lines):
         yield None if len(line) > LONGEST else line
 

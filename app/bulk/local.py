@@ -21,7 +21,7 @@ from l2v.models.batch import batches
 from l2v.models.errors import first_line
 from l2v.models.faults import Fault
 
-# One thread tokenizes a batch while the other one runs the model.
+# One thread tokenizes a batch while the other thread runs the model.
 _THREADS = 2
 
 
@@ -30,7 +30,7 @@ class LocalEmbedder:
 
     Attributes:
         encoder: the encoder.
-        prompts: its named prompts.
+        prompts: the encoder's named prompts.
         warning: see `Embedder`.
     """
 
@@ -55,7 +55,7 @@ class LocalEmbedder:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopped.set()
-        # On Ctrl-C, don't wait for a forward pass: its result is not needed.
+        # On Ctrl-C, don't wait for a forward pass, since its result is not needed.
         self._threads.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=True)
 
     def submit(self, rows: Sequence[Row]) -> "Future[EmbeddedRows]":

@@ -1,4 +1,4 @@
-"""Options of a run: the columns to read, and how to embed them."""
+"""Options of a run: the columns to read, and how to embed the texts."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ class Columns:
     """The columns of the input to read.
 
     Attributes:
-        text: the text to embed.
-        instruction: each row's own instruction; None if there is no such column.
-        keep: columns to copy to the output.
+        text: the column with the text to embed.
+        instruction: the column with each row's own instruction; None if there is no such column.
+        keep: the columns to copy to the output.
     """
 
     text: str = "text"
@@ -35,7 +35,7 @@ class EmbedOptions:
     """How to embed rows.
 
     Attributes:
-        instruction: the instruction for rows without their own.
+        instruction: the instruction for rows without an instruction of their own.
         prompt_name: a named prompt of the model or the service, instead of `instruction`.
         dimensions: how many dimensions of each vector to keep; None means the model's default.
         normalize: whether to scale vectors to length 1.
@@ -59,7 +59,7 @@ class EmbedOptions:
             The number of leading dimensions to keep.
 
         Raises:
-            UsageError: if the model lacks one of them; the message names the flag.
+            UsageError: if the model lacks the prompt or the dimensions; the message names the flag.
         """
         from l2v.app.engine.dimensions import choose_dimensions
         from l2v.app.engine.errors import InvalidError

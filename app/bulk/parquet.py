@@ -1,7 +1,7 @@
 """The Parquet output.
 
-A Parquet file has its index at the end, so it cannot be continued while unfinished; an Arrow stream can. Blocks are
-therefore appended to an Arrow stream; at the end, they are copied into the row groups of a Parquet file.
+A Parquet file has its index at the end, so an unfinished file cannot be continued. Blocks are therefore appended to an
+Arrow stream, which can be continued. At the end, the blocks are copied into the row groups of a Parquet file.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _GROUP_BYTES = 16 << 20
 
 
 class ParquetWriter:
-    """Writes the kept columns with their types, and the column `embedding`, fixed-size lists of numbers."""
+    """Writes the kept columns with their types, and the column `embedding` of fixed-size lists of numbers."""
 
     def __init__(self, data: Path, width: int, dtype: OutputDtype, types: pa.Schema | None) -> None:
         self._width, self._number, self._types = width, pa.from_numpy_dtype(np.dtype(NUMPY[dtype])), types
@@ -121,7 +121,7 @@ def _copy(data: Path, writer: pq.ParquetWriter) -> None:
 
 
 def _type_of(values: list[Any]) -> pa.DataType:
-    """The common type of the values, else the type of the first one, else text."""
+    """The common type of the values, else the type of the first value, else text."""
     present = [value for value in values if value is not None]
     for some in (present, present[:1]):
         try:
@@ -138,7 +138,7 @@ def _type_of(values: list[Any]) -> pa.DataType:
 def _fits(values: list[Any], kind: pa.DataType) -> bool:
     try:
         pa.array(values, kind)
-        # Arrow drops the fraction.
+        # Arrow drops the fraction of a float.
         if pa.types.is_integer(kind) and any(isinstance(value, float) and not value.is_integer() for value in values):
             return False
         # Arrow silently drops fields that the column's type lacks.

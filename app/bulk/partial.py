@@ -1,7 +1,7 @@
-"""`OUTPUT.partial`, the folder that holds an unfinished output and a journal of the rows that it contains.
+"""`OUTPUT.partial`, the folder that holds an unfinished output and a journal of the rows in that output.
 
 The journal is replaced atomically, and only after the data that it describes is durable. However a run ends, the next
-one drops the data that the journal does not record, and continues after the last recorded row.
+run drops the data that the journal does not record, and continues after the last recorded row.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ class RunProgress:
     """The progress of a run.
 
     Attributes:
-        rows: input rows that are done, good and bad.
-        written: vectors written.
-        data_bytes: size of the data file.
-        bad: bad rows written.
-        bad_bytes: size of the file of bad rows.
+        rows: the number of input rows that are done, good and bad.
+        written: the number of vectors written.
+        data_bytes: the size of the data file.
+        bad: the number of bad rows written.
+        bad_bytes: the size of the file of bad rows.
     """
 
     rows: int = 0
@@ -38,11 +38,11 @@ class RunProgress:
 
 
 class Partial:
-    """The unfinished output of a run. Its folder is locked while the output is open.
+    """The unfinished output of a run. The folder is locked while this context manager is active.
 
     Attributes:
         progress: the durable progress.
-        job: the input, options and model. A resumed run must have the same ones.
+        job: the input, options and model. A resumed run must have the same job.
         bad_file: the file of bad rows, if there is one.
     """
 
@@ -77,7 +77,7 @@ class Partial:
         Raises:
             CommandError: the earlier run was for another job.
         """
-        # Standard input cannot be read twice, so a run from it starts over.
+        # Standard input cannot be read twice, so a run that reads it starts over.
         if job["input"]["path"] == self.job.get("input", {}).get("path", "-") == "-":
             self._forget()
         for part, value in self.job.items() if self.progress.rows else ():
@@ -95,7 +95,7 @@ class Partial:
         self.commit(self.progress)
 
     def commit(self, progress: RunProgress) -> None:
-        """Record the progress. The data that it counts must already be durable."""
+        """Record the progress. The data that the progress counts must already be durable."""
         journal = {"version": _VERSION, "job": self.job, "bad_file": self.bad_file, "progress": asdict(progress)}
         temporary = self.folder / "journal.tmp"
         with file_errors("write", self.output):
@@ -136,7 +136,7 @@ class Partial:
             try:
                 descriptor = os.open(self.folder, os.O_RDONLY)
             except FileNotFoundError:
-                continue  # a run that has just finished removed it
+                continue  # a run that has just finished removed the folder
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(descriptor), self.folder.stat()):

@@ -42,12 +42,12 @@ class RemoteEmbedder:
         self.info: dict[str, Any] = {}
         self._client = Client(url, key, retry_for, note)
         self._concurrency = concurrency
-        self._max_rows = sys.maxsize  # per request; lowered when a request takes too long
+        self._max_rows = sys.maxsize  # the maximum per request; lowered when a request takes too long
         self._pending: set[Future[EmbeddedRows]] = set()
         self._model = model
         fields = asdict(options) | {"encoding_format": "base64", "model": model}
         if options.output_dtype == "float":
-            del fields["output_dtype"]  # services older than 0.2 don't know it
+            del fields["output_dtype"]  # services older than 0.2 don't know this field
         self._fields = {name: value for name, value in fields.items() if value is not None}
         self._dimensions, self._dtype = options.dimensions, options.output_dtype
 

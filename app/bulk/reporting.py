@@ -13,7 +13,7 @@ class Report:
     """The progress of one run. Rows from earlier runs count as done, but not towards the speed or the time left.
 
     Args:
-        total: the size of the input in the source's unit; None if unknown.
+        total: the size of the input in the source's unit (bytes or rows); None if unknown.
 
     Attributes:
         bar: a context manager that shows the bar while active, on terminals only.

@@ -39,7 +39,7 @@ class Row:
 
 
 def check_row(number: int, values: Mapping[str, Any], columns: Columns, raw: Any) -> Row | BadRow:
-    """Build a row from its columns, or a bad row if the API would reject it."""
+    """Build a row from its columns, or a bad row if the API would reject the row."""
     text = values.get(columns.text)
     instruction = values.get(columns.instruction) if columns.instruction else None
     if columns.text not in values:

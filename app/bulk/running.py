@@ -44,7 +44,7 @@ def run(
 
     Args:
         settings: what to read and where to write it.
-        open_embedder: opens the embedder; its argument is the `note` of `Client`.
+        open_embedder: opens the embedder; takes the callback `note` of `Client`.
 
     Raises:
         CommandError: the run cannot continue. Everything before the error is durable.
@@ -99,7 +99,7 @@ def _process(source: RowSource, embedder: Embedder, sink: Sink, report: Report, 
 def _embed(
     source: RowSource, embedder: Embedder, skip: int, report: Report, batch_size: int
 ) -> Iterator[tuple[RowBatch, EmbeddedRows]]:
-    """Yield the batches with their vectors, in order, while the embedder works on the next ones."""
+    """Yield the batches with their vectors, in order, while the embedder works on the next batches."""
     pending: deque[tuple[RowBatch, Future[EmbeddedRows]]] = deque()
     for index, batch in enumerate(_batches(source, skip, batch_size)):
         if index == 0:

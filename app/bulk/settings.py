@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from l2v.app.bulk.local import LocalEmbedder
     from l2v.app.bulk.remote import RemoteEmbedder
 
-# The options that a resumed run must repeat; the others don't affect the output.
+# The options that a resumed run must repeat. Other options don't affect the output.
 _IDENTITY = {
     "column",
     "instruction",
@@ -43,11 +43,11 @@ class ClientSettings(ChoiceSettings):
     def open_embedder(
         self, options: EmbedOptions, concurrency: int = 4, note: Callable[[str], None] | None = None
     ) -> "LocalEmbedder | RemoteEmbedder":
-        """An embedder that uses the service at `url` if given, otherwise a model loaded in this process.
+        """An embedder that uses the service at `url` if that is set, otherwise a model loaded in this process.
 
         Args:
             options: how to embed.
-            concurrency: requests to the service at a time.
+            concurrency: the maximum number of requests to the service at a time.
             note: see `Client`.
         """
         if self.url:

@@ -46,8 +46,8 @@ class Sink(Protocol):
     def add(self, last: int, rows: Sequence[Row], vectors: Numbers, bad: Sequence[BadRow]) -> list[BadRow]:
         """Add a batch that ends with row `last`.
 
-        Rows that the format cannot store go to the file of bad rows. Without such a file, this returns them and adds
-        nothing.
+        Rows that the format cannot store go to the file of bad rows. Without a file of bad rows, this method returns
+        these rows and adds nothing.
         """
 
     def commit(self) -> None:
@@ -118,7 +118,7 @@ class FileSink:
 
 
 class StandardOutput:
-    """JSON lines on standard output. Such a run cannot be resumed."""
+    """JSON lines on standard output. A run that writes to standard output cannot be resumed."""
 
     name = "standard output"
 

@@ -28,9 +28,9 @@ class RowSource(Protocol):
 
     Attributes:
         name: the name to use in messages.
-        total: the size in bytes (of Parquet, in rows); None if unknown.
-        position: how much has been read, in the same unit.
-        identity: lets a resumed run recognize the input; its `path` is `-` if the input can be read only once.
+        total: the size of the input in bytes, or in rows for Parquet; None if unknown.
+        position: how much has been read, in the unit of `total`.
+        identity: lets a resumed run recognize the input; the entry `path` is `-` if the input can be read only once.
     """
 
     name: str
@@ -98,7 +98,7 @@ class LineSource:
             self._stream.close()
 
     def _lines(self) -> Iterator[bytes]:
-        """The lines. Those that are too long are cut to one byte more than the maximum."""
+        """The lines. Lines that are too long are cut to one byte more than the maximum."""
         while line := self._stream.readline(lines.LONGEST + 1):
             self.position += len(line)
             yield line
@@ -177,7 +177,7 @@ class ParquetSource:
 
 
 def _without_dictionaries(kind: "pa.DataType") -> "pa.DataType":
-    """The type without dictionaries, at any depth: an Arrow stream holds only the first batch's dictionary."""
+    """The type without dictionaries at any depth, since an Arrow stream holds only the first batch's dictionary."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
@@ -191,7 +191,7 @@ def _without_dictionaries(kind: "pa.DataType") -> "pa.DataType":
 
 
 def _is_valid(column: "pa.Array") -> bool:
-    """Whether all text of a column is UTF-8, which Parquet does not check."""
+    """Whether all text of a column is UTF-8. Parquet does not check this."""
     import pyarrow as pa
 
     try:
@@ -212,7 +212,7 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _texts(column: "pa.Array") -> list[Any]:
-    """The values of a column as Python objects. Text is decoded here, since it may not be UTF-8."""
+    """The values of a column as Python objects. Text is decoded here, since it might not be UTF-8."""
     import pyarrow as pa
 
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):

@@ -80,7 +80,7 @@ class Evaluate(ClientSettings):
                 for file in files]  # fmt: skip
 
     def _prepare(self, names: Sequence[str]) -> "Callable[[str, Embedder], list[Score]]":
-        """Finds MTEB tasks before the model is loaded; returns a function that scores an encoder on them."""
+        """Finds MTEB tasks before the model is loaded; returns a function that scores an encoder on these tasks."""
         if not names:
             return lambda name, embedder: []
         from l2v.training.evaluation import MtebEncoder, evaluate, find_tasks, read_instructions

@@ -31,7 +31,7 @@ class Export(ChoiceSettings):
             names = ", ".join([self.chosen_name, *self.lora_modules])
             raise UsageError(f"an export holds one encoder: choose it with --model-name ({names})")
         logging.basicConfig(level="INFO", format="%(message)s")
-        check_free(self.out)  # before loading the model, which may take minutes
+        check_free(self.out)  # before loading the model, since loading may take minutes
         encoder = self.load_chosen(prepack=False)
         from l2v.models.export import export  # imports torch, which `load` has configured
 

@@ -1,4 +1,4 @@
-"""The flags of commands: their groups and types in the help, and the errors about unknown ones."""
+"""The flags of commands: their groups and types in the help, and the errors about unknown flags."""
 
 import json
 import re
@@ -15,9 +15,9 @@ from l2v.app.settings import Settings
 from l2v.models.settings import ModelSettings
 from l2v.training.recipes import Recipe, Simcse, Supervised
 
-# The argument that pydantic-settings reads as null. The default is the text `None`.
+# The argument that pydantic-settings reads as null, in place of its default, the text `None`.
 NONE = "\0"
-# How the help shows the type of a value: by its Python type or, if that says too little, by the name of its field.
+# The names of types in the help: `_TYPES` by the Python type or, where that says too little, `_NAMED` by the field.
 _TYPES = {
     "str": "TEXT",
     "int": "NUMBER",
@@ -40,21 +40,21 @@ _NAMED = {
     "url": "URL",
     **dict.fromkeys(("model", "device", "column", "instruction_column", "prompt_name", "model_name"), "NAME"),
 }
-# A tuple of names as Python writes it, as a default in the help.
+# Matches a default in the help that is a tuple of names in Python's notation.
 _TUPLE, _QUOTED = re.compile(r"\(default: \('(.*?)',?\)\)$"), "', '"
 # Arguments that shells complete with file names, by their type or name in pydantic-settings.
 _COMPLETED = ("Path", "INPUT", "OUTPUT", "OUT")
 
 
 def _own(kind: Any, *others: Any) -> set[str]:
-    """The fields of a class that none of the others has."""
+    """The fields of a class that no other given class has."""
     return set(kind.model_fields).difference(*(other.model_fields for other in others))
 
 
 _SERVER = _own(Settings, ModelSettings)
 _ACCESS = {"api_keys", "api_keys_file", "cors_origins", "protect_metrics", "protect_docs"}
 _TRAINING = {*_own(Recipe, ModelSettings), *_own(Simcse, ModelSettings), *_own(Supervised, ModelSettings)}
-# A flag belongs to the first group that has it, else to the options.
+# A flag belongs to the first group that contains its field, else to the general options.
 _GROUPS: dict[str, set[str]] = {
     "model": set(ModelSettings.model_fields),
     "service": _own(ClientSettings, ModelSettings, Settings),
@@ -104,7 +104,7 @@ def shorten_usage(parser: ArgumentParser) -> None:
 
 
 def parse(parser: ArgumentParser, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
-    """Parses the arguments. Documents become a JSON list: pydantic-settings would split a plain text at its commas."""
+    """Parses the arguments. Documents become a JSON list, since pydantic-settings splits plain texts at commas."""
     words = sys.argv[1:] if args is None else list(args)
     children = _children(parser)
     if words and not words[0].startswith("-") and words[0] not in children:

@@ -8,7 +8,7 @@ from typing import Any
 def show(
     result: Any, as_json: bool, columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str | None = None
 ) -> None:
-    """Print `result` as JSON if asked to, else `rows` as a table with right-aligned integers."""
+    """Print `result` as JSON if `as_json` is set, else `rows` as a table with right-aligned integers."""
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return

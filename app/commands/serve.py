@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Variables that Kubernetes sets in the pods next to a Service whose name starts with l2v.
 _SERVICE_LINKS = re.compile(rf"{PREFIX}(\w+_)?(SERVICE|PORT)(_|$)")
-# Open files other than connections: libraries, the model, logs.
+# How many files other than connections may be open, such as libraries, the model and logs.
 _FILES = 256
 
 
@@ -33,9 +33,9 @@ class Serve(Settings):
     """
 
     def cli_cmd(self) -> None:
-        # In a container, process 1 ignores SIGTERM until it has a handler for it. uvicorn installs its own later.
+        # In a container, process 1 ignores SIGTERM until a handler is set. uvicorn sets its own handler later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
-        if reason := _unusable(self.host, self.port):  # before torch is loaded, which takes seconds
+        if reason := _unusable(self.host, self.port):  # before torch, since loading it takes seconds
             _exit(f"l2v: {reason}")
         from l2v.app.logs import configure_logging
 
@@ -82,13 +82,13 @@ def unknown(names: Iterable[str]) -> list[str]:
 
 
 def _unusable(host: str, port: int) -> str:
-    """Why a server cannot listen at an address; "" if it can."""
+    """The reason why a server cannot listen at an address, or ""."""
     try:
         for family, *_, address in socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM):
             socket.create_server(address[:2], family=family).close()
     except OSError as error:
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-            return ""  # a name may have another address that works: let the server try
+            return ""  # let the server try, since a host name may have another address that works
         reason = (error.strerror or str(error)).partition(" (")[0]
         return f"cannot listen on {host}:{port} ({reason}): end the process that uses the port, or set another address"
     return ""

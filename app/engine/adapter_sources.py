@@ -15,9 +15,9 @@ def find_source(path: str, settings: Settings) -> str:
     Links are resolved, so neither the folder nor its files may lead out of `runtime_adapters`.
 
     Raises:
-        InvalidError: if `path` is neither.
+        InvalidError: if `path` is neither such a folder nor an allowed Hub id.
     """
-    assert settings.runtime_adapters is not None  # without it, there is no such endpoint
+    assert settings.runtime_adapters is not None  # without this setting, the endpoint does not exist
     root = settings.runtime_adapters.resolve()
     try:
         folder = (root / path).resolve()

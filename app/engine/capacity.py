@@ -5,17 +5,17 @@ import math
 from l2v.app.engine.errors import OverloadedError
 from l2v.app.metrics import Metrics
 
-# Upper bound of Retry-After in seconds: the rate is an estimate, and waiting requests may be cancelled.
+# Upper bound of Retry-After in seconds, since the rate is an estimate and waiting requests may be cancelled.
 _MAX_RETRY_AFTER = 60
 
 
 def check_capacity(tokens: int, limit: int, tokens_per_second: float, metrics: Metrics) -> None:
     """Raises `OverloadedError` if the waiting and reserved tokens have reached the limit.
 
-    A single job may exceed the limit; otherwise small jobs could starve a large one.
+    A single job may exceed the limit; otherwise small jobs could starve a large job.
 
     Args:
-        tokens: waiting and reserved tokens.
+        tokens: the number of waiting and reserved tokens.
         limit: `max_queue_tokens`.
         tokens_per_second: the recent rate of the engine; 0 if unknown.
         metrics: counts rejections.

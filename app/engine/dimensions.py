@@ -6,7 +6,7 @@ from l2v.models.declaration import Declaration
 
 
 def choose_dimensions(declaration: Declaration, width: int, requested: int | None, dtype: OutputDtype = "float") -> int:
-    """The number of leading dimensions to keep: the requested one, or the model's default.
+    """The number of leading dimensions to keep: the requested number, or the model's default.
 
     Args:
         declaration: the model's declaration.
@@ -15,8 +15,8 @@ def choose_dimensions(declaration: Declaration, width: int, requested: int | Non
         dtype: the type of the numbers.
 
     Raises:
-        InvalidError: if the model has fewer dimensions or was not trained for this number, or if the type packs eight
-            dimensions into a byte and the number is not a multiple of 8.
+        InvalidError: if the model has fewer dimensions than requested or was not trained for the requested number, or
+            if the type packs eight dimensions into a byte and the number to keep is not a multiple of 8.
     """
     sizes = declaration.matryoshka_dimensions.value
     if requested is not None and requested > width:

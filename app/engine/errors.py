@@ -61,7 +61,7 @@ class UnavailableError(ServiceError):
     """The service accepts no requests.
 
     Attributes:
-        permanent: whether this process will never accept requests again, so that callers should try another one.
+        permanent: whether this process will never accept requests again, so that callers should try another process.
         retry_after: seconds after which the caller should try again, if that is known.
     """
 

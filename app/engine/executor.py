@@ -1,7 +1,7 @@
 """Runs one batch, and confines failures to the encodings that cause them.
 
 A batch that fails is split in half, and each half runs again, until each encoding at fault runs alone and fails.
-When memory runs out, the halves fit eventually; the token budget of later batches is reduced as well.
+If memory has run out, the parts become small enough eventually; the token budget of later batches is reduced as well.
 """
 
 import logging
@@ -24,10 +24,10 @@ Forward = Callable[[list[Encoding]], Sequence[Vectors]]
 # After this many errors within one batch, a part that fails is no longer split. This limits the cost of a batch in
 # which every input fails; one bad input among two thousand causes about twelve errors.
 _MAX_ERRORS = 64
-# A reduced budget doubles after this many successful forward passes. If memory is still short, only one batch in this
-# many is split again.
+# A reduced budget doubles after this many successful forward passes. If memory is still short, only one in this many
+# batches is split again.
 _RECOVERY_BATCHES = 1000
-# Each pass multiplies the weight of earlier passes in the measured rate by this, so that about the last ten count.
+# Each pass multiplies the weight of earlier passes in the measured rate by this. So about the last ten passes count.
 _DECAY = 0.9
 
 _MESSAGES = {
@@ -72,7 +72,7 @@ class BatchExecutor:
         return self._tokens / max(self._seconds, 1e-9)
 
     def run(self, batch: JobBatch) -> None:
-        """Runs a batch and settles the jobs that it completes; raises `DeviceLostError`."""
+        """Runs a batch and settles the jobs that the batch completes; raises `DeviceLostError`."""
         parts, errors = [batch], 0
         while parts:
             part = [item for item in parts.pop() if not item.job.settled]
@@ -86,7 +86,7 @@ class BatchExecutor:
             if half and errors < _MAX_ERRORS:
                 parts += [part[half:], part[:half]]
             elif len(batch) == 1 and errors == 1:
-                parts.append(part)  # a batch of one gets a second attempt too
+                parts.append(part)  # a batch of one encoding gets a second attempt too
             else:
                 for job, position in part:
                     job.fail(EncodingFailedError(_MESSAGES[fault], position))

@@ -12,11 +12,11 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class DefaultInstruction(NamedTuple):
-    """The instruction for inputs without one of their own.
+    """The instruction for inputs without an instruction of their own.
 
     Attributes:
         text: the instruction; "" for none.
-        param: the field of the request that it came from.
+        param: the field of the request that the instruction came from.
     """
 
     text: str
@@ -29,7 +29,7 @@ class InputGroup:
 
     Attributes:
         name: the field's name.
-        inputs: at least one.
+        inputs: the inputs, at least one.
         instruction: the default instruction of these inputs.
         single: whether the field held one input rather than a list.
     """
@@ -53,7 +53,7 @@ class EmbeddedGroup:
     """The embeddings of one input group.
 
     Attributes:
-        rows: one float32 array per input, not normalized: its vector [d], or the states of all its tokens [tokens, d].
+        rows: one float32 array per input, not normalized: a vector [d], or the states of all tokens [tokens, d].
         tokens: the number of tokens of each input, with template and special tokens.
         truncated: the positions of the inputs that were truncated.
     """

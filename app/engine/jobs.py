@@ -43,9 +43,9 @@ class Result:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """The encodings of one request. After submission, only the engine thread writes to it.
+    """The encodings of one request. After submission, only the engine thread writes to the job.
 
-    The first outcome (a result, an error or a cancellation) settles the future; later ones are dropped.
+    The first outcome (a result, an error or a cancellation) settles the future; later outcomes are dropped.
 
     Attributes:
         arrival: a number that increases with each new job.
@@ -87,8 +87,8 @@ class Job:
         return Item(self, self.taken - 1)
 
     def put(self, position: int, vector: Vectors) -> None:
-        """Stores the vector of one encoding; the last one settles the job."""
-        self.vectors[position] = vector.copy()  # a view keeps the whole batch alive
+        """Stores the vector of one encoding; the last vector settles the job."""
+        self.vectors[position] = vector.copy()  # since a view would keep the whole batch in memory
         if len(self.vectors) == len(self.encodings):
             vectors = [self.vectors[each] for each in range(len(self.encodings))]
             with suppress(InvalidStateError):

@@ -54,18 +54,18 @@ class Lifecycle:
         return self.usage.requests.own
 
     def drain(self) -> None:
-        """Rejects new requests from now on; those in flight run to completion."""
+        """Rejects new requests from now on; requests in flight run to completion."""
         self._draining = True
 
     async def wait_down(self) -> str:
-        """Waits until the engine is down, fails the jobs that wait for it, and returns the reason."""
+        """Waits until the engine is down, fails all waiting jobs, and returns the reason."""
         while self.engine is None or (failure := self.engine.failure) is None:  # noqa: ASYNC110
             await asyncio.sleep(_WATCH_SECONDS)  # poll, since a hang triggers no event
         self.engine.fail_all(failure)
         return failure
 
     def close(self) -> None:
-        """Stops the engine thread. Call it once accepted requests have finished."""
+        """Stops the engine thread. Call this method once accepted requests have finished."""
         self.drain()
         if self.engine is not None:
             self.engine.close(_JOIN_SECONDS)

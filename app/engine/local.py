@@ -1,4 +1,4 @@
-"""The engine in this process: loads the encoder in a thread, and watches it."""
+"""Runs the engine in this process: loads the encoder in a thread, and watches the engine."""
 
 import asyncio
 import threading
@@ -21,13 +21,13 @@ async def local_engine(
 
     Args:
         service: the service, which opens when the encoder is loaded.
-        encoder: the encoder; if None, this loads the one that the settings name.
+        encoder: the encoder; if None, a thread loads the encoder that the settings name.
         on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
     """
 
     def load() -> None:
         try:
-            from l2v.app.engine.startup import load_and_start  # which imports torch
+            from l2v.app.engine.startup import load_and_start  # imports torch
 
             load_and_start(service, encoder)
         except ModelError as error:

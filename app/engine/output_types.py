@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from l2v.models.types import Int8Scale
 
-# `binary` and `ubinary` pack the signs of eight dimensions into a byte, that of the first into the highest bit.
+# `binary` and `ubinary` pack the signs of eight dimensions into a byte, the first sign into the highest bit.
 OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 Numbers = NDArray[Any]
 # The numpy types, in memory and in base64 (little-endian).
 NUMPY: dict[OutputDtype, str] = {"float": "<f4", "int8": "|i1", "uint8": "|u1", "binary": "|i1", "ubinary": "|u1"}
 PACKED: tuple[OutputDtype, ...] = ("binary", "ubinary")
-# uint8 and ubinary are 128 above int8 and binary, which flips the highest bit.
+# uint8 and ubinary are int8 and binary plus 128, which is the same as flipping the highest bit.
 _HIGHEST = np.uint8(128)
 
 
@@ -21,8 +21,8 @@ def quantize(vectors: NDArray[np.float32], dtype: OutputDtype, scale: Int8Scale)
     """Converts [n, d] to 8-bit integers [n, d], or to packed bits [n, d / 8].
 
     Args:
-        vectors: not normalized, since `tanh` depends on their lengths.
-        dtype: any but `float`.
+        vectors: the vectors [n, d], not normalized, since `tanh` depends on their lengths.
+        dtype: any type but `float`.
         scale: how a float becomes an 8-bit integer; `maximum` keeps cosines up to rounding.
     """
     if dtype in PACKED:

@@ -22,7 +22,7 @@ class Profile:
 
     Attributes:
         tokenization: converts inputs to token ids.
-        declaration: what the model's files and the settings say about serving it.
+        declaration: what the model's files and the settings say about serving the model.
         width: the number of dimensions of a vector from the model.
         state_width: the number of dimensions of a token's state.
         dimensions: the number of leading dimensions to keep by default.
@@ -67,7 +67,7 @@ class Profile:
         return self.tokenization(inputs, truncate=truncate)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pickled tokenizer loses this flag.
+        # Keep this flag separately, since a pickled tokenizer loses it.
         return {**self.__dict__, "encode_special_tokens": self.tokenization.tokenizer.encode_special_tokens}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ class Prompts:
 
     Attributes:
         by_name: the prompts.
-        default_name: the name of the prompt for inputs that select no other; None if there is none.
+        default_name: the name of the prompt for inputs that select no other prompt; None if there is no such prompt.
     """
 
     by_name: Mapping[str, str] = field(default_factory=dict)
@@ -24,10 +24,10 @@ class Prompts:
 
     @classmethod
     def of(cls, encoder: Profile, configured: Mapping[str, str] | None = None) -> "Prompts":
-        """The prompts that the model declares, replaced and extended by the configured ones.
+        """The prompts that the model declares, replaced and extended by the configured prompts.
 
         Raises:
-            ModelError: if a configured prompt, or the model's default one, leaves no room for a text.
+            ModelError: if a configured prompt, or the model's default prompt, leaves no tokens for a text.
         """
         declared, configured = encoder.declaration, configured or {}
         prompts = cls({**declared.prompts.value, **configured}, declared.default_prompt_name.value)
@@ -47,15 +47,15 @@ class Prompts:
         return next((self.by_name[name] for name in (side, self.default_name) if name and name in self.by_name), "")
 
     def select(self, instruction: str | None, name: str | None, side: str = "") -> DefaultInstruction:
-        """The instruction of the request, or its named prompt, or the default, or none.
+        """The request's instruction or named prompt, else the default instruction, else "".
 
         Args:
             instruction: the request's field `instruction` or `{side}_instruction`.
             name: the request's field `prompt_name` or `{side}_prompt_name`.
-            side: `query` or `document` if the request has separate fields for both.
+            side: `query` or `document` if the request has separate fields for queries and documents.
 
         Raises:
-            InvalidError: both are given, or no prompt has this name.
+            InvalidError: an instruction and a name are given, or no prompt has the name.
         """
         prefix = f"{side}_" if side else ""
         if name is None:

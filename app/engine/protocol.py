@@ -1,4 +1,4 @@
-"""The interfaces of the engine and its adapters, which run in this process or in another one."""
+"""The interfaces of the engine and of its adapters. Both may run in this process or in another process."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from l2v.models.types import Encoding
 
 
 class Engine(Protocol):
-    """Runs the jobs of requests. See `Scheduler`, which implements it."""
+    """Runs the jobs of requests. `Scheduler` implements and documents this interface."""
 
     @property
     def ready(self) -> bool: ...
@@ -37,7 +37,7 @@ class Engine(Protocol):
 
 
 class Adapters(Protocol):
-    """Loads and unloads adapters while the service runs. See `RuntimeAdapters`, which implements it."""
+    """Loads and unloads adapters while the service runs. `RuntimeAdapters` implements and documents this interface."""
 
     async def load(self, name: str, path: str) -> None: ...
 

@@ -7,19 +7,19 @@ from concurrent.futures import Future
 
 from l2v.app.engine.jobs import Job, JobBatch, Result
 
-# A batch of this share of the token budget is about as fast per token as a full one.
+# A batch of this share of the token budget is about as fast per token as a full batch.
 _EFFICIENT_SHARE = 0.25
 
 
 class JobQueue:
     """Fills half of each batch from the shortest jobs, and half from the oldest.
 
-    So a short job is in the next batch unless other jobs that are as short fill half of it. Once a long job is the
-    oldest, it gets half of each batch, whatever arrives after it. Lengths are compared by power of two, so that jobs of
-    similar length finish in the order of their arrival.
+    So a short job is in the next batch unless other jobs that are as short fill half of that batch. Once a long job is
+    the oldest, that job gets half of each batch, whatever arrives later. Lengths are compared by power of two, so that
+    jobs of similar length finish in the order of their arrival.
 
-    A batch with short jobs is kept small, so that these finish soon: other jobs may at most double the
-    batch's tokens, or fill it to `_EFFICIENT_SHARE` of the budget if that is more.
+    A batch with short jobs is kept small, so that the short jobs finish soon. Other jobs may at most double the batch's
+    tokens, or fill the batch to `_EFFICIENT_SHARE` of the budget if that allows more tokens.
 
     The queue has no clock, no thread and no lock.
 
@@ -31,7 +31,7 @@ class JobQueue:
     def __init__(self) -> None:
         self.tokens = self.inputs = 0
         self._by_age: OrderedDict[Future[Result], Job] = OrderedDict()
-        # Sorted by power of two, then by arrival. Any job can be found and removed quickly here, but not in a heap.
+        # Sorted by power of two, then by arrival. Unlike a heap, a sorted list allows quick removal of any job.
         self._by_length: list[tuple[int, int, Job]] = []
         self._oldest_first = False
 
@@ -55,7 +55,7 @@ class JobQueue:
     def take_batch(self, budget: int) -> JobBatch:
         """Takes the encodings for a batch of at most `budget` tokens; a longer encoding is a batch of its own.
 
-        If the oldest job gets nothing because its next encoding does not fit, it comes first in the next batch.
+        If the oldest job gets nothing because its next encoding does not fit, that job comes first in the next batch.
         """
         batch: JobBatch = []
         if self._by_age:
@@ -68,7 +68,7 @@ class JobQueue:
         return batch
 
     def _size(self, budget: int) -> int:
-        """The number of tokens for the next batch: twice those of the short jobs that fit into half the budget."""
+        """The number of tokens for the next batch: twice the tokens of the short jobs that fit into half the budget."""
         short, half = 0, budget // 2
         for _, _, job in self._by_length:
             if short >= half or job.tokens > half:
@@ -83,7 +83,7 @@ class JobQueue:
         return self._by_length[0][2]
 
     def _fill(self, batch: JobBatch, first: Callable[[], Job], room: int) -> int:
-        """Takes encodings from `first()`, job after job, until one does not fit. Returns their number of tokens."""
+        """Takes encodings from one job `first()` after another, until one encoding does not fit. Returns the tokens."""
         tokens = 0
         while self._by_age:
             job = first()
@@ -93,7 +93,7 @@ class JobQueue:
         return tokens
 
     def _take(self, job: Job, batch: JobBatch, room: int) -> int:
-        """Takes a job's next encodings while they fit; the first one of a batch always fits. Returns their tokens."""
+        """Takes a job's next encodings while they fit; a batch's first encoding always fits. Returns the tokens."""
         tokens = taken = 0
         while job.waiting_inputs and (not batch or tokens + job.next_tokens <= room):
             tokens += job.next_tokens

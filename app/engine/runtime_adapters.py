@@ -25,16 +25,16 @@ class RuntimeAdapters:
     """Changes the adapters of an encoder, and the models that requests can choose. Lives in the engine's process.
 
     Args:
-        service: has the models, the settings and the configured prompts; it is not open yet.
+        service: the service, not open yet; provides the models, the settings and the configured prompts.
         encoder: the encoder.
-        base: the base of the adapters.
+        base: the model without adapters.
     """
 
     def __init__(self, service: Service, encoder: "Encoder", base: ServedModel) -> None:
         self._encoder, self._base, self._models = encoder, base, service.models
         self._settings, self._metrics = service.settings, service.metrics
         self._prompts = dict(service.prompts.by_name)
-        # The values of the label `model`. Their number is limited, although callers choose the names of adapters.
+        # The values of the metrics label `model`. `_label` limits their number, since callers choose adapters' names.
         self._labels = service.models.labels
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -43,7 +43,7 @@ class RuntimeAdapters:
         """A loaded adapter as a model that requests can choose.
 
         Raises:
-            ModelError: if a configured prompt or the default prompt leaves no room for a text.
+            ModelError: if a configured prompt or the default prompt leaves no tokens for a text.
         """
         profile = self._base.profile.with_adapter(module)
         prompts = Prompts.of(profile, self._prompts)
@@ -59,8 +59,8 @@ class RuntimeAdapters:
         """Loads an adapter, or fails and changes nothing.
 
         Args:
-            name: the name by which requests choose it.
-            path: a folder below `runtime_adapters`, or a Hub id if the settings allow it.
+            name: the name by which requests choose the adapter.
+            path: a folder below `runtime_adapters`, or a Hub id if the settings allow Hub ids.
 
         Raises:
             InvalidError: the name is in use, the source is not allowed, the adapter doesn't fit the base, or too many
@@ -70,7 +70,7 @@ class RuntimeAdapters:
         await self._finish(self._load(name, source, path))
 
     async def unload(self, name: str) -> None:
-        """Hides an adapter from new requests, waits for those that use it, and frees its memory.
+        """Hides an adapter from new requests, waits for requests that use the adapter, and frees its memory.
 
         Raises:
             NotFoundError: no adapter has this name.

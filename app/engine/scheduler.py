@@ -2,7 +2,7 @@
 
     submit → `JobQueue` → engine thread: take a batch, run it → future
 
-A job holds the encodings of one request. Once its future is settled, for example cancelled, it leaves the queue.
+A job holds the encodings of one request. Once its future is settled, for example cancelled, the job leaves the queue.
 """
 
 import logging
@@ -59,7 +59,7 @@ class Scheduler:
         self._thread.start()
 
     def submit(self, encodings: Sequence[Encoding]) -> "Future[Result]":
-        """Queues the encodings of one request. Cancelling the future drops them.
+        """Queues the encodings of one request. Cancelling the future drops these encodings.
 
         The future yields a `Result`, or raises `EncodingFailedError` or `UnavailableError`. `reserve` checks the
         capacity before tokenization; `submit` does not.
@@ -106,7 +106,7 @@ class Scheduler:
 
     @property
     def failure(self) -> str | None:
-        """The reason why the engine is down, or None while it works."""
+        """The reason why the engine is down, or None while the engine works."""
         if self._failure is None and self._thread.is_alive():
             if not self._running or time.monotonic() - self._heartbeat < self._engine_timeout:
                 return None
@@ -120,7 +120,7 @@ class Scheduler:
             self._settle_all()
 
     def close(self, timeout: float | None = None) -> None:
-        """Rejects new jobs, finishes the waiting ones, and joins the thread for up to `timeout` seconds."""
+        """Rejects new jobs, finishes the waiting jobs, and waits up to `timeout` seconds for the thread to end."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -134,12 +134,12 @@ class Scheduler:
         self._heartbeat = time.monotonic()
 
     def _run(self) -> None:
-        """The engine thread. It never ends with a future unresolved."""
+        """The engine thread. This thread never ends with a future unresolved."""
         try:
             while batch := self._next_batch():
                 self._executor.run(batch)
         except BaseException as error:
-            # Do not re-raise the error: Python would print its message, which may quote a text.
+            # Do not re-raise the error, or Python prints the error's message, which may quote a text.
             logger.critical("the engine died", extra={"error": type(error).__name__})
             reason = str(error) if isinstance(error, DeviceLostError) else type(error).__name__
             self._failure = f"the engine is down: {reason}"
@@ -148,7 +148,7 @@ class Scheduler:
                 self._settle_all()
 
     def _settle_all(self) -> None:
-        """Fails all jobs and accepts no more. The caller holds the lock."""
+        """Fails all jobs and accepts no more jobs. The caller holds the lock."""
         self._closing = True
         for job in [*self._queue, *(item.job for item in self._running)]:
             job.fail(UnavailableError(self._failure or "the service is shutting down"))

@@ -1,4 +1,4 @@
-"""The models that requests choose by name: the base, and the adapters that are served on top of it."""
+"""The models that requests choose by name: the base, and the adapters that are served on top of the base."""
 
 import asyncio
 from collections import Counter
@@ -15,21 +15,21 @@ from l2v.models.sources import label
 
 # How long callers should wait while the model is loading.
 LOADING_SECONDS = 5
-# The value of the label `model` for adapters that have no value of their own.
+# The value of the metrics label `model` for adapters that have no value of their own.
 OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that requests can choose. It can be pickled.
+    """A model that requests can choose. Instances can be pickled.
 
     Attributes:
-        name: its name.
-        source: where it comes from: a Hub id, or the name of a folder.
-        profile: its properties.
-        prompts: its named prompts.
+        name: the model's name.
+        source: the model's origin: a Hub id, or the name of a folder.
+        profile: the model's properties.
+        prompts: the model's named prompts.
         label: the value of the label `model` in metrics.
-        id: the id of its adapter; 0 for the base.
+        id: the adapter's id; 0 for the base.
     """
 
     name: str
@@ -45,14 +45,14 @@ class ServedModel:
 
 
 class ServedModels:
-    """The models by name. The event loop uses them, but a thread may call `open`.
+    """The models by name. Used only from the event loop, except that a thread may call `open`.
 
     Args:
-        settings: they name the base and the first adapters.
+        settings: all settings, which name the base and the first adapters.
 
     Attributes:
         base_name: the name of the base.
-        sources: the source of each model by its names, known even while the model is loading.
+        sources: the source of each model, by each of the model's names; known even while the model is loading.
         strict: whether unknown names are rejected. A service that can only have one model accepts any name.
     """
 
@@ -67,7 +67,7 @@ class ServedModels:
         self._idle: dict[int, asyncio.Event] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Whether a model has this name, even if it is still loading."""
+        """Whether a model has this name, even if that model is still loading."""
         return name in self.sources
 
     def is_adapter(self, name: str) -> bool:
@@ -76,7 +76,7 @@ class ServedModels:
 
     @property
     def labels(self) -> set[str]:
-        """The values of the label `model` in metrics that are known at the start."""
+        """The values of the metrics label `model` that are known at the start."""
         return {self.base_name, *(self.sources.keys() - set(self._names))}
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -91,7 +91,7 @@ class ServedModels:
         self._models = dict.fromkeys(self._names, base) | {model.name: model for model in adapters}
 
     def find(self, name: str | None = None) -> ServedModel:
-        """The model that a request names, or the base if it names none.
+        """The model that a request names, or the base if `name` is None.
 
         Raises:
             NotFoundError: if no model has the name.
@@ -124,7 +124,7 @@ class ServedModels:
 
     @contextmanager
     def using(self, model: ServedModel) -> Iterator[None]:
-        """Keeps an adapter loaded during the block; raises `NotFoundError` if it has been unloaded."""
+        """Keeps an adapter loaded during the block; raises `NotFoundError` if the adapter has been unloaded."""
         if model.id and self._models.get(model.name) is not model:
             raise self.unknown()
         self._uses[model.id] += 1

@@ -44,7 +44,7 @@ class Service(Lifecycle):
 
     Attributes:
         models: the models that requests can choose.
-        prompts: the named prompts of the base; until it is loaded, those of the settings.
+        prompts: the named prompts of the base; until the base is loaded, the prompts of the settings.
         adapters: loads and unloads adapters while the service runs; None until the encoder is loaded.
         max_batch_tokens: the token budget of a forward pass; 0 until the encoder is loaded.
     """
@@ -125,7 +125,7 @@ class Service(Lifecycle):
     async def postprocess(
         self, model: ServedModel, rows: Sequence[Vectors], dimensions: int | None, normalize: bool, dtype: OutputDtype
     ) -> Numbers:
-        """The rows of an embedded group as `embed` returns them."""
+        """Converts the rows of an embedded group to the numbers that `embed` returns."""
         scale = model.profile.declaration.int8_scale.value
         return await _compute(rows, vectors.postprocess, rows, dimensions, normalize, dtype, scale)
 
@@ -143,7 +143,7 @@ class Service(Lifecycle):
 
         Args:
             model: the model to use.
-            groups: one or two; a single one is compared with itself.
+            groups: one or two groups of inputs; a single group is compared with itself.
             timings: records the stages.
             truncate: see `embed`.
             metric: how to compare the vectors; None means the model's default.
@@ -163,7 +163,7 @@ class Service(Lifecycle):
     async def tokenize(
         self, model: ServedModel, group: InputGroup, timings: Timings, *, truncate: bool
     ) -> list[Encoding]:
-        """The encoding of each input, as `embed` runs it; raises as `embed` does."""
+        """The encodings that `embed` runs for these inputs; raises the same errors as `embed`."""
         self.tokenizers.check_sizes([group])
         (encodings,) = await self._encode(model, [group], truncate, timings)
         return encodings
@@ -177,9 +177,9 @@ class Service(Lifecycle):
         truncate: bool,
         reserve: Callable[[int, int], None],
     ) -> Sequence[Vectors]:
-        """The hidden states of all tokens of each input, [tokens, d]; raises as `embed` does.
+        """The hidden states of all tokens of each input, [tokens, d]; raises the same errors as `embed`.
 
-        `reserve` is called with the number of tokens and d before the forward pass, and may reject the request.
+        `reserve` is called with the number of tokens and with d before the forward pass, and may reject the request.
         """
         self.tokenizers.check_sizes([group])
         (embedded,) = await self._embed(model, [group], truncate, timings, reserve)

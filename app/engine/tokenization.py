@@ -1,4 +1,4 @@
-"""Tokenizes short requests on the event loop, longer ones in threads, and bulk requests in separate threads."""
+"""Tokenizes short requests on the event loop, longer requests in threads, and bulk requests in separate threads."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -48,11 +48,11 @@ class TokenizerPool:
     ) -> list[list[Encoding]]:
         """Returns one encoding per input of each group, for the model.
 
-        If texts may be rejected, they are tokenized in steps. Those that seem to have the most tokens come first, and
-        each step takes as many as all previous ones together. So a rejection costs little.
+        Texts that may be rejected are tokenized in steps. The texts that seem to have the most tokens come first, and
+        each step takes as many texts as all previous steps together. So a rejection costs little.
 
         Args:
-            model: its tokenizer is used.
+            model: the model whose tokenizer is used.
             groups: the inputs.
             truncate: whether to truncate texts that are too long rather than reject them.
             max_tokens: maximum tokens of all inputs together, if each token gets a vector; None means no limit.
@@ -113,7 +113,7 @@ class TokenizerPool:
         """Tokenizes inputs without template and truncation, for display. Returns an iterator over the results.
 
         Args:
-            encoder: its tokenizer is used.
+            encoder: the encoder whose tokenizer is used.
             group: the inputs.
             render: converts the tokens of one input, in a thread; only the result is kept.
             special: whether to add special tokens.
@@ -147,18 +147,18 @@ class TokenizerPool:
         skip_special: bool,
         reserve: Callable[[int], None],
     ) -> list[str]:
-        """Decodes rows of token ids to texts; items that are texts stay as they are.
+        """Decodes lists of token ids to texts; items that are texts stay as they are.
 
         Args:
-            encoder: its tokenizer is used.
-            items: texts or rows of token ids.
+            encoder: the encoder whose tokenizer is used.
+            items: texts or lists of token ids.
             param: returns the path of the item at a position, like `ids[3]`.
             skip_special: whether to leave special tokens out of the texts.
             reserve: called with an upper bound of the bytes that the texts take in memory; may reject the request.
 
         Raises:
-            InvalidError: a row is too long, or holds an id that the model does not have.
-            TooLargeError: the texts may exceed `max_body_bytes`; one token may stand for a hundred characters.
+            InvalidError: a list is too long, or holds an id that the model does not have.
+            TooLargeError: the texts may exceed `max_body_bytes`, since one token may stand for a hundred characters.
         """
         rows = [(index, ids) for index, ids in enumerate(items) if not isinstance(ids, str)]
         tokenization, size, limit = encoder.tokenization, 0, self._settings.max_body_bytes
@@ -172,11 +172,11 @@ class TokenizerPool:
                 raise TooLargeError(message, param(index))
 
         def decode(row: tuple[int, list[int]]) -> str:
-            # Unlike this, `decode` holds the GIL.
+            # `decode_batch` releases the GIL; the tokenizer's method `decode` does not.
             return str(tokenization.tokenizer.decode_batch([row[1]], skip_special_tokens=skip_special)[0])
 
         async for _ in self._map(check, rows):
-            pass  # decoding takes ten times as long, so it starts only once all ids are checked
+            pass  # check all ids before decoding, which takes ten times as long
         reserve(_BYTES_PER_CHARACTER * size)
         decoded = iter([text async for text in self._map(decode, rows)])
         return [item if isinstance(item, str) else next(decoded) for item in items]
@@ -188,7 +188,7 @@ class TokenizerPool:
             raise TooLargeError(f"{count} inputs{together}; the maximum is {limit} (max_inputs)", names[0])
 
     def check_sizes(self, groups: Sequence[InputGroup]) -> None:
-        """Raises `TooLargeError` for too many inputs, `InvalidError` for one that is too long."""
+        """Raises `TooLargeError` for too many inputs, `InvalidError` for an input that is too long."""
         self.check_count(sum(len(group.inputs) for group in groups), *(group.name for group in groups))
         limit = self._settings.max_characters
         for group in groups:

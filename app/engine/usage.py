@@ -25,9 +25,9 @@ class Usage:
     """The amounts in use.
 
     Attributes:
-        requests: the requests in flight.
-        connections: the open connections.
-        body_bytes: the bytes of all bodies in memory.
+        requests: the number of requests in flight.
+        connections: the number of open connections.
+        body_bytes: the number of bytes of all bodies in memory.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ Rows = Vectors | Sequence[Vectors]
 def postprocess(
     rows: Rows, dimensions: int | None, normalized: bool, dtype: OutputDtype = "float", scale: Int8Scale = "maximum"
 ) -> Numbers:
-    """Truncates [n, d] to the first `dimensions` columns (None keeps all), then normalizes or quantizes if asked to."""
+    """Truncates [n, d] to the first `dimensions` columns (None keeps all), then normalizes or quantizes on request."""
     shortened = _stack(rows, dimensions)
     if dtype != "float":
         return quantize(shortened, dtype, scale)
@@ -50,14 +50,14 @@ def similarity(
     """The similarities of all queries to all documents.
 
     Args:
-        queries: [q, d].
-        documents: [n, d].
+        queries: the vectors of the queries, [q, d].
+        documents: the vectors of the documents, [n, d].
         metric: `cosine` (clipped to -1…1) or `dot`.
         dimensions: the number of leading dimensions to compare; None means all.
         normalized: whether the model normalizes its vectors before they are truncated; matters only for `dot`.
 
     Returns:
-        [q, n].
+        The similarities, [q, n].
     """
     left, right = _stack(queries), _stack(documents)
     if normalized and metric == "dot":

@@ -14,7 +14,7 @@ class Auth:
     """Checks the key of a request.
 
     Attributes:
-        enabled: whether the settings contain keys; without keys, the service is open.
+        enabled: whether the settings contain keys; if not, no request requires a key.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -28,7 +28,7 @@ class Auth:
         return self.enabled and target.access not in self._keyless
 
     def check(self, target: Target, headers: Headers) -> None:
-        """Raises `UnauthorizedError` if the path requires a key and the headers contain no valid one."""
+        """Raises `UnauthorizedError` if the path requires a key and the headers contain no valid key."""
         if not self.requires_key(target):
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")

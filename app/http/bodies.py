@@ -18,9 +18,10 @@ from l2v.app.http.messages import check_encoding, from_parser
 # How many keys, strings, and arrays and objects a body may have in addition to those of its inputs: the request's own
 # fields, and objects like OpenAI's `metadata`.
 _ALLOWANCE = 1024
-# Enough for 2,048 rows of 512 token ids. Parsing this many values takes 0.1 s, and validating them another 0.1 s.
+# Maximum values in a body, enough for 2,048 lists of 512 token ids. Parsing this many values takes 0.1 s, and
+# validating them another 0.1 s.
 MAX_VALUES = 1_100_000
-# Bytes of a body to inspect before other requests get a turn. They also get a turn after a longer body is parsed.
+# Bytes of a body to inspect before other requests get a turn. After a longer body is parsed, they get one more turn.
 SLICE = 262_144
 # With more escapes than this, Python's parser takes half the time of pydantic's: 16 MB take 0.05 s rather than 0.13 s.
 _MANY_ESCAPES = 262_144
@@ -33,7 +34,7 @@ class Structure:
     """Counts the keys, strings, containers and values of a body as it arrives, and tracks how deeply it is nested.
 
     Args:
-        max_inputs: the maximum number of inputs in a request. Each adds at most one object with two keys and two texts.
+        max_inputs: the maximum inputs of a request. Each input adds at most one object with two keys and two texts.
     """
 
     def __init__(self, max_inputs: int) -> None:
@@ -58,7 +59,7 @@ class Structure:
         self._nest(outside.translate(None, b",:"))
 
     def _nest(self, brackets: bytes) -> None:
-        """Tracks the depth, up to a bracket that closes nothing, where the parser stops too."""
+        """Tracks the depth, up to a bracket that closes nothing. The parser stops at this bracket too."""
         for opens in map(b"[{".__contains__, brackets):
             if self._depth < 0:
                 return
@@ -94,7 +95,7 @@ async def parse(body: bytes) -> Any:
         return await asyncio.to_thread(json.loads, body, parse_int=_read_int, parse_float=_read_float)
     except (ValueError, RecursionError) as error:
         fault = from_parser(error)
-    raise fault  # not inside `except`: there, the error's context would keep the body in memory
+    raise fault  # not inside `except`, where the error's context would keep the body in memory
 
 
 # Functions written in Python, unlike `int` and `float`, let other threads run while a long list of numbers is parsed.

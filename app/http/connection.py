@@ -31,7 +31,7 @@ class Connection(HttpToolsProtocol):
 
     Args:
         settings: the limits.
-        targets: the paths of the API, each with the surface that decides the form of its errors.
+        targets: the paths, each with the API that decides the form of its errors.
         open_connections: the number of open connections.
         on_rejected: called if this connection exceeds `max_connections`.
         uvicorn: uvicorn's own arguments.
@@ -87,7 +87,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._reject_head()
             return
-        # The parser reports a header only once it is complete. Only a byte count reveals a header that never ends.
+        # The parser reports only complete headers. Only a byte count reveals a header that never ends.
         self._unparsed_bytes = received if self._unparsed_bytes < 0 else 0
         if self._unparsed_bytes > self._settings.max_header_bytes and not self.transport.is_closing():
             self._head_bytes = self._unparsed_bytes
@@ -96,7 +96,7 @@ class Connection(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         """Parses received bytes. Ignores protocol upgrades (RFC 9110, section 7.8), as offered by Java's client.
 
-        After such an offer, the parser would treat the body as data of the other protocol, and then as a new request.
+        After such an offer, the parser would treat the body as data of the offered protocol, and then as a new request.
         So the request is parsed again without the offer.
         """
         while data:
@@ -104,7 +104,7 @@ class Connection(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 if not self._parsing_upgrade:
-                    return  # CONNECT
+                    return  # the method is CONNECT
                 data = self._head_without_upgrade() + data[offer.args[0] :]
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
@@ -174,7 +174,7 @@ class Connection(HttpToolsProtocol):
 
     def _close_idle(self) -> None:
         if self.flow.write_paused:
-            self._await_head()  # the client is reading a response, which has its own limit
+            self._await_head()  # the client is reading a response; reading has its own limit
         elif self.unsent:
             self.transport.abort()
         else:

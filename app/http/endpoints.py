@@ -1,7 +1,7 @@
 """Endpoints that take a JSON body: parsing, validation, and the call of the handler.
 
-FastAPI declares and documents them, but doesn't run them: its routing and dependency injection take longer than
-everything else that a small request needs.
+FastAPI declares and documents these endpoints, but doesn't run them, since its routing and dependency injection take
+longer than everything else that a small request needs.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Call:
         self.reserve: Callable[[int], None] = state["reserve"]
 
     def choose(self, name: str | None = None) -> ServedModel:
-        """The model that the path names, else the one with this name, else the base. Metrics use its label.
+        """The model that the path names, else the model called `name`, else the base. Metrics use this model's label.
 
         Raises:
             NotFoundError: if the service has several models, but none with this name.
@@ -75,11 +75,11 @@ class Endpoint:
             return self._validator.validate_python(value)
         except ValidationError as error:
             fault = from_validation(error)
-        raise fault  # not inside `except`: there, the error's context would keep the body in memory
+        raise fault  # not inside `except`, where the error's context would keep the body in memory
 
 
 class Dispatcher:
-    """Runs the path's endpoint for a POST request, if the path has one; passes all other requests to FastAPI."""
+    """For a POST request, runs the path's endpoint if there is one; passes all other requests to FastAPI."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

@@ -59,7 +59,7 @@ class ErrorClass(NamedTuple):
 
     Attributes:
         status: the status in the native API.
-        type: the native `error.type`.
+        type: `error.type` in the native API.
         meaning: the description in OpenAPI.
         openai: status and `error.type` in the OpenAI API.
         tei: status and `error_type` in the TEI API.

@@ -29,14 +29,14 @@ class RequestLimits:
     - A POST request holds a permit from the arrival of its body to the start of its response. So clients that are slow
       to send or to read hold no permit, and excess requests are rejected before they are parsed.
     - The memory of all request and response bodies together is limited. A request's body counts from its first byte, a
-      response's body from before it is computed. Both count until the response is sent. GET requests are exempt.
+      response's body even before it is computed. Both count until the response is sent. GET requests are exempt.
 
     Args:
         app: the application to protect.
         auth: checks keys.
         settings: the limits.
         admit: returns a permit, or raises `ServiceError`.
-        bodies: the bytes of all bodies in memory.
+        bodies: the number of bytes of all bodies in memory.
         metrics: counts rejections.
     """
 
@@ -72,7 +72,7 @@ class RequestLimits:
                 await _run_while_connected(self._app, scope, messages, receive, gate)
             error = gate.rejection
         except ServiceError as rejection:
-            error = rejection.with_traceback(None)  # the traceback's frames hold the body
+            error = rejection.with_traceback(None)  # since the traceback's frames hold the body
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -87,7 +87,7 @@ class RequestLimits:
             await gate.reject(error, target.surface, receive)
 
     async def _read(self, headers: Headers, receive: Receive, gate: "_ResponseGate") -> list[Message]:
-        """Reads the body. Returns a list of one message that holds it, or an empty list if the client disconnects."""
+        """Reads the body. Returns a list of one message with the body, or an empty list if the client disconnects."""
         announced = headers.get("content-length", "")
         size, body = int(announced) if announced.isdecimal() else 0, bytearray()
         structure = Structure(self._settings.max_inputs)
@@ -110,7 +110,7 @@ class RequestLimits:
             size = len(body)
 
     def _reserve(self, bytes_held: int, size: int) -> None:
-        """Reserves memory for a body, or releases it.
+        """Reserves memory for a body, or releases memory.
 
         Args:
             bytes_held: the number of bytes that the request has reserved already.
@@ -136,7 +136,7 @@ class _ResponseGate:
     After that, `Connection` limits how long the client takes to read.
 
     Attributes:
-        permit: the request's permit, until its response starts.
+        permit: the request's permit, until the response starts.
         bytes_held: the memory reserved for the request's and response's bodies, until the response is sent.
         rejection: the error to send instead of the response, if there is one.
         body_complete: whether the request's body has arrived.
@@ -187,8 +187,8 @@ class _ResponseGate:
     async def reject(self, error: ServiceError, surface: Surface, receive: Receive) -> None:
         """Sends an error.
 
-        Many clients read the response only after sending the whole body. If the connection were closed earlier, they
-        would see a reset instead. So this reads and discards the rest of the body, within limits.
+        Many clients read the response only after sending the whole body. If the connection were closed earlier, these
+        clients would see a reset instead. So this method reads and discards the rest of the body, within limits.
         """
         response = surface.to_response(error, **({} if self.body_complete else {"Connection": "close"}))
         start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}

@@ -54,7 +54,7 @@ def full_message(error: ServiceError) -> str:
 def from_validation(error: ValidationError) -> ServiceError:
     """Converts pydantic's errors to a single `ServiceError`, worded as in OpenAI's API."""
     faults = error.errors(include_url=False)
-    # Prefer the error of an unsupported field, such as `inputs`: it explains why a field such as `input` is missing.
+    # Prefer the error of an unsupported field like `inputs`, since it explains why a field like `input` is missing.
     first: Any = next((fault for fault in faults if fault["type"] == "unsupported"), faults[0])
     param = param_of(first["loc"]) or "body"
     return _ERRORS.get(first["type"], InvalidError)(_validation_message(first, param), param)

@@ -1,4 +1,4 @@
-"""JSON responses that are written and sent in chunks, so that large ones don't block the event loop.
+"""JSON responses that are written and sent in chunks, so that large responses don't block the event loop.
 
 A response with 2,048 vectors of 4,096 numbers takes 100 MB. Writing it in one go would delay all other requests.
 """
@@ -23,16 +23,16 @@ Encoding = Literal["float", "base64"]
 _CHUNK_NUMBERS = 65_536
 # The most bytes that orjson writes for a float32 and the comma after it, as for -0.0000063184107.
 NUMBER_BYTES = 17
-# The same for an 8-bit integer, like -128 and a comma.
+# The most bytes that orjson writes for an 8-bit integer and the comma after it, as for -128.
 _INTEGER_BYTES = 5
 # The most bytes that a response has for a vector in addition to its numbers (index, number of tokens, field names), and
 # for a match in addition to its score.
 _ITEM_BYTES, _MATCH_BYTES = 100, 30
 # The most bytes of a token that is shown with its id, its text and its position.
 TOKEN_BYTES = 100
-# Maximum bytes per message to uvicorn, which accepts the next one once most of this one is sent.
+# Maximum bytes per message to uvicorn, which accepts the next message once most of the previous message is sent.
 _SENT_BYTES = 262_144
-# Minimum bytes per chunk. Sending a chunk costs a system call here and one at the client.
+# Minimum bytes per chunk. Sending a chunk costs one system call here and one system call at the client.
 _CHUNK_BYTES = 65_536
 
 
@@ -93,7 +93,7 @@ def vector_bytes(dimensions: int, encoding: Encoding = "float", dtype: OutputDty
 
 
 def text_bytes(text: str) -> int:
-    """The most bytes that a text takes in a response: in JSON, a control character takes six."""
+    """The most bytes that a text takes in a response: in JSON, a control character takes six bytes."""
     return 6 * len(text) + _ITEM_BYTES
 
 
@@ -123,9 +123,10 @@ class ChunkedResponse(Response):
 
 
 async def json_response(content: Any, warning: str = "") -> Response:
-    """Writes JSON, and a header `Warning` if there is one.
+    """Writes JSON, and a header `Warning` if `warning` is not empty.
 
-    `content` may be a `ChunkedList`, or a dict or list that contains some. Numpy arrays may be anywhere in it.
+    `content` may be a `ChunkedList`, or a dict or list that contains such lists. Numpy arrays may be anywhere in
+    `content`.
     """
     small = _numbers(content) <= _CHUNK_NUMBERS
     response = ChunkedResponse([_dumps(content)]) if small else await joined_response(_write(content))

@@ -1,4 +1,4 @@
-"""The API surfaces, each with its own form of errors, and their paths."""
+"""The APIs, each with its own form of errors, and their paths."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from l2v.app.http.messages import full_message
 Render = Callable[[ServiceError, ErrorClass], tuple[int, Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Paths of other services, and the paths here that their clients should use.
+# Paths of other services, and the paths of this service that clients of those services should use.
 _FOREIGN = {
     "/api/embed": "/v1/embeddings",
     "/v1/embed": "/v2/embed",
@@ -41,7 +41,7 @@ class Access(Enum):
 
 
 def access(level: Access) -> Callable[[F], F]:
-    """Declares who may call an endpoint; without it, a key is required."""
+    """Declares who may call an endpoint without a key. Endpoints without this decorator require a key."""
 
     def mark(endpoint: F) -> F:
         endpoint.access = level  # type: ignore[attr-defined]
@@ -55,9 +55,9 @@ class Surface(APIRouter):
 
     Args:
         render: returns the status and the body of an error.
-        prefix: the start of all its paths.
+        prefix: the start of all paths of the API.
         base: the path of a client's base URL; default: the prefix.
-        name: the start of the ids of its operations.
+        name: the start of the API's operation ids.
     """
 
     def __init__(self, render: Render, prefix: str, base: str | None = None, name: str = "", **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ class Surface(APIRouter):
         self.base = prefix if base is None else base
 
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **kwargs: Any) -> None:
-        """Adds a route. One that answers GET answers HEAD too."""
+        """Adds a route. A route that answers GET answers HEAD too."""
         super().add_api_route(path, endpoint, **kwargs)
         if "GET" in (kwargs.get("methods") or ["GET"]):
             super().add_api_route(path, endpoint, **kwargs | {"methods": ["HEAD"], "include_in_schema": False})
@@ -110,10 +110,10 @@ class Target:
     """How requests to a path are handled.
 
     Attributes:
-        route: the path's template, or "other"; metrics and logs use it, since callers cannot invent new values.
-        surface: decides the form of errors.
-        access: who may call it without a key.
-        methods: the methods that it supports.
+        route: the path's template, or "other"; used in metrics and logs, since callers cannot invent templates.
+        surface: the API of the path, which decides the form of errors.
+        access: who may call the path without a key.
+        methods: the methods that the path supports.
         endpoint: handles POST requests; if None, FastAPI handles all requests.
     """
 
@@ -128,7 +128,7 @@ class Targets:
     """All paths of the application. The key check, errors, metrics, logs and traces all use this list.
 
     Args:
-        surfaces: the surfaces.
+        surfaces: the routes of all APIs.
         models: the models that a path below /tei may name.
     """
 
@@ -140,15 +140,17 @@ class Targets:
             for route in surface.routes:
                 assert isinstance(route, Route)
                 self._add(route, surface)
-        # Sorted by prefix, the longest first; native surfaces have no prefix and come last.
+        # Sorted by prefix, the longest first; the native API's surfaces have no prefix and come last.
         self._unknown = [Target("other", surface) for surface in sorted(surfaces, key=lambda s: -len(s.prefix))]
 
     def resolve(self, path: str) -> tuple[str, str, Target]:
-        """Splits a model from a path and finds its target; an unknown path gets the longest matching prefix's surface.
+        """Splits a model's name from a path, and finds the path's target.
+
+        For an unknown path, the longest matching prefix decides the API.
 
         Returns:
             The path without model and without the slash that many clients add at the end; the model's name, or "" if
-            the path names none; and the target.
+            the path names no model; and the target.
         """
         path, model = self._split(path)
         if target := self._exact.get(path):
@@ -166,8 +168,8 @@ class Targets:
     def _split(self, path: str) -> tuple[str, str]:
         """Removes a slash at the end, and the name of a model.
 
-        Clients of TEI cannot name a model in the body, so a path below /tei may name one: /tei/{name}/embed is
-        /tei/embed with that model.
+        Clients of TEI cannot name a model in the body, so a path below /tei may name the model: /tei/{name}/embed
+        is /tei/embed with that model.
         """
         path = path[:-1] if path[-1:] == "/" and path[-2:-1] not in ("", "/") else path
         if path not in self._exact:
@@ -212,7 +214,7 @@ class Targets:
         label = route.path_format if exact or route.include_in_schema else "other"
         level = getattr(route.endpoint, "access", Access.KEY)
         known = targets.get(key) or Target(label, surface, level)
-        # All methods of a path share one access level. If their levels differ, a key is required.
+        # All methods of a path share one access level. If the methods declare different levels, a key is required.
         level = level if known.access is level else Access.KEY
         endpoint = Endpoint(route.endpoint) if "POST" in (route.methods or ()) else known.endpoint
         methods = known.methods | frozenset(route.methods or ())

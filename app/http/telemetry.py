@@ -22,7 +22,7 @@ logger = logging.getLogger("l2v.requests")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CLIENT_CLOSED = 499
-# The halves of new ids: the first is unique to this process, the second to a request within it.
+# The halves of new request ids: the first half is unique to this process, the second to a request in this process.
 _PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count()
 
 
@@ -39,7 +39,7 @@ class Telemetry:
         self._metrics = metrics
         self._targets = targets
         self._trace = trace
-        # Cache the series, since finding one by its labels takes longer than counting. There are few combinations.
+        # Cache the series, since finding a series by its labels takes longer than counting. There are few combinations.
         self._requests = cache(metrics.requests.labels)
         self._request_seconds = cache(metrics.request_seconds.labels)
         self._stage_seconds = cache(metrics.stage_seconds.labels)
@@ -54,7 +54,7 @@ class Telemetry:
         path, model, target = self._targets.resolve(scope["path"].removeprefix(prefix))
         scope["path"], timings = prefix + path, Timings()
         sender = _Sender(send, _request_id(Headers(scope=scope)), timings)
-        # `model` is the label of the model that the request chooses; "" if it chooses none.
+        # `model` is the label of the model that the request chooses; "" if the request chooses no model.
         state = scope.setdefault("state", {})
         state.update(timings=timings, target=target, path_model=model, model="")
         self._metrics.in_flight.inc()
@@ -94,7 +94,7 @@ class _Sender:
     Attributes:
         request_id: the request's id.
         status: the status of the response; 499 if the client disconnects before the response starts.
-        ended: when the last part of the body was sent; 0 before.
+        ended: when the last part of the body was sent; 0 before that.
     """
 
     def __init__(self, send: Send, request_id: str, timings: Timings) -> None:
@@ -118,6 +118,6 @@ class _Sender:
 
 
 def _request_id(headers: Headers) -> str:
-    """The caller's X-Request-Id if it is harmless, else a new one."""
+    """The caller's X-Request-Id if that is harmless, else a new id."""
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):016x}"

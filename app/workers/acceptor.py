@@ -16,10 +16,10 @@ _PAUSE_SECONDS = 1.0
 
 
 class Acceptor:
-    """Accepts one connection at a time, but first gives a process with fewer connections a moment to accept it.
+    """Accepts one connection at a time, and first waits a moment if another process has fewer connections.
 
-    The event loops' own servers accept all waiting connections at once: if a client opens many, the process that
-    wakes first gets them all.
+    The event loops' own servers accept all waiting connections at once. If a client opens many connections, the process
+    that wakes first then gets all of them.
 
     Args:
         listener: the shared socket.
@@ -72,7 +72,7 @@ class Acceptor:
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another process has taken it, or the client has left
+            return  # another process has taken the connection, or the client has left
         except OSError as error:
             logger.error("cannot accept connections", extra={"reason": error.strerror})
             self._wait(_PAUSE_SECONDS, self._resume)

@@ -43,8 +43,8 @@ class EngineClient:
     Implements `Engine` and `Adapters`.
 
     Attributes:
-        queue_tokens: always 0, since the engine's process reports its queue.
-        opened: set once the service is open, or can no longer open.
+        queue_tokens: always 0, since the engine's process reports the queue.
+        opened: an event that is set once the service is open, or can no longer open.
     """
 
     def __init__(self, service: Service, usage: SharedUsage, reader: StreamReader, writer: StreamWriter) -> None:
@@ -58,7 +58,7 @@ class EngineClient:
         self.opened = asyncio.Event()
 
     async def run(self, on_drain: Callable[[], None]) -> None:
-        """Processes the engine's messages until its process ends; calls `on_drain` when the engine says to drain."""
+        """Processes messages until the engine's process ends; calls `on_drain` when the engine says to drain."""
         try:
             while True:
                 kind, number, body = await receive(self._reader)
@@ -125,12 +125,12 @@ class EngineClient:
 
     @property
     def tokens_per_second(self) -> float:
-        """The engine's recent rate; 0 before its first pass."""
+        """The engine's recent rate; 0 before the first forward pass."""
         return self._usage.tokens_per_second
 
     @property
     def failure(self) -> str | None:
-        """The reason why the engine is down, or None while it works."""
+        """The reason why the engine is down, or None while the engine works."""
         if self._failure is None and self._usage.engine_silence > (limit := self._service.settings.engine_timeout):
             return f"the engine is down: its process has not responded for {limit:g} s (engine_timeout)"
         if self._failure is None and self._writer.transport.is_closing():
@@ -138,7 +138,7 @@ class EngineClient:
         return self._failure
 
     def fail_all(self, failure: str) -> None:
-        """Fails all jobs and accepts no more."""
+        """Fails all jobs and accepts no more jobs."""
         self._failure = failure
         for future in self._waiting.values():
             if not future.done():
@@ -165,7 +165,7 @@ class EngineClient:
     def _settle(self, number: int, kind: Kind, body: bytes) -> None:
         future = self._waiting.pop(number, None)
         if future is None or future.done():
-            return  # cancelled meanwhile
+            return  # the request was cancelled meanwhile
         match kind:
             case Kind.RESULT:
                 future.set_result(unpack_result(body))
@@ -180,7 +180,7 @@ class EngineClient:
                 future.set_exception(UnavailableError(body.decode()))
 
     async def _open(self, body: bytes) -> None:
-        # Safe to unpickle: the engine's process sent it over a socket that no other process has.
+        # Safe to unpickle, since the engine's process sent the body over a socket that no other process has.
         opening: Opening = await asyncio.to_thread(pickle.loads, body)
         freeze()
         self._service.open(opening.models, opening.max_batch_tokens, self, self)

@@ -1,7 +1,7 @@
 """Merges the metrics of all processes.
 
-The engine counts in memory. Each front end counts in files in the service's private folder, so that its counters
-outlive it: the front end that replaces it continues from them.
+The engine counts in memory. Each front end counts in files in the service's private folder. If a front end ends, its
+replacement continues from the counters in these files.
 """
 
 import os
@@ -16,7 +16,7 @@ from l2v.app.metrics import Merged
 
 
 def count_in_files(folder: Path, slot: int) -> None:
-    """Makes all metrics of this process count in files. Call it before the first metric is made."""
+    """Makes all metrics of this process count in files. Call this function before the first metric is made."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: slot)  # type: ignore[no-untyped-call]
 

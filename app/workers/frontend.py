@@ -29,7 +29,7 @@ from l2v.app.workers.wire import STREAM_LIMIT
 
 logger = logging.getLogger(__name__)
 
-# When a process ends, it closes its files first; later its children get a new parent. Maximum seconds between the two.
+# When a process ends, its files are closed first; later, its children get a new parent. Maximum seconds in between.
 _ORPHAN_SECONDS = 0.2
 
 
@@ -66,11 +66,11 @@ class FrontEnd:
         try:
             await self._client.run(self._server.drain)
             await asyncio.sleep(_ORPHAN_SECONDS)
-            if os.getppid() != self._setup.engine_process:  # else the engine and others still need the folder
+            if os.getppid() != self._setup.engine_process:  # else the engine still runs and needs the folder
                 shutil.rmtree(self._setup.folder, ignore_errors=True)
         except Exception as error:
             logger.critical("a front end failed", extra=outline(error))
-        # End, so that the port is free for the next engine. Waiting requests have received their errors.
+        # End this process, so that the port is free for the next engine. Waiting requests have received their errors.
         self._server.should_exit = True
 
     async def _scrape(self) -> bytes:
@@ -104,7 +104,7 @@ class FrontEndServer(Server):
 
 
 def main() -> None:
-    # Ignore a signal to the whole group, such as Ctrl-C: the engine gets it too, and tells the front ends to drain.
+    # Ignore signals to the whole process group, such as Ctrl-C. The engine gets them too and tells front ends to drain.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     setup: Setup = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Host:
-    """Submits the jobs of one front end, and sends it the results.
+    """Submits the jobs of one front end to the engine, and sends the results back.
 
     Args:
         slot: the front end's place in the table.
@@ -59,7 +59,7 @@ class Host:
         send(self._writer, kind, 0, [text])
 
     def change(self, kind: Kind, body: bytes) -> "asyncio.Future[None]":
-        """Tells the front end to change its models. The future is done once it has changed them or ended."""
+        """Tells the front end to change its models. The future is done after the change, or once the front end ends."""
         future = self._loop.create_future()
         if self._writer.transport.is_closing():
             future.set_result(None)
@@ -131,7 +131,7 @@ class Host:
     def _submit(self, number: int, body: bytes) -> None:
         encodings = unpack_encodings(body)
         tokens = sum(map(len, encodings))
-        # In this order, the tokens count twice for a moment; in the other order, they would not count at all.
+        # Add the tokens to the queue first, so that they count twice for a moment rather than not at all.
         self._table.engine[EngineCell.QUEUE_TOKENS] += tokens
         self._table.column(Column.RECEIVED_TOKENS)[self._slot] += tokens
         try:
@@ -142,7 +142,7 @@ class Host:
         job.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._answer, number, done))
 
     def _answer(self, number: int, job: "Future[Result] | asyncio.Future[Result]") -> None:
-        if self._jobs.pop(number, None):  # else nobody waits for it any more
+        if self._jobs.pop(number, None):  # else nobody waits for the result any more
             kind, parts = _outcome(job)
             send(self._writer, kind, number, parts)
 

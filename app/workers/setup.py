@@ -9,7 +9,7 @@ from l2v.app.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The data that a front end needs to start. It contains API keys, so it is sent through private standard input.
+    """The data that a front end needs to start. It contains API keys, so a private pipe (standard input) carries it.
 
     Attributes:
         settings: all settings, with the contents of the files that they name.
@@ -20,7 +20,7 @@ class Setup:
         table: the file descriptor of the shared table of usage (`table.py`).
         slot: the front end's place in the table.
         engine: the descriptor of the connection to the engine.
-        listeners: the descriptors of the sockets to accept from.
+        listeners: the descriptors of the sockets on which to accept connections.
         loaded: whether the encoder is loaded. If so, the front end gets ready before it accepts connections.
     """
 

@@ -1,4 +1,4 @@
-"""The models of the engine's process, of which each front end has a copy."""
+"""The models in the engine's process. Each front end has a copy of these models."""
 
 import asyncio
 import pickle
@@ -15,11 +15,11 @@ _TOKENIZER = "tokenizer"
 
 
 class SharedModels(ServedModels):
-    """Tells the front ends of each change.
+    """The models in the engine's process. Tells the front ends of each change.
 
     Args:
         settings: all settings.
-        hosts: returns the ends of the connections to the front ends.
+        hosts: returns the engine's ends of the connections to the front ends.
     """
 
     def __init__(self, settings: Settings, hosts: Callable[[], Iterable[Host]]) -> None:
@@ -42,7 +42,7 @@ class SharedModels(ServedModels):
 
 
 def pack_model(model: ServedModel, base: ServedModel) -> bytes:
-    """Pickles an adapter, without its tokenizer if that is the base's: a copy may take 50 MB."""
+    """Pickles an adapter, but no tokenizer that is shared with the base, since a copy may take 50 MB."""
     tokenizer = base.profile.tokenization.tokenizer
 
     class Pickler(pickle.Pickler):

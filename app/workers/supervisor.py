@@ -1,4 +1,4 @@
-"""The engine's process: binds the port, starts the front ends, and replaces those that end."""
+"""The engine's process: binds the port, starts the front ends, and replaces front ends that end."""
 
 import asyncio
 import errno
@@ -37,7 +37,7 @@ _TICK_SECONDS = 0.02
 # A front end that ends sooner than this after its start is replaced after a pause, which doubles each time.
 _STEADY_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-# How long front ends have to end before they are killed, after `drain_timeout` or after they disconnect.
+# How long a front end may run after `drain_timeout`, or after it disconnects, before it is killed.
 _END_SECONDS = 5.0
 
 
@@ -52,7 +52,7 @@ class Supervisor:
 
     Args:
         settings: all settings.
-        folder: a private folder, for the metrics of the front ends and the table of how much of each limit they use.
+        folder: a private folder, for the metrics of the front ends and the table of how much of each limit is in use.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -211,7 +211,7 @@ class Supervisor:
 
     def _engine(self) -> Engine:
         engine = self._service.engine
-        assert engine is not None  # front ends open only once there is one
+        assert engine is not None  # front ends open only once the engine exists
         return engine
 
     def _adapters(self) -> Adapters:
@@ -228,7 +228,7 @@ class Supervisor:
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen on each address of a host; raises `OSError`. Front ends accept connections there."""
+    """Sockets that listen on the addresses of a host, where front ends accept connections; raises `OSError`."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []
     for family, address in {(family, address) for family, _, _, _, address in found}:

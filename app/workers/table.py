@@ -1,8 +1,8 @@
-"""A table in shared memory, with the amount of each limit that each process uses.
+"""A table in shared memory that holds how much of each limit each process uses.
 
-Each number has one writer, and all processes read it. So the table needs no lock, which a process that ends might never
-release. But several front ends that check a limit at the same moment may all pass: a limit can be exceeded by one
-request of each additional front end.
+Only one process writes each number, and all processes read it. So the table needs no lock. (A process that ends might
+never release a lock.) But several front ends that check a limit at the same moment may all pass the check, so each
+front end beyond the first can exceed a limit by one request.
 """
 
 import mmap
@@ -16,18 +16,18 @@ _BYTES = 8
 
 
 class Column(IntEnum):
-    """The numbers of a front end, which writes all but the last. The engine writes that one."""
+    """The numbers of a front end. The engine writes `RECEIVED_TOKENS`; the front end writes the others."""
 
     REQUESTS = 0
     CONNECTIONS = 1
     BODY_BYTES = 2
     RESERVED_TOKENS = 3
-    SENT_TOKENS = 4  # the tokens of all jobs that it has sent to the engine
-    RECEIVED_TOKENS = 5  # the tokens of all its jobs that the engine has received
+    SENT_TOKENS = 4  # the tokens of all jobs that the front end has sent to the engine
+    RECEIVED_TOKENS = 5  # the tokens of all jobs that the engine has received from the front end
 
 
 class EngineCell(IntEnum):
-    """The numbers of the engine, after those of the front ends."""
+    """The numbers of the engine, which follow the front ends' numbers in the table."""
 
     QUEUE_TOKENS = 0
     TOKENS_PER_SECOND = 1
@@ -89,7 +89,7 @@ class SharedAmount(Amount):
 
 
 class SharedUsage(Usage):
-    """The amounts in use by all front ends. `own` and `add` concern the front end in one slot."""
+    """The amounts in use by all front ends. `own` and `add` concern only the front end in `slot`."""
 
     connections: SharedAmount
 
@@ -104,14 +104,14 @@ class SharedUsage(Usage):
 
     @property
     def queue_tokens(self) -> int:
-        """The tokens that wait for a batch, that are on their way to the engine, and that are reserved."""
+        """The sum of the tokens that wait for a batch, are on their way to the engine, or are reserved."""
         on_their_way = self.sent_tokens.total - sum(self._received)
         waiting: int = self._engine[EngineCell.QUEUE_TOKENS]
         return waiting + on_their_way + self.reserved_tokens.total
 
     @property
     def tokens_per_second(self) -> int:
-        """The recent rate of the engine; 0 before its first pass."""
+        """The recent rate of the engine; 0 before the first forward pass."""
         rate: int = self._engine[EngineCell.TOKENS_PER_SECOND]
         return rate
 

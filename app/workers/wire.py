@@ -42,7 +42,7 @@ class Kind(IntEnum):
     # From the engine:
     OPEN = auto()  # the encoder is loaded: a pickled `Opening`, to be answered with `OPENED`
     ADD = auto()  # requests may choose an adapter: a pickled `ServedModel`, to be answered with `CHANGED`
-    HIDE = auto()  # new requests may not choose an adapter: its id and name; `CHANGED` says that no request uses it
+    HIDE = auto()  # hides an adapter (id and name) from new requests; answered with `CHANGED` once no request uses it
     DONE = auto()  # the adapter is loaded or unloaded
     REJECTED = auto()  # the adapter cannot be loaded or unloaded: a pickled `ServiceError`
     DRAIN = auto()  # finish the accepted requests, then end

@@ -21,7 +21,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Referrer-Policy": "no-referrer",
-    # Cached, but revalidated each time: file names don't change between versions.
+    # Cached, but revalidated each time, since file names don't change between versions.
     "Cache-Control": "no-cache",
 }
 # No inline code, and no markup made from strings by scripts.

@@ -29,7 +29,8 @@ __all__ = [
     "load",
 ]
 
-# Modules of the names above that are not in `errors`. Imported lazily, so that `l2v --help` does not wait for torch.
+# The modules that define the names above, except those in `errors`. They are imported when a name is first used, so
+# that `l2v --help` does not wait for torch.
 _MODULES = {"Encoder": "encoder", "load": "loading", "Encoding": "types", "Input": "types"}
 
 

@@ -1,4 +1,4 @@
-"""Reads adapter_config.json, and refuses kinds and settings of adapters that cannot be merged into weights."""
+"""Reads adapter_config.json, and refuses adapters whose kind or settings cannot be merged into weights."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from l2v.models.sources import Source
 
 # The kinds whose merged weights give the same results as peft's forward pass; a test checks each.
 KINDS = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "HRA", "LN_TUNING", "TRAINABLE_TOKENS")
-# LoRA settings that merging honours or that affect only training. Any other must have its default value.
+# LoRA settings that merging honours or that affect only training. Any other setting must have its default value.
 _CARRIED = {
     *("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "target_parameters"),
@@ -44,7 +44,7 @@ def read_config(source: Source) -> PeftConfig:
 
     Raises:
         SourceError: if the file is damaged.
-        AdapterError: if the kind or a setting cannot be merged; the message names it.
+        AdapterError: if the kind or a setting cannot be merged; the message says which.
     """
     content = source.read("adapter_config.json")
     kind = content.get("peft_type")

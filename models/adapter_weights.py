@@ -1,4 +1,4 @@
-"""Reads an adapter's weights. Separates the decoder's weights from those of a head, which encoders don't need."""
+"""Reads an adapter's weights. Separates the decoder's weights from a head's weights, since encoders need no head."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ class AdapterWeights:
         weights: the decoder's weights, by their names in the trained model, with peft's prefix.
         path: the decoder's path in the trained model: "model" in a ForCausalLM model; "" if the decoder itself was
             trained.
-        left_out: the names of all other tensors.
+        left_out: the names of the adapter's other tensors.
     """
 
     weights: dict[str, torch.Tensor] = field(repr=False)

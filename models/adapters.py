@@ -20,7 +20,7 @@ from l2v.models.progress import stage
 from l2v.models.sources import Source
 
 _A_OF_B = re.compile("lora_(embedding_)?B")
-# Rows of a weight that are merged at a time: few enough for a core's cache, enough for fast products.
+# How many rows of a weight are merged at a time: few enough for a core's cache, but enough for fast products.
 _ROWS = 256
 
 
@@ -28,7 +28,7 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
     """Merges one adapter, trained on the bare decoder or on a model that contains it.
 
     Args:
-        decoder: changed in place.
+        decoder: the decoder to merge into; changed in place.
         source: the adapter.
         ignore: patterns of tensors of the adapter to leave out, with `*` and `?`.
 
@@ -38,8 +38,8 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
 
     Raises:
         SourceError: if the adapter's files cannot be read.
-        AdapterError: if its kind cannot be merged, if its tensors do not match the decoder's exactly, or if it has no
-            effect.
+        AdapterError: if the adapter's kind cannot be merged, if its tensors do not match the decoder's exactly, or if
+            the adapter has no effect.
     """
     config = read_config(source)
     read = read_weights(source, decoder, ignore)
@@ -75,8 +75,8 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
 def _unchanged_compilers() -> Iterator[None]:
     """Restores the environment variables that name the compilers when the block ends.
 
-    For BOFT, peft sets them to build a CUDA kernel, and leaves them set if that fails. Compiled layers would then be
-    linked without the C++ library.
+    For BOFT, peft sets these variables to build a CUDA kernel, and leaves them set if the build fails. While they are
+    set, compiled layers are linked without the C++ library.
     """
     before = {name: os.environ.get(name) for name in ("CC", "CXX")}
     try:
@@ -110,11 +110,11 @@ class _TrainedModel(torch.nn.Module):
 
 
 def attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: AdapterWeights) -> PeftModel:
-    """Adds the adapter's layers, untrained, to the decoder."""
+    """Adds the adapter's layers to the decoder, without loading their trained weights."""
     model: Any = _TrainedModel(decoder, read.path.split(".")) if read.path else decoder
     modules = {name for name, _ in model.named_modules()}
     config.inference_mode = True
-    config.base_model_name_or_path = None  # otherwise, peft warns that the base has another name: a local folder
+    config.base_model_name_or_path = None  # otherwise, peft warns that the base, a local folder, has another name
     config.task_type = None  # the wrapper for a task does not fit the bare decoder
     if saved := getattr(config, "modules_to_save", None):
         # Drop heads, whose tensors are left out. Like peft, compare the ends of module paths.

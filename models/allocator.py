@@ -15,8 +15,8 @@ def keep_freed_memory() -> None:
 
     By default, glibc takes blocks of many megabytes from the kernel and returns them when they are freed. The kernel
     clears each page when it is first touched again, so forward passes and merging adapters spend their time
-    clearing gigabytes. All threads share one arena, since the arenas of other threads cannot hold blocks of 64 MB and
-    more. Memory that is already free is returned to the kernel.
+    clearing gigabytes. This function also makes all threads share the main arena, since other arenas cannot hold
+    blocks of 64 MB and more, and returns memory that is already free to the kernel.
     """
     try:
         libc = ctypes.CDLL(None)

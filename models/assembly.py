@@ -99,7 +99,7 @@ def assemble(
 
 
 def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = True) -> ModelTokenizer:
-    """Reads the tokenizer. Unless adapters may still resize the vocabulary, checks that it belongs to the model."""
+    """Reads the tokenizer. Checks that it belongs to the model, unless adapters may still resize the vocabulary."""
     tokenizer = read_tokenizer(source, config.model_type, config.vocab_size)
     if whole:
         check_vocabulary(source.name, tokenizer.backend, config.vocab_size)
@@ -153,7 +153,7 @@ def _tokenization(tokenizer: ModelTokenizer, config: PreTrainedConfig, declarati
 def _evidence(
     encoder: Encoder, verified: list[str], checked_files: int, base: Source, adapters: Sequence[Source]
 ) -> list[str]:
-    """The results of all checks, including the reference vector; raises `ModelError` if the vectors differ."""
+    """The results of all checks. Raises `ModelError` if the encoder does not reproduce its reference vector."""
     reference = ReferenceVector.read([base, *adapters][-1])
     merged = [f"{s.label} (for {label(s.trained_on or '?')})" for s in adapters]
     return [

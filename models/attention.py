@@ -1,4 +1,4 @@
-"""Packed attention, bidirectional or causal: the only file that knows about masks.
+"""Packed attention, bidirectional or causal. No other file knows about masks.
 
 Sequences are concatenated into one row of T tokens without padding; `cu_seqlens` holds their bounds. A token attends
 only to tokens of its own sequence: to all of them (LLM2Vec's bidirectional patch; paper, section 2.1), to itself and
@@ -24,7 +24,7 @@ NAME = "l2v_packed"
 # The inputs that other libraries pass to a decoder; written into exported tokenizers.
 INPUTS = ["input_ids", "attention_mask"]
 
-# torch 2.11 has neither option. It accepts fewer key heads than query heads anyway; later versions need `enable_gqa`.
+# torch 2.11 has neither option, but accepts fewer key heads than query heads; later versions need `enable_gqa` for it.
 # With `num_splits=1`, a sequence's result depends on no other sequence of the batch, not even in its last bits.
 _OPTIONS: dict[str, Any] = {"enable_gqa": True, "num_splits": 1}
 _known = inspect.signature(varlen_attn).parameters
@@ -136,8 +136,9 @@ def packed_attention(
         value: [1, H_kv, T, D].
         attention_mask: must be None.
         scaling: factor on the attention scores; None: 1/sqrt(D).
-        cu_seqlens: [n + 1] int32, the bounds of the sequences. The caller of `forward` sets this and the next four.
-        cu_seqlens_cpu: the same on the CPU.
+        cu_seqlens: [n + 1] int32, the bounds of the sequences. The caller of the model's `forward` passes this and the
+            next four arguments.
+        cu_seqlens_cpu: `cu_seqlens` on the CPU.
         max_seqlen: length of the longest sequence.
         causal: see `attend`.
         windowed: apply `sliding_window`. LLM2Vec attends to the whole sequence instead, as the reference does.
@@ -149,8 +150,8 @@ def packed_attention(
         ([1, T, H, D], None), as transformers expects.
 
     Raises:
-        UnsupportedModelError: if the architecture passes an argument that changes the attention scores, or no
-            `cu_seqlens`.
+        UnsupportedModelError: if the architecture passes an argument that changes the attention scores, or does not
+            pass `cu_seqlens`.
     """
     architecture = type(module).__name__
     if cu_seqlens is None or cu_seqlens_cpu is None:
@@ -183,6 +184,6 @@ def _has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
     return torch.cuda.get_device_properties(query.device).major >= 8
 
 
-# No mask function is registered under this name, so transformers builds no mask. To build one, it would read the
-# positions first, and the CPU would have to wait for the GPU.
+# No mask function is registered under this name, so transformers builds no mask. Before it builds a mask, transformers
+# reads the positions, and the CPU has to wait for the GPU.
 AttentionInterface.register(NAME, packed_attention)

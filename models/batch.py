@@ -12,8 +12,8 @@ from l2v.models.types import Encoding
 # Default token budget of a forward pass: enough to run matrix products at full speed.
 _TOKENS = {"cuda": 16384}
 _TOKENS_ELSEWHERE = 4096
-# On slow devices, the budget is lower, so that a forward pass takes at most about _MAX_SECONDS, since the next request
-# waits for it. The budget is never below _MIN_TOKENS.
+# Requests wait until the current forward pass ends. So on slow devices, the budget is lower: a pass takes at most about
+# _MAX_SECONDS. The budget is never below _MIN_TOKENS.
 _MAX_SECONDS, _MIN_TOKENS = 10.0, 512
 
 
@@ -25,11 +25,11 @@ class Batch:
         input_ids: [1, T] int64, T being the total number of tokens.
         position_ids: [1, T] int64, starting at 0 in each sequence.
         cu_seqlens: [n + 1] int32, the start of each of the n sequences; the last entry is T.
-        cu_seqlens_cpu: the same on the CPU.
+        cu_seqlens_cpu: `cu_seqlens` on the CPU.
         max_seqlen: length of the longest sequence.
         pooled: [n] int64, how many of the last positions of each sequence are pooled (at least 1).
         pooled_tokens: the sum of `pooled`.
-        adapters: the id of each sequence's LoRA module, see `Encoding`; if empty, all are 0.
+        adapters: the id of each sequence's LoRA module, see `Encoding`; an empty tuple means that all ids are 0.
     """
 
     input_ids: torch.Tensor
@@ -67,9 +67,9 @@ class Batch:
         """Builds a batch of token ids that are already concatenated.
 
         Args:
-            ids: [T] int64.
-            lengths: [n] int64, which sum to T.
-            pooled: [n] int64.
+            ids: [T] int64, the token ids of all sequences.
+            lengths: [n] int64, the lengths of the sequences; their sum is T.
+            pooled: [n] int64, see `Batch`.
             device: target device of the batch.
             adapters: see `Batch`.
         """

@@ -10,21 +10,22 @@ from itertools import groupby
 
 import torch
 
-# Lengths up to _EDGE are rounded up to a multiple of _FINE, longer ones to one of _COARSE. Each rounded length is a
-# bucket. The softmax of bfloat16 takes up to four times as long if the number of keys is not a multiple of 32.
+# Lengths up to _EDGE are rounded up to a multiple of _FINE, longer lengths to a multiple of _COARSE. Each rounded
+# length is a bucket. The softmax of bfloat16 takes up to four times as long if the number of keys is not a multiple of
+# 32.
 _FINE, _COARSE, _EDGE = 32, 64, 128
-# Maximum attention scores computed at once, so that they stay in the CPU's cache.
+# Maximum number of attention scores computed at once, so that they stay in the CPU's cache.
 _MAX_SCORES = 2**22
 
 
 @dataclass(frozen=True)
 class _Bucket:
-    """Sequences computed together. Shorter ones are padded with copies of their last token.
+    """Sequences computed together. Shorter sequences are padded with copies of their last token.
 
     Attributes:
         count: number of sequences.
-        queries: number of queries per sequence: the length of the longest one.
-        keys: number of keys per sequence: the rounded length.
+        queries: number of queries per sequence, which is the length of the longest sequence.
+        keys: number of keys per sequence, which is `queries` rounded up, see `_EDGE`.
         bias: [count, 1, keys], 0 for a sequence's own tokens and -inf for padding; None if there is no padding.
         hidden: [queries, keys], true where a query does not attend to a key; None if all queries attend to all keys.
     """
@@ -38,13 +39,13 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the tokens of a packed row map to the buckets, and back. A row is one head of one token.
+    """How the tokens of a batch map to the buckets, and back. A row is one head of one token.
 
     Attributes:
         buckets: the buckets, in the order of their rows.
-        query: [R] int64, for each query row of the buckets, its index in [T · H].
-        key: [R_kv] int64, for each key and value row of the buckets, its index in [T · H_kv].
-        output: [T · H] int64, for each output row, its index in [R].
+        query: [R] int64, for each query row of the buckets, its index among the batch's T · H query rows.
+        key: [R_kv] int64, for each key and value row of the buckets, its index among the batch's T · H_kv rows.
+        output: [T · H] int64, for each output row of the batch, its index among the buckets' R query rows.
     """
 
     buckets: list[_Bucket]
@@ -154,5 +155,5 @@ def _rounded_up(length: int) -> int:
 
 
 def _rows(tokens: torch.Tensor, heads: int) -> torch.Tensor:
-    """The rows of all heads of tokens [n, L], in the order [n, H, L]."""
+    """The rows of the given tokens [n, L] for all H heads, in the order [n, H, L]."""
     return (tokens[:, None] * heads + torch.arange(heads)[:, None]).flatten()

@@ -20,7 +20,7 @@ class Checkpoint:
     """Tensors in files, read lazily.
 
     Attributes:
-        tensors: the tensors by name; each is loaded, or a slice of a file, which is read when it is indexed.
+        tensors: the tensors by name. Each is a loaded tensor, or a slice of a file that is read when it is indexed.
         shapes: the shape of each tensor.
         dtypes: the dtype of each tensor, named as in safetensors: F32, BF16, F8_E4M3, I32 …
     """
@@ -43,7 +43,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, source: Source, names: Collection[str]) -> "Checkpoint":
-        """Opens weight files of the source. No tensor may be in two of them."""
+        """Opens weight files of the source. No tensor may be in two of the files."""
         checkpoint = cls({}, {}, {})
         for name in names:
             path = source.folder / name

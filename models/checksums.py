@@ -17,7 +17,7 @@ from l2v.models.sources import Source
 
 FILE = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-# File name, expected digest, and the function that computes it.
+# The file's name, its expected digest, and the function that computes its actual digest.
 _Record = tuple[str, str, Callable[[Path], str]]
 
 
@@ -30,9 +30,9 @@ def write(folder: Path) -> None:
 
 @contextmanager
 def checking(sources: Sequence[Source]) -> Iterator["Future[int]"]:
-    """Compares the sources' files with their checksums in another thread, while the body reads the files too.
+    """Compares the sources' files with their checksums in another thread, while the `with` block reads the files too.
 
-    A mismatch replaces an error in the body, since it explains that error.
+    If a file does not match, that error replaces an error in the block, since the mismatch explains it.
 
     Yields:
         A future of the number of files compared. Its `result()` waits for the comparison and raises as `check` does.

@@ -13,18 +13,19 @@ from l2v.models.encoder import Encoder
 from l2v.models.errors import UnsupportedModelError, first_line
 from l2v.models.forward import hidden_states
 
-# Lengths of the sequences in the batches that teach the compiler which sizes are dynamic. It treats sizes that are
-# equal in the first batch as one size, hence 18 + 19 = 37 tokens: no dimension of a model is 37.
+# Lengths of the sequences in the batches that teach the compiler which sizes are dynamic. The compiler treats sizes
+# that are equal in the first batch as one size. The first batch has 18 + 19 = 37 tokens, since no dimension of a model
+# is 37.
 _WARM_UP = ([18, 19], [8], [4, 9, 7, 6])
-# On a GPU, kernels are tuned for the sizes of the first batch, so it resembles real ones.
+# On a GPU, kernels are tuned for the sizes of the first batch, so the first batch resembles real batches.
 _WARM_UP_CUDA = ([509, 503, 499, 491], *_WARM_UP)
 
 
 def compile_layers(encoder: Encoder) -> None:
     """Compiles the decoder's layers while the encoder keeps running, then swaps the compiled layers in.
 
-    Afterwards this process never recompiles, to avoid delays: batches that the compiled layer does not support (a
-    single token) run eagerly.
+    Afterwards this process never recompiles, to avoid delays. Batches that the compiled layers do not support, those of
+    a single token, run eagerly.
 
     Raises:
         UnsupportedModelError: if the weights are prepacked or int8, LoRA modules are loaded, or compilation fails, for

@@ -11,7 +11,7 @@ _POOLINGS = {"avg": "mean", "mean": "mean", "last": "last_token", "cls": "bos_to
 
 
 def attention_of(config: Config, base: Source) -> Attention | None:
-    """The attention that a published config.json declares, by a key or by its type; None if it declares none.
+    """The attention that a published config.json declares, by a key or by its type; None if no attention is declared.
 
     In transformers, most model classes ignore `use_bidirectional_attention`.
 
@@ -49,7 +49,7 @@ def has_bidirectional_windows(config: Config) -> bool:
 
 
 def pooling_of(config: Config, base: Source) -> str | None:
-    """The pooling that config.json declares for its publisher's code; None if it declares none."""
+    """The pooling that config.json declares for its publisher's code; None if no pooling is declared."""
     native = native_type(config)
     word = config.get("pooling") or (native.pooling if native else "")
     if not word:
@@ -63,7 +63,7 @@ def pooling_of(config: Config, base: Source) -> str | None:
 
 
 def matryoshka_of(config: Config, base: Source) -> tuple[int, ...] | None:
-    """The sizes in `matryoshka_dimensions`, ascending; None: not declared."""
+    """The sizes in `matryoshka_dimensions`, ascending; None if the key is absent."""
     sizes = config.get("matryoshka_dimensions")
     if sizes is None:
         return None

@@ -40,7 +40,7 @@ _SHOWN = 60
 
 
 def usable(content: dict[str, Any], kind: type[PreTrainedConfig]) -> dict[str, Any]:
-    """Drops invalid values of fields without effect, and converts integers to floats where the class requires them."""
+    """Drops invalid values of fields without effect, and converts integers to floats where the class needs floats."""
     kept = {}
     for name, value in content.items():
         if name in _DROPPED or (name in _WITHOUT_EFFECT and _misfit(name, value, kind)):
@@ -59,7 +59,7 @@ def faults(content: dict[str, Any], kind: type[PreTrainedConfig]) -> Iterator[st
     for name, value in content.items():
         fault = _misfit(name, value, kind)
         if not fault and name in _MINIMUM and type(value) not in (int, NoneType, *[float] * (_MINIMUM[name] == 0)):
-            fault = _TYPES[int]  # a class may use a size without declaring it
+            fault = _TYPES[int]  # a class may use a size without declaring its type
         if fault:
             yield _clause(name, value, f"must be {fault}")
         elif isinstance(value, int | float) and (fault := _outside(name, value)):
@@ -69,9 +69,9 @@ def faults(content: dict[str, Any], kind: type[PreTrainedConfig]) -> Iterator[st
 
 
 def rope_faults(config: PreTrainedConfig) -> Iterator[str]:
-    """Yields a clause for each invalid value of the rotary embeddings, for which the classes declare no types."""
+    """Yields a clause for each invalid value of the rotary embeddings, whose types the classes do not declare."""
     declared = getattr(config, "rope_parameters", None) or {}
-    # Like `nested_rope_parameter_keys` of transformers, which release 5.17 lacks.
+    # Does the same as transformers' `nested_rope_parameter_keys`, which release 5.17 of transformers lacks.
     kinds = getattr(config, "_rope_type_labels", None) or getattr(config, "layer_types", None) or ()
     layers = [key for key in declared if key in kinds] if isinstance(declared, dict) else []
     for parameters in [declared[layer] for layer in layers] or [declared]:
@@ -107,7 +107,7 @@ def _clause(name: str, value: object, requirement: str) -> str:
 
 
 def _misfit(name: str, value: object, kind: type[PreTrainedConfig]) -> str:
-    """The type that a value should have, in words; "" if it has that type, or if the class declares no type."""
+    """The type that a value should have, in words; "" if the value has that type, or if no type is declared."""
     declared = _declared(name, kind)
     if declared is None:
         return ""
@@ -121,7 +121,7 @@ def _misfit(name: str, value: object, kind: type[PreTrainedConfig]) -> str:
 
 
 def _declared(name: str, kind: type[PreTrainedConfig]) -> Any:
-    """The type that the class declares for a field; None if it declares none."""
+    """The type that the class declares for a field; None if the class declares no type."""
     name = kind.attribute_map.get(name, name)
     return next((field.type for field in fields(kind) if field.name == name), None) if is_dataclass(kind) else None
 

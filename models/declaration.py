@@ -1,6 +1,7 @@
-"""How a stack is served, as its files declare it, and which file each value comes from.
+"""How a model is served, as its files declare, and which file each value comes from.
 
-Precedence: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers, the defaults.
+Highest precedence first: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers,
+the defaults.
 """
 
 from dataclasses import dataclass, fields
@@ -27,28 +28,29 @@ class Declared(Generic[T]):
 
 @dataclass(frozen=True)
 class Declaration:
-    """How a stack is served.
+    """How a model is served.
 
     Attributes:
-        semantics: how an instruction and a text become a row and its pooled span, see `types.Semantics`.
+        semantics: how an instruction and a text become token ids, and which of them are pooled, see `types.Semantics`.
         attention: `bidirectional`, or `causal` as in the original decoder.
         pooling: the pooling mode.
         skip_instruction: pool only the text.
-        max_length: maximum tokens of a row.
-        doc_max_length: maximum tokens of a text.
+        max_length: maximum tokens of an input, including its instruction and special tokens.
+        doc_max_length: maximum tokens of a text alone.
         template: the name of the template.
         lower_case: lower-case texts and instructions.
         prompts: named prompts.
-        default_prompt_name: the prompt for texts with neither an instruction nor another prompt; None: no prompt.
+        default_prompt_name: the name of the prompt for texts with neither an instruction nor another prompt; None: no
+            prompt.
         similarity: the metric for comparing vectors.
-        normalize: whether the model normalizes its vectors. Requests to embed have their own field for this.
-        truncate_dim: how many leading dimensions to keep by default; None: all.
-        matryoshka_dimensions: the numbers of leading dimensions that the model was trained for; None: not declared.
-        int8_scale: how vectors become 8-bit integers, if a request asks for them.
-        windowed: apply the sliding windows of the architecture. LLM2Vec does not.
+        normalize: whether the model normalizes its vectors. Embedding requests have their own field for this.
+        truncate_dim: how many leading dimensions to keep by default; None: all dimensions.
+        matryoshka_dimensions: the numbers of leading dimensions that the model was trained for; None if not declared.
+        int8_scale: how vectors become 8-bit integers, if a request asks for 8-bit integers.
+        windowed: apply the sliding windows of the architecture. LLM2Vec ignores them.
         layers: the Dense layers after the decoder.
         layers_source: the source that holds the folders of the Dense layers.
-        width: the width of the token states that the pooling expects; 0: not declared.
+        width: the width of the token states that the pooling expects; 0 if not declared.
         served_before: whether l2v 0.1 could load the model.
     """
 
@@ -79,7 +81,7 @@ class Declaration:
 
     @property
     def notice(self) -> str:
-        """How serving differs from l2v 0.1, which ignored sentence-transformers' files; "" if it does not."""
+        """How serving differs from l2v 0.1, which ignored sentence-transformers' files; "" if nothing differs."""
         if self.semantics.value == "llm2vec" or self.semantics.origin in (SETTING, *OWN_FILES):
             return ""
         if not self.served_before:

@@ -37,10 +37,10 @@ _CORRECT = "correct it in a copy of the folder"
 
 
 def read_config(base: Source) -> PreTrainedConfig:
-    """Reads the base's config. A type with remote code is read as its native type if it has one; the code is never run.
+    """Reads the base's config. A type with its own code is read as its native type, if any; the code is never run.
 
     Raises:
-        SourceError: if it is damaged or has an invalid value.
+        SourceError: if the config is damaged or has an invalid value.
         UnsupportedModelError: if transformers does not know the architecture.
     """
     return build_config(base.name, native_config(base.read(FILE)))
@@ -67,8 +67,8 @@ def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
     kind = CONFIG_MAPPING[model_type]
     content = usable(content, kind)
     if model_type == "gemma" and content.get("hidden_act") == "gelu":
-        # In Gemma's first configs, this means the tanh approximation. Some versions of transformers, such as 5.17, use
-        # the exact function.
+        # In Gemma's first configs, `gelu` means the tanh approximation. Some versions of transformers, such as 5.17,
+        # use the exact function instead.
         content["hidden_act"] = "gelu_pytorch_tanh"
     if fault := next(faults(content, kind), None):
         raise SourceError(f"config.json of {name} cannot be used: {fault}; {_CORRECT}")
@@ -80,7 +80,7 @@ def build_config(name: str, content: dict[str, Any]) -> PreTrainedConfig:
         ) from error
     padding, tokens = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", 0)
     if padding is not None and not 0 <= padding < tokens:
-        config.pad_token_id = None  # torch rejects it, and encoders do not pad
+        config.pad_token_id = None  # torch rejects such an id, and encoders do not pad
     if fault := next(rope_faults(config), None):
         raise SourceError(f"config.json of {name} cannot be used: {fault}; {_CORRECT}")
     return config
@@ -142,7 +142,7 @@ def _check_whole(base: Source, config: PreTrainedConfig, checkpoint: Checkpoint)
 def _load(
     base: Source, config: PreTrainedConfig, tensors: dict[str, Any], dtype: torch.dtype, **settings: Any
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Builds the decoder from tensors. Returns it with transformers' report on the loading."""
+    """Builds the decoder from tensors. Returns the decoder and transformers' report on the loading."""
     kind = MODEL_MAPPING.get(type(config), None)
     if kind is None or config.is_encoder_decoder or config.get_text_config() is not config:
         raise UnsupportedModelError(
@@ -169,7 +169,10 @@ def _load(
 
 
 def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, report: dict[str, Any]) -> set[str]:
-    """Checks that files and decoder hold the same tensors. Returns those that an encoder does not need."""
+    """Checks that files and decoder hold the same tensors, and returns the names of tensors that no encoder needs.
+
+    The files may hold such tensors in addition to the decoder's.
+    """
     names, kind = checkpoint.shapes, type(decoder).__name__
     if twice := sorted(names.keys() & {f"{decoder.base_model_prefix}.{name}" for name in names}):
         raise SourceError(
@@ -196,7 +199,7 @@ def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, r
 
 
 def move(decoder: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """Moves the decoder to the device, in evaluation mode. Raises `ModelError` if it does not fit there."""
+    """Moves the decoder to the device, in evaluation mode. Raises `ModelError` if the device cannot hold it."""
     try:
         moved: PreTrainedModel = decoder.to(device).eval()
     except (RuntimeError, AssertionError) as error:

@@ -35,7 +35,7 @@ def check_dtype(name: DType, device: torch.device) -> None:
     """Checks that the device can compute in a dtype. Call it before reading weights.
 
     Raises:
-        UnsupportedModelError: if the device cannot.
+        UnsupportedModelError: if the device cannot compute in the dtype.
     """
     module, required = _REQUIRED.get(name, (None, ""))
     if module and not module.available(device):
@@ -43,7 +43,7 @@ def check_dtype(name: DType, device: torch.device) -> None:
 
 
 def select_dtype(name: DType, device: torch.device) -> torch.dtype:
-    """The dtype to load weights in; for int8 and fp8, the dtype that they are quantized from."""
+    """The dtype to load weights in; for int8 and fp8, the dtype from which the weights are quantized."""
     if name == "fp8":
         return torch.bfloat16
     if name in ("auto", "int8"):
@@ -55,14 +55,14 @@ def select_dtype(name: DType, device: torch.device) -> torch.dtype:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 natively. Emulation takes several times as long as float32."""
     if device.type == "cuda":
-        # `torch.cuda.is_bf16_supported` checks the current device, which need not be this one.
+        # `torch.cuda.is_bf16_supported` checks the current device, which may be a different device.
         return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def check_memory(error: Exception, model: torch.nn.Module, device: torch.device) -> None:
-    """Raises `ModelError`, with what to do, if an error means that a model does not fit into a device's memory."""
+    """If an error means that a model does not fit into a device's memory, raises `ModelError` with advice."""
     if Fault.of(error) is not Fault.OUT_OF_MEMORY:
         return
     weights = list(model.parameters())

@@ -101,7 +101,7 @@ class Encoder:
 
     @property
     def prepacked(self) -> bool:
-        """Whether weights are in oneDNN's layout: such a model can be neither saved, trained nor compiled."""
+        """Whether weights are in oneDNN's layout. If so, the model can be neither saved, trained nor compiled."""
         return self._has(Int8Linear) or self._has(PrepackedLinear)
 
     @property
@@ -138,7 +138,7 @@ class Encoder:
         }
 
     def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
-        """Tokenizes inputs; raises `InputError` for one that cannot be encoded."""
+        """Tokenizes inputs; raises `InputError` if an input cannot be encoded."""
         return self.tokenization(inputs)
 
     @torch.inference_mode()
@@ -146,7 +146,7 @@ class Encoder:
         """Runs one packed batch.
 
         Args:
-            encodings: n encodings; the caller keeps their total length within its token budget.
+            encodings: n encodings, whose total length the caller keeps within the token budget.
 
         Returns:
             n float32 arrays, not normalized, in the order of the encodings: the pooled vector [width], or the hidden
@@ -184,7 +184,7 @@ class Encoder:
         states, semantics = self.head.states(states), self.declaration.semantics.value
         modes = [self.adapters.pooling(id_) if id_ else self.pooling for id_ in batch.adapters] or [self.pooling]
         pooled = {mode: pool(states, batch, mode, semantics) for mode in dict.fromkeys(modes)}
-        if len(pooled) > 1:  # each row gets the pooling of its module
+        if len(pooled) > 1:  # each input gets the pooling of its LoRA module
             runs = [(mode, len(list(rows))) for mode, rows in groupby(modes)]
             starts = accumulate((rows for _, rows in runs), initial=0)
             parts = [pooled[mode][start : start + rows] for (mode, rows), start in zip(runs, starts, strict=False)]

@@ -43,7 +43,7 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that is not a heading. Headings end in a colon."""
+    """The first line of an error's message, apart from headings, which end in a colon."""
     if isinstance(error, KeyError) and len(error.args) == 1 and " " not in str(error.args[0]):
         return f"there is no {error.args[0]}"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # KeyError adds quotes

@@ -1,7 +1,7 @@
-"""The README of an export: which servers open it with the same vectors, and under which conditions.
+"""The README of an export. It says which servers open the export with the same vectors, and under which conditions.
 
 The tests run sentence-transformers on exports, and each export is compared with the results of transformers. The
-clauses about TEI and vLLM follow from reading their code, see docs/exports.md.
+clauses about TEI and vLLM follow from reading the code of these servers, see docs/exports.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,9 +43,9 @@ class Reader:
 
     Attributes:
         name: the server's name.
-        refuses: the reasons why it does not open the folder.
-        differs: the reasons why its vectors differ.
-        conditions: the conditions under which its vectors are the same.
+        refuses: the reasons why the server does not open the folder.
+        differs: the reasons why the server's vectors differ from l2v's.
+        conditions: the conditions under which the server's vectors are the same as l2v's.
     """
 
     name: str
@@ -68,7 +68,7 @@ def write_card(encoder: Encoder, unlike_transformers: Sequence[str]) -> str:
 
     Args:
         encoder: the exported encoder.
-        unlike_transformers: how transformers deviates from l2v on it, see `export_check`.
+        unlike_transformers: how transformers reads the export differently from l2v, see `export_check`.
     """
     readers = (_sentence_transformers(encoder), _tei(encoder), _vllm(encoder))
     for reader in (readers[0], readers[2]):
@@ -170,7 +170,7 @@ def _reader(
 
 
 def _pooling_and_layers(encoder: Encoder) -> dict[str, object]:
-    """How TEI and vLLM differ from l2v: they pool the whole row, then apply each Dense layer."""
+    """How TEI and vLLM differ from l2v, since they pool all tokens, and apply each Dense layer after pooling."""
     layers, leading = encoder.head.layers, encoder.tokenization.leading
     return {
         "it pools the special token before the text, too": leading
@@ -197,7 +197,7 @@ def _normalizes(encoder: Encoder) -> bool:
 
 
 def _leaves_out_instruction(encoder: Encoder) -> bool:
-    """Whether the pooling uses several tokens and excludes those of the instruction."""
+    """Whether the pooling excludes the instruction's tokens, and the vector depends on that."""
     pooling, first = encoder.pooling, encoder.pooling == "bos_token" and not _is_llm2vec(encoder)
     return encoder.tokenization.skip_instruction and (pooling in ("mean", "weighted_mean") or first)
 
@@ -210,7 +210,7 @@ def _counts_alone_as_in_row(encoder: Encoder) -> bool:
 
 
 def _rope_type(config: Any) -> str:
-    """The first type of rotary embeddings that scales positions, in any kind of layer; "default" if none does."""
+    """The first type of rotary embeddings, of any kind of layer, that scales positions; "default" if none does."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [each.get("rope_type", "default") for each in (rope, *rope.values()) if isinstance(each, dict)]
     return next((kind for kind in kinds if kind != "default"), "default")

@@ -15,15 +15,17 @@ from l2v.models.types import Encoding
 
 _TEXT = "the cat sits on the mat, and a dog runs in the park"
 _TEXTS = (_TEXT, "  two blanks before,  and within", "line\nbreaks\n\nand\ttabs ", "Ünïcödé, 日本語, 🙂", "42 + 7")
-# Minimum cosine of a token's states in float32, and in other dtypes. Wrong attention gives a much lower cosine.
+# Minimum cosine between l2v's and transformers' states of a token, in float32 and in other dtypes. Wrong attention
+# gives a much lower cosine.
 _MIN_COSINE_FLOAT32, _MIN_COSINE = 0.9999, 0.98
-# The text exceeds a sliding window by this many tokens, up to this maximum length.
+# If the model has a sliding window, the text is repeated until it exceeds the window by _BEYOND tokens, up to at most
+# _MAX_TOKENS.
 _BEYOND, _MAX_TOKENS = 8, 1024
 
 
 @torch.inference_mode()
 def differences(encoder: Encoder, folder: Path) -> list[str]:
-    """How transformers reads an export differently, as clauses; empty if token ids and hidden states are the same.
+    """How transformers reads an export differently from l2v, as clauses; empty if ids and hidden states are the same.
 
     Args:
         encoder: the encoder.

@@ -1,4 +1,4 @@
-"""The config.json of an export: the decoder's own, in a form that most libraries read correctly."""
+"""The config.json of an export: the decoder's own config, in a form that most libraries read correctly."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def export_config(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
         window = max(window, encoder.max_length)  # at least the longest input, since LLM2Vec ignores the window
         content[_WINDOW] = window
     if window and _read(content, _WINDOW) != window:
-        content[_WINDOW] = 2 * (window - 1)  # Gemma 3 halves it where attention is bidirectional
+        content[_WINDOW] = 2 * (window - 1)  # for bidirectional attention, Gemma 3's config class halves the value
     former = _former_rope(content)
     if _read(former, "rope_parameters") == _read(content, "rope_parameters"):
         content = former
@@ -66,7 +66,7 @@ def _read(content: dict[str, Any], name: str) -> object:
 
 
 def _former_rope(content: dict[str, Any]) -> dict[str, Any]:
-    """Converts the rotary embeddings to the format of transformers 4, which TEI reads too."""
+    """Converts the settings of the rotary embeddings to transformers 4's format, which TEI reads too."""
     rope = content.get("rope_parameters")
     if not isinstance(rope, dict):
         return content

@@ -6,17 +6,18 @@ from enum import StrEnum
 import torch
 
 # Many errors about memory are plain RuntimeErrors, so the message has to be searched. cuBLAS, cuDNN and similar
-# libraries allocate their own memory. If there is too little for a handle, they report that they are not initialized.
+# libraries allocate their own memory. If too little is left for a handle, they report that they are not initialized.
 _MEMORY = re.compile(
     r"out of memory|(can't allocate|not enough) memory|_STATUS_(ALLOC_FAILED|NOT_INITIALIZED|\w*ALLOCATION_FAILED)"
 )
 _LOST_WORDS = ("CUDA error", "CUDA driver error", "HIP error", "CUDNN_STATUS_EXECUTION_FAILED", "Triton Error [CUDA]")
-# A library raises these before it starts work on the device, though their messages begin like those of a lost device.
+# A library raises these errors before it starts work on the device, so the device is not lost, although the messages
+# begin like those of a lost device.
 _REFUSED_WORDS = ("CUBLAS_STATUS_NOT_SUPPORTED", "CUBLAS_STATUS_INVALID_VALUE")
 
 
 class Fault(StrEnum):
-    """Kinds of failure of a forward pass; the values are those of the metric `l2v_batches_total`."""
+    """Kinds of failure of a forward pass. Their values are label values of the metric `l2v_batches_total`."""
 
     ERROR = "error"
     OUT_OF_MEMORY = "out_of_memory"
@@ -26,8 +27,8 @@ class Fault(StrEnum):
     def of(cls, error: Exception) -> "Fault":
         """Classifies an error.
 
-        Out of memory is checked first: CUDA reports it in the same words as a lost device, but keeps working. After any
-        other CUDA error, the context is lost, and every later call in the process fails.
+        Lack of memory is checked first, since CUDA reports it in the same words as a lost device, but keeps working.
+        After any other CUDA error, the context is lost, and every later call in the process fails.
         """
         message = str(error)
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or _MEMORY.search(message):

@@ -13,7 +13,7 @@ def hidden_states(
     Args:
         model: the bare decoder.
         batch: the batch.
-        causal: attend only to earlier tokens.
+        causal: whether a token attends only to itself and to earlier tokens.
         windowed: apply the sliding windows of the architecture.
     """
     output = model(

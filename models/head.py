@@ -54,7 +54,7 @@ class Head(torch.nn.Module):
         return next((layer.config.outputs for layer in reversed(self.layers) if layer.config.per_token), states)
 
     def move(self, device: torch.device, dtype: torch.dtype) -> "Head":
-        """Moves the layers. Those before pooling compute in the decoder's dtype, those after it in float32."""
+        """Moves the layers. Layers before pooling compute in the decoder's dtype, layers after pooling in float32."""
         self.states.to(device, dtype)
         self.vectors.to(device, torch.float32)
         return self

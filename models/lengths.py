@@ -7,11 +7,11 @@ from l2v.models.errors import ModelError, UnsupportedModelError
 
 
 def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None:
-    """Checks that the model supports rows of `max_length` tokens.
+    """Checks that the model supports inputs of `max_length` tokens.
 
     Raises:
         ModelError: if the model has fewer positions.
-        UnsupportedModelError: if long rows change how short ones are embedded.
+        UnsupportedModelError: if long texts change how short texts in the same batch are embedded.
     """
     max_length = declaration.max_length.value
     positions = getattr(config, "max_position_embeddings", None)
@@ -32,9 +32,9 @@ def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None
 
 
 def check_window(config: PreTrainedConfig, declaration: Declaration) -> None:
-    """Refuses rows longer than the model's sliding window if packed attention does not apply that window.
+    """Refuses a `max_length` beyond the model's sliding window if packed attention does not apply that window.
 
-    LLM2Vec clears the window of a model whose layers all have one, as the reference does for Mistral.
+    LLM2Vec clears the window of a model whose layers all have a window, as the reference does for Mistral.
     """
     max_length, window = declaration.max_length.value, getattr(config, "sliding_window", None)
     if not window or max_length <= window or declaration.windowed:

@@ -41,15 +41,17 @@ def load(
         dtype: `auto`: bfloat16 on Ampere or newer GPUs and on CPUs with native bfloat16, else float32; `int8` (CPUs)
             and `fp8` (CUDA) quantize the linear layers and compute the rest as `auto` does.
         device: `auto`: CUDA if available, else the CPU; or any torch device.
-        semantics: how an instruction and a text become a row; `llm2vec` ignores the files of sentence-transformers.
+        semantics: how an instruction and a text become token ids, and which of them are pooled; `llm2vec` ignores the
+            files of sentence-transformers.
         attention, pooling, max_length, doc_max_length, skip_instruction: override the sources' files (see
             `models.declaration`). Defaults if no file declares them: bidirectional, mean, 512, 400, True.
-        template: a key of `models.templates.TEMPLATES`; default: the sources' setting, else the base model's.
+        template: a key of `models.templates.TEMPLATES`; default: the sources' setting, else the base model's template.
         ignore_tensors: patterns of tensors to leave out, with `*` and `?`, besides those that no encoder needs.
-        lora_modules: LoRA adapters to apply on top, unmerged, by name: Hub ids or folders. Each row of a
-            batch names its module, see `models.lora`.
+        lora_modules: name → Hub id or folder, for LoRA adapters to apply without merging. Each input of a batch names
+            the adapter to apply, see `models.lora`.
         prepack: convert weights on the CPU to oneDNN's layout, after which they cannot be saved, trained or compiled.
-        on_declared: called with the declaration and the number of dimensions before the weights are read; it may raise.
+        on_declared: a function that is called with the declaration and the number of dimensions before the weights are
+            read; it may raise.
 
     Raises:
         ModelError: if the model cannot be loaded or fails verification; the message is one sentence.

@@ -28,7 +28,7 @@ _QUANTIZED = re.compile(
 # Keys of config.json that mark quantized weights.
 MARKS = ("quantization_config", "quantization")
 _FULL_PRECISION = {"F64", "F32", "F16", "BF16"}
-# What training tools insert into names, at the start or later.
+# What training tools insert into the names of tensors, at the start or further inside.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_forward_module.", "module.")
 _LORA = re.compile(r"lora_|\.base_layer\.|modules_to_save")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -54,7 +54,7 @@ def named(name: str, patterns: Sequence[str]) -> bool:
 
 
 def summary(names: Iterable[str]) -> list[str]:
-    """A readable list of names: those that differ only in a number become one."""
+    """A readable list of names, in which names that differ only in a number become one entry."""
     return sorted({re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names})
 
 
@@ -63,7 +63,7 @@ def count(names: Collection[str], noun: str = "tensor") -> str:
 
 
 def layer_of(name: str) -> int:
-    """The index of the layer of a tensor; -1 if it has none."""
+    """The index of the layer that a tensor belongs to; -1 if the tensor belongs to no layer."""
     found = _LAYER.search(name)
     return int(found[1]) if found else -1
 
@@ -75,7 +75,7 @@ def _extra_layers(config: PreTrainedConfig) -> int:
 
 
 def quantized(dtypes: Mapping[str, str]) -> str:
-    """The first tensor that shows that the weights are quantized; "" if they are not."""
+    """The first tensor that shows that the weights are quantized; "" if the weights have full precision."""
     for name, dtype in dtypes.items():
         if _QUANTIZED.search(name) or (name.endswith("weight") and dtype not in _FULL_PRECISION):
             return name
@@ -87,8 +87,8 @@ def quantization(name: str, mark: object, dtypes: Mapping[str, str]) -> str:
 
     Args:
         name: the base's name.
-        mark: the `quantization_config` of its config.json; None: there is none.
-        dtypes: the dtypes of its tensors, named as in safetensors.
+        mark: the `quantization_config` of the base's config.json; None if it has none.
+        dtypes: the dtypes of the base's tensors, named as in safetensors.
     """
     if not (sign := quantized(dtypes)):
         return ""
@@ -154,7 +154,7 @@ def shape_cause(held: Sequence[int], required: Sequence[int], config: PreTrained
 
 
 def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
-    """What a training tool inserted into most names, at the start or later; "" if there is none."""
+    """What a training tool inserted into most names, at the start or further inside; "" if nothing was inserted."""
     for infix in WRAPPERS:
         if 2 * sum(f".{infix}" in f".{name}" for name in names) > len(names):
             return infix
@@ -165,7 +165,7 @@ def wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
 
 
 def _prefix(name: str, expected: Collection[str]) -> str | None:
-    """The part of a name that precedes a name in `expected`; None if it holds no such name."""
+    """The part of `name` before its longest ending that is in `expected`; None if no ending is in `expected`."""
     parts = name.split(".")
     found = (index for index in range(len(parts)) if ".".join(parts[index:]) in expected)
     index = next(found, None)

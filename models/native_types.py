@@ -1,6 +1,6 @@
 """Model types that are published with their own code, but have the same network as a type that transformers knows.
 
-Their code is never run. Each entry says which native type the weights belong to, and how its publisher's code differs.
+Their code is never run. A `NativeType` says which type the weights belong to, and how the publisher's code differs.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class NativeType:
 
     Attributes:
         model_type: the type that transformers knows.
-        config: keys to add to its config.
-        pooling: the pooling that the publisher's code applies if config.json names none; "" if it has none.
-        projection: the tensor with which that code projects every token's state; "" if there is none.
+        config: keys to add to config.json.
+        pooling: the pooling that the publisher's code applies if config.json names none; "" if the code has no default.
+        projection: the tensor with which the publisher's code projects every token's state; "" if it does not project.
     """
 
     model_type: str
@@ -30,7 +30,7 @@ class NativeType:
 
 
 def native_type(config: Config) -> NativeType | None:
-    """The stand-in for the type that a published config.json names; None if that type needs none or is unknown.
+    """The stand-in for the type that a published config.json names; None if the type needs no stand-in or is unknown.
 
     These published types attend bidirectionally, unless config.json sets `is_causal: true`.
     """
@@ -40,7 +40,7 @@ def native_type(config: Config) -> NativeType | None:
         case "bidirectional_pplx_qwen3":
             return NativeType("qwen3", {})
         case "bidirlm" if "query_pre_attn_scalar" in config or "hidden_activation" in config:
-            # We do not know whether its code halves the window, as Gemma 3 does. Half the window is safe in both cases.
+            # We do not know whether BidirLM's code halves the window, as Gemma 3 does. Half the window is safe anyway.
             return NativeType("gemma3_text", {"use_bidirectional_attention": True})
         case "bidirlm":
             return NativeType("qwen3", {})
@@ -50,7 +50,7 @@ def native_type(config: Config) -> NativeType | None:
 
 
 def native_config(config: Config) -> Config:
-    """The content of config.json with a published type replaced by its stand-in; unchanged if there is none."""
+    """The content of config.json, with a published type replaced by its stand-in; unchanged if there is no stand-in."""
     native = native_type(config)
     if native is None:
         return config
@@ -59,7 +59,7 @@ def native_config(config: Config) -> Config:
 
 
 def remote_code(config: Config) -> str:
-    """The class of the code that config.json names for the bare decoder; "" if it names none."""
+    """The class that config.json names for the bare decoder in the publisher's own code; "" if it names none."""
     named = config.get("auto_map")
     code = named.get("AutoModel") if isinstance(named, dict) else None
     return code.rpartition(".")[2] if isinstance(code, str) else ""

@@ -10,15 +10,15 @@ from l2v.models.types import Pooling, Semantics
 
 
 def pool(hidden: torch.Tensor, batch: Batch, pooling: Pooling, semantics: Semantics = "llm2vec") -> torch.Tensor:
-    """Pools each sequence's span, its last `batch.pooled` positions.
+    """Pools each sequence's span, which is its last `batch.pooled` positions.
 
     Args:
         hidden: [T, d], the hidden states after the final norm.
         batch: the batch that they were computed from.
         pooling: `mean`, `weighted_mean` (weights 1…N over the span, normalized), `eos_token` and `last_token` (the last
             position) or `bos_token` (the first position).
-        semantics: with `sentence-transformers`, the weights of `weighted_mean` count from the start of the row, and
-            `bos_token` is the first position of the span.
+        semantics: with `sentence-transformers`, the weights of `weighted_mean` count from the start of the sequence,
+            and `bos_token` is the first position of the span.
 
     Returns:
         [n, d] float32.
@@ -41,7 +41,7 @@ def pool(hidden: torch.Tensor, batch: Batch, pooling: Pooling, semantics: Semant
     # The position of each pooled token within its span, 0…N-1, and its hidden state.
     rank = torch.arange(total, device=spans.device) - repeat(spans.cumsum(0) - spans)
     rows = hidden[rank + repeat(ends - spans)].float()
-    # unsafe=True skips a check of the lengths, which makes the CPU wait for the GPU.
+    # unsafe=True skips a check of the lengths that makes the CPU wait for the GPU.
     if pooling == "weighted_mean":
         before = ends - starts - spans if by_row else torch.zeros_like(spans)
         weights = 2 * (repeat(before) + rank + 1) / repeat(spans * (2 * before + spans + 1))

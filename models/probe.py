@@ -19,19 +19,19 @@ from l2v.models.batch import Batch
 from l2v.models.forward import hidden_states
 from l2v.models.types import Encoding
 
-# Tokens of a probe, few enough to fit into every sliding window, and to take little time in a large model.
+# The number of tokens of a probe, low enough to fit into every sliding window and to take little time in a large model.
 TOKENS = 8
-# The rows of the sequences in a pack of three probes.
+# The positions of each probe in a pack of three.
 LEFT, OWN, RIGHT = (slice(TOKENS * i, TOKENS * (i + 1)) for i in range(3))
-# The attention function of a run that is recorded.
+# The name of the attention function that records its inputs.
 _RECORDED = "l2v_recorded"
-# Minimum unit of rounding noise: reordering several thousand float32 products changes their sum this much.
+# Minimum relative size of rounding noise: reordering several thousand float32 products changes their sum this much.
 _LEAST_UNIT = 2.0**-17
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Which tokens attend to which in one call of attention on a pack of three probes, whatever the scores.
+    """Which tokens attend to which others in one call of attention on a pack of three probes, whatever the scores.
 
     Attributes:
         ahead: how many other tokens of the middle probe attend to its last one.
@@ -46,13 +46,13 @@ class Reach:
 
 @dataclass
 class Trace:
-    """One forward pass over a row of T tokens.
+    """The record of one forward pass over T packed tokens.
 
     Attributes:
         sequences: the token ids of each sequence.
         layers: the queries, keys and values of each token, [T, n] for each call of attention. The last entry is [T, d],
             the hidden states after the final norm.
-        reach: one per call of attention, recorded only for packs of three.
+        reach: which tokens attend to which others, for each call of attention; recorded only for packs of three probes.
     """
 
     sequences: tuple[list[int], ...]
@@ -64,11 +64,11 @@ class Trace:
         return self.layers[-1]
 
     def differs(self, other: "Trace", rows: slice) -> bool:
-        """Whether these rows differ in any bit, in any layer, from those of another run."""
+        """Whether the values at these positions differ in any bit, in any layer, from those of another run."""
         return not all(torch.equal(a[rows], b[rows]) for a, b in zip(self.layers, other.layers, strict=True))
 
     def distances(self, other: "Trace", rows: slice, other_rows: slice | None = None) -> list[float]:
-        """For each layer, the distance of these rows from another run's, relative to the norm of these rows."""
+        """For each layer, how far the values at these positions are from another run's, relative to their norm."""
         pairs = zip(self.layers, other.layers, strict=True)
         return [_distance(a[rows].float(), b[rows if other_rows is None else other_rows].float()) for a, b in pairs]
 
@@ -79,7 +79,7 @@ class Probe:
 
     Attributes:
         model: the bare decoder.
-        causal: run it causally.
+        causal: run the model causally.
         windowed: apply the sliding windows of the architecture.
     """
 
@@ -88,12 +88,12 @@ class Probe:
     windowed: bool = False
 
     def sequences(self, count: int) -> list[list[int]]:
-        """Probes that differ from each other in every token, if the vocabulary is large enough."""
+        """The token ids of probes that differ from each other in every token, if the vocabulary is large enough."""
         ids = [(7919 * i + 13) % self.model.config.vocab_size for i in range(count * TOKENS)]
         return [ids[start : start + TOKENS] for start in range(0, len(ids), TOKENS)]
 
     def run(self, *sequences: list[int], noise: int | None = None) -> Trace:
-        """Runs sequences packed in one row.
+        """Runs sequences in one packed batch.
 
         Args:
             sequences: token ids.
@@ -129,13 +129,13 @@ def _recording(model: PreTrainedModel, trace: Trace) -> Iterator[None]:
 def _recorded_attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    """Calls the model's attention function, and adds its inputs and its reach to the current trace."""
+    """Calls the model's attention function, and adds the inputs and the reach of the call to the current trace."""
     attend = ALL_ATTENTION_FUNCTIONS[attention.NAME]
     trace = _trace.get()
     trace.layers.append(torch.cat([states[0].transpose(0, 1).flatten(1) for states in (query, key, value)], 1))
 
     def attending(rows: slice) -> torch.Tensor:
-        """[T] bool: which tokens attend to any of these rows. Equal scores keep every weight above 0."""
+        """[T] bool: which tokens attend to any of these positions. Equal scores keep every attention weight above 0."""
         marked = torch.zeros_like(value)
         marked[:, :, rows] = 1
         output: torch.Tensor = attend(module, torch.zeros_like(query), torch.zeros_like(key), marked, *args, **kwargs)[
@@ -175,7 +175,7 @@ def _rounding_noise(model: PreTrainedModel, seed: int) -> Iterator[None]:
 
 
 def _multiplies(module: torch.nn.Module) -> bool:
-    """Whether a module multiplies by a matrix: linear layers and the experts of a mixture."""
+    """Whether a module multiplies by a matrix, as linear layers and the experts of a mixture do."""
     weights = module.parameters(recurse=False)
     return not isinstance(module, torch.nn.Embedding) and any(weight.dim() >= 2 for weight in weights)
 

@@ -11,7 +11,7 @@ class Stack:
     """A model and its adapters. The docs make their tables from this.
 
     Attributes:
-        model: a base model, or an LLM2Vec repository that names one.
+        model: a base model, or an LLM2Vec repository that names its base model.
         adapters: further adapters, in the order of merging.
         base: the Hub id of the base model.
         parameters: billions of parameters of the base.

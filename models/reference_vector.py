@@ -15,11 +15,11 @@ from l2v.models.sources import Source
 from l2v.models.types import Input
 
 FILE = "reference_vector.json"
-# The name of the file and of its `settings` in earlier exports.
+# The names of the file and of its key `settings` in earlier exports.
 FORMER_FILE, _FORMER_SETTINGS = "known.json", "way"
 _INPUT = Input("the cat sits on the mat", "Retrieve semantically similar text:")
 _TYPES = {"text": str, "instruction": str, "dtype": str, "settings": dict, "vector": str}
-# Minimum cosine if both vectors were computed in float32, and if one was computed in another dtype.
+# Minimum cosine if both vectors were computed in float32, and if either was computed in another dtype.
 _MIN_COSINE_FLOAT32, _MIN_COSINE = 0.9999, 0.99
 
 
@@ -42,7 +42,7 @@ class ReferenceVector:
 
     @classmethod
     def of(cls, encoder: Encoder) -> "ReferenceVector":
-        """Computes the vector; without an instruction if the encoder's `max_length` is too short for one."""
+        """Computes the vector, without an instruction if the encoder's `max_length` leaves no room for it."""
         try:
             encoder.tokenize([_INPUT])
             input_ = _INPUT
@@ -52,7 +52,7 @@ class ReferenceVector:
 
     @classmethod
     def read(cls, source: Source) -> "ReferenceVector | None":
-        """Reads the vector in the source's folder, if there is one; raises `SourceError` if it is damaged."""
+        """Reads the vector in the source's folder, if there is one; raises `SourceError` if the file is damaged."""
         file = FILE if (source.folder / FILE).is_file() else FORMER_FILE
         content = source.read(file)
         if not content:

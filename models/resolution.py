@@ -35,7 +35,7 @@ _RECORDED = ("format", "base", "sources", "sentence_transformers_limits")
 def base_name(base: Source, adapters: Sequence[Source]) -> str:
     """The Hub id of the base model, which determines the template.
 
-    It is read from the JSON files, since transformers 5 drops it from its config.
+    The id is read from the JSON files, since transformers 5 drops it from its config objects.
     """
     recorded = [(source, source.trained_on) for source in adapters]
     names = [name for source, name in recorded if name and not source.relative(name)]
@@ -45,7 +45,7 @@ def base_name(base: Source, adapters: Sequence[Source]) -> str:
 
 
 def tokenizer_source(base: Source, adapters: Sequence[Source]) -> Source:
-    """The source of a stack's tokenizer. Like the reference, prefers the repository that the user named."""
+    """The source of the tokenizer. As in the reference, the repository that the user named takes precedence."""
     return next(source for source in [*adapters[:1], base] if source.has_tokenizer or source is base)
 
 
@@ -85,8 +85,8 @@ def read_declaration(
     Args:
         base: the source of the decoder's config.
         adapters: the sources merged into the decoder, in order.
-        settings: the caller's settings, named as in `Declaration`; None: not set.
-        positions: the model's `max_position_embeddings`, if it has any.
+        settings: the caller's settings, named as in `Declaration`; a None value means that the setting is not set.
+        positions: the model's `max_position_embeddings`; None if its config has none.
         tokenizer: the source of the tokenizer.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The role of each token of a row: special token, template, instruction or text; and whether it is pooled."""
+"""The role of each token of an encoded input (special token, template, instruction or text), and which are pooled."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -11,13 +11,13 @@ Role = Literal["special", "template", "instruction", "text"]
 
 
 class Token(NamedTuple):
-    """A token of a row.
+    """A token of an encoded input.
 
     Attributes:
-        id: its id.
-        text: its text; "\ufffd" for a part of a character.
-        role: what it belongs to.
-        pooled: whether it is pooled.
+        id: the token's id.
+        text: the token's text; "\ufffd" for a part of a character.
+        role: the part of the input that the token belongs to.
+        pooled: whether the token is pooled.
     """
 
     id: int
@@ -33,7 +33,7 @@ def describe(tokenization: Tokenization, input_: Input, encoding: Encoding) -> I
     parts = [tokenization.template.prefix, tokenization.template.suffix + tokenization.eos, tokenization.head(input_)]
     prefix, suffix, head = token_ids(tokenization.tokenizer, parts)
     start = tokenization.leading
-    # A row that was cut may lack the beginning of its prefix or the end of its suffix.
+    # An input that was cut may lack the beginning of the prefix or the end of the suffix.
     after_prefix = start + (len(prefix) if ids[start : start + len(prefix)] == prefix else 0)
     before_suffix = end - (len(suffix) if suffix and ids[end - len(suffix) : end] == suffix else 0)
     text = first_pooled if tokenization.skip_instruction else start + len(head)

@@ -10,10 +10,10 @@ LIBRARIES = {"OMP_WAIT_POLICY": "PASSIVE", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "6
 def prepare_libraries(*, serving: bool = False) -> None:
     """Configures torch's libraries and silences transformers. Call it before torch is imported.
 
-    By default, OpenMP threads spin while they wait for each other. If the cores have other work, as in a server, that
-    makes forward passes several times slower. By default, oneDNN and torch each cache 1,024 kernels, one per shape,
-    of a quarter of a megabyte each. Fewer suffice, since few shapes repeat: those of the current batch, which all
-    layers use, and those of LoRA modules' blocks. Variables that are already set are left alone.
+    By default, OpenMP threads spin while they wait for each other. If the cores have other work, as in a server, the
+    spinning makes forward passes several times slower. By default, oneDNN and torch each cache 1,024 kernels, one per
+    shape, of a quarter of a megabyte each. Fewer suffice, since few shapes repeat: the shapes of the current batch,
+    which all layers use, and the shapes of LoRA modules' blocks. Variables that are already set are left alone.
 
     Args:
         serving: tokenize each list in one thread. The service tokenizes in its own threads; if each list used all

@@ -108,7 +108,7 @@ class ModelSettings(BaseSettings):
     )
 
     def announce(self) -> None:
-        """Prints on a terminal which model is loaded, before the import of torch, which takes seconds."""
+        """Prints on a terminal which model is loaded. Called before torch is imported, since that takes seconds."""
         if sys.stderr.isatty():
             print(f"l2v: loading {self.model} …", file=sys.stderr, flush=True)  # noqa: T201
 

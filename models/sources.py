@@ -72,7 +72,7 @@ class Source:
         """The kind of the folder.
 
         Raises:
-            SourceError: if it is of none of the three kinds.
+            SourceError: if the folder is of none of the three kinds.
         """
         for file, kind in (
             ("l2v.json", Kind.EXPORT),
@@ -111,7 +111,7 @@ class Source:
 
     @property
     def trained_on(self) -> str:
-        """The model that an adapter names as its base; "" if it names none.
+        """The model that an adapter names as its base; "" if the adapter names no base.
 
         Raises:
             SourceError: if the value is not a name.
@@ -125,9 +125,9 @@ class Source:
         return named
 
     def relative(self, path: str) -> str:
-        """The folder at a path relative to this source; "" if there is none.
+        """The folder at a path relative to this source; "" if there is no such folder.
 
-        Adapters trained with `l2v train` name their base by such a path.
+        Adapters trained with `l2v train` name their base by a relative path.
         """
         folder = Path(os.path.normpath(self.folder / path))
         return str(folder) if folder.is_dir() else ""

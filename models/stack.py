@@ -1,4 +1,4 @@
-"""Resolves a stack: a base (or an export) and the adapters merged on top of it."""
+"""Resolves a stack, which is a base (or an export) and the adapters to merge into it."""
 
 import logging
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ def resolve_stack(
     Args:
         model: a base, an adapter (whose base is then resolved too), an export, or a published short name.
         adapters: further adapters, in the order of merging.
-        requested_by: the adapters that name the model as their base. Their configs may also name its revision.
-            An adapter that names itself is refused.
+        requested_by: the adapters that name the model as their base. Their configs may also name the base's revision.
+            An adapter that names itself as its base is refused.
 
     Returns:
         The base or export, and all adapters in the order of merging.
 
     Raises:
-        SourceError: if one of them cannot be resolved or is of the wrong kind.
+        SourceError: if the model or an adapter cannot be resolved or is of the wrong kind.
     """
     if published := STACKS.get(model):
         model, adapters = published.model, [*published.adapters, *adapters]
@@ -57,7 +57,7 @@ def resolve_stack(
 
 
 def _with_revision(model: str, adapters: Sequence[Source]) -> str:
-    """The name of a model, with the revision that the adapters were trained on if `model` names none."""
+    """The name of a model, with the revision that the adapters were trained on if `model` names no revision."""
     repository, _, explicit = model.partition("@")
     pinned: dict[str, Source] = {}
     for adapter in adapters:

@@ -9,9 +9,9 @@ class Template:
     """The strings around instruction and text.
 
     Attributes:
-        prefix: goes before the instruction; pooled only if `skip_instruction` is off.
-        suffix: goes after the text; pooled with it.
-        eos: goes last if pooling is `eos_token`; None: depends on the architecture.
+        prefix: the string before the instruction; pooled only if `skip_instruction` is off.
+        suffix: the string after the text; pooled with the text.
+        eos: the string at the end if the pooling is `eos_token`; None: the architecture determines it.
     """
 
     prefix: str = ""

@@ -1,10 +1,10 @@
 """Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/architecture.md lists the differences).
 
-With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with it, unless
-`skip_instruction` is set. Then the instruction's tokens are counted without the text, as sentence-transformers does.
+With sentence-transformers' semantics, the instruction goes before the text verbatim. If `skip_instruction` is set, the
+instruction is not pooled; its tokens are counted without the text, as in sentence-transformers.
 
-Uses only the tokenizer object of the `tokenizers` library, which threads can share. Its methods for batches release the
-GIL, those for one text do not.
+Uses only the tokenizer object of the `tokenizers` library, which threads can share. The object's methods for batches
+release the GIL; its methods for one text do not.
 """
 
 from array import array
@@ -34,11 +34,12 @@ class Tokenization:
         doc_max_length: maximum length of a text, in tokens.
         skip_instruction: pool only the text, not all positions.
         semantics: see `types.Semantics`.
-        special_ids: ids of special tokens. One at the end of an instruction's row does not belong to the instruction.
+        special_ids: ids of special tokens. A special token at the end of an instruction's row does not belong to the
+            instruction.
         cut_left: whether rows that are too long lose their beginning, with the instruction, rather than their end.
-        adapter: the id of the LoRA module that the rows are for; 0: the base stack alone.
+        adapter: the id of the LoRA module that the rows are for; 0: no module.
         leading: number of special tokens that the tokenizer adds at the start.
-        trailing: number of special tokens that it adds at the end.
+        trailing: number of special tokens that the tokenizer adds at the end.
     """
 
     tokenizer: Tokenizer
@@ -67,7 +68,7 @@ class Tokenization:
 
         Args:
             inputs: the inputs.
-            truncate: False if the caller rejects truncated texts, which saves the time to find the best place to cut.
+            truncate: False saves the time to find the best place to cut, for a caller that rejects truncated texts.
 
         Raises:
             InputError: if a text is empty or blank, has no tokens, or has no room after its instruction.
@@ -118,7 +119,7 @@ class Tokenization:
                 yield id_, text[start:end], False, start, end
 
     def _heads(self, inputs: Sequence[Input]) -> list[str]:
-        """The head of each input. A head that fills the row is refused before it is copied for every text."""
+        """The head of each input. A head that leaves no room for a text is refused before it is copied per text."""
         heads: dict[str, str] = {}
         for index, input_ in enumerate(inputs):
             if input_.instruction not in heads:
@@ -173,9 +174,9 @@ class Tokenization:
         Args:
             index: position of the input, for errors.
             input_: the input.
-            row: its ids.
-            pooled: number of tokens of its text and suffixes.
-            cut: whether its text has been cut already.
+            row: the input's token ids.
+            pooled: number of tokens of the input's text and suffixes.
+            cut: whether the input's text has been cut already.
             excluded: see `_excluded`.
         """
         if not pooled:

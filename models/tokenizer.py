@@ -32,9 +32,9 @@ class ModelTokenizer:
     """A model's tokenizer.
 
     Attributes:
-        backend: encodes texts, without the truncation and padding that its file may configure.
+        backend: encodes texts, without the truncation and padding that tokenizer.json may configure.
         named: role (`bos_token`, `mask_token` …) → special token.
-        kept: keys of its configuration that `write` copies.
+        kept: the content of the keys of tokenizer_config.json that `write` copies.
     """
 
     backend: Tokenizer
@@ -115,8 +115,8 @@ def _read_file(source: Source) -> Tokenizer | None:
 def _reconvert(source: Source, declared: TokenizerConfig, backend: Tokenizer) -> Tokenizer:
     """Converts the vocabulary again, as transformers does for `from_slow`, and for Llama if `add_prefix_space` is set.
 
-    This needs the vocabulary's files; transformers 4 fails without them. l2v uses tokenizer.json instead. It was saved
-    after such a conversion, so it lacks at most an `add_prefix_space` that was set later.
+    The conversion needs the vocabulary's files. Without them, transformers 4 fails, but l2v uses tokenizer.json: that
+    file was saved after such a conversion, so it lacks at most an `add_prefix_space` that was set later.
     """
     llama = declared.kind.name == "LlamaTokenizer"
     prefix_space = declared.flag("add_prefix_space", None) if llama else None
@@ -135,7 +135,7 @@ def _reconvert(source: Source, declared: TokenizerConfig, backend: Tokenizer) ->
 
 
 def _add_tokens(backend: Tokenizer, declared: TokenizerConfig, vocab_size: int | None) -> None:
-    """Adds the declared tokens that the vocabulary lacks, or has with other properties."""
+    """Adds the declared tokens that the vocabulary lacks or holds with other properties."""
     spelled = {repr(token) for token in backend.get_added_tokens_decoder().values()}
     added = [token for token in declared.added.values() if repr(token) not in spelled]
     special = {content_of(token) for token in [*declared.named.values(), *declared.extra]}
@@ -212,7 +212,7 @@ def _add_ends(backend: Tokenizer, declared: TokenizerConfig, bos: bool, eos: boo
 
 
 def _set_prefix_space(backend: Tokenizer, prefix_space: bool, *, nested: bool) -> None:
-    """Sets whether byte-level pre-tokenizers put a space before the text; `nested`: within sequences too."""
+    """Sets whether byte-level pre-tokenizers put a space before the text; with `nested`, also those in a sequence."""
     outer = backend.pre_tokenizer
     steps: Any = outer if nested and isinstance(outer, pre_tokenizers.Sequence) else [outer]
     for step in steps:

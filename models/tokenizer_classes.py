@@ -27,15 +27,15 @@ class Vocabulary(Enum):
 
 @dataclass(frozen=True)
 class TokenizerClass:
-    """One class.
+    """A tokenizer class.
 
     Attributes:
-        name: its name, without `Fast`.
+        name: the class's name, without `Fast`.
         tokens: default special tokens by role.
-        adds: whether it adds the beginning and the end token by default; None: tokenizer.json alone decides.
-        prefix_space: "set": `add_prefix_space` (default: false) overrides tokenizer.json; "on": only true does.
+        adds: whether the class adds the beginning and the end token by default; None: tokenizer.json alone decides.
+        prefix_space: "set": `add_prefix_space` (default: false) overrides tokenizer.json; "on": only if it is true.
         vocabulary: see `Vocabulary`.
-        flags: if the vocabulary is converted, the properties of each special token given as a string.
+        flags: the properties of special tokens that are given as strings, used if the vocabulary is converted.
     """
 
     name: str
@@ -103,7 +103,7 @@ def class_for(source: Source, values: Mapping[str, Any], model_type: str, *, com
         source: the folder.
         values: the content of tokenizer_config.json.
         model_type: the model's type.
-        complete: whether tokenizer.json is enough.
+        complete: whether tokenizer.json is complete, see `tokenizer_config`.
 
     Raises:
         UnsupportedModelError: if the class is not supported.

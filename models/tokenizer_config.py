@@ -1,12 +1,12 @@
-"""Reads a tokenizer's files as transformers 4.44 does, which the reference `llm2vec` 0.2.3 uses.
+"""Reads a tokenizer's files as transformers 4.44 does, the release that the reference `llm2vec` 0.2.3 uses.
 
 Every key of tokenizer_config.json and special_tokens_map.json is of one of four kinds:
 
 - It can change token ids: it is followed, or refused by name (`_READ`).
 - It concerns decoding, padding, lengths, chats, images or the origin of the files: it is ignored (`_HARMLESS`).
 - It is unknown and off (null, false, zero, empty): it is ignored.
-- It is unknown and on. The tokenizers of transformers read no other keys, so it has no effect. It is logged, or refused
-  if its name suggests that it changes how texts are split, since a later release may read it.
+- It is unknown and on. No tokenizer of transformers reads the key, so it has no effect. It is logged, or refused if its
+  name suggests that it changes how texts are split, since a later release may read it.
 
 transformers 5 marks the files that it writes with the key `backend`. Their tokenizer.json is complete, so the class of
 the tokenizer adds nothing to it. Of the keys that only later releases read, `extra_special_tokens` is followed, since
@@ -72,11 +72,11 @@ class TokenizerConfig:
     Attributes:
         name: the source's name, for messages.
         kind: the class of the tokenizer.
-        complete: whether tokenizer.json is enough, see above.
-        values: the keys of the files.
+        complete: whether tokenizer.json is complete, see the module's docstring.
+        values: the values of the files by key.
         named: role (`bos_token` …) → token.
         extra: further special tokens.
-        added: id → token, from `added_tokens_decoder` or the files that it replaced.
+        added: id → token, from `added_tokens_decoder` or the files that this key replaced.
     """
 
     name: str
@@ -141,7 +141,7 @@ def _read(source: Source, values: dict[str, Any], model_type: str, file: Tokeniz
 
 
 def _log_unread(source: Source, values: dict[str, Any], added: Mapping[int, AddedToken]) -> None:
-    """Logs where older files differ, since transformers does not read them if there is an `added_tokens_decoder`."""
+    """Logs where the older files differ; transformers ignores these files if there is an `added_tokens_decoder`."""
     older, current = _named(source.read(MAP)), _named(values)
     differ = [key for key, token in older.items() if content_of(token) != content_of(current.get(key, ""))]
     known = {token.content for token in added.values()}
@@ -177,7 +177,7 @@ def _extra(source: Source, values: Mapping[str, Any]) -> list[Token]:
 
 
 def _token(value: Any) -> AddedToken:
-    """A token from its JSON object. Raises `TypeError` if it is not a token."""
+    """A token from its JSON object. Raises `TypeError` if the value is not a token's object."""
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise TypeError(f"{value!r} is not a token")
     special = {"special": True} if value.get("__type") != "AddedToken" and "special" not in value else {}

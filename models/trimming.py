@@ -16,13 +16,13 @@ _CUT_SLACK = 32
 
 @dataclass(frozen=True, slots=True)
 class Trimmer:
-    """Cuts texts of a model.
+    """Cuts texts to the limits of a model.
 
     Attributes:
         tokenizer: the model's tokenizer.
         max_length: maximum length of a row, in tokens.
         doc_max_length: maximum length of a text, in tokens.
-        cut_left: whether rows that are too long lose their beginning, so that the end of a text counts.
+        cut_left: whether rows that are too long lose their beginning, so that the end of a text is kept.
     """
 
     tokenizer: Tokenizer
@@ -41,7 +41,7 @@ class Trimmer:
             truncate: False: mark texts that are too long as cut, but leave them too long.
 
         Returns:
-            For each input: its text, the number of tokens, and whether the text was cut.
+            For each input: the resulting text, the number of its tokens, and whether the text was cut.
         """
         sides = [input_.keep_end or self.cut_left for input_ in inputs]
         short = [len(input_.text) <= _LONG * self.max_length for input_ in inputs]
@@ -74,7 +74,7 @@ class Trimmer:
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
-        """Cuts a single word to the tokens that fit, between two characters.
+        """Cuts a single word between two characters, so that as many tokens are left as fit.
 
         If only the white space around the word was too long, the word is not cut.
         """
@@ -90,7 +90,7 @@ class Trimmer:
         return text, count, True
 
     def piece(self, text: str, keep_end: bool) -> tuple[str, int]:
-        """A part of the text with more than `max_length` tokens, else the whole text; and the number of tokens."""
+        """A part of the text with more than `max_length` tokens, or the whole text; and the number of its tokens."""
         size = _PIECE * self.max_length
         while size < len(text):
             piece = text[-size:] if keep_end else text[:size]

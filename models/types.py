@@ -6,7 +6,8 @@ from typing import Literal
 
 Pooling = Literal["mean", "weighted_mean", "eos_token", "last_token", "bos_token"]
 Attention = Literal["bidirectional", "causal"]
-# How instructions and texts become a row and its pooled span: as LLM2Vec defines it, or as sentence-transformers does.
+# How an instruction and a text become token ids, and which of these are pooled: as in LLM2Vec, or as in
+# sentence-transformers.
 Semantics = Literal["llm2vec", "sentence-transformers"]
 Metric = Literal["cosine", "dot"]
 # How a float becomes an 8-bit integer: 127 · x / the vector's largest |x|, or 127 · tanh(x).
@@ -17,7 +18,7 @@ QUANTIZED: tuple[DType, ...] = ("int8", "fp8")
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text is valid Unicode: JSON and undecodable bytes may leave lone surrogates in a string."""
+    """Whether a text is valid Unicode. JSON and undecodable bytes may put invalid lone surrogates into a string."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -26,7 +27,7 @@ def is_unicode(text: str) -> bool:
 
 
 def text_fault(value: object) -> str | None:
-    """Why a value is not a valid text, as the end of a sentence; None if it is one."""
+    """Why a value is not a valid text, as the end of a sentence; None if the value is a valid text."""
     if not isinstance(value, str):
         return "is null" if value is None else f"must be text, not {type(value).__name__}"
     if "\0" in value:
@@ -40,9 +41,9 @@ class Input:
 
     Attributes:
         text: the text.
-        instruction: its instruction; "" if there is none.
+        instruction: the text's instruction; "" if it has none.
         keep_end: keep the end of a text that is too long, rather than its beginning.
-        max_tokens: maximum tokens of its row, if below the model's own limit; None: the model's limit.
+        max_tokens: maximum tokens of the whole input, if below the model's own limit; None: the model's limit.
     """
 
     text: str
@@ -59,7 +60,7 @@ class Encoding:
         ids: the ids of the whole row (special tokens, template, instruction, text, suffix), 64 bits each.
         pooled: how many of the last positions to pool; 0: return the hidden states of all positions instead.
         truncated: whether part of the text was cut off.
-        adapter: the id of the LoRA module to compute it with, see `models.lora`; 0: the base stack alone.
+        adapter: the id of the LoRA module to apply to the input, see `models.lora`; 0: no module.
     """
 
     ids: "array[int]"

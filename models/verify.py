@@ -2,17 +2,18 @@
 
 No check has a fixed tolerance for the hidden states, since noisy models amplify rounding a hundredfold:
 
-1. Reach. With equal scores, each call of attention shows which tokens attend to which, whatever the weights. None may
-   attend to a neighbouring text, and tokens attend ahead if and only if the model is to run bidirectionally.
-2. Direction. A change of the last token moves the first token's state; in a causal model, it moves no earlier state.
-3. Leaks. Between other neighbours of the same lengths, a probe runs through the same kernels on the same shapes. So not
-   a bit of its queries, keys, values and states may change, in any layer and any dtype.
-4. Alone and packed. Other kernels round differently. For each layer's queries, keys and values and for the final
-   states, D is the distance between the packed probe and the probe alone, and N is how far they move if each of the
-   model's products is off by one unit of rounding. In sound models, D is at most 0.8 N at any depth, width, scale and
-   dtype; more than 3 N is refused. A fault changes about as much as another token does: 5 to 100 N in bfloat16,
-   thousands of N in float32. If a model is so chaotic that another token changes less than 3 N, the other checks have
-   to suffice.
+1. Reach. With equal scores, each call of attention shows which tokens attend to which, whatever the weights. No token
+   may attend to a neighbouring text, and tokens attend ahead if and only if the model is to run bidirectionally.
+2. Direction. In a bidirectional model, a change of the last token moves the first token's state; in a causal model, it
+   moves no earlier token's state.
+3. Leaks. If a probe's neighbours are replaced by others of the same lengths, the same kernels run on the same shapes.
+   So not a bit of the probe's queries, keys, values and states may change, in any layer and any dtype.
+4. Alone and packed. A probe that runs alone uses other kernels, which round differently. For each layer's queries, keys
+   and values and for the final states, D is the distance between the packed probe and the probe alone, and N is how far
+   the values move if each of the model's products is off by one epsilon. In sound models, D is at most 0.8 N at any
+   depth, width, scale and dtype; more than 3 N is refused. A fault moves the values about as far as another token does:
+   5 to 100 N in bfloat16, thousands of N in float32. If a model is so chaotic that another token moves the values less
+   than 3 N, the other checks have to suffice.
 """
 
 from collections.abc import Callable
@@ -28,12 +29,12 @@ from l2v.models.quantization.products import largest_error, recorded_products
 from l2v.models.types import DType
 
 _ALONE = slice(TOKENS)
-# Samples of N; the largest counts. In a mixture, rounding seldom sends a token to another expert, but if it does, the
-# token moves far.
+# Number of samples of N; the largest sample counts. In a mixture, rounding seldom sends a token to another expert, but
+# if it does, the token's states move far.
 _SAMPLES, _SAMPLES_OF_MIXTURE = 2, 8
 # Maximum of D in units of N.
 _MAX_NOISE = 3.0
-# Minimum of N in units of rounding: covers a few values that round the other way, which the samples may miss.
+# Minimum of N, in epsilons: N must allow for a few values that round the other way, which the samples may miss.
 _LEAST_NOISE = 1 / 24
 # This many probes make a batch so large that libraries use their kernels for many tokens.
 _MANY_PROBES = 33
@@ -47,12 +48,12 @@ _MIXES = f"mixes the sequences of a batch (a text's states depend on its neighbo
 
 @torch.inference_mode()
 def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = False) -> str:
-    """Runs a few tokens through the model and checks what it computes, see the module's docstring.
+    """Runs a few tokens through the model and checks what it computes, see the docstring of this file.
 
     Args:
         model: the bare decoder, with packed attention.
-        causal: whether it is to run causally.
-        windowed: whether it is to apply the sliding windows of its architecture.
+        causal: whether the model is to run causally.
+        windowed: whether the model is to apply the sliding windows of its architecture.
 
     Returns:
         The evidence about attention.
@@ -95,13 +96,13 @@ def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = Fal
 
 
 def _check_direction(probe: Probe, packed: Trace, changed: Trace, limits: list[float]) -> None:
-    """Checks that tokens attend back, and ahead if and only if the model is to run bidirectionally."""
+    """Checks that tokens attend to earlier ones, and to later ones if and only if the model is to be bidirectional."""
     architecture = type(probe.model).__name__
     causally = (
         f"{architecture} runs causally (its first token does not attend to its last): it is not an LLM2Vec encoder, "
     )
     if not any(reach.back for reach in packed.reach):
-        # Exact: a causal model computes the first token's state from the same numbers by the same kernels.
+        # The comparison is exact: a causal model computes both states from the same numbers by the same kernels.
         if not probe.causal and torch.equal(packed.states[OWN.start], changed.states[OWN.start]):
             raise UnsupportedModelError(f"{causally}so use another model")
         raise UnsupportedModelError(f"{architecture} does not use packed attention: {_USE_ANOTHER}")
@@ -114,15 +115,15 @@ def _check_direction(probe: Probe, packed: Trace, changed: Trace, limits: list[f
                 f"{architecture} does not run causally (its tokens attend to later ones): set attention to "
                 "bidirectional or use another model"
             )
-    # The first state need not move: with tiny weights or extreme scores, rounding hides the last token.
+    # The first token's state need not move: with tiny weights or extreme scores, rounding hides the last token.
     elif any(reach.ahead < reach.back for reach in packed.reach):
         raise UnsupportedModelError(f"{causally}so set attention to causal or use another model")
 
 
 def _same(probe: Probe, first: Trace, second: Trace, rows: slice, limits: list[float]) -> bool:
-    """Whether these rows are the same in two runs of the same shapes.
+    """Whether the values at these positions are the same in two runs of the same shapes.
 
-    The rows are compared bit by bit. In two cases, a difference counts only if it exceeds the limits: if the device
+    The values are compared bit by bit. In two cases, a difference counts only if it exceeds the limits: if the device
     does not reproduce its own results, and if the model is a mixture whose experts multiply only the tokens that are
     routed to them and cannot be made to multiply all. The rounding of such experts depends on other sequences.
     """
@@ -181,7 +182,7 @@ def verify_quantization(
     causal: bool = False,
     windowed: bool = False,
 ) -> str:
-    """Quantizes a verified model to `dtype` and checks what that changes.
+    """Quantizes a verified model to `dtype` and checks how that changes the model's results.
 
     A model passes if its hidden states keep their direction. A model that amplifies rounding, such as a random one,
     also passes if the product of each layer is right. The products before and after are compared for the same input, so
@@ -197,8 +198,8 @@ def verify_quantization(
         The evidence about the dtype: how far the hidden states move.
 
     Raises:
-        UnsupportedModelError: if the device does not support the dtype, the hidden states move too far, or they depend
-            on the neighbours of a sequence.
+        UnsupportedModelError: if the device does not support the dtype, if the hidden states move too far, or if a
+            sequence's states depend on its neighbours.
     """
     architecture = type(model).__name__
     probe = Probe(model, causal, windowed)

@@ -14,7 +14,7 @@ from l2v.models.types import Encoding
 
 logger = logging.getLogger(__name__)
 
-# Tokens of one row, of the first forward pass, and of the pass that measures the device's speed.
+# Numbers of tokens: of one sequence, of the first forward pass, and of the pass that measures the device's speed.
 _ROW, _FIRST_TOKENS, _RATE_TOKENS = 16, 16, 128
 
 
@@ -22,11 +22,11 @@ def warm_up(encoder: Encoder, max_batch_tokens: int | None = None) -> int:
     """Runs a few batches, so that one-time work does not delay the first request.
 
     Returns:
-        The token budget of a forward pass: `max_batch_tokens`, or if it is None, one that suits the device's speed. On
-        a GPU, it is halved until a batch fits into the memory.
+        The token budget of a forward pass: `max_batch_tokens`, or if that is None, a number that suits the device's
+        speed. On a GPU, the budget is halved until a batch of that many tokens fits into the memory.
 
     Raises:
-        ModelError: if not even one short row fits into the memory.
+        ModelError: if not even one short sequence fits into the memory.
     """
     _fit(encoder, _FIRST_TOKENS)
     _, rate = _fit(encoder, _RATE_TOKENS)

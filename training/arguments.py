@@ -25,7 +25,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
             f"{', '.join(installed) or 'none'}"
         )
     cpu = not recipe.on_cuda
-    # Gradient accumulation must not split a contrastive batch; the gradient cache does that.
+    # A contrastive batch may be split by the gradient cache, but not by gradient accumulation.
     whole = isinstance(recipe, Contrastive)
     common = {
         "output_dir": str(folder.checkpoints(recipe)),

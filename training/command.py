@@ -17,7 +17,7 @@ def run(recipe: Recipe) -> None:
         ModelError: if the model cannot be loaded.
         TrainingError: if the packages of the extra `train` are missing, or the run fails for another known reason.
     """
-    # An installation for serving does not have these packages.
+    # An installation that is only for serving lacks these packages.
     if any(find_spec(name) is None for name in ("accelerate", "datasets", "matplotlib", "sentence_transformers")):
         raise TrainingError("training needs the extra `train`: pip install '.[train]'")
     # With `accelerate launch`, only the main process reports.
@@ -25,7 +25,7 @@ def run(recipe: Recipe) -> None:
         recipe.announce()
     from l2v.models.runtime import prepare_libraries
 
-    prepare_libraries()  # before importing torch: its busy-waiting threads would slow down a shared machine
+    prepare_libraries()  # before importing torch, since its busy-waiting threads slow down a shared machine
     from l2v.models.faults import Fault
     from l2v.training.memory import ADVICE
 

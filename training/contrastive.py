@@ -117,7 +117,7 @@ class ContrastiveTrainer(AdapterTrainer, SentenceTransformerTrainer):
         return epochs if several else FixedLengthBatchSampler(epochs, self.recipe.steps)
 
     def _compared(self, rows: Dataset) -> Dataset:
-        """The rows with the texts that must not repeat in a batch: one more column for each negative that the run uses.
+        """The rows, with one more column for each negative that the run uses, since no text may repeat in a batch.
 
         If a text were the negative of one row and the positive of another, it would be pushed away from its own query.
         """

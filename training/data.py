@@ -74,8 +74,8 @@ def _pair(row: Example) -> Example:
     """Check a row of a supervised dataset, and fill in its optional fields.
 
     `instruction` applies to the query. In a `symmetric` task, where queries and documents are the same kind of text, it
-    applies to the documents too. (The reference dropped this case in May 2024.) `vectors` are a teacher's vectors, of
-    the query and of the positive. `score` is the target for the cosine similarity of the two texts.
+    applies to the documents too. (The reference dropped this case in May 2024.) `vectors` are a teacher's vectors of
+    the query and of the positive. `score` is the target for the cosine similarity of the query and the positive.
     """
     negatives = read_negatives(row)
     instruction, symmetric = read_instruction(row)
@@ -197,7 +197,7 @@ def _dataset(
 
 
 def checked(location: str, row: Example, check: Callable[[Example], T]) -> T:
-    """The row as `check` returns it. If that raises `ValueError`, raises `TrainingError` with the location."""
+    """The row as `check` returns it. If `check` raises `ValueError`, raises `TrainingError` with the location."""
     try:
         return check(row)
     except ValueError as error:

@@ -40,7 +40,7 @@ def read(sources: Sequence[str], read_file: Read) -> Iterator[Located]:
 
 
 def rename(row: Example, columns: Sequence[str]) -> Example:
-    """The row, with each `field=column` of `columns` added as a field.
+    """The row, with a further field for each `field=column` of `columns`, which holds the value of that column.
 
     Raises:
         ValueError: if a column is missing.
@@ -52,7 +52,7 @@ def rename(row: Example, columns: Sequence[str]) -> Example:
 
 
 def locate(source: str, index: int) -> str:
-    """The location of an example of `data.pairs`."""
+    """The location of the example that has this index in `data.pairs`."""
     location, _ = next(islice(read([source], read_rows), index, None))
     return location
 
@@ -88,7 +88,7 @@ def _contents(source: str) -> dict[str, Path]:
 
 
 def _files(source: str) -> list[Path]:
-    """The file itself, or the data files of the folder."""
+    """The source itself if it is a file, else the data files of the folder."""
     path = Path(source)
     if path.is_file():
         return [path]

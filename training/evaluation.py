@@ -107,7 +107,7 @@ def evaluate(encoder: MtebEncoder, tasks: Sequence[AbsTask], out: Path) -> list[
 
 
 def find_tasks(names: Sequence[str]) -> list[AbsTask]:
-    """Find MTEB tasks by name. Raises `TrainingError` for an unknown one."""
+    """Find MTEB tasks by name. Raises `TrainingError` for an unknown name."""
     try:
         return [mteb.get_task(name) for name in names]
     except KeyError as error:
@@ -118,7 +118,7 @@ def read_instructions(file: Path | None) -> Instructions:
     """Read a JSON object that maps tasks to instructions or {"query": …, "document": …}, as in the reference.
 
     Raises:
-        TrainingError: if the file is not such an object.
+        TrainingError: if the file does not hold such an object.
     """
     if file is None:
         return {}

@@ -56,7 +56,7 @@ def evaluate_file(file: Path, columns: Sequence[str], encode: Encode, instructio
         instruction: the instruction for queries without their own, and for documents in rows with `symmetric`.
 
     Raises:
-        TrainingError: if the file cannot be read, a row is neither a pair nor a triplet, or the file has both.
+        TrainingError: if the file cannot be read, if a row is neither a pair nor a triplet, or if there are both.
     """
     rows = list(_rows(file, columns, instruction))
     if not rows:

@@ -25,10 +25,10 @@ def checkpoints(recipe: Recipe) -> Path:
 
 
 def check(recipe: Recipe) -> None:
-    """Create the folder, or check that its content belongs to this run.
+    """Create the output folder, or check that its content belongs to this run.
 
     Raises:
-        TrainingError: if it is not writable, or holds a finished adapter, another run or other files.
+        TrainingError: if the folder is not writable, or holds a finished adapter, another run or other files.
     """
     out, saved, settings = recipe.out, checkpoints(recipe), _settings(recipe)
     if (out / ADAPTER).exists():
@@ -53,7 +53,7 @@ def check(recipe: Recipe) -> None:
 
 
 def claim(recipe: Recipe) -> None:
-    """Record the settings and the hashes of data and adapters, or check that a resumed run has the same ones.
+    """Record the settings and the hashes of data and adapters, or check that they are the same in a resumed run.
 
     Also deletes incomplete checkpoints.
 
@@ -104,14 +104,14 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def move_files(source: Path, target: Path, last: str) -> None:
-    """Move all files from `source` to `target`, the file `last` at the end, so that it marks the folder as complete."""
+    """Move all files from `source` to `target`; the file `last` is moved last and marks the folder as complete."""
     for file in sorted(source.iterdir(), key=lambda file: file.name == last):
         file.replace(target / file.name)
     source.rmdir()
 
 
 def latest_checkpoint(saved: Path, steps: int) -> Path | None:
-    """The latest complete checkpoint before the final step, since resuming from the final one would exceed `steps`."""
+    """The latest complete checkpoint before the final step. A run resumed from the final step would exceed `steps`."""
     complete = _complete(saved)
     return complete.get(max((step for step in complete if step < steps), default=0))
 

@@ -32,11 +32,11 @@ def mask(
     """Mask tokens at random.
 
     Args:
-        input_ids: [T] int64.
+        input_ids: [T] int64, the original tokens.
         maskable: [T] bool, false for special tokens and for the first token of a sequence, which has no position
             before it.
         probability: the chance that a maskable token is chosen.
-        mask_id: the token that replaces masked tokens.
+        mask_id: the id of the token that replaces masked tokens.
         vocabulary: number of tokens to draw random replacements from.
         all_mask: whether to mask every chosen token; otherwise, mask 80 %, replace 10 % at random and keep 10 %, as
             BERT does.

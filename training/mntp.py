@@ -39,9 +39,9 @@ def pack_texts(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset
     """Concatenate texts with their special tokens, and cut them into rows (reference `run_mntp.py`, `group_texts`).
 
     Returns:
-        `input_ids` [row_length] and `lengths`, the row's tokens per text, which keep attention within each text. Texts
-        are packed ten thousand at a time. The tokens after the last whole row are dropped; if there is no whole row,
-        all tokens make one shorter row.
+        Rows of `input_ids` [row_length] and `lengths`, the number of tokens from each text, so that attention stays
+        within each text. Texts are packed ten thousand at a time. The tokens after the last whole row are dropped; if
+        there is no whole row, all tokens make one shorter row.
 
     Raises:
         TrainingError: if there is no token to predict.
@@ -70,7 +70,7 @@ def pack_texts(texts: Dataset, tokenizer: Tokenizer, row_length: int) -> Dataset
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """A packed batch with masked tokens: the positions that predict them [m], and their labels [m]."""
+    """A packed batch with m masked tokens, the positions where they are predicted [m], and their labels [m]."""
 
     batch: Batch
     positions: torch.Tensor
@@ -98,7 +98,7 @@ class MntpTrainer(AdapterTrainer):
         )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """The mean loss of a micro batch. Masks are drawn here, so that a resumed run draws the same ones."""
+        """The mean loss of a micro batch. Masks are drawn here, so that a resumed run draws the same masks."""
         return self.loss_of(model, self.masked(inputs))[0]
 
     def masked(self, inputs: dict[str, torch.Tensor]) -> MaskedBatch:

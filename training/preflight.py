@@ -16,7 +16,7 @@ def check(recipe: Recipe) -> None:
     """Check device, memory and output folder, in the first process.
 
     Raises:
-        TrainingError: if there is no GPU for --device cuda, memory is short, or the folder holds other files.
+        TrainingError: if there is no GPU for --device cuda, memory is short, or the folder is not free for this run.
     """
     if recipe.device == "cuda" and not recipe.on_cuda:
         raise TrainingError("--device cuda: torch finds no GPU; use --device cpu, or fix the driver or torch")

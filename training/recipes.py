@@ -102,7 +102,7 @@ class Recipe(ModelSettings):
         if not self.model:
             raise ValueError("no model: pass a base model with --model, or a --config that names one")
         if self.save_steps % self.log_steps and self.save_steps < self.steps:
-            # A resumed run starts to average the loss at its checkpoint, so a logging interval must start there.
+            # A resumed run averages the loss from its checkpoint on, so each checkpoint must start a logging interval.
             raise ValueError(f"save_steps {self.save_steps} must be a multiple of log_steps {self.log_steps}")
         return self
 
@@ -124,7 +124,7 @@ class Recipe(ModelSettings):
 
     @property
     def base_dtype(self) -> DType:
-        """The dtype to load the base in. The CPU loads it, but `auto` depends on the training device."""
+        """The dtype to load the base in. The base is loaded on the CPU, but `auto` depends on the training device."""
         import torch
 
         from l2v.models.devices import computes_bfloat16

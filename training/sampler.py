@@ -13,7 +13,7 @@ class FixedLengthBatchSampler(BatchSampler):
     """Draws epochs until there is a batch for each step, and presents them as one long epoch.
 
     If batches must not contain duplicates, an epoch may have fewer batches than its `len` says. The trainer relies on
-    `len`: if it is wrong, runs stop early or resume in the wrong place.
+    `len`: if `len` is wrong, runs stop early or resume in the wrong place.
 
     Args:
         epochs: draws whole batches, one epoch at a time.

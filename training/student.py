@@ -1,6 +1,6 @@
 """The model being trained: a base with merged adapters, and a new LoRA adapter on top.
 
-It is loaded by the same code as served models, with the same attention, templates and pooling.
+The model is loaded by the same code as served models, with the same attention, templates and pooling.
 """
 
 import json
@@ -98,7 +98,7 @@ class Student:
         """The base model's language-modelling head, which stays frozen: [vocabulary, d].
 
         Raises:
-            TrainingError: if the base has no head, or one that is not a plain matrix product.
+            TrainingError: if the base has no head, or a head that is not a plain matrix product.
         """
         for name in _CHANGES_LOGITS:
             if getattr(self.encoder.model.config, name, None) not in (None, 1):
@@ -130,7 +130,7 @@ class Student:
         apply_umask(folder)
         (folder / "README.md").unlink(missing_ok=True)
         self.encoder.tokenizer.write(folder)
-        # Omit max_length and doc_max_length: training uses short ones, to which serving would truncate texts.
+        # Omit max_length and doc_max_length, because training uses low values, and serving would cut texts to them.
         settings: dict[str, str | bool] = {
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,

@@ -77,7 +77,7 @@ class AdapterTrainer(Trainer):
                     raise TrainingError(f"the adapter's weights have become NaN or infinite: {_DIVERGED}")
                 if self.is_world_process_zero():
                     self._write_adapter(weights)
-                # All processes wait for the writing one: if another failed at exit, the launcher would kill them all.
+                # All wait for the process that writes: if another failed at exit, the launcher would kill them all.
                 self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
         except (OSError, SafetensorError, CheckpointException) as error:
@@ -95,7 +95,7 @@ class AdapterTrainer(Trainer):
         saved, steps = folder.checkpoints(self.recipe), self.recipe.steps
         final = saved / f"checkpoint-{steps}"
         if folder.is_complete(final) and not self.is_fsdp_enabled:
-            # If the trainer resumed from the final step, it would do one more.
+            # If the trainer resumed from the final step, it would do one more step.
             logger.info("resuming from %s", final.name)
             self._load_from_checkpoint(str(final))
             self.state = TrainerState.load_from_json(str(final / folder.STATE))
@@ -107,7 +107,7 @@ class AdapterTrainer(Trainer):
         self.train(resume_from_checkpoint=str(latest) if latest else None)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Record the loss, and end the run if it is not finite, since training cannot recover from that."""
+        """Record the loss, and end the run if the loss is not finite, since training cannot recover from that."""
         super().log(logs, start_time)
         if not math.isfinite(logs.get("loss", 0)):
             raise TrainingError(f"the loss is {logs['loss']} at step {self.state.global_step}: {_DIVERGED}")
@@ -125,14 +125,14 @@ class AdapterTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = super().get_train_dataloader()
         if isinstance(shard := loader.batch_sampler, BatchSamplerShard):
-            # An inner sampler draws the order of an epoch. In a resumed run, which wraps the batches to skip the first
-            # ones, the trainer's set_epoch does not reach that sampler.
+            # An inner sampler draws the order of an epoch. A resumed run wraps the batches to skip the first ones, so
+            # the trainer's set_epoch does not reach that sampler.
             shard.set_epoch = partial(_set_epoch, shard.batch_sampler)
         return loader
 
     @contextmanager
     def _locked_folder(self) -> Iterator[None]:
-        """Lock the folder for this run, in the main process, which may outlive a killed launcher."""
+        """Lock the folder for this run in the main process, since that process may outlive a killed launcher."""
         with ExitStack() as stack:
             if self.is_world_process_zero():
                 descriptor = os.open(self.recipe.out, os.O_RDONLY)
@@ -152,7 +152,7 @@ class AdapterTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # The trainer writes its state next, which marks the checkpoint as complete: every process must be done by then.
+        # Next, the trainer writes its state, which marks the checkpoint as complete. Every process must be done before.
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PeftModel | None = None) -> None:

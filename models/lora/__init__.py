@@ -1,5 +1,6 @@
-"""LoRA modules on top of one base stack, unmerged: each row of a batch chooses its own by id.
+"""LoRA modules: adapters that one loaded model applies without merging them.
 
-A module's weights stay apart from the base's. Every linear layer computes the base's product for all tokens, and adds
-the low-rank products of each module for the rows that name it.
+The loaded model is called the stack: a base and the adapters that are merged into it. A row is the token sequence of
+one input. Each row of a batch may choose a module by id. Every linear layer computes the stack's product for all
+tokens, and adds each module's low-rank products for the rows that chose the module.
 """

@@ -25,19 +25,19 @@ from l2v.models.types import Pooling
 
 logger = logging.getLogger(__name__)
 
-# Compute capability of Hopper, the first architecture on which a grouped product is one launch.
+# Compute capability of Hopper, the first architecture on which a grouped product is one kernel launch.
 _GROUPED_CAPABILITY = 9
 
 
 class Adapters:
-    """The modules of an encoder.
+    """The LoRA modules of an encoder.
 
     `add`, `remove` and `release` may be called in any thread, while batches are computed in another.
 
     Args:
         decoder: the bare decoder that computes batches.
-        declaration: how the stack is served.
-        reader: reads modules.
+        declaration: how the model is served without modules.
+        reader: reads modules from their files.
     """
 
     def __init__(self, decoder: PreTrainedModel, declaration: Declaration, reader: ModuleReader) -> None:
@@ -46,7 +46,7 @@ class Adapters:
         self._last_id = 0
         self._layers: LoraLayers | None = None
         self._changing = threading.Lock()
-        # Held by each forward pass, so that the probe of a new module runs between two batches.
+        # Each forward pass holds this lock, so that the probe of a new module runs between two batches.
         self._computing = threading.Lock()
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Adapters:
         return [module.describe() for module in self._snapshot.listed.values()]
 
     def add(self, name: str, source: str, *, max_bytes: int | None = None) -> LoraModule:
-        """Reads and checks a module, and lists it. If that fails, nothing changes.
+        """Reads, checks and lists a module. If that fails, nothing changes.
 
         Args:
             name: the module's name, which no listed module may have.
@@ -114,7 +114,11 @@ class Adapters:
         return module
 
     def remove(self, name: str) -> LoraModule:
-        """Unlists a module, but keeps its weights for existing encodings until `release`. Raises `KeyError`."""
+        """Unlists a module, but keeps its weights for existing encodings until `release`.
+
+        Raises:
+            KeyError: if no listed module has the name.
+        """
         with self._changing:
             module = self._snapshot.listed[name]
             self._snapshot = self._snapshot.without_name(name)
@@ -145,7 +149,7 @@ class Adapters:
         return self._snapshot.loaded[id_].module.declaration.pooling.value
 
     def _install(self) -> LoraLayers:
-        """The layers that add modules' products to the decoder's. They are installed with the first module.
+        """The layers that add modules' products to the decoder's products. The first call installs them.
 
         Raises:
             UnsupportedModelError: if the decoder's layers are compiled.

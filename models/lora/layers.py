@@ -1,4 +1,4 @@
-"""The decoder's linear layers, made to add the products of the batch's modules to their outputs."""
+"""The decoder's linear layers, made to add the products of the batch's LoRA modules to their outputs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +19,11 @@ _LINEARS = (torch.nn.Linear, PrepackedLinear, Int8Linear, Fp8Linear)
 class LoraLayers:
     """The linear layers of a decoder. Outside of `applying`, they compute what they did before.
 
-    The layers' `forward` is replaced, not the layers, so that the names and kinds of modules stay as they are.
+    The layers' `forward` is replaced, not the layers, so that the layers keep their names and classes.
 
     Attributes:
-        groups: the names of the layers that share an input, such as the query, key and value projections. Includes only
-            layers that get every token of a batch in order, so no experts of a mixture.
+        groups: for each group of layers that share an input, such as the query, key and value projections, their names.
+            The experts of a mixture are in no group, since they do not get every token of a batch in order.
         group_of: maps each layer to the first layer of its group, which identifies the group.
     """
 
@@ -43,7 +43,7 @@ class LoraLayers:
 
     @contextmanager
     def applying(self, products: Products) -> Iterator[None]:
-        """Adds these products in the forward passes of the block. Only one thread may be in such a block."""
+        """Adds these products in the forward passes of the block. Only one thread at a time may be in the block."""
         self._products = products
         try:
             yield
@@ -75,7 +75,7 @@ def _groups(decoder: PreTrainedModel, run: Callable[[], object]) -> list[tuple[s
     names = [name for name, _ in calls]
     tokens = max((states.shape[-2] for _, states in calls), default=0)
     groups: dict[int, list[str]] = {}
-    for name, states in calls:  # `calls` keeps the inputs alive, so that no two have the same id
+    for name, states in calls:  # `calls` keeps the inputs alive, so that no two inputs have the same id
         if names.count(name) == 1 and states.shape[:-1] == (1, tokens):
             groups.setdefault(id(states), []).append(name)
     return [tuple(group) for group in groups.values()]

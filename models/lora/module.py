@@ -9,19 +9,19 @@ from l2v.models.tokenization import Tokenization
 
 @dataclass(frozen=True)
 class LoraModule:
-    """A named module. It can be pickled, for processes that tokenize without the weights.
+    """A named LoRA module without its weights. It can be pickled, for processes that only tokenize.
 
     Attributes:
         id: identifies the module in encodings; at least 1, and never used again in this process.
-        name: the name that requests choose it by.
-        source: the name, kind and revision of its source, as in `Encoder.provenance`.
-        tokenization: converts inputs to token ids, with the module's template and lengths; it marks rows with the id.
+        name: the name by which requests choose the module.
+        source: the name, kind and revision of the module's source, as in `Encoder.provenance`.
+        tokenization: converts inputs to token ids, with the module's template and lengths, and sets the module's id.
         declaration: how the module is served.
-        rank: the largest rank of its changes.
-        layers: the number of linear layers that it changes.
-        left_out: the tensors of its files that it does not need.
-        other_base: the base that it was trained on; "" if that is the stack's base or unknown.
-        nbytes: size of its weights on the device.
+        rank: the largest rank of the module's changes.
+        layers: the number of linear layers that the module changes.
+        left_out: the tensors of the module's files that an encoder does not need.
+        other_base: the base that the module was trained on; "" if that is the served base, or unknown.
+        nbytes: size of the module's weights on the device, in bytes.
         evidence: the result of the checks made while loading.
     """
 

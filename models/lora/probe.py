@@ -1,4 +1,4 @@
-"""Checks by short forward passes that a new module changes the states, and each layer in the same way as its merge."""
+"""Checks by short forward passes that a new LoRA module changes the hidden states, and each layer as merging does."""
 
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,15 +17,16 @@ from l2v.models.lora.storage import Factors
 from l2v.models.probe import TOKENS, Probe
 from l2v.models.types import Encoding
 
-# Numbers of rows without the module; equally many have it. 1 means few tokens; 9, the kernels of large batches.
+# Each check runs this many rows without the module, and as many with it: 1 for the kernels of small batches, 9 for the
+# kernels of large batches.
 _ROWS = (1, 9)
-# Maximum relative error of a layer's change, in units of the dtype's rounding; and the minimum of that limit.
+# Maximum relative error of a layer's change, in epsilons of the dtype, and the limit for dtypes with a smaller epsilon.
 _MAX_UNITS, _LEAST_LIMIT = 8, 1e-4
 
 
 @torch.inference_mode()
 def run(decoder: PreTrainedModel, declaration: Declaration) -> None:
-    """Runs one short row through the stack alone."""
+    """Runs one short row through the stack, without a LoRA module."""
     (row,) = Probe(decoder).sequences(1)
     batch = Batch.pack([Encoding(array("q", row), 1)], decoder.device)
     hidden_states(decoder, batch, causal=declaration.causal, windowed=declaration.windowed)
@@ -41,13 +42,13 @@ def check(
     layers: LoraLayers,
     products: Callable[[Batch], Products],
 ) -> str:
-    """Runs the same texts with the stack alone and with the module, in one batch.
+    """Runs the same token ids without the module and with it, in one batch.
 
-    Compares, for each layer and the same input, what the module adds to zeros with what its merge adds.
+    For each layer, compares what the module adds to zeros with what merging it adds, given the same input.
 
     Args:
         name, id_, factors: the module's name, id and weights.
-        decoder, declaration, layers: the stack's decoder, declaration and layers.
+        decoder, declaration, layers: the stack's decoder, declaration and linear layers.
         products: returns the products of a batch.
 
     Returns:
@@ -55,7 +56,7 @@ def check(
 
     Raises:
         AdapterError: if the change of the states is lost in rounding or not finite, or if a layer's change differs
-            from that of its merge.
+            from the change that merging makes.
     """
     dtype = str(decoder.dtype).removeprefix("torch.")
     limit = max(_MAX_UNITS * torch.finfo(decoder.dtype).eps, _LEAST_LIMIT)
@@ -98,7 +99,7 @@ def _error(
 
 @contextmanager
 def _inputs(decoder: PreTrainedModel, names: Collection[str]) -> Iterator[dict[str, torch.Tensor]]:
-    """Records the inputs of these layers, [1, T, in], in the forward pass of the block."""
+    """Records the inputs of the named layers, [1, T, in], in the forward pass of the block."""
     inputs: dict[str, torch.Tensor] = {}
 
     def record(name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor]], None]:

@@ -1,7 +1,7 @@
 """The low-rank products of one batch, added in place to the outputs of linear layers.
 
-A batch's rows are sorted by LoRA module, so each module has one slice of tokens. Layers that have the same
-input share the first product.
+A batch's rows are sorted by LoRA module, so each module has one slice of tokens. A low-rank product is two products,
+with a first and a second factor. Layers that have the same input share the first product.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import torch
 from l2v.models.lora.storage import JoinedFactors, Weights
 
 # In 16 bits, oneDNN compiles a kernel for each number of tokens, which takes longer than the product itself. So slices
-# are cut into blocks of these numbers of tokens, and batches smaller than any block are multiplied in float32. A small
+# are cut into blocks of these sizes, in tokens, and batches smaller than any block are multiplied in float32. A small
 # product spends most of its time on the call, so a few large blocks are faster than many small ones.
 _BLOCKS = (1024, 256, 128, 64)
 
@@ -26,8 +26,8 @@ class Products(Protocol):
         """Adds the products of a layer.
 
         Args:
-            group: the first of the layers that share this input.
-            layer: the layer.
+            group: the name of the first of the layers that share the input `states`.
+            layer: the layer's name.
             states: [1, T, in], the layer's input.
             output: [1, T, out], the base's product; changed in place.
         """
@@ -55,10 +55,10 @@ Slice = tuple[int, int, Weights]
 
 
 class BlockProducts:
-    """Products block by block, on any device.
+    """Computes the products block by block, on any device.
 
     Args:
-        slices: the tokens of each module.
+        slices: the tokens and the weights of each module.
         tokens: the number of tokens of the batch.
         dtype: the model's dtype.
         device: the model's device.
@@ -125,8 +125,8 @@ class Stack:
     """The factors of several modules for the layers that share an input, padded to the same ranks.
 
     Attributes:
-        a: [modules, in, sum of the ranks].
-        b: for each layer, the columns of the first product, and the second factors [modules, rank, out].
+        a: [modules, in, sum of the ranks], the first factors.
+        b: for each layer, its columns of the first product, and the second factors [modules, rank, out].
     """
 
     a: torch.Tensor
@@ -134,7 +134,7 @@ class Stack:
 
 
 def stack(modules: Sequence[Weights], device: torch.device) -> dict[str, Stack]:
-    """Stacks the modules' padded weights in the given order. Keys: the first of the layers that share an input."""
+    """Stacks the modules' padded weights in the given order. Each key names the first layer that shares an input."""
     stacks = {}
     for group in dict.fromkeys(group for weights in modules for group in weights):
         found = [weights.get(group) for weights in modules]
@@ -160,13 +160,13 @@ def stack(modules: Sequence[Weights], device: torch.device) -> dict[str, Stack]:
 
 
 class GroupedProducts:
-    """Two grouped products per layer, however many modules the batch has. For GPUs, where each call launches a kernel.
+    """Computes two grouped products per layer, for any number of modules. For GPUs, where each call launches a kernel.
 
     Args:
         stacks: the stacks of all modules.
         ends: [modules] int32, the end of each module's tokens, counted from `start`; a module without tokens has
             the end of the module before it.
-        start: the first token with a module.
+        start: the index of the first token that has a module.
     """
 
     def __init__(self, stacks: dict[str, Stack], ends: torch.Tensor, start: int) -> None:

@@ -1,4 +1,4 @@
-"""Reads a module: its weights, and how its files say to serve it."""
+"""Reads a LoRA module: its weights, and how it is served according to its files."""
 
 import logging
 import re
@@ -36,8 +36,8 @@ class ReadModule:
 
     Attributes:
         module: the module, still without the size of its weights and without evidence.
-        factors: its weights by layer.
-        base: the base that it was trained on, as its config names it.
+        factors: the module's weights by layer.
+        base: the base that the module was trained on, as the module's config names it.
     """
 
     module: LoraModule
@@ -47,13 +47,13 @@ class ReadModule:
 
 @dataclass(frozen=True)
 class ModuleReader:
-    """Reads modules for one base stack, as if each were merged last.
+    """Reads LoRA modules for one stack, as if each module were the last adapter to merge into it.
 
     Attributes:
-        base, adapters: the sources of the stack.
-        settings: the caller's settings, which apply to modules too; those that are None have no effect.
+        base, adapters: the sources of the stack: a base, and the adapters that are merged into it.
+        settings: the caller's settings, which apply to modules too; None values have no effect.
         ignore: patterns of tensors to leave out.
-        declaration, tokenization: those of the stack.
+        declaration, tokenization: how the stack is served, and how it tokenizes.
     """
 
     base: Source
@@ -67,7 +67,7 @@ class ModuleReader:
         """Reads a module.
 
         Args:
-            name: the name that requests choose it by.
+            name: the name by which requests choose the module.
             source_name: a Hub id (`id` or `id@revision`) or a folder.
             id_: the module's id.
             decoder: the stack's decoder.
@@ -75,7 +75,7 @@ class ModuleReader:
         Raises:
             ModelError: if the module cannot be read, does not fit, must be merged, or cannot share the stack.
         """
-        from l2v.models.lora.weights import read_factors  # most encoders have no modules, and load without peft
+        from l2v.models.lora.weights import read_factors  # most encoders have no LoRA modules, and load without peft
 
         source = resolve(source_name)
         if source.kind is not Kind.ADAPTER:
@@ -103,9 +103,9 @@ class ModuleReader:
         return ReadModule(module, factors, label(source.trained_on or "?"))
 
     def _other_base(self, name: str, source: Source) -> str:
-        """The base that a module names, with its revision, if the stack has another; else "".
+        """The base that a module names, with its revision, if the stack has another base; else "".
 
-        The stack may be right nevertheless, since the tensors fit: its base may be renamed or fine-tuned.
+        The stack's base may suit the module nevertheless, since the tensors fit: it may be renamed or fine-tuned.
         """
         named, revision = source.trained_on, str(source.read("adapter_config.json").get("revision"))
         if not named:

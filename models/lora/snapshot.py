@@ -1,4 +1,4 @@
-"""The modules that are loaded at one time, and the products of a batch with them."""
+"""The LoRA modules that are loaded at one time, and the products that they add to a batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from l2v.models.lora.storage import Weights
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module and its weights, which are on the device or, if the snapshot has stacks there, on the CPU."""
+    """A module and its weights: on the CPU if the snapshot has stacks of weights on the device, else on the device."""
 
     module: LoraModule
     weights: Weights = field(repr=False)
@@ -23,12 +23,13 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The loaded modules. Adding or removing one makes a new snapshot, so a batch keeps the modules that it began with.
+    """The loaded modules. Each change makes a new snapshot, so a batch keeps the modules that it began with.
 
     Attributes:
         listed: the modules that requests can name.
         loaded: the modules by id, in ascending order, including removed ones until they are released.
-        stacks: the weights of all loaded modules, for grouped products. If empty, the device multiplies slice by slice.
+        stacks: the weights of all loaded modules, on the device, for grouped products; empty if the device multiplies
+            the tokens of each module separately.
     """
 
     listed: Mapping[str, LoraModule] = field(default_factory=dict)
@@ -44,7 +45,7 @@ class Snapshot:
 
         Args:
             loaded: the module.
-            stacked_on: the device of the stacks; None: no stacks.
+            stacked_on: the device of the stacks of weights; None if there are no stacks.
         """
         module = loaded.module
         listed, by_id = {**self.listed, module.name: module}, {**self.loaded, module.id: loaded}
@@ -64,7 +65,7 @@ class Snapshot:
         return Snapshot(self.listed, by_id, _stacks(by_id, stacked_on))
 
     def products(self, batch: Batch, dtype: torch.dtype) -> Products:
-        """The products of a batch. Its rows are sorted by module, and at least one names a module.
+        """The products of a batch. Its rows must be sorted by module, and at least one row must name a module.
 
         Raises:
             AdapterError: if a row names a module that is not loaded.

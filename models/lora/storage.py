@@ -1,4 +1,4 @@
-"""The factors of modules as forward passes use them: on the device, in the model's dtype, joined by input."""
+"""The factors of LoRA modules as forward passes use them: in the model's dtype, joined if layers share an input."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ import torch
 
 from l2v.models.errors import AdapterError
 
-# Ranks are padded to a multiple of this on CUDA: grouped products need rows of 16 bytes.
+# For grouped products, ranks are padded to a multiple of this, since those products need rows of 16 bytes.
 _MULTIPLE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """The change of a linear layer's weight, which is b·a.
+    """The change of a linear layer's weight, which is scale · b · a.
 
     Attributes:
-        a: [rank, in], in the dtype of the file.
-        b: [out, rank], without the scale, in the dtype of the file.
-        scale: factor on the product, from lora_alpha and the rank.
+        a: [rank, in], the first factor, in the dtype of the file.
+        b: [out, rank], the second factor, without the scale, in the dtype of the file.
+        scale: factor on the product b · a, from lora_alpha and the rank.
     """
 
     a: torch.Tensor
@@ -42,8 +42,8 @@ class JoinedFactors:
     One product with the joined first factors reads the input once for all of these layers.
 
     Attributes:
-        a: [in, sum of the ranks].
-        b: for each layer that the module changes, the columns of the first product, and the second factor [rank, out],
+        a: [in, sum of the ranks], the first factors.
+        b: for each layer that the module changes, its columns of the first product, and its second factor [rank, out],
             scaled.
     """
 
@@ -56,7 +56,7 @@ Weights = Mapping[str, JoinedFactors]
 
 
 def nbytes(factors: Mapping[str, Factors], dtype: torch.dtype, *, padded: bool) -> int:
-    """Size of a module's factors once they are converted, see `join`."""
+    """The number of bytes of a module's factors after their conversion by `join`."""
     ranks = ((_rank(each, padded=padded), each) for each in factors.values())
     return sum(rank * (each.a.shape[1] + len(each.b)) for rank, each in ranks) * dtype.itemsize
 
@@ -74,7 +74,7 @@ def join(
     *,
     padded: bool = False,
 ) -> Weights:
-    """Converts a module's factors.
+    """Converts a module's factors to the form that forward passes use.
 
     Args:
         name: the name of the source, for messages.

@@ -15,7 +15,7 @@ from l2v.models.errors import AdapterError
 from l2v.models.lora.storage import Factors
 from l2v.models.sources import Source
 
-# Initializations that leave the base as it is. Others, such as PiSSA, change the base's weights.
+# Initializations that leave the base's weights as they are. Others, such as PiSSA, change them.
 _INITIAL = (True, False, "gaussian", "orthogonal", "eva")
 _MERGE = "merge it instead (`adapters`), in a separate service"
 
@@ -23,11 +23,11 @@ _MERGE = "merge it instead (`adapters`), in a separate service"
 def read_factors(
     source: Source, decoder: PreTrainedModel, ignore: Sequence[str] = ()
 ) -> tuple[dict[str, Factors], list[str]]:
-    """Reads a module.
+    """Reads a LoRA module.
 
     Args:
         source: the module.
-        decoder: the bare decoder, whose layers may be quantized; it is not changed.
+        decoder: the bare decoder, which is not changed; its layers may be quantized.
         ignore: patterns of tensors of the module to leave out.
 
     Returns:

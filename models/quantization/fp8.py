@@ -15,8 +15,8 @@ from l2v.models.quantization.inputs import InputQuantizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Rows are scaled so that their largest number becomes this, the largest number in E4M3. Rounding may exceed it
-# slightly, but never reaches 464, where the conversion starts to give NaN.
+# Rows are scaled so that their largest number becomes this, the largest number in E4M3. Rounding may raise a number
+# slightly above it, but never to 464, where the conversion starts to give NaN.
 _MAX_VALUE = 448.0
 # The kernels require both dimensions of a weight to be multiples of this.
 _MULTIPLE = 16

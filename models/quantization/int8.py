@@ -14,12 +14,12 @@ from l2v.models.quantization.inputs import InputQuantizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Inputs are scaled so that a token's largest one becomes this. bfloat16 rounds the scale and the product, each up by at
-# most 1/512, and a value above 127 wraps around.
+# A token's inputs are scaled so that the largest becomes this. 127 is too much, since bfloat16 may round the scale and
+# the product up, each by at most 1/512, and a value above 127 wraps around.
 _MAX_INPUT = 126.5
 # oneDNN requires unsigned inputs, so they are shifted by this.
 _INPUT_ZERO_POINT = 128
-# CPU capabilities, one of which is needed to multiply bytes without overflow.
+# CPU capabilities. At least one of them is needed to multiply bytes without overflow.
 _INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 

@@ -29,7 +29,7 @@ def recorded_products(model: torch.nn.Module) -> Iterator[dict[str, Product]]:
 
 
 def largest_error(layer: torch.nn.Module, product: Product, repeats: int) -> float:
-    """The largest relative error of a token's product in a layer, for the tokens and for `repeats` copies of them."""
+    """The largest relative error of a token's product when the layer gets the tokens once, and `repeats` times."""
     states, expected = product[0], product[1].float()
     tokens = states.shape[-2]
     given = torch.stack([layer(torch.cat([states] * n, -2)).float()[..., :tokens, :] for n in (1, repeats)])

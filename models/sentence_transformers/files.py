@@ -16,13 +16,13 @@ class DenseConfig:
 
     Attributes:
         folder: the folder within the repository; for the decoder's own projection, the name of its tensor.
-        inputs: width of its input.
-        outputs: width of its output.
-        bias: whether it adds a bias.
+        inputs: width of the layer's input.
+        outputs: width of the layer's output.
+        bias: whether the layer adds a bias.
         activation: a path like `torch.nn.modules.activation.Tanh`.
-        residual: whether it adds its input to its output.
-        per_token: whether it applies to each token's state, before pooling.
-        normalized: whether its input is normalized first.
+        residual: whether the layer adds its input to its output.
+        per_token: whether the layer applies to each token's state, before pooling.
+        normalized: whether the layer's input is normalized first.
     """
 
     folder: str
@@ -71,8 +71,8 @@ class File:
         """Reads the file; refuses keys that are not known.
 
         Raises:
-            SourceError: if it does not hold a JSON object.
-            UnsupportedModelError: if it has a key that is not in `known`.
+            SourceError: if the file does not hold a JSON object.
+            UnsupportedModelError: if the object has a key that is not in `known`.
         """
         file = cls(source, name, source.read(name))
         if unknown := sorted(file.content.keys() - set(known)):
@@ -80,7 +80,11 @@ class File:
         return file
 
     def get(self, key: str, kind: type, default: Any) -> Any:
-        """The value of a key, or the default if it is missing or null; raises `SourceError` for another type."""
+        """The value of a key, or the default if the key is missing or null.
+
+        Raises:
+            SourceError: if the value has another type.
+        """
         value = self.content.get(key)
         if value is None:
             return default
@@ -92,7 +96,7 @@ class File:
         return value
 
     def count(self, key: str) -> int | None:
-        """The value of a key that holds an integer of at least 1; None if it is missing or null."""
+        """The value of a key that holds an integer of at least 1; None if the key is missing or null."""
         value: int | None = self.get(key, int, None)
         if value is not None and value < 1:
             self.refuse(f"has {key} = {value}")

@@ -11,7 +11,7 @@ def has_layout(source: Source) -> bool:
     """Whether the folder has sentence-transformers files.
 
     Raises:
-        SourceError: if it has some of them but no modules.json, which names the modules.
+        SourceError: if the folder has some of these files but no modules.json, which names the modules.
     """
     if (source.folder / MODULES).is_file():
         return True
@@ -28,8 +28,8 @@ def read_layout(source: Source) -> Layout:
     """Reads the files.
 
     Raises:
-        SourceError: if one is missing or damaged.
-        UnsupportedModelError: if one declares something that l2v does not support.
+        SourceError: if a file is missing or damaged.
+        UnsupportedModelError: if a file declares something that l2v does not support.
     """
     layout = Layout()
     read_model_settings(source, layout)

@@ -7,7 +7,7 @@ from l2v.models.sentence_transformers.files import MODULES, DenseConfig, File, L
 from l2v.models.sources import Source
 
 POOLINGS = {"mean": "mean", "weightedmean": "weighted_mean", "lasttoken": "last_token", "cls": "bos_token"}
-# The keys before release 5.4, in the order in which sentence-transformers concatenates the vectors.
+# The keys of a pooling mode before release 5.4, in the order in which sentence-transformers concatenates the vectors.
 FORMER_KEYS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -23,7 +23,7 @@ _ACTIVATIONS = (
     *("ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softsign", "Tanh", "Tanhshrink"),
 )
 _NAMES = ("module_input_name", "module_output_name")
-# A module of perplexity-ai's models, which quantizes the vector. l2v does so if a request asks for it.
+# A module of perplexity-ai's models that quantizes the vector. l2v quantizes a vector only if a request asks for it.
 _QUANTIZER = "st_quantize.FlexibleQuantizer"
 
 
@@ -72,7 +72,7 @@ def _modules(file: File) -> list[tuple[str, str]]:
             file.refuse(f"names the module {kind}")
         if not isinstance(folder, str) or folder.startswith("/") or ".." in folder.split("/"):
             file.refuse(f"names the folder {folder}, which is not within the repository")
-    # The package of a module depends on the release of sentence-transformers.
+    # The package that holds a module's class depends on the release of sentence-transformers.
     return [(kind.rpartition(".")[2], folder) for kind, folder in modules]
 
 

@@ -82,11 +82,11 @@ def read_model_settings(source: Source, layout: Layout) -> None:
 
 
 def tokenizer_length(source: Source, positions: object) -> tuple[int, str] | None:
-    """The lower of the lengths in tokenizer_config.json and config.json, and the file that sets it; None if none does.
+    """The lower of the lengths in tokenizer_config.json and config.json, and its file; None if neither sets a length.
 
     Args:
         source: the source of the tokenizer.
-        positions: the model's `max_position_embeddings`, if it has any.
+        positions: the model's `max_position_embeddings`; None if its config has none.
     """
     length = source.read("tokenizer_config.json").get("model_max_length")
     limits = ((length, "tokenizer_config.json"), (positions, "config.json"))

@@ -1,6 +1,6 @@
 """Writes the files that a sentence-transformers repository holds beside its decoder, for other servers.
 
-Where releases or servers expect different forms, the files hold both, or the older one, which all of them read.
+Where releases or servers expect different forms, the files hold both forms, or only the older form if all read it.
 """
 
 import json
@@ -14,7 +14,7 @@ from l2v.models.head import Dense
 from l2v.models.sentence_transformers.files import MODEL_SETTINGS, MODULES, SETTINGS
 from l2v.models.sentence_transformers.modules import FORMER_KEYS, POOLINGS
 
-# Our modes → theirs. `eos_token` also appends a token, which none of their modes does.
+# Our pooling modes → theirs. Our `eos_token` also appends a token; no mode of theirs does.
 _POOLINGS = {"eos_token": "lasttoken"} | {ours: theirs for theirs, ours in POOLINGS.items()}
 # TEI reads the pooling only at this path.
 _POOLING_FOLDER = "1_Pooling"
@@ -62,7 +62,8 @@ def write_layout(encoder: Encoder, folder: Path) -> None:
 def leading_without_weight(encoder: Encoder) -> list[int]:
     """The ids of the special tokens before a text, if LLM2Vec does not pool them and stock modules can omit them.
 
-    The module Pooling leaves out a prompt, but not the beginning token of a text without one. WordWeights omits it.
+    The module Pooling leaves out a prompt, but in a text without a prompt, it pools the beginning token. The module
+    WordWeights omits that token.
     """
     tokenization = encoder.tokenization
     if encoder.declaration.semantics.value != "llm2vec" or encoder.pooling != "mean":
@@ -82,10 +83,10 @@ def _word_weights(ids: list[int], vocabulary: int) -> dict[str, Any]:
 
 
 def _pooling(encoder: Encoder) -> dict[str, Any]:
-    """The pooling, in the schema of release 5.4 and in the one before it."""
+    """The pooling, in the schema of release 5.4 and in the earlier schema."""
     mode, layers = _POOLINGS[encoder.pooling], _before_pooling(encoder)
     width = layers[-1].config.outputs if layers else int(encoder.model.config.hidden_size)
-    # LLM2Vec's `bos_token` is the first token of the row, before any instruction.
+    # LLM2Vec's `bos_token` is the first token of the whole input, before any instruction.
     first = encoder.declaration.semantics.value == "llm2vec" and encoder.pooling == "bos_token"
     return {
         "word_embedding_dimension": width,

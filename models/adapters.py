@@ -130,7 +130,7 @@ def attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: A
 
 
 def _check_biases(decoder: PreTrainedModel, source: Source, read: AdapterWeights) -> None:
-    """Checks that each layer to which the adapter adds a bias already has one."""
+    """Checks that each layer to which the adapter adds a bias already has a bias."""
     for key in read.weights:
         module, found, _ = key.removeprefix(f"{PREFIX}{read.path}").lstrip(".").partition(".lora_B.bias")
         if found and getattr(decoder.get_submodule(module), "bias", None) is None:

@@ -2,7 +2,7 @@
 
 Sequences are concatenated into one row of T tokens without padding; `cu_seqlens` holds their bounds. A token attends
 only to tokens of its own sequence: to all of them (LLM2Vec's bidirectional patch; paper, section 2.1), to itself and
-earlier ones (causal), or to those within a window. transformers calls this function for every decoder that uses its
+earlier tokens (causal), or to tokens within a window. transformers calls this function for every decoder that uses its
 attention interface.
 """
 
@@ -96,8 +96,8 @@ def segment_attention(
 ) -> torch.Tensor:
     """Attention without gradients, for use where torch has no kernel for packed sequences (see `_has_kernel`).
 
-    An opaque op, so that torch.compile sees one call of dynamic length. Otherwise, it would recompile for every new
-    list of lengths.
+    An opaque op, so that torch.compile sees one call of dynamic length. Otherwise, torch.compile would compile again
+    for every new list of lengths.
     """
     if query.dtype == torch.bfloat16 and not query.is_cuda:
         lengths = tuple(cu_seqlens_cpu.diff().tolist())

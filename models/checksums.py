@@ -1,7 +1,7 @@
 """Checksums of a source's files: from its SHA256SUMS, or from the names of the files in the Hub's cache.
 
-SHA256SUMS has the format of `sha256sum`. Exports and the built-in model contain one; users can add one to their own
-folders.
+SHA256SUMS has the format of `sha256sum`. Exports and the built-in model contain this file; users can add it to
+their own folders.
 """
 
 import hashlib

@@ -47,8 +47,8 @@ def load(
             `models.declaration`). Defaults if no file declares them: bidirectional, mean, 512, 400, True.
         template: a key of `models.templates.TEMPLATES`; default: the sources' setting, else the base model's template.
         ignore_tensors: patterns of tensors to leave out, with `*` and `?`, besides those that no encoder needs.
-        lora_modules: name → Hub id or folder, for LoRA adapters to apply without merging. Each input of a batch names
-            the adapter to apply, see `models.lora`.
+        lora_modules: name → Hub id or folder, for LoRA adapters to apply without merging. Each input of a batch may
+            name one of them, see `models.lora`.
         prepack: convert weights on the CPU to oneDNN's layout, after which they cannot be saved, trained or compiled.
         on_declared: a function that is called with the declaration and the number of dimensions before the weights are
             read; it may raise.

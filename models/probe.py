@@ -34,8 +34,8 @@ class Reach:
     """Which tokens attend to which others in one call of attention on a pack of three probes, whatever the scores.
 
     Attributes:
-        ahead: how many other tokens of the middle probe attend to its last one.
-        back: how many other tokens of the middle probe attend to its first one.
+        ahead: how many other tokens of the middle probe attend to its last token.
+        back: how many other tokens of the middle probe attend to its first token.
         leaks: whether any token of the middle probe attends to a token of a neighbour.
     """
 

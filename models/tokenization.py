@@ -1,7 +1,8 @@
 """Input → Encoding, with the semantics of the reference `llm2vec` 0.2.3 (docs/architecture.md lists the differences).
 
-With sentence-transformers' semantics, the instruction goes before the text verbatim. If `skip_instruction` is set, the
-instruction is not pooled; its tokens are counted without the text, as in sentence-transformers.
+With sentence-transformers' semantics, the instruction goes before the text verbatim and is pooled with the text. With
+`skip_instruction`, the instruction is not pooled, and its tokens are counted without the text, as in
+sentence-transformers.
 
 Uses only the tokenizer object of the `tokenizers` library, which threads can share. The object's methods for batches
 release the GIL; its methods for one text do not.

@@ -70,7 +70,7 @@ def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = Fal
     try:
         alone = probe.run(own)
         packed, beside_others = probe.run(left, own, right), probe.run(other_left, own, other_right)
-        # The middle probe with another last token, the right one with another first token.
+        # Here, the middle probe has another last token, and the right probe has another first token.
         changed = probe.run(left, [*own[:-1], new[0]], [new[1], *right[1:]])
         limits = _limits(probe, alone)
     except UnsupportedModelError:

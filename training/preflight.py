@@ -24,4 +24,4 @@ def check(recipe: Recipe) -> None:
     if state.is_main_process:
         memory.check(recipe, state.num_processes)
         folder.check(recipe)
-    state.wait_for_everyone()  # no process may load the model while the first one measures the free memory
+    state.wait_for_everyone()  # no process may load the model while the first process measures free memory

@@ -33,7 +33,7 @@ class Student:
 
     Attributes:
         encoder: the merged model, which stays frozen, with its tokenization.
-        model: the same model with the new adapter.
+        model: the merged model with the new adapter.
         causal: whether attention is causal; see `Recipe.causal`.
         base: the source of the base model's weights.
         parent: the name of the model that the new adapter extends: the last merged adapter, or the base. A relative

@@ -43,7 +43,7 @@ class Layout:
         values: the values, named as in `declaration.Declaration`, each with the file that it comes from.
         config: keys to add to config.json.
         layers: the Dense layers, in order.
-        width: the width of the token states that the pooling expects; 0: not declared.
+        width: the width of the token states that the pooling expects; 0 if not declared.
     """
 
     values: dict[str, tuple[Any, str]] = field(default_factory=dict)

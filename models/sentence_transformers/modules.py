@@ -23,7 +23,7 @@ _ACTIVATIONS = (
     *("ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softsign", "Tanh", "Tanhshrink"),
 )
 _NAMES = ("module_input_name", "module_output_name")
-# A module of perplexity-ai's models that quantizes the vector. l2v quantizes a vector only if a request asks for it.
+# A module of perplexity-ai's models that quantizes the vector. l2v quantizes a vector only on request.
 _QUANTIZER = "st_quantize.FlexibleQuantizer"
 
 

@@ -201,12 +201,12 @@ class TokenizerPool:
     def _check_ids(self, ids: list[int], vocabulary: int, param: str) -> NDArray[np.int64]:
         if len(ids) > (limit := self._settings.max_characters):
             raise InvalidError(f"{len(ids)} token ids; the maximum is {limit} (max_characters)", param)
-        if min(ids) < 0:
-            first = next(position for position, id_ in enumerate(ids) if id_ < 0)
-            raise InvalidError("must be at least 0", f"{param}[{first}]")
-        if (highest := max(ids)) >= vocabulary:
-            raise InvalidError(f"{highest} is not a token id of the model", param)
-        return np.array(ids)
+        if max(ids) >= vocabulary:  # before numpy, whose integers have 64 bits
+            raise InvalidError(f"{max(ids)} is not a token id of the model", param)
+        array = np.array(ids)
+        if array.min() < 0:
+            raise InvalidError("must be at least 0", f"{param}[{np.argmax(array < 0)}]")
+        return array
 
     async def _map(self, function: Callable[[T], R], items: Sequence[T]) -> AsyncIterator[R]:
         """Applies `function` to each item, in threads."""

@@ -41,6 +41,7 @@ async def respond(request: EmbeddingsFields, call: Call) -> Response:
         _instruction(request, model.prompts),
         keep_end=request.keep_end,
         max_tokens=request.max_tokens_per_text,
+        truncate=request.truncates,
     )
 
     def content(rows: ChunkedList, embedded: EmbeddedGroup) -> dict[str, Any]:

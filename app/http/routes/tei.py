@@ -47,7 +47,9 @@ async def _group(
     call: Call, model: ServedModel, inputs: Any, options: schemas.Options, name: str = "inputs"
 ) -> InputGroup:
     instruction = model.prompts.select(None, options.prompt_name)
-    return await text_group(call, model, name, inputs, instruction, keep_end=options.keep_end)
+    return await text_group(
+        call, model, name, inputs, instruction, keep_end=options.keep_end, truncate=options.truncates
+    )
 
 
 @router.post("/embed", response_model=list[list[float]], responses=_rejections | _example([[0.5524, 0.7694, 0.3209]]))

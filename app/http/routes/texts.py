@@ -17,8 +17,17 @@ async def text_group(
     *,
     keep_end: bool = False,
     max_tokens: int | None = None,
+    truncate: bool = True,
 ) -> InputGroup:
-    """The inputs of a field that holds a text, token ids, or a list of either; raises as `read_texts` does."""
+    """The inputs of a field that holds a text, token ids, or a list of either; raises as `read_texts` does.
+
+    If texts that are too long are to be rejected (`truncate` is false), the longest row of ids is decoded and tokenized
+    before the others, so that rejecting it costs little.
+    """
+    longest = None if truncate or _is_single(value) else max(range(len(value)), key=lambda row: _ids(value[row]))
+    if longest is not None and _ids(value[longest]) > model.profile.tokenization.max_length:
+        first = await text_group(call, model, f"{name}[{longest}]", value[longest], instruction, max_tokens=max_tokens)
+        await call.service.tokenizers.encode(model, [first], truncate=False)
     texts = await read_texts(call, model, name, value)
     inputs = [Input(text, instruction.text, keep_end, max_tokens) for text in texts]
     return InputGroup(name, inputs, instruction, _is_single(value))
@@ -36,6 +45,10 @@ async def read_texts(call: Call, model: ServedModel, name: str, value: Any, *, s
         skip_special=skip_special,
         reserve=call.reserve,
     )
+
+
+def _ids(item: str | list[int]) -> int:
+    return 0 if isinstance(item, str) else len(item)
 
 
 def _is_single(value: Any) -> bool:

@@ -98,7 +98,7 @@ def test_bodies_of_escapes_are_parsed_as_others_are() -> None:
 
 def test_long_numbers_end_the_parsing_of_long_bodies() -> None:
     body = b"[" + b",".join([b"9" * 4000] * 1000) + b"]"
-    with pytest.raises(TooLargeError, match="a number has 4000 digits; the maximum is 1000"):
+    with pytest.raises(MalformedError, match="a number has too many digits"):
         asyncio.run(parse(body))
     assert asyncio.run(parse(b"[" + b",".join([b"9" * 900] * 1000) + b"]")) == [int("9" * 900)] * 1000
     assert asyncio.run(parse(b'["' + b"9" * 1_000_000 + b'"]')) == ["9" * 1_000_000]

@@ -42,7 +42,7 @@ _EOS_BY_ARCHITECTURE = {"llama": " </s>", "mistral": " </s>", "gemma": "<eos>", 
 
 
 def template_for(base: str) -> TemplateName:
-    """The name of the template that models based on `base` (a Hub id) are trained with; "none" if there is none."""
+    """The name of the template for models that were trained from `base`, a Hub id; "none" if they use no template."""
     return _BY_BASE.get(base, "none")
 
 

@@ -24,10 +24,10 @@ async def text_group(
     If texts that are too long are to be rejected (`truncate` is false), the longest row of ids is decoded and tokenized
     before the others, so that rejecting it costs little.
     """
-    longest = None if truncate or _is_single(value) else max(range(len(value)), key=lambda row: _ids(value[row]))
-    if longest is not None and _ids(value[longest]) > model.profile.tokenization.max_length:
+    longest = None if truncate or _is_single(value) else max(range(len(value)), key=lambda row: _length(value[row]))
+    if longest is not None and _length(value[longest]) > model.profile.tokenization.max_length:
         first = await text_group(call, model, f"{name}[{longest}]", value[longest], instruction, max_tokens=max_tokens)
-        await call.service.tokenizers.encode(model, [first], truncate=False)
+        await call.service.tokenize(model, first, call.timings, truncate=False)
     texts = await read_texts(call, model, name, value)
     inputs = [Input(text, instruction.text, keep_end, max_tokens) for text in texts]
     return InputGroup(name, inputs, instruction, _is_single(value))
@@ -47,7 +47,8 @@ async def read_texts(call: Call, model: ServedModel, name: str, value: Any, *, s
     )
 
 
-def _ids(item: str | list[int]) -> int:
+def _length(item: str | list[int]) -> int:
+    """The number of ids; 0 for a text."""
     return 0 if isinstance(item, str) else len(item)
 
 

@@ -29,7 +29,8 @@ _PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count()
 class Telemetry:
     """Finds the path's target, times and logs the request, and answers 500 for uncaught errors.
 
-    Pure ASGI; only CORS and tracing run outside this layer. Logs never contain a text, a key, or the message of an unexpected error, which may quote either.
+    Pure ASGI. Only CORS and tracing run outside this layer. Logs never contain a text, a key, or the message of an
+    unexpected error, which may quote either.
     """
 
     def __init__(

@@ -141,7 +141,9 @@ class Settings(ModelSettings):
         75.0, description="Seconds before a connection without a complete request header is closed"
     )
     engine_timeout: Seconds = Field(
-        120.0, ge=2, description="Seconds before a forward pass counts as hung, which ends the process"
+        120.0,
+        ge=2,
+        description="Seconds before a forward pass or a front end counts as hung; a hung forward pass ends the process",
     )
     drain_timeout: Seconds = Field(30.0, description="Seconds to finish accepted requests after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

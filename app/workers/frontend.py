@@ -98,6 +98,10 @@ class FrontEndServer(Server):
             Acceptor(listener, connection, self._usage.connections) for listener in self._listeners
         ]
 
+    async def on_tick(self, counter: int) -> bool:
+        self._usage.heartbeats.add(1)
+        return await super().on_tick(counter)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield

@@ -1,4 +1,4 @@
-"""The engine's process: binds the port, starts the front ends, and replaces front ends that end."""
+"""The engine's process: binds the port, starts the front ends, and replaces front ends that end or hang."""
 
 import asyncio
 import errno
@@ -28,7 +28,7 @@ from l2v.app.workers.client import Opening
 from l2v.app.workers.host import Host
 from l2v.app.workers.setup import Setup
 from l2v.app.workers.shared_models import SharedModels
-from l2v.app.workers.table import EngineCell, Table
+from l2v.app.workers.table import Column, EngineCell, Table
 from l2v.app.workers.wire import STREAM_LIMIT, Kind
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,8 @@ class Supervisor:
             table=self._table_file.fileno(),
         )
         self._processes: dict[int, Process] = {}
+        # For each front end, its last count of heartbeats, and the number of ticks since then.
+        self._silences = [(0, 0)] * settings.http_workers
         self._opened = False
         self._rendering: asyncio.Task[bytes] | None = None
         self._stopping = asyncio.Event()
@@ -187,7 +189,7 @@ class Supervisor:
         return status
 
     async def _tick(self) -> None:
-        """Keeps the engine's numbers in the table current, and opens the front ends once the encoder is loaded."""
+        """Updates the table, opens front ends once the encoder is loaded, and kills front ends that hang."""
         cells = self._table.engine
         while True:
             cells[EngineCell.HEARTBEAT] = time.monotonic_ns()
@@ -198,7 +200,24 @@ class Supervisor:
                     self._open()
                 if self._hosts and all(host.opened for host in self._hosts.values()):
                     cells[EngineCell.READY] = 1
+            self._kill_hung()
             await asyncio.sleep(_TICK_SECONDS)
+
+    def _kill_hung(self) -> None:
+        """Kills front ends without a heartbeat for `engine_timeout`; `_keep` replaces them.
+
+        Counts ticks rather than seconds, so that the time in which all processes are suspended does not count.
+        """
+        for slot, beats in enumerate(self._table.column(Column.HEARTBEATS)):
+            last, ticks = self._silences[slot]
+            # The first heartbeat comes once the front end has imported its modules.
+            ticks = ticks + 1 if beats and beats == last else 0
+            if ticks * _TICK_SECONDS > self._settings.engine_timeout:
+                logger.error("a front end hangs and is killed", extra={"slot": slot})
+                with suppress(ProcessLookupError):
+                    self._processes[slot].kill()
+                ticks = 0
+            self._silences[slot] = beats, ticks
 
     def _open(self) -> None:
         opening = self._opening()

@@ -24,6 +24,7 @@ class Column(IntEnum):
     RESERVED_TOKENS = 3
     SENT_TOKENS = 4  # the tokens of all jobs that the front end has sent to the engine
     RECEIVED_TOKENS = 5  # the tokens of all jobs that the engine has received from the front end
+    HEARTBEATS = 6  # a count that rises while the front end's event loop runs
 
 
 class EngineCell(IntEnum):
@@ -100,6 +101,7 @@ class SharedUsage(Usage):
         self.requests, self.connections = amount(Column.REQUESTS), amount(Column.CONNECTIONS)
         self.body_bytes = amount(Column.BODY_BYTES)
         self.reserved_tokens, self.sent_tokens = amount(Column.RESERVED_TOKENS), amount(Column.SENT_TOKENS)
+        self.heartbeats = amount(Column.HEARTBEATS)
         self._received, self._engine = table.column(Column.RECEIVED_TOKENS), table.engine
 
     @property

@@ -1,4 +1,4 @@
-"""The commands `make` and `report`: `python -m examples.demo_model --help`."""
+"""The commands `make`, `report` and `adversarial`: `python -m examples.demo_model --help`."""
 
 import logging
 import sys
@@ -40,11 +40,23 @@ class ReportCommand(_Folders):
         write(self.data, self.work, self.out)
 
 
+class AdversarialCommand(BaseModel):
+    """Write the scores of the finished stack on adversarial triplets to docs/demo-model.md."""
+
+    out: Path = Field(Path("models/demo"), description="Folder of the finished stack")
+
+    def cli_cmd(self) -> None:
+        from examples.demo_model.report import write_adversarial
+
+        write_adversarial(self.out)
+
+
 class DemoCommand(BaseModel):
     """Make the built-in model, and report how good it is. Run it from the root of the repository."""
 
     make: CliSubCommand[MakeCommand] = Field(description="Train all stages and write the stack")
     report: CliSubCommand[ReportCommand] = Field(description="Score all stages and update docs/demo-model.md")
+    adversarial: CliSubCommand[AdversarialCommand] = Field(description="Update the table of adversarial triplets alone")
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

@@ -11,7 +11,16 @@ from transformers import TrainerCallback
 
 from examples.demo_model import teacher
 from examples.demo_model.machine import BFLOAT16
-from examples.demo_model.scores import Tasks, bm25, of_encoder, of_vectors, tfidf
+from examples.demo_model.scores import (
+    Match,
+    Tasks,
+    adversarial_scores,
+    adversarial_triplets,
+    bm25,
+    of_encoder,
+    of_vectors,
+    tfidf,
+)
 from examples.demo_model.stages import Steps, mntp_recipe, supervised_recipe
 from l2v.models import load
 from l2v.training import contrastive, mntp
@@ -19,7 +28,6 @@ from l2v.training.student import Student
 
 PAGE = Path("docs/demo-model.md")
 PICTURES = Path("docs/assets")
-_BEGIN, _END = "<!-- scores -->", "<!-- /scores -->"
 Curve = list[tuple[int, float]]
 
 
@@ -33,9 +41,8 @@ def write(data: Path, work: Path, out: Path, steps: int = 200) -> None:
         steps: of each run of `sample_efficiency`.
     """
     tasks = Tasks(data)
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(_BEGIN)
-    PAGE.write_text(f"{before}{_BEGIN}\n{table(tasks, work, out)}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+    _write_part("scores", table(tasks, work, out))
+    write_adversarial(out)
     plot(mntp_losses(work), "loss on masked tokens", PICTURES / "demo-causal.png")
     plot(sample_efficiency(tasks, work, steps), "Spearman on STS-B dev", PICTURES / "demo-steps.png")
 
@@ -43,19 +50,14 @@ def write(data: Path, work: Path, out: Path, steps: int = 200) -> None:
 def table(tasks: Tasks, work: Path, out: Path) -> str:
     """The scores of each stage, of word matching and of the teacher, as Markdown."""
     base, mntp_, simcse, supervised = (str(work / name) for name in ("base", "mntp", "simcse", "supervised"))
-    stack = [str(out / name) for name in ("mntp", "contrastive")]
     matches = {
         "the base, causal": of_encoder(load(base), causal=True),
         "the base, bidirectional, untrained": of_encoder(load(base)),
         "+ MNTP": of_encoder(load(base, [mntp_])),
         "+ MNTP + SimCSE": of_encoder(load(base, [mntp_, simcse])),
         "+ MNTP + supervised, by the teacher": of_encoder(load(base, [mntp_, supervised])),
-        "**+ MNTP + supervised, by a teacher and by people: the built-in model**": of_encoder(
-            load(str(out / "base"), stack)
-        ),
-        "TF-IDF": tfidf,
-        "BM25": bm25,
-        "the teacher, all-MiniLM-L6-v2": of_vectors(lambda texts: teacher.load().float().encode(list(texts))),
+        "**+ MNTP + supervised, by a teacher and by people: the built-in model**": _finished(out),
+        **_others(),
     }
     words, pages, triplets = (f"({len(part):,})" for part in (tasks.words, tasks.pages, tasks.triplets))
     lines = [
@@ -67,6 +69,40 @@ def table(tasks: Tasks, work: Path, out: Path) -> str:
         lines.append(f"| {name} | {sts:.3f} | {word:.3f} | {page:.3f} | {triplet:.0%} |")
         print(lines[-1])
     return "\n".join(lines)
+
+
+def write_adversarial(out: Path) -> None:
+    """Score the finished stack, word matching and the teacher on adversarial triplets, and update the page."""
+    triplets = adversarial_triplets()
+    lines = [
+        "| | " + " | ".join(f"{kind} ({len(triplets[kind])})" for kind in triplets) + " |",
+        "|---" * (1 + len(triplets)) + "|",
+    ]
+    for name, match in {"**the built-in model**": _finished(out), **_others()}.items():
+        lines.append(f"| {name} | " + " | ".join(f"{score:.0%}" for score in adversarial_scores(match).values()) + " |")
+        print(lines[-1])
+    _write_part("adversarial", "\n".join(lines))
+
+
+def _finished(out: Path) -> Match:
+    return of_encoder(load(str(out / "base"), [str(out / name) for name in ("mntp", "contrastive")]))
+
+
+def _others() -> dict[str, Match]:
+    """Word matching, and the teacher."""
+    model = teacher.load().float()
+    return {
+        "TF-IDF": tfidf,
+        "BM25": bm25,
+        "the teacher, all-MiniLM-L6-v2": of_vectors(lambda texts: model.encode(list(texts))),
+    }
+
+
+def _write_part(name: str, text: str) -> None:
+    """Replace the part of the page between two comments."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 def mntp_losses(work: Path) -> dict[str, Curve]:

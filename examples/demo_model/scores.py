@@ -18,7 +18,7 @@ from l2v.models.pooling import pool
 
 # n queries, m documents → [n, m] similarities.
 Match = Callable[[Sequence[str], Sequence[str]], NDArray[np.float32]]
-_TRIPLETS = Path(__file__).parent / "triplets.tsv"
+_FOLDER = Path(__file__).parent
 _BATCH_SIZE = 256
 
 
@@ -38,25 +38,37 @@ class Tasks:
         self.words = [(row["definition"], ", ".join(row["words"])) for row in synsets]
         pages = [page for page in manual_pages() if page.held_out and page.paragraphs]
         self.pages = [(page.summary, " ".join(page.paragraphs)[:400]) for page in pages]
-        lines = _TRIPLETS.read_text(encoding="utf-8").splitlines()
-        self.triplets = [tuple(line.split("\t")) for line in lines]
+        self.triplets = _read("triplets.tsv")
 
     def scores(self, match: Match) -> dict[str, float]:
         """The score of each task, from 0 to 1."""
-        anchors, related, unrelated = zip(*self.triplets, strict=True)
-        near, far = (np.diagonal(match(anchors, others)) for others in (related, unrelated))
         return {
             "sts": self.sts_score(match),
             "words": _mean_reciprocal_rank(match, self.words),
             "pages": _mean_reciprocal_rank(match, self.pages),
-            # A tie counts half.
-            "triplets": float(np.mean((near > far) + (near == far) / 2)),
+            "triplets": _share_right(match, self.triplets),
         }
 
     def sts_score(self, match: Match) -> float:
         """Spearman's correlation with human scores."""
         left, right, human = zip(*self.sts, strict=True)
         return float(spearmanr(np.diagonal(match(left, right)), human)[0])
+
+
+def adversarial_triplets() -> dict[str, list[tuple[str, ...]]]:
+    """By kind: triplets of a text, a paraphrase in other words, and a text in the same words that means another thing.
+
+    The kinds are `overlap` (a shared word has another meaning), `negation` and `numbers`.
+    """
+    triplets: dict[str, list[tuple[str, ...]]] = {}
+    for kind, *texts in _read("adversarial.tsv"):
+        triplets.setdefault(kind, []).append(tuple(texts))
+    return triplets
+
+
+def adversarial_scores(match: Match) -> dict[str, float]:
+    """For each kind of adversarial triplets, the share in which the paraphrase comes first; a tie counts half."""
+    return {kind: _share_right(match, triplets) for kind, triplets in adversarial_triplets().items()}
 
 
 def of_encoder(encoder: Encoder, *, causal: bool = False) -> Match:
@@ -99,6 +111,17 @@ def bm25(queries: Sequence[str], documents: Sequence[str]) -> NDArray[np.float32
     index.index(bm25s.tokenize(list(documents), show_progress=False), show_progress=False)
     tokens = bm25s.tokenize(list(queries), return_ids=False, show_progress=False)
     return np.stack([index.get_scores(words) if words else np.zeros(len(documents)) for words in tokens])
+
+
+def _read(name: str) -> list[tuple[str, ...]]:
+    return [tuple(line.split("\t")) for line in (_FOLDER / name).read_text(encoding="utf-8").splitlines()]
+
+
+def _share_right(match: Match, triplets: Sequence[tuple[str, ...]]) -> float:
+    """The share of triplets in which the related text comes before the other one; a tie counts half."""
+    texts, related, other = zip(*triplets, strict=True)
+    near, far = (np.diagonal(match(texts, others)) for others in (related, other))
+    return float(np.mean((near > far) + (near == far) / 2))
 
 
 def _mean_reciprocal_rank(match: Match, pairs: Sequence[tuple[str, str]]) -> float:

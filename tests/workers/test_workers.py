@@ -147,10 +147,7 @@ def test_a_killed_front_end_is_replaced_and_only_its_own_requests_fail(workers: 
         """Sends requests on one connection as long as it lasts, then on another; None: the connection broke."""
         with httpx.Client(base_url=workers.url, headers=HEADERS, timeout=60) as client:
             while not stopped.is_set():
-                try:
-                    done.append(client.post("/embed", json={"inputs": "a text"}).status_code)
-                except httpx.TransportError:
-                    done.append(None)
+                done.append(_status(client))
 
     counted = workers.metric("l2v_requests_total")
     threads = []
@@ -192,6 +189,30 @@ def _replaced(workers: Workers, victim: psutil.Process) -> bool:
     """Whether there are two front ends again, and both accept connections."""
     front_ends = workers.front_ends
     return victim not in front_ends and len(front_ends) == FRONT_ENDS and workers.log.count("startup complete") >= 3
+
+
+def test_a_front_end_that_hangs_is_replaced() -> None:
+    with Workers("--engine-timeout", "5") as server:
+        server.wait_ready()
+        with ExitStack() as stack:
+            # Front ends with equally many connections take turns, so each gets some of these.
+            clients = [stack.enter_context(httpx.Client(base_url=server.url, timeout=60)) for _ in range(CLIENTS)]
+            assert {client.get("/health").status_code for client in clients} == {200}
+            victim = server.front_ends[0]
+            victim.suspend()
+            outcomes = [_status(client) for client in clients]
+            assert set(outcomes) == {200, None}
+            wait_for(lambda: _replaced(server, victim), LOAD_SECONDS, "replacement")
+            assert {_status(client) for client in clients} == {200}
+        assert server.log.count("a front end hangs and is killed") == 1
+
+
+def _status(client: httpx.Client) -> int | None:
+    """The status of a response; None if the connection breaks."""
+    try:
+        return client.post("/embed", json={"inputs": "a text"}).status_code
+    except httpx.TransportError:
+        return None
 
 
 def test_sigterm_drains_and_a_second_one_ends_all_processes_at_once(workers: Workers) -> None:

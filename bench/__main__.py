@@ -2,13 +2,11 @@
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from bench import measure, report
 from bench.engines import LibraryEngine, ServerEngine
 from bench.floor import useful_flops
-from bench.origin import commit, machine
+from bench.origin import origin
 from bench.peers import NAMES, VENVS, peers
 from bench.shapes import SHAPES, Shape
 from bench.workloads import WORKLOADS, workload
@@ -33,11 +31,8 @@ def main() -> None:
     options = _options()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(device),
-        "commit": commit(),
+        **origin("bench", device),
         "versions": _versions(),
-        "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "dtype": options.dtype,
         "answer": measure.response_seconds() if _is_installed("fastapi") else None,
         "shapes": {},

@@ -8,7 +8,6 @@ import argparse
 import copy
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ import torch
 
 from bench.__main__ import RESULTS
 from bench.loading import RANK, write
-from bench.origin import commit, machine
+from bench.origin import origin
 from bench.report import adapters
 from bench.shapes import SHAPES, Shape
 from bench.workloads import workload
@@ -44,10 +42,7 @@ def main() -> None:
         print(json.dumps(measure(options.measure, options)))
         return
     results: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine("cuda" if torch.cuda.is_available() else "cpu"),
-        "commit": commit(),
-        "command": shlex.join(["python", "-m", "bench.adapters", *sys.argv[1:]]),
+        **origin("bench.adapters", "cuda" if torch.cuda.is_available() else "cpu"),
         "dtype": options.dtype,
         "rank": RANK,
         "shapes": {},

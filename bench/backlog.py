@@ -2,16 +2,20 @@
 
     python -m bench.backlog
 
-It uses the built-in model: the faster the forward pass, the more visible a slow queue.
+It uses the built-in model: the faster the forward pass, the more visible a slow queue. Results go to
+bench/results/backlog.json, from which `make docs` writes a sentence.
 """
 
-import statistics
+import json
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import cycle
 
+from bench import report
+from bench.__main__ import RESULTS
+from bench.origin import origin
 from bench.workloads import workload
 from l2v.app.engine.jobs import Result
 from l2v.app.engine.scheduler import Scheduler
@@ -61,11 +65,9 @@ def main() -> None:
     for _ in range(_ROUNDS):
         for waiting, rounds in rates.items():
             rounds.append(rate(encoder, encodings, waiting, _SECONDS))
-    for waiting, rounds in rates.items():
-        print(f"{waiting:,} waiting: {statistics.median(rounds):,.0f} tokens/s")
-    few, many = rates.values()
-    ratio = statistics.median(one / other for one, other in zip(many, few, strict=True))
-    print(f"{WAITING[1]:,} waiting: {ratio:.3f} times the rate with {WAITING[0]}, median of {_ROUNDS} rounds")
+    results = {**origin("bench.backlog"), "rates": {str(waiting): rounds for waiting, rounds in rates.items()}}
+    (RESULTS / "backlog.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(report.backlog(results))
 
 
 if __name__ == "__main__":

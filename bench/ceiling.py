@@ -19,7 +19,6 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.request import urlopen
@@ -32,7 +31,7 @@ import l2v.app.cli
 from bench import ceiling_report
 from bench.__main__ import RESULTS
 from bench.ceiling_report import ENGINE, FRONT_END, LOAD
-from bench.origin import commit
+from bench.origin import origin
 from l2v.models import Encoder, Encoding
 from l2v.models.settings import ModelSettings
 
@@ -185,10 +184,8 @@ def main() -> None:
                     rounds[server.workers][name].append(server.measure(*request, given.seconds))
         memory = {server.workers: server.memory() for server in servers}
     results = {
-        "date": datetime.now(UTC).date().isoformat(),
+        **origin("bench.ceiling"),
         "cores": cores,
-        "commit": commit(),
-        "command": f"python -m bench.ceiling {' '.join(sys.argv[1:])}".strip(),
         "memory": memory,
         "requests": {
             str(workers): {name: _median(found) for name, found in by_name.items()}

@@ -8,20 +8,17 @@ other work of the process; near 0, the host holds the device up.
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from array import array
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.__main__ import RESULTS
-from bench.origin import commit, machine
+from bench.origin import origin
 from bench.report import forward
 from bench.shapes import SHAPES
 from bench.worker import peak_memory
@@ -43,10 +40,7 @@ def main() -> None:
         batches = sorted({*(texts for texts in _TEXTS if texts * _LENGTH < budget), max(1, budget // _LENGTH)})
         rows = [measure(encoder, texts, options.rounds) for texts in batches]
     results = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(options.device),
-        "commit": commit(),
-        "command": shlex.join(["python", "-m", "bench.forward", *sys.argv[1:]]),
+        **origin("bench.forward", options.device),
         "torch": torch.__version__,
         "shape": options.shape,
         "dtype": encoder.dtype,

@@ -7,13 +7,11 @@ import argparse
 import json
 import logging
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -24,7 +22,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel
 
 from bench.__main__ import RESULTS
-from bench.origin import commit, machine
+from bench.origin import origin
 from bench.report import loading
 from bench.shapes import SHAPES, Shape
 from l2v.models import checksums, load
@@ -49,10 +47,7 @@ def main() -> None:
         environment = {**LIBRARIES, **os.environ}  # as `prepare_libraries` sets before torch is imported
         measured = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     results = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine("cpu"),
-        "commit": commit(),
-        "command": shlex.join(["python", "-m", "bench.loading", *sys.argv[1:]]),
+        **origin("bench.loading"),
         "shape": options.shape,
         "dtype": options.dtype,
         "rank": RANK,

@@ -2,11 +2,29 @@
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
+
+def origin(module: str, device: str = "cpu") -> dict[str, str]:
+    """What results say about their origin: date, machine, commit and command.
+
+    Args:
+        module: the module that this process runs.
+        device: `cuda` or `cpu`.
+    """
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(device),
+        "commit": commit(),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+    }
 
 
 def machine(device: str) -> str:

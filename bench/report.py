@@ -186,6 +186,34 @@ def loading(results: dict[str, Any]) -> str:
     )
 
 
+def backlog(results: dict[str, Any]) -> str:
+    """The paragraph about a run of `bench.backlog`. The aim is a ratio of 0.95 at least."""
+    few, many = results["rates"].values()
+    fewer, more = (f"{int(waiting):,}" for waiting in results["rates"])
+    ratio = statistics.median(one / other for one, other in zip(many, few, strict=True))
+    return (
+        f"With {more} requests waiting, the built-in model computes {statistics.median(many):,.0f} tokens a second, "
+        f"and {statistics.median(few):,.0f} with {fewer}: {ratio:.3f} × the rate, median of {len(many)} rounds "
+        f"(aim: 0.95, {'reached' if ratio >= 0.95 else '**missed**'}). {_origin(results)}."
+    )
+
+
+def saturation(results: dict[str, Any]) -> str:
+    """The paragraph about a run of `bench.saturation`. The aim is 0.95 of the throughput at least."""
+    ratios = [in_process / over_http for in_process, over_http in results["seconds"]]
+    rounds = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+    ratio = statistics.median(ratios)
+    return (
+        f"A server that always has enough to do reaches {ratio:.3f} of the throughput in process, with 135M parameters "
+        f"and mixed texts (rounds: {rounds}; aim: 0.95, {'reached' if ratio >= 0.95 else '**missed**'}). "
+        f"{_origin(results)}."
+    )
+
+
+def _origin(results: dict[str, Any]) -> str:
+    return f"`{results['command']}`, {results['date']}, commit {results['commit']}, {results['machine']}"
+
+
 def forward(results: dict[str, Any]) -> str:
     """The table of a run of `bench.forward`."""
     total = f" of {results['device_memory'] / 1e9:.0f} GB" if results["device_memory"] else ""

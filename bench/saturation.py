@@ -2,17 +2,21 @@
 
     python -m bench.saturation
 
-`python -m bench` also runs slow engines, so it uses fewer texts, and its last batches are not full.
+`python -m bench` also runs slow engines, so it uses fewer texts, and its last batches are not full. Results go to
+bench/results/saturation.json, from which `make docs` writes a sentence.
 """
 
-import statistics
+import json
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
+from bench import report
+from bench.__main__ import RESULTS
 from bench.engines import LibraryEngine, ServerEngine
+from bench.origin import origin
 from bench.shapes import SHAPES
 from bench.workloads import workload
 
@@ -21,18 +25,17 @@ _TEXTS, _ROUNDS = 768, 3
 
 def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    task, ratios = workload("mixed", _TEXTS), []
+    task = workload("mixed", _TEXTS)
     with tempfile.TemporaryDirectory() as checkpoints:
         folder = SHAPES["135m"].write(Path(checkpoints))
         with (
             LibraryEngine("l2v", "l2v", Path(sys.executable), folder, "bfloat16", device) as library,
             ServerEngine.l2v("l2v over HTTP", folder, "bfloat16", device) as server,
         ):
-            for _ in range(_ROUNDS):
-                in_process, over_http = library.run(task).seconds, server.run(task).seconds
-                ratios.append(in_process / over_http)
-                print(f"in process {in_process:.1f} s, over HTTP {over_http:.1f} s: {ratios[-1]:.3f} of the throughput")
-    print(f"median of {_ROUNDS} rounds: {statistics.median(ratios):.3f}")
+            seconds = [(library.run(task).seconds, server.run(task).seconds) for _ in range(_ROUNDS)]
+    results = {**origin("bench.saturation", device), "seconds": seconds}
+    (RESULTS / "saturation.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(report.saturation(results))
 
 
 if __name__ == "__main__":

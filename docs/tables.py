@@ -7,7 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.report import adapters, efficiency, forward, loading, scheduling, speedup, tokens_per_second
+from bench.report import (
+    adapters,
+    backlog,
+    efficiency,
+    forward,
+    loading,
+    saturation,
+    scheduling,
+    speedup,
+    tokens_per_second,
+)
 from bench.report import tables as bench_tables
 from tests.fuzz import report
 
@@ -73,8 +83,11 @@ def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
     runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
-    start = json.loads((results / "loading.json").read_text(encoding="utf-8"))
-    modules = json.loads((results / "adapters.json").read_text(encoding="utf-8"))
+    start, queue, http = (
+        json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("loading", "backlog", "saturation")
+    )
+    modules = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(results.glob("adapters*.json"))]
     policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
         ROOT / "README.md": {"speed": speed_table(runs)},
@@ -82,8 +95,9 @@ def pages() -> dict[Path, dict[str, str]]:
             "summary": summary(runs),
             "bench": "\n\n".join(map(bench_tables, runs)),
             "gpu": gpu_tables(results),
+            "queue": f"{backlog(queue)}\n\n{saturation(http)}",
             "loading": loading(start),
-            "adapters": adapters(modules),
+            "adapters": "\n\n".join(map(adapters, modules)),
             "scheduling": scheduling_tables(policies),
         },
         ROOT / "docs/reliability.md": {"costs": report.table(*report.read())},

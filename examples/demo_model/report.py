@@ -72,7 +72,12 @@ def table(tasks: Tasks, work: Path, out: Path) -> str:
 
 
 def write_adversarial(out: Path) -> None:
-    """Score the finished stack, word matching and the teacher on adversarial triplets, and update the page."""
+    """Update the page's table of adversarial triplets."""
+    _write_part("adversarial", adversarial_table(out))
+
+
+def adversarial_table(out: Path) -> str:
+    """The scores of the finished stack, of word matching and of the teacher on adversarial triplets, as Markdown."""
     triplets = adversarial_triplets()
     lines = [
         "| | " + " | ".join(f"{kind} ({len(triplets[kind])})" for kind in triplets) + " |",
@@ -81,7 +86,7 @@ def write_adversarial(out: Path) -> None:
     for name, match in {"**the built-in model**": _finished(out), **_others()}.items():
         lines.append(f"| {name} | " + " | ".join(f"{score:.0%}" for score in adversarial_scores(match).values()) + " |")
         print(lines[-1])
-    _write_part("adversarial", "\n".join(lines))
+    return "\n".join(lines)
 
 
 def _finished(out: Path) -> Match:

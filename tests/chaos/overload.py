@@ -53,23 +53,27 @@ async def run(share: float) -> list[Figure]:
         def request() -> bytes:
             return next(bodies)
 
-        seconds = max(4.0, CAPACITY_SECONDS * share)
+        async def capacity() -> float:
+            seconds = max(4.0, CAPACITY_SECONDS * share)
+            return len(await closed_loop(wire, CLIENTS, seconds, request)) / seconds
+
         await closed_loop(wire, CLIENTS, 3.0, request)
         unloaded = statistics.median([(await wire.send(ask(SOME[:1]))).seconds for _ in range(20)])
-        capacity = len(await closed_loop(wire, CLIENTS, seconds, request)) / seconds
-        before = server.memory
+        capacities, before = [await capacity()], server.memory
 
-        seconds = max(5.0, SECONDS * share)
+        seconds, offered = max(5.0, SECONDS * share), FACTOR * capacities[0]
         memory, started = PeakMemory(server), time.monotonic()
-        replies = await open_loop(wire, FACTOR * capacity, seconds, request)
+        replies = await open_loop(wire, offered, seconds, request)
         recovery = await _recovery(wire, started + seconds, unloaded)
         correct = all([references.match(body, await wire.send(ask(body))) for body in checked])
         peak, after = memory.stop(), server.memory
+        capacities.append(await capacity())  # again, since the machine's own speed changes
         await wire.close()
+    measured = " and ".join(f"{each:.1f}" for each in capacities)
     return [
-        Figure("capacity, closed loop", f"{capacity:.1f} requests/s of {INPUTS} inputs"),
-        Figure("offered load, open loop", f"{FACTOR * capacity:.0f} requests/s for {seconds:.0f} s"),
-        *_figures(replies, started + seconds, seconds, capacity),
+        Figure("capacity before and after, closed loop", f"{measured} requests/s of {INPUTS} inputs"),
+        Figure("offered load, open loop", f"{offered:.0f} requests/s for {seconds:.0f} s"),
+        *_figures(replies, started + seconds, seconds, statistics.mean(capacities)),
         Figure(
             "resident memory at capacity, peak, afterwards",
             " · ".join(f"{n / 2**20:.0f} MiB" for n in (before, peak, after)),
@@ -98,7 +102,7 @@ def _figures(replies: list[Reply], end: float, seconds: float, capacity: float) 
     return [
         Figure(
             "goodput",
-            f"{goodput:.1f} requests/s, {100 * goodput / capacity:.0f} % of capacity",
+            f"{goodput:.1f} requests/s, {100 * goodput / capacity:.0f} % of the mean capacity",
             "≥ 90 %",
             goodput >= 0.9 * capacity,
             timing=True,

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from examples.demo_model import teacher
 from examples.demo_model.base import CONFIG
+from examples.demo_model.report import PAGE, adversarial_table
 from examples.demo_model.scores import bm25, of_vectors, tfidf
 from examples.demo_model.sentences import Nouns, compose_pairs, replace_nouns
 from examples.demo_model.stages import Steps, make, publish
 from examples.demo_model.text import held_out, manual_pages, python_docs
 from l2v.models import Input, load
+from l2v.models.published import DEMO
 from tests.bulk.shell import WORDS
 from tests.rights import readable
 
@@ -117,6 +119,10 @@ def test_word_matching_finds_words() -> None:
         assert not match(["cat", "dog", "unseen"], documents)[2].any()
     eye: NDArray[np.float32] = np.eye(3, dtype=np.float32)
     assert (of_vectors(lambda texts: eye[: len(texts)] * 7)(["a"], ["b", "c"]) == [[1, 0]]).all()
+
+
+def test_the_docs_say_what_the_built_in_model_gets_wrong() -> None:
+    assert adversarial_table(DEMO) in PAGE.read_text(encoding="utf-8")
 
 
 def test_every_stage_runs_and_the_result_can_be_served(

@@ -197,7 +197,7 @@ def _merge_linears(adapted: PeftModel, title: str) -> None:
             (name,) = layer.lora_A.keys()
             a, b, weight = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.get_base_layer().weight
             for rows, factor in zip(weight.split(_ROWS), b.split(_ROWS), strict=True):
-                rows.add_((factor @ a).mul_(layer.scaling[name]))
+                rows.add_(factor @ a, alpha=layer.scaling[name])
             layer.merged_adapters.append(name)  # peft merges no layer twice
             advance(weight.nbytes)
 

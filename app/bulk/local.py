@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -61,7 +62,8 @@ class LocalEmbedder:
     def submit(self, rows: Sequence[Row]) -> "Future[EmbeddedRows]":
         return self._threads.submit(self._embed, rows)
 
-    def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
+    def encode(self, rows: Sequence[Row]) -> EmbeddedRows:
+        """Embeds rows. Their vectors have all dimensions of the model, and are not normalized."""
         rows, encodings, bad = self._tokenize(rows)
         vectors = np.zeros((len(rows), self.encoder.width), np.float32)
         with self._model_lock:
@@ -75,9 +77,12 @@ class LocalEmbedder:
         bad += [row.bad("its vector is not finite") for row, fine in zip(rows, finite, strict=True) if not fine]
         tokens = sum(len(encoding) for encoding, fine in zip(encodings, finite, strict=True) if fine)
         good = [row for row, fine in zip(rows, finite, strict=True) if fine]
-        scale, options = self.encoder.declaration.int8_scale.value, self._options
-        made = postprocess(vectors[finite], self._dimensions, options.normalize, options.output_dtype, scale)
-        return EmbeddedRows(good, made, bad, tokens)
+        return EmbeddedRows(good, vectors[finite], bad, tokens)
+
+    def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
+        scale, options, encoded = self.encoder.declaration.int8_scale.value, self._options, self.encode(rows)
+        made = postprocess(encoded.vectors, self._dimensions, options.normalize, options.output_dtype, scale)
+        return replace(encoded, vectors=made)
 
     def _forward(self, pack: list[Encoding]) -> list[Vectors]:
         try:

@@ -1,5 +1,7 @@
 """`l2v similarity`."""
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
@@ -9,9 +11,15 @@ from l2v.app.bulk.rows import Row
 from l2v.app.bulk.settings import ClientSettings
 from l2v.app.commands.output import show
 
+if TYPE_CHECKING:
+    from l2v.app.bulk.local import LocalEmbedder
+    from l2v.app.bulk.remote import RemoteEmbedder
+
 
 class Similarity(ClientSettings):
-    """Rank documents by their similarity to a query: the cosine, unless the model declares the dot product.
+    """Rank documents by their similarity to a query.
+
+    The similarity is the cosine, or the dot product if the model declares it.
 
     Examples:
         l2v similarity "a cat on a mat" "a cat is sitting on a rug" "stocks fell sharply"
@@ -34,25 +42,39 @@ class Similarity(ClientSettings):
 
     def _scores(self) -> list[float]:
         from l2v.app.bulk.remote import RemoteEmbedder
+
+        with self.open_embedder(EmbedOptions()) as embedder:
+            if isinstance(embedder, RemoteEmbedder):
+                return self._remote_scores(embedder)
+            return self._local_scores(embedder)
+
+    def _remote_scores(self, embedder: "RemoteEmbedder") -> list[float]:
+        # Leave out what is not given, so that the service's own defaults apply.
+        fields = {"documents", "query_instruction", "document_instruction"}
+        body = self.model_dump(include=fields, exclude_none=True) | {"queries": [self.query]}
+        if self.model_name is not None:
+            body["model"] = self.model_name
+        return list(embedder.request("POST", "similarity", body)["scores"][0])
+
+    def _local_scores(self, embedder: "LocalEmbedder") -> list[float]:
         from l2v.app.engine.vectors import similarity
 
-        # The metric may need vectors that are not normalized.
-        with self.open_embedder(EmbedOptions(normalize=False)) as embedder:
-            if isinstance(embedder, RemoteEmbedder):  # the service has its own default instructions
-                fields = {"documents", "query_instruction", "document_instruction"}
-                body = self.model_dump(include=fields, exclude_none=True) | {"queries": [self.query]}
-                if self.model_name is not None:
-                    body["model"] = self.model_name
-                return list(embedder.request("POST", "similarity", body)["scores"][0])
-            query, document = (
-                embedder.prompts.default(side) if given is None else given
-                for side, given in (("query", self.query_instruction), ("document", self.document_instruction))
-            )
-            documents = [Row(number, text, document) for number, text in enumerate(self.documents, 1)]
-            embedded = embedder.submit([Row(0, self.query, query), *documents]).result()
-            declared = embedder.encoder.declaration
-        if embedded.bad:
-            row = embedded.bad[0]
-            raise CommandError(f"document {row.number}: {row.reason}" if row.number else f"query: {row.reason}")
-        vectors, metric, normalized = embedded.vectors, declared.similarity.value, declared.normalize.value
-        return [float(score) for score in similarity(vectors[:1], vectors[1:], metric, normalized=normalized)[0]]
+        query_instruction, document_instruction = self.query_instruction, self.document_instruction
+        if query_instruction is None:
+            query_instruction = embedder.prompts.default("query")
+        if document_instruction is None:
+            document_instruction = embedder.prompts.default("document")
+        documents = [Row(number, text, document_instruction) for number, text in enumerate(self.documents, 1)]
+        encoded = embedder.encode([Row(0, self.query, query_instruction), *documents])
+        if encoded.bad:
+            row = encoded.bad[0]
+            raise CommandError(f"{'query' if row.number == 0 else f'document {row.number}'}: {row.reason}")
+        vectors, declared = encoded.vectors, embedder.encoder.declaration
+        scores = similarity(
+            vectors[:1],
+            vectors[1:],
+            declared.similarity.value,
+            embedder.encoder.dimensions,
+            normalized=declared.normalize.value,
+        )
+        return [float(score) for score in scores[0]]

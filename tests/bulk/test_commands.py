@@ -12,8 +12,9 @@ import pytest
 
 from l2v.app import __version__
 from l2v.app.cli import Help
-from l2v.models import Encoder, Input
+from l2v.models import Encoder, Input, load
 from tests.bulk.shell import L2V, call
+from tests.models.test_declaration import write_layout
 from tests.serving import LocalServer
 
 MODEL = ("--dtype", "float32", "--model")
@@ -37,6 +38,22 @@ def test_similarity_locally_and_through_a_service(
     shown = call(capsys, *arguments[:-1], *MODEL, adapter).out
     assert "[red] stone" in shown
     assert f"{cosines['a dog']:.4f}" in shown
+
+
+def test_similarity_normalizes_before_it_truncates_here_as_in_a_service(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(base, tmp_path / "checkpoint"))
+    write_layout(copy, ("Normalize", {}), model={"truncate_dim": 16, "similarity_fn_name": "dot"})
+    arguments = ["similarity", "a cat", "a dog", "a stone", "--json"]
+    here = json.loads(call(capsys, *arguments, *MODEL, copy).out)
+    with LocalServer(load(str(copy), dtype="float32")) as server:
+        there = json.loads(call(capsys, *arguments, "--url", server.url).out)
+    for mine, other in zip(here, there, strict=True):
+        assert mine["document"] == other["document"]
+        assert mine["score"] == pytest.approx(other["score"], abs=1e-5)
+    # The first 16 of 32 dimensions of vectors of length 1.
+    assert all(abs(row["score"]) < 0.95 for row in here)
 
 
 def test_similarity_reports_errors(adapter: Path, server: LocalServer, capsys: pytest.CaptureFixture[str]) -> None:

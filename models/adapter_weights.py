@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from l2v.models.checkpoint import Checkpoint
 from l2v.models.errors import AdapterError, SourceError
-from l2v.models.misfits import WRAPPERS, count, named, summary
+from l2v.models.misfits import WRAPPERS, count, is_ignored, summary
 from l2v.models.sources import Source
 
 PREFIX = "base_model.model."
@@ -56,7 +56,7 @@ def read_weights(source: Source, decoder: PreTrainedModel, ignore: Sequence[str]
             f"adapter {source.name} has no weights: its folder holds no adapter_model.safetensors; save it with peft"
         )
     checkpoint = Checkpoint.read(source, [name])
-    names = {key for key in checkpoint.shapes if not named(key, ignore)}
+    names = {key for key in checkpoint.shapes if not is_ignored(key, ignore)}
     _check_prefix(source, names)
     children = [child for child, _ in decoder.named_children()]
     path = _path(names, children)

@@ -14,19 +14,9 @@ from l2v.models.config_keys import FILE
 from l2v.models.config_values import faults, rope_faults, usable
 from l2v.models.devices import check_memory
 from l2v.models.errors import ModelError, SourceError, UnsupportedModelError, first_line
-from l2v.models.misfits import (
-    MARKS,
-    count,
-    left_out,
-    missing_cause,
-    named,
-    quantization,
-    quantization_method,
-    shape_cause,
-    summary,
-    unexpected_cause,
-)
+from l2v.models.misfits import count, is_ignored, left_out, missing_cause, shape_cause, summary, unexpected_cause
 from l2v.models.native_types import native_config
+from l2v.models.quantization import checkpoints
 from l2v.models.quiet import quiet
 from l2v.models.sources import Source
 
@@ -111,7 +101,7 @@ def read_decoder(
     """
     checkpoint = Checkpoint.of(base)
     surplus = _check_whole(base, config, checkpoint)
-    unread = {name for name in checkpoint.shapes if name in claimed or named(name, ignore)}
+    unread = {name for name in checkpoint.shapes if name in claimed or is_ignored(name, ignore)}
     checkpoint = checkpoint.without(unread)
     meta = {name: torch.empty(shape, device="meta") for name, shape in checkpoint.shapes.items()}
     skeleton, report = _load(base, config, meta, torch.float32, device_map={"": "meta"})
@@ -128,11 +118,11 @@ def _check_whole(base: Source, config: PreTrainedConfig, checkpoint: Checkpoint)
     Returns:
         A readable list of what was dropped from the config.
     """
-    marks = {mark: value for mark in MARKS if (value := getattr(config, mark, None))}
+    marks = {mark: value for mark in checkpoints.KEYS if (value := getattr(config, mark, None))}
     mark = next(iter(marks.values()), None)
-    if refusal := quantization(base.name, mark, checkpoint.dtypes):
+    if refusal := checkpoints.refusal(base.name, mark, checkpoint.dtypes):
         raise SourceError(refusal)
-    method = quantization_method(mark)
+    method = checkpoints.method(mark)
     for name in marks:
         delattr(config, name)
         logger.info("%s has full-precision weights: its %s (%s) is ignored", base.name, name, method)

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from l2v.models.errors import SourceError, first_line
+from l2v.models.quantization import checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -208,10 +209,8 @@ def _refuse_quantized(source: Source) -> None:
 
     The mark alone proves nothing: it may be left over from training, although the weights have full precision.
     """
-    from l2v.models.misfits import MARKS, quantization  # imports torch
-
     config = source.read("config.json")
-    mark = next((config[mark] for mark in MARKS if config.get(mark)), None)
+    mark = next((config[mark] for mark in checkpoints.KEYS if config.get(mark)), None)
     if mark is None:
         return
     try:
@@ -220,7 +219,7 @@ def _refuse_quantized(source: Source) -> None:
         logger.debug("no headers of %s: %s", source.name, error)
         return
     dtypes = {name: str(tensor.dtype) for file in files for name, tensor in file.tensors.items()}
-    if refusal := quantization(source.name, mark, dtypes):
+    if refusal := checkpoints.refusal(source.name, mark, dtypes):
         raise SourceError(refusal)
 
 

@@ -32,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 # Error numbers for a folder that cannot be written.
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-_DIVERGED = "start over in another folder, with a lower --learning-rate or more --warmup-steps"
-_KEPT = "the last complete checkpoint is kept; run the same command to resume from it"
+_START_OVER = "start over in another folder, with a lower --learning-rate or more --warmup-steps"
+_RESUME = "the last complete checkpoint is kept; run the same command to resume from it"
 
 
 class AdapterTrainer(Trainer):
     """Base class of the trainers: checkpoints hold the adapter only, and an interrupted run resumes.
 
     Attributes:
-        recipe: the run.
+        recipe: the settings of the run.
         student: the model being trained. Subclasses set both before they call `super().__init__`.
     """
 
@@ -50,11 +50,13 @@ class AdapterTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.is_fsdp_enabled:
-            # The layers to shard as units; accelerate looks for them on the outermost module only.
+            # Name the layer classes that FSDP shards as units. By itself, accelerate looks for these names only on the
+            # outermost module, which does not have them.
             layers = self.student.encoder.model._no_split_modules  # noqa: SLF001
             self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = list(layers)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LRScheduler:
+        """Stretch the schedule to `schedule_steps`, if that is longer than the run."""
         scheduler: LRScheduler = super().create_scheduler(
             max(self.recipe.schedule_steps, num_training_steps), optimizer
         )
@@ -67,28 +69,30 @@ class AdapterTrainer(Trainer):
             TrainingError: if another run uses that folder, if it cannot be written, or if the loss or a weight is not
                 finite.
         """
-        # The trainer has to average gradients over micro batches, whatever arguments the model's forward accepts.
+        # False makes the Trainer average the gradients over micro batches. By default, the Trainer chooses the value
+        # from the arguments of the model's `forward`, which say nothing about our losses.
         self.model_accepts_loss_kwargs = False
         try:
             with self._locked_folder():
                 self._train()
                 weights = self.student.weights()
                 if not all(weight.isfinite().all() for weight in weights.values()):
-                    raise TrainingError(f"the adapter's weights have become NaN or infinite: {_DIVERGED}")
+                    raise TrainingError(f"the adapter's weights have become NaN or infinite: {_START_OVER}")
                 if self.is_world_process_zero():
                     self._write_adapter(weights)
-                # All wait for the process that writes: if another failed at exit, the launcher would kill them all.
+                # Every process waits until the main process has written the adapter. If another process exited with an
+                # error before that, the launcher would kill the main process too.
                 self.accelerator.wait_for_everyone()
             self.accelerator.end_training()
         except (OSError, SafetensorError, CheckpointException) as error:
             if isinstance(error, OSError) and error.errno not in _NOT_WRITABLE:
                 raise  # from reading data, or from communication between processes
-            raise TrainingError(f"{self.recipe.out} cannot be written ({_reason(error)}): {_KEPT}") from error
+            raise TrainingError(f"{self.recipe.out} cannot be written ({_reason(error)}): {_RESUME}") from error
         except RuntimeError as error:
             # torch.save reports a failed write only through these messages.
             if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
                 raise
-            raise TrainingError(f"{self.recipe.out} cannot be written; is the disk full? {_KEPT}") from error
+            raise TrainingError(f"{self.recipe.out} cannot be written (is the disk full?): {_RESUME}") from error
 
     def _train(self) -> None:
         """Train from the latest complete checkpoint, if there is one."""
@@ -110,7 +114,7 @@ class AdapterTrainer(Trainer):
         """Record the loss, and end the run if the loss is not finite, since training cannot recover from that."""
         super().log(logs, start_time)
         if not math.isfinite(logs.get("loss", 0)):
-            raise TrainingError(f"the loss is {logs['loss']} at step {self.state.global_step}: {_DIVERGED}")
+            raise TrainingError(f"the loss is {logs['loss']} at step {self.state.global_step}: {_START_OVER}")
 
     def _write_adapter(self, weights: dict[str, torch.Tensor]) -> None:
         """Write the adapter and its model card. The weights come last, which marks the folder as complete."""
@@ -125,14 +129,18 @@ class AdapterTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = super().get_train_dataloader()
         if isinstance(shard := loader.batch_sampler, BatchSamplerShard):
-            # An inner sampler draws the order of an epoch. A resumed run wraps the batches to skip the first ones, so
-            # the trainer's set_epoch does not reach that sampler.
+            # The Trainer passes each epoch's number to the batch sampler, and to the sampler one level inside it. In a
+            # resumed run, a wrapper skips the finished batches, so this shard is one level inside. The shard has no
+            # `set_epoch`, so add one that passes the number on to the samplers inside the shard.
             shard.set_epoch = partial(_set_epoch, shard.batch_sampler)
         return loader
 
     @contextmanager
     def _locked_folder(self) -> Iterator[None]:
-        """Lock the folder for this run in the main process, since that process may outlive a killed launcher."""
+        """Lock the output folder during the run.
+
+        The main process holds the lock rather than the launcher, since the main process may outlive a killed launcher.
+        """
         with ExitStack() as stack:
             if self.is_world_process_zero():
                 descriptor = os.open(self.recipe.out, os.O_RDONLY)
@@ -152,12 +160,14 @@ class AdapterTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        # Next, the trainer writes its state, which marks the checkpoint as complete. Every process must be done before.
+        # After this method, the Trainer writes its state, which marks the checkpoint as complete. So first wait until
+        # every process has written its part.
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PeftModel | None = None) -> None:
         if self.is_fsdp_enabled:
-            # Skip sentence-transformers' override, which does not accept a model.
+            # Do not use super() here: in `ContrastiveTrainer`, it would call sentence-transformers' override, which
+            # does not accept the argument `model`.
             Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)  # noqa: SLF001
             return
         set_peft_model_state_dict(self.student.model, load_peft_weights(resume_from_checkpoint, device="cpu"))
@@ -171,6 +181,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _set_epoch(batches: Sampler[Any], epoch: int) -> None:
+    """Pass the epoch to a batch sampler, and to the sampler inside it, where they accept it."""
     for sampler in (batches, getattr(batches, "sampler", None)):
         if set_epoch := getattr(sampler, "set_epoch", None):
             set_epoch(epoch)

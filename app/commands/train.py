@@ -15,7 +15,9 @@ class Train(BaseModel):
         l2v serve --model meta-llama/Llama-3.2-1B --adapters my-mntp,my-encoder
     """
 
-    mntp: CliSubCommand[Mntp] = Field(description="Masked next token prediction, for bidirectional attention")
+    mntp: CliSubCommand[Mntp] = Field(
+        description="Teach the decoder to use bidirectional attention, with masked next token prediction"
+    )
     simcse: CliSubCommand[Simcse] = Field(description="Contrastive learning from texts")
     supervised: CliSubCommand[Supervised] = Field(description="Contrastive learning from pairs")
 

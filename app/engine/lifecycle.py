@@ -12,8 +12,9 @@ from l2v.app.engine.usage import Usage
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 
-_WATCH_SECONDS = 0.25
-# Seconds for the engine thread to exit once no request waits for it.
+# Seconds between two checks whether the engine is down.
+_POLL_SECONDS = 0.25
+# Seconds that `close` waits for the engine thread to end. By then, all requests have finished.
 _JOIN_SECONDS = 1.0
 
 
@@ -27,7 +28,7 @@ class State(StrEnum):
 
 
 class Lifecycle:
-    """Admits requests while the engine works and the service is not draining.
+    """Accepts requests while the engine is up and the service is not draining.
 
     Attributes:
         usage: how much of each limit is in use.
@@ -58,14 +59,15 @@ class Lifecycle:
         self._draining = True
 
     async def wait_down(self) -> str:
-        """Waits until the engine is down, fails all waiting jobs, and returns the reason."""
-        while self.engine is None or (failure := self.engine.failure) is None:  # noqa: ASYNC110
-            await asyncio.sleep(_WATCH_SECONDS)  # poll, since a hang triggers no event
-        self.engine.fail_all(failure)
-        return failure
+        """Waits until the engine is down. Then fails all its jobs, and returns the reason why it is down."""
+        while True:
+            if self.engine is not None and (failure := self.engine.failure) is not None:
+                self.engine.fail_all(failure)
+                return failure
+            await asyncio.sleep(_POLL_SECONDS)  # poll, since a hang triggers no event
 
     def close(self) -> None:
-        """Stops the engine thread. Call this method once accepted requests have finished."""
+        """Rejects new requests and closes the engine. Call it only after all accepted requests have finished."""
         self.drain()
         if self.engine is not None:
             self.engine.close(_JOIN_SECONDS)

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 async def local_engine(
     service: Service, encoder: "Encoder | None", on_failure: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """Runs the engine of a service. Exit the context once accepted requests have finished.
+    """Runs the engine of a service. Leave the context only after all accepted requests have finished.
 
     Args:
         service: the service, which opens when the encoder is loaded.
-        encoder: the encoder; if None, a thread loads the encoder that the settings name.
-        on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
+        encoder: the encoder to serve; None means to load the encoder that the settings name.
+        on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down. The call may come
+            from another thread.
     """
 
     def load() -> None:
@@ -32,7 +33,7 @@ async def local_engine(
             load_and_start(service, encoder)
         except ModelError as error:
             on_failure(str(error))
-        except BaseException as error:  # a panic in the tokenizers library does not derive from Exception
+        except BaseException as error:  # a Rust panic in the tokenizers library does not derive from Exception
             on_failure(f"the encoder could not be started ({type(error).__name__}: {error})")
 
     async def watch() -> None:

@@ -1,4 +1,7 @@
-"""The interfaces of the engine and of its adapters. Both may run in this process or in another process."""
+"""The interfaces to the engine and to the loader of adapters.
+
+Each has an implementation for an engine in this process, and one for an engine in another process (`EngineClient`).
+"""
 
 import asyncio
 from collections.abc import Sequence

@@ -61,8 +61,8 @@ class Scheduler:
     def submit(self, encodings: Sequence[Encoding]) -> "Future[Result]":
         """Queues the encodings of one request. Cancelling the future drops these encodings.
 
-        The future yields a `Result`, or raises `EncodingFailedError` or `UnavailableError`. `reserve` checks the
-        capacity before tokenization; `submit` does not.
+        The future yields a `Result`, or raises `EncodingFailedError` or `UnavailableError`. This method
+        does not check the queue's capacity, since `reserve` has checked it before tokenization.
 
         Raises:
             UnavailableError: the scheduler is closed, or its engine is down.
@@ -106,7 +106,7 @@ class Scheduler:
 
     @property
     def failure(self) -> str | None:
-        """The reason why the engine is down, or None while the engine works."""
+        """The reason why the engine is down; None if the engine is up."""
         if self._failure is None and self._thread.is_alive():
             if not self._running or time.monotonic() - self._heartbeat < self._engine_timeout:
                 return None
@@ -139,7 +139,7 @@ class Scheduler:
             while batch := self._next_batch():
                 self._executor.run(batch)
         except BaseException as error:
-            # Do not re-raise the error, or Python prints the error's message, which may quote a text.
+            # Do not re-raise: Python would print the error's message, which may contain a user's text.
             logger.critical("the engine died", extra={"error": type(error).__name__})
             reason = str(error) if isinstance(error, DeviceLostError) else type(error).__name__
             self._failure = f"the engine is down: {reason}"

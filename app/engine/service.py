@@ -28,12 +28,21 @@ from l2v.models.types import Encoding, Metric
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# The limits of requests in `/info`.
+# The names of the settings that `/info` lists as the limits of a request.
 _LIMITS = ("max_inputs", "max_characters", "max_body_bytes", "max_header_bytes", "max_requests", "max_queue_tokens")
-# The properties of each model in `/info`.
+# The names of the properties that `/info` lists for each model.
 _PROPERTIES = (
-    *("model", "sources", "adapter", "dimensions", "pooling", "template"),
-    *("max_length", "doc_max_length", "skip_instruction", "settings", "left_out"),
+    "model",
+    "sources",
+    "adapter",
+    "dimensions",
+    "pooling",
+    "template",
+    "max_length",
+    "doc_max_length",
+    "skip_instruction",
+    "settings",
+    "left_out",
 )
 # Up to this many numbers, computing inline is faster than handing off to a thread.
 _INLINE_NUMBERS = 32_768
@@ -44,7 +53,7 @@ class Service(Lifecycle):
 
     Attributes:
         models: the models that requests can choose.
-        prompts: the named prompts of the base; until the base is loaded, the prompts of the settings.
+        prompts: the named prompts of the base; until the base is loaded, the prompts from the settings.
         adapters: loads and unloads adapters while the service runs; None until the encoder is loaded.
         max_batch_tokens: the token budget of a forward pass; 0 until the encoder is loaded.
     """
@@ -78,7 +87,7 @@ class Service(Lifecycle):
         self.adapters, self.engine = adapters, engine
 
     def info(self) -> dict[str, Any]:
-        """The base, the limits of requests, and the properties in which the models differ."""
+        """The content of `/info`: the properties of the base, the limits of a request, and all models."""
         limits = {name: getattr(self.settings, name) for name in _LIMITS}
         described = [model.describe() for model in self.models]
         models = [{key: each[key] for key in _PROPERTIES if key in each} for each in described]
@@ -105,9 +114,11 @@ class Service(Lifecycle):
             timings: records the stages.
             truncate: whether to truncate texts that are too long rather than reject them.
             dimensions: the number of leading dimensions to keep; None means the model's default.
-            normalize: whether to scale each vector to length 1 after truncating it. Has no effect on integers.
-            dtype: the type of the numbers.
-            reserve: called with the number of dimensions before any work is done; may reject the request.
+            normalize: whether to scale each vector to length 1 after truncating it. This argument has no effect if
+                `dtype` is an integer type.
+            dtype: the type of the numbers in the returned vectors.
+            reserve: reserves memory for the response. It is called with the number of dimensions before any work is
+                done, and raises a `ServiceError` to reject the request.
 
         Returns:
             The postprocessed embeddings, [n, dimensions] or (packed) [n, dimensions / 8], and the embedded group.
@@ -147,14 +158,14 @@ class Service(Lifecycle):
             timings: records the stages.
             truncate: see `embed`.
             metric: how to compare the vectors; None means the model's default.
-            reserve: called before any work is done; may reject the request.
+            reserve: reserves memory for the response. It is called before any work is done, and raises as in `embed`.
         """
-        encoder, declared = model.profile, model.profile.declaration
+        profile, declared = model.profile, model.profile.declaration
         self.tokenizers.check_sizes(groups)
         reserve()
         embedded = await self._embed(model, groups, truncate, timings)
         sides = embedded[0].rows, embedded[-1].rows
-        arguments = (*sides, metric or declared.similarity.value, encoder.dimensions)
+        arguments = (*sides, metric or declared.similarity.value, profile.dimensions)
         with timings.stage("finish"):
             rows = [*sides[0], *sides[1]]
             matrix = await _compute(rows, vectors.similarity, *arguments, normalized=declared.normalize.value)
@@ -163,7 +174,7 @@ class Service(Lifecycle):
     async def tokenize(
         self, model: ServedModel, group: InputGroup, timings: Timings, *, truncate: bool
     ) -> list[Encoding]:
-        """The encodings that `embed` runs for these inputs; raises the same errors as `embed`."""
+        """Tokenizes the inputs exactly as `embed` does, and raises the same errors."""
         self.tokenizers.check_sizes([group])
         (encodings,) = await self._encode(model, [group], truncate, timings)
         return encodings
@@ -177,9 +188,10 @@ class Service(Lifecycle):
         truncate: bool,
         reserve: Callable[[int, int], None],
     ) -> Sequence[Vectors]:
-        """The hidden states of all tokens of each input, [tokens, d]; raises the same errors as `embed`.
+        """The hidden states of all tokens of each input, [tokens, d]. It raises the same errors as `embed`.
 
-        `reserve` is called with the number of tokens and with d before the forward pass, and may reject the request.
+        `reserve` reserves memory for the response. It is called with the number of tokens and with d before the forward
+        pass, and raises a `ServiceError` to reject the request.
         """
         self.tokenizers.check_sizes([group])
         (embedded,) = await self._embed(model, [group], truncate, timings, reserve)
@@ -205,7 +217,7 @@ class Service(Lifecycle):
             self.metrics.truncated.labels(model.label).inc(len(truncated(job)))
             if reserve_states:
                 reserve_states(sum(map(len, job)), model.profile.state_width)
-                job = [replace(encoding, pooled=0) for encoding in job]
+                job = [replace(encoding, pooled=0) for encoding in job]  # 0 asks for the states of all tokens
             submitted = time.time()
             try:
                 result = await asyncio.wrap_future(self.engine.submit(job))

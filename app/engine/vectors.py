@@ -16,11 +16,19 @@ Rows = Vectors | Sequence[Vectors]
 def postprocess(
     rows: Rows, dimensions: int | None, normalized: bool, dtype: OutputDtype = "float", scale: Int8Scale = "maximum"
 ) -> Numbers:
-    """Truncates [n, d] to the first `dimensions` columns (None keeps all), then normalizes or quantizes on request."""
-    shortened = _stack(rows, dimensions)
+    """Truncates the rows to the first `dimensions` numbers (None keeps all), and then normalizes or quantizes them.
+
+    Args:
+        rows: the vectors, [n, d].
+        dimensions: how many leading numbers of each vector to keep; None means all.
+        normalized: whether to scale each vector to length 1. This argument has no effect if `dtype` is an integer type.
+        dtype: the type of the numbers.
+        scale: how int8 numbers are scaled.
+    """
+    kept = _stack(rows, dimensions)
     if dtype != "float":
-        return quantize(shortened, dtype, scale)
-    return normalize(shortened) if normalized else shortened
+        return quantize(kept, dtype, scale)
+    return normalize(kept) if normalized else kept
 
 
 def normalize(vectors: Vectors) -> Vectors:
@@ -32,9 +40,9 @@ def normalize(vectors: Vectors) -> Vectors:
 
 
 def _stack(rows: Rows, dimensions: int | None = None) -> Vectors:
-    """The first dimensions of all rows, as one contiguous array.
+    """The first `dimensions` numbers of each row, as one contiguous array; None means all numbers.
 
-    Copies row by row, so that other threads can run in between.
+    A list is copied one row at a time, so that other threads can run between two rows.
     """
     if isinstance(rows, np.ndarray):
         return np.ascontiguousarray(rows[:, :dimensions])
@@ -54,7 +62,8 @@ def similarity(
         documents: the vectors of the documents, [n, d].
         metric: `cosine` (clipped to -1…1) or `dot`.
         dimensions: the number of leading dimensions to compare; None means all.
-        normalized: whether the model normalizes its vectors before they are truncated; matters only for `dot`.
+        normalized: whether `dot` scales the vectors to length 1 before it truncates them, as a model that normalizes
+            its vectors does. This argument has no effect on `cosine`.
 
     Returns:
         The similarities, [q, n].

@@ -130,7 +130,7 @@ class EngineClient:
 
     @property
     def failure(self) -> str | None:
-        """The reason why the engine is down, or None while the engine works."""
+        """The reason why the engine is down; None if the engine is up."""
         if self._failure is None and self._usage.engine_silence > (limit := self._service.settings.engine_timeout):
             return f"the engine is down: its process has not responded for {limit:g} s (engine_timeout)"
         if self._failure is None and self._writer.transport.is_closing():

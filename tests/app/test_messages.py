@@ -59,7 +59,7 @@ def message(response: httpx.Response) -> str:
         (
             "/v1/embeddings",
             {"input": "a", "dimensions": 999},
-            "Invalid value for 'dimensions': must be at most 32, the model's dimensions.",
+            "Invalid value for 'dimensions': must be at most 32, the number of dimensions of the model.",
         ),
         ("/v1/embeddings", {"input": []}, "Invalid value for 'input': must not be empty."),
         (

@@ -95,7 +95,7 @@ def test_dimensions_that_the_model_does_not_declare_get_a_warning(server: LocalS
         warning("/v2/embed", texts=["a"], output_dimension=8),
     ):
         assert found is not None
-        assert found.startswith('299 - "the model does not declare that its first 8 dimensions suffice')
+        assert found.startswith('299 - "the model does not declare support for 8 dimensions')
     assert warning("/embed", inputs="a") is None
     assert warning("/embed", inputs="a", dimensions=encoder.width) is None
 

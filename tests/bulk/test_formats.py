@@ -69,7 +69,7 @@ def test_packed_bits_of_a_model_and_of_a_service(
     for path, model in ((local, (*MODEL, adapter)), (remote, ("--url", server.url))):
         ended = call(capsys, "embed", source, path, *model, *flags, "--batch-size", 4)
         assert ended.status == 0
-        assert ended.err.count("l2v: warning: the model does not declare that its first 16 dimensions suffice") == 1
+        assert ended.err.count("l2v: warning: the model does not declare support for 16 dimensions") == 1
     bits = np.packbits(expected(encoder)[:20, :16] > 0, axis=1)
     for path in (local, remote):
         np.testing.assert_array_equal(read(path), bits)

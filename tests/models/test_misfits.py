@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from l2v.models import ModelError, SourceError
 from l2v.models.checkpoint import Checkpoint
 from l2v.models.decoder import read_config, read_decoder
-from l2v.models.misfits import left_out, quantized, summary
+from l2v.models.misfits import left_out, summary
+from l2v.models.quantization.checkpoints import quantized_tensor
 from l2v.models.sources import Source, resolve
 from tests import tiny
 
@@ -65,7 +66,7 @@ def renamed(old: str, new: str) -> Callable[[Weights], Weights]:
 UNEXPECTED: dict[str, tuple[Callable[[Weights], object], str]] = {
     "bias": (
         lambda w: w.update({f"{Q_PROJ}.bias": ONE}),
-        "q_proj.bias: config.json switches biases off (attention_bias",
+        "q_proj.bias: config.json declares no such bias (attention_bias",
     ),
     "surplus layer": (
         lambda w: w.update({"model.layers.2.x.weight": ONE}),
@@ -76,11 +77,11 @@ UNEXPECTED: dict[str, tuple[Callable[[Weights], object], str]] = {
     "head of another class": (lambda w: w.update({"linear.weight": ONE}), "first linear.weight: it belongs to another"),
     "classifier": (lambda w: w.update({"score.weight": ONE}), "first score.weight"),
     "query norm": (lambda w: w.update({"model.layers.0.self_attn.q_norm.weight": ONE}), "correct model_type"),
-    "data parallel": (prefixed("module."), "have the prefix `module.`"),
-    "compiled": (prefixed("_orig_mod."), "have the prefix `_orig_mod.`"),
-    "compiled layers": (renamed("model.layers.0.", "model.layers.0._orig_mod."), "have the prefix `_orig_mod.`|first"),
-    "doubled": (prefixed("model."), "have the prefix `model.model.`"),
-    "within a larger model": (prefixed("llm."), "have the prefix `llm.model.`"),
+    "data parallel": (prefixed("module."), "contain `module.`"),
+    "compiled": (prefixed("_orig_mod."), "contain `_orig_mod.`"),
+    "compiled layers": (renamed("model.layers.0.", "model.layers.0._orig_mod."), "contain `_orig_mod.`|first"),
+    "doubled": (prefixed("model."), "contain `model.model.`"),
+    "within a larger model": (prefixed("llm."), "contain `llm.model.`"),
     "twice": (lambda w: w.update({"norm.weight": w["model.norm.weight"].clone()}), "with and without `model.`"),
 }
 
@@ -227,8 +228,8 @@ def test_full_precision_weights_with_a_quantization_config_are_served(folder: Pa
     ["model.layers.0.mlp.experts.gate_up_proj_blocks", "a.weight.quant_state.bitsandbytes__nf4", "a.weight:qdata"],
 )
 def test_names_of_quantized_tensors_are_recognized(name: str) -> None:
-    assert quantized({"b.weight": "F32", name: "U8"}) == name
-    assert not quantized({"b.weight": "BF16", "b.position_ids": "I64", "b.bias": "F32", "h.attn.bias": "BOOL"})
+    assert quantized_tensor({"b.weight": "F32", name: "U8"}) == name
+    assert not quantized_tensor({"b.weight": "BF16", "b.position_ids": "I64", "b.bias": "F32", "h.attn.bias": "BOOL"})
 
 
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -42,6 +42,8 @@ async def local_engine(
     # A daemon thread, so that shutdown doesn't wait for loading to end.
     threading.Thread(target=load, name="loader", daemon=True).start()
     watching = asyncio.create_task(watch())
-    yield
-    watching.cancel()
-    await asyncio.to_thread(service.close)
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.to_thread(service.close)

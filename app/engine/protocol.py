@@ -17,7 +17,8 @@ class Engine(Protocol):
     """Runs the jobs of requests. `Scheduler` implements and documents this interface."""
 
     @property
-    def ready(self) -> bool: ...
+    def ready(self) -> bool:
+        """Whether the engine accepts jobs. With several front ends, all of them must be open."""
 
     @property
     def failure(self) -> str | None: ...
@@ -36,7 +37,7 @@ class Engine(Protocol):
 
     def fail_all(self, failure: str) -> None: ...
 
-    def close(self, timeout: float | None = None) -> None: ...
+    def close(self, timeout: float) -> None: ...
 
 
 class Adapters(Protocol):

@@ -47,10 +47,12 @@ class Scheduler:
         self._engine_timeout = engine_timeout
         self._metrics = metrics
         self._queue = queue = JobQueue()
+        # The metrics must not refer to the scheduler, which would keep it in memory.
         metrics.queue_tokens.set_function(lambda: queue.tokens)
         metrics.queue_inputs.set_function(lambda: queue.inputs)
         self._running: JobBatch = []
-        self._changed = threading.Condition()  # re-entrant
+        # Guards the fields below, and is notified when a job arrives or `close` is called. Re-entrant.
+        self._changed = threading.Condition()
         self._closing = False
         self._failure: str | None = None
         self._reserved_tokens = 0
@@ -107,19 +109,22 @@ class Scheduler:
     @property
     def failure(self) -> str | None:
         """The reason why the engine is down; None if the engine is up."""
-        if self._failure is None and self._thread.is_alive():
-            if not self._running or time.monotonic() - self._heartbeat < self._engine_timeout:
-                return None
+        # Check the thread first, since it sets `_failure` before it ends.
+        if not self._thread.is_alive():
+            return self._failure or "the engine is down"
+        if self._failure is not None:
+            return self._failure
+        if self._running and time.monotonic() - self._heartbeat >= self._engine_timeout:
             return f"the engine is down: a forward pass took more than {self._engine_timeout:g} s (engine_timeout)"
-        return self._failure or "the engine is down"
+        return None
 
     def fail_all(self, failure: str) -> None:
-        """Fails all jobs after the engine died or hung. The scheduler stays down even if the forward pass returns."""
+        """Fails all jobs after the engine died or hung. It stays down even if the hung forward pass returns later."""
         with self._changed:
             self._failure = failure
             self._settle_all()
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: float) -> None:
         """Rejects new jobs, finishes the waiting jobs, and waits up to `timeout` seconds for the thread to end."""
         with self._changed:
             self._closing = True
@@ -131,10 +136,11 @@ class Scheduler:
             self._queue.discard(future)
 
     def _beat(self) -> None:
+        """Records that the engine thread is alive."""
         self._heartbeat = time.monotonic()
 
     def _run(self) -> None:
-        """The engine thread. This thread never ends with a future unresolved."""
+        """The engine thread. Before this thread ends, it settles every future."""
         try:
             while batch := self._next_batch():
                 self._executor.run(batch)
@@ -150,7 +156,7 @@ class Scheduler:
     def _settle_all(self) -> None:
         """Fails all jobs and accepts no more jobs. The caller holds the lock."""
         self._closing = True
-        for job in [*self._queue, *(item.job for item in self._running)]:
+        for job in [*self._queue, *(item.job for item in self._running)]:  # a copy: a failed job leaves the queue
             job.fail(UnavailableError(self._failure or "the service is shutting down"))
         self._running = []
 

@@ -145,8 +145,8 @@ class EngineClient:
                 future.set_exception(UnavailableError(failure))
         self._waiting.clear()
 
-    def close(self, timeout: float | None = None) -> None:
-        """Disconnects from the engine."""
+    def close(self, timeout: float) -> None:
+        """Disconnects from the engine, which runs in another process, so there is nothing to wait for."""
         self._writer.close()
 
     def _request(self, kind: Kind, parts: Sequence[Any]) -> asyncio.Future[Any]:

@@ -59,7 +59,7 @@ class FrontEnd:
             await self._client.opened.wait()
         yield
         following.cancel()
-        self._client.close()
+        self._client.close(0)
 
     async def _follow(self) -> None:
         """Drains when the engine says so, and ends this process once the engine is gone."""

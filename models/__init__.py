@@ -1,6 +1,6 @@
-"""The encoder: a decoder-only LLM with merged LLM2Vec adapters. Works without the HTTP service.
+"""Text embeddings from a decoder-only LLM: loads the model, merges its LLM2Vec adapters, and encodes texts.
 
-Built on torch, transformers and peft; imports nothing from `l2v.app`.
+This package uses torch, transformers and peft. It does not need the HTTP service, and imports nothing from `l2v.app`.
 
     >>> from l2v import Input, load
     >>> encoder = load("demo")

@@ -40,7 +40,7 @@ _PROMPTS = "it adds vectors to the input or the attention instead of changing we
 
 
 def read_config(source: Source) -> PeftConfig:
-    """Reads an adapter's settings, for merging.
+    """Reads an adapter's settings, and checks that the adapter can be merged.
 
     Raises:
         SourceError: if the file is damaged.

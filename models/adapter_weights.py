@@ -15,7 +15,7 @@ from l2v.models.sources import Source
 
 PREFIX = "base_model.model."
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
-# Parts of the trained model besides the decoder.
+# Parts of a trained model that are outside the decoder. An encoder does not need their weights.
 _LEFT_OUT = re.compile(
     r"^(model\.)*(lm_head|embed_out|score|classifier|v_head|visual|vision_tower|vision_model|multi_modal_projector|"
     r"mm_projector|audio_tower)\."
@@ -44,11 +44,12 @@ def read_weights(source: Source, decoder: PreTrainedModel, ignore: Sequence[str]
     Args:
         source: the adapter.
         decoder: the bare decoder.
-        ignore: patterns of tensors to leave out.
+        ignore: patterns of the names of tensors to leave out.
 
     Raises:
         SourceError: if the file is missing or damaged.
-        AdapterError: if a weight belongs to no part of the decoder.
+        AdapterError: if the tensor names do not have peft's form, if a tensor belongs neither to the decoder nor to a
+            known part beside it, such as a head, or if no tensor belongs to the decoder.
     """
     name = next((name for name in _FILES if (source.folder / name).is_file()), None)
     if name is None:
@@ -83,7 +84,7 @@ def _check_prefix(source: Source, names: Collection[str]) -> None:
     """Rejects tensor names that peft does not write."""
     if strange := min((name for name in names if not name.startswith(PREFIX)), default=None):
         prefix = strange.partition(PREFIX)[0] if PREFIX in strange else ""
-        reason = f"a training tool put `{prefix}` before them" if prefix else f"peft's begin with `{PREFIX}`"
+        reason = f"a training tool put `{prefix}` before the names" if prefix else f"peft's names begin with `{PREFIX}`"
         raise AdapterError(
             f"the tensor names of adapter {source.name}, such as {strange}, are not peft's: {reason}; save the adapter "
             "with peft's save_pretrained"
@@ -102,9 +103,10 @@ def _check_prefix(source: Source, names: Collection[str]) -> None:
 
 
 def _path(names: Collection[str], children: Collection[str]) -> str:
-    """The decoder's path in the trained model, found by the names of its children.
+    """Finds the decoder's path in the trained model by the names of the decoder's child modules.
 
-    Another modality's tower may have children with the same names, so the most common path wins.
+    The tower of another modality may have child modules with the same names. So this returns the path that occurs most
+    often.
     """
     found: Counter[str] = Counter()
     for name in sorted(names):

@@ -28,9 +28,9 @@ def merge(decoder: PreTrainedModel, source: Source, ignore: Sequence[str] = ()) 
     """Merges one adapter, trained on the bare decoder or on a model that contains it.
 
     Args:
-        decoder: the decoder to merge into; changed in place.
+        decoder: the decoder to merge into. It is changed in place.
         source: the adapter.
-        ignore: patterns of tensors of the adapter to leave out, with `*` and `?`.
+        ignore: patterns (`*`, `?`) of the names of the adapter's tensors to leave out.
 
     Returns:
         The decoder with merged weights and without peft's layers, and a readable list of the tensors that were left
@@ -117,7 +117,8 @@ def attach(decoder: PreTrainedModel, source: Source, config: PeftConfig, read: A
     config.base_model_name_or_path = None  # otherwise, peft warns that the base, a local folder, has another name
     config.task_type = None  # the wrapper for a task does not fit the bare decoder
     if saved := getattr(config, "modules_to_save", None):
-        # Drop heads, whose tensors are left out. Like peft, compare the ends of module paths.
+        # Drop modules that the decoder lacks: heads, whose tensors `read_weights` leaves out. As in peft, a name may be
+        # the end of a module's path.
         config.modules_to_save = [name for name in saved if any(module.endswith(name) for module in modules)] or None
     if targets_all_linear(config):
         config.target_modules = {n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -141,7 +142,10 @@ def _check_biases(decoder: PreTrainedModel, source: Source, read: AdapterWeights
 
 
 def _resize_vocabulary(decoder: PreTrainedModel, read: AdapterWeights) -> None:
-    """Resizes the embeddings to the adapter's vocabulary. If the two vocabularies differ, peft saves all embeddings."""
+    """Resizes the decoder's embeddings if the adapter's file holds an embedding matrix of another vocabulary size.
+
+    peft saves the whole matrix if the vocabulary was resized for training.
+    """
     embeddings = decoder.get_input_embeddings()
     name = next(name for name, module in decoder.named_modules() if module is embeddings)
     place = f"{PREFIX}{read.path}.{name}.".replace("..", ".")
@@ -162,9 +166,10 @@ def _misfit(source: Source, decoder: PreTrainedModel, reason: str) -> AdapterErr
 
 
 def check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftModel) -> None:
-    """Checks that the adapter's file holds exactly the tensors that its settings call for.
+    """Checks that the adapter's file holds the tensors that its settings call for, and no tensor unknown to the model.
 
-    peft saves the whole embeddings if the adapter changes them or if the vocabulary was resized.
+    The file may also hold weights of the decoder itself, since peft saves the whole embedding matrix if the adapter
+    changes it or if the vocabulary was resized.
     """
     expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     state = adapted.state_dict()
@@ -174,7 +179,7 @@ def check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftMod
         first = f"it lacks {missing[0]}" if missing else f"the model has no place for {surplus[0]}"
         raise AdapterError(
             f"adapter {source.name} does not fit the model: {first} ({count([*surplus, *missing], 'key')} in "
-            "total); check that it belongs to this base model and to its adapter_config.json"
+            "total); check that the adapter belongs to this base model, and its adapter_config.json to its weights"
         )
     for key, weight in weights.items():
         required = expected.get(key, state.get(key))
@@ -187,9 +192,9 @@ def check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftMod
 
 @torch.no_grad()
 def _merge_linears(adapted: PeftModel, title: str) -> None:
-    """Merges plain LoRA into linear layers, some rows at a time, with peft's rounding. Leaves other layers to peft.
+    """Merges plain LoRA into linear layers, some rows at a time, and rounds as peft does. Leaves other layers to peft.
 
-    peft computes the change of a whole weight at once, in temporary copies several times as large as the weight.
+    peft would compute the change of a whole weight at once, in temporary copies several times as large as the weight.
     """
     layers = [layer for layer in adapted.modules() if type(layer) is LoraLinear and is_plain(layer)]
     with stage(title, sum(layer.get_base_layer().weight.nbytes for layer in layers)) as advance:
@@ -198,7 +203,7 @@ def _merge_linears(adapted: PeftModel, title: str) -> None:
             a, b, weight = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.get_base_layer().weight
             for rows, factor in zip(weight.split(_ROWS), b.split(_ROWS), strict=True):
                 rows.add_(factor @ a, alpha=layer.scaling[name])
-            layer.merged_adapters.append(name)  # peft merges no layer twice
+            layer.merged_adapters.append(name)  # so that peft does not merge this layer again
             advance(weight.nbytes)
 
 
@@ -231,5 +236,5 @@ def has_effect(config: LoraConfig, weights: dict[str, torch.Tensor], adapted: Pe
 
 
 def _sums(model: torch.nn.Module) -> dict[str, float]:
-    """The sum of each weight, used to detect changed weights."""
+    """For each weight, the sum of its values. A merge that changes no sum is taken to have no effect."""
     return {name: weight.sum(dtype=torch.float64).item() for name, weight in model.named_parameters()}

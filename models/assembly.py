@@ -52,7 +52,7 @@ def assemble(
     Args:
         base: a base model or an export.
         adapters: the adapters to merge, in order.
-        settings: the caller's settings by name; each that is not None overrides what the sources declare.
+        settings: the caller's settings by name. A setting that is not None overrides what the sources declare.
         dtype, ignore_tensors, lora_modules, prepack, on_declared: see `models.load`.
         device: the device of the encoder.
 
@@ -72,12 +72,12 @@ def assemble(
         projections = [layer.folder for layer in declaration.layers]
         decoder, left_out = read_decoder(base, config, select_dtype(dtype, device), ignore_tensors, projections)
         decoder, left_out_of_adapters = _merge(decoder, adapters, device, ignore_tensors)
-        if adapters:  # they may have resized the vocabulary
+        if adapters:  # the adapters may have resized the vocabulary
             tokenizer = _read_tokenizer(named, decoder.config)
         evidence = _verify(decoder, declaration, dtype, prepack=prepack)
         checked_files = checked.result()
     if device.type == "cpu":
-        keep_freed_memory()  # again, to return the memory that loading has freed
+        keep_freed_memory()  # also returns the memory that loading has freed to the kernel
 
     tokenization = _tokenization(tokenizer, decoder.config, declaration)
     reader = ModuleReader(base, adapters, settings, ignore_tensors, declaration, tokenization)
@@ -117,7 +117,7 @@ def _merge(
         if device.type == "cpu":
             with stage("reading the weights", sum(weight.nbytes for weight in decoder.parameters())) as advance:
                 unmap_weights(decoder, advance)
-            keep_freed_memory()  # for the large temporary copies that peft makes
+            keep_freed_memory()  # so that peft's large temporary copies reuse memory
         for adapter in adapters:
             decoder, names = merge(decoder, adapter, ignore)
             left_out += names

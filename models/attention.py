@@ -1,9 +1,9 @@
-"""Packed attention, bidirectional or causal. No other file knows about masks.
+"""Packed attention, bidirectional or causal.
 
 Sequences are concatenated into one row of T tokens without padding; `cu_seqlens` holds their bounds. A token attends
-only to tokens of its own sequence: to all of them (LLM2Vec's bidirectional patch; paper, section 2.1), to itself and
-earlier tokens (causal), or to tokens within a window. transformers calls this function for every decoder that uses its
-attention interface.
+only to tokens of its own sequence: to all tokens (LLM2Vec's bidirectional patch; paper, section 2.1), or to itself and
+earlier tokens (causal). A window, if any, limits this further to nearby tokens. transformers calls `packed_attention`
+in every decoder that uses transformers' attention interface.
 """
 
 import inspect
@@ -21,10 +21,11 @@ from l2v.models.bucketed_attention import bucketed_attention, visible
 from l2v.models.errors import UnsupportedModelError
 
 NAME = "l2v_packed"
-# The inputs that other libraries pass to a decoder; written into exported tokenizers.
+# The inputs that other libraries pass to a decoder. `ModelTokenizer.write` names them in tokenizer_config.json.
 INPUTS = ["input_ids", "attention_mask"]
 
-# torch 2.11 has neither option, but accepts fewer key heads than query heads; later versions need `enable_gqa` for it.
+# Options of torch's kernel for packed sequences, which torch 2.11 lacks. Later versions need `enable_gqa` to accept
+# fewer key heads than query heads; torch 2.11 accepts this without the option.
 # With `num_splits=1`, a sequence's result depends on no other sequence of the batch, not even in its last bits.
 _OPTIONS: dict[str, Any] = {"enable_gqa": True, "num_splits": 1}
 _known = inspect.signature(varlen_attn).parameters
@@ -52,13 +53,14 @@ def attend(
     window: int = 0,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Attention within each sequence, with one SDPA call per run of sequences of equal length. Differentiable.
+    """Attention within each sequence, with one SDPA call per run of adjacent sequences of equal length. Differentiable.
 
     Args:
         query: [1, H, T, D].
         key: [1, H_kv, T, D].
         value: [1, H_kv, T, D].
-        cu_seqlens_cpu: [n + 1] int32, on the CPU, so that reading the lengths does not wait for a GPU.
+        cu_seqlens_cpu: [n + 1] int32, the bounds of the sequences, on the CPU, so that reading them does not wait for a
+            GPU.
         scale: factor on the attention scores.
         causal: attend only to tokens up to the query's own position.
         window: attend only to tokens that are less than `window` positions away; 0: no limit.
@@ -70,7 +72,7 @@ def attend(
     lengths = [end - start for start, end in pairwise(cu_seqlens_cpu.tolist())]
     grouped = query.shape[1] != key.shape[1]
     runs = [(length, len(list(run))) for length, run in groupby(lengths)]
-    # Split rather than sliced: the gradient of each slice would be as large as the whole row.
+    # The states are split, not sliced: the gradient of each slice would be as large as the whole row.
     sizes = [length * count for length, count in runs]
     parts = (states[0].split_with_sizes(sizes, dim=1) for states in (query, key, value))
     outputs = []
@@ -96,8 +98,8 @@ def segment_attention(
 ) -> torch.Tensor:
     """Attention without gradients, for use where torch has no kernel for packed sequences (see `_has_kernel`).
 
-    An opaque op, so that torch.compile sees one call of dynamic length. Otherwise, torch.compile would compile again
-    for every new list of lengths.
+    This is an opaque op, so that torch.compile sees one call of dynamic length. Otherwise, torch.compile would compile
+    again for every new list of lengths.
     """
     if query.dtype == torch.bfloat16 and not query.is_cuda:
         lengths = tuple(cu_seqlens_cpu.diff().tolist())
@@ -184,6 +186,6 @@ def _has_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
     return torch.cuda.get_device_properties(query.device).major >= 8
 
 
-# No mask function is registered under this name, so transformers builds no mask. Before it builds a mask, transformers
-# reads the positions, and the CPU has to wait for the GPU.
+# No mask function is registered under this name, so transformers builds no mask. To build one, transformers would read
+# the positions, and the CPU would have to wait for the GPU.
 AttentionInterface.register(NAME, packed_attention)

@@ -12,14 +12,14 @@ from l2v.models.types import Encoding
 # Default token budget of a forward pass: enough to run matrix products at full speed.
 _TOKENS = {"cuda": 16384}
 _TOKENS_ELSEWHERE = 4096
-# Requests wait until the current forward pass ends. So on slow devices, the budget is lower: a pass takes at most about
-# _MAX_SECONDS. The budget is never below _MIN_TOKENS.
+# New requests wait until the current forward pass ends. So a slow device gets a lower budget, with which a pass takes
+# at most about _MAX_SECONDS. The budget is never below _MIN_TOKENS.
 _MAX_SECONDS, _MIN_TOKENS = 10.0, 512
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Several encodings in one row without padding. Filled by `Batch.pack`.
+    """Several encodings in one row without padding. Use `Batch.pack` or `Batch.of` to build a batch.
 
     Attributes:
         input_ids: [1, T] int64, T being the total number of tokens.
@@ -43,7 +43,7 @@ class Batch:
 
     @classmethod
     def pack(cls, encodings: list[Encoding], device: torch.device) -> "Batch":
-        """Concatenates encodings, in the given order, on `device`."""
+        """Concatenates encodings in the given order, and moves the batch to `device`."""
         ids = array("q")
         for encoding in encodings:
             ids.extend(encoding.ids)

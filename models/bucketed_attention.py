@@ -123,7 +123,7 @@ def visible(queries: int, keys: int, causal: bool, window: int, device: torch.de
 def _layout(
     lengths: tuple[int, ...], heads: int, key_heads: int, dtype: torch.dtype, causal: bool, window: int
 ) -> _Layout:
-    """Builds the layout; cached, since all layers of a forward pass share it."""
+    """Builds the layout. The result is cached, since all layers of a forward pass use the same layout."""
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     sizes = torch.tensor(lengths)
     starts = sizes.cumsum(0) - sizes

@@ -43,7 +43,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, source: Source, names: Collection[str]) -> "Checkpoint":
-        """Opens weight files of the source. No tensor may be in two of the files."""
+        """Opens weight files of a source. Raises `SourceError` if a file is unreadable or two hold the same tensor."""
         checkpoint = cls({}, {}, {})
         for name in names:
             path = source.folder / name
@@ -96,7 +96,8 @@ def _pickle(path: Path) -> Mapping[str, Any]:
     except RuntimeError as error:
         if "mmap" not in str(error):
             raise
-        content = torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
+        # torch cannot map files from before release 1.6.
+        content = torch.load(path, map_location="cpu", weights_only=True)
     return content if isinstance(content, Mapping) else {"": content}
 
 

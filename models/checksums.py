@@ -1,4 +1,4 @@
-"""Checksums of a source's files: from its SHA256SUMS, or from the names of the files in the Hub's cache.
+"""Checksums of a source's files: from its SHA256SUMS, and from the names of its files in the Hub's cache.
 
 SHA256SUMS has the format of `sha256sum`. Exports and the built-in model contain this file; users can add it to
 their own folders.
@@ -32,10 +32,12 @@ def write(folder: Path) -> None:
 def checking(sources: Sequence[Source]) -> Iterator["Future[int]"]:
     """Compares the sources' files with their checksums in another thread, while the `with` block reads the files too.
 
-    If a file does not match, that error replaces an error in the block, since the mismatch explains it.
+    If a file does not match, the error about the mismatch replaces an error of the block, since the mismatch is its
+    likely cause.
 
     Yields:
-        A future of the number of files compared. Its `result()` waits for the comparison and raises as `check` does.
+        A future of the number of files compared. Its `result()` waits for the comparison and raises the errors of
+        `check`.
     """
     checked: Future[int] = Future()
 
@@ -101,5 +103,5 @@ def _git(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-# The functions, by the number of hexadecimal digits of their digests.
+# The functions that compute a file's digest, by the number of hexadecimal digits of the digest.
 _DIGESTS = {64: _sha256, 40: _git}

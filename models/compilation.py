@@ -13,9 +13,9 @@ from l2v.models.encoder import Encoder
 from l2v.models.errors import UnsupportedModelError, first_line
 from l2v.models.forward import hidden_states
 
-# Lengths of the sequences in the batches that teach the compiler which sizes are dynamic. The compiler treats sizes
-# that are equal in the first batch as one size. The first batch has 18 + 19 = 37 tokens, since no dimension of a model
-# is 37.
+# Lengths of the sequences in the batches that teach the compiler which sizes are dynamic. The compiler treats two sizes
+# as one if they are equal in the first batch. So the first batch has 18 + 19 = 37 tokens: no model has a dimension of
+# 37.
 _WARM_UP = ([18, 19], [8], [4, 9, 7, 6])
 # On a GPU, kernels are tuned for the sizes of the first batch, so the first batch resembles real batches.
 _WARM_UP_CUDA = ([509, 503, 499, 491], *_WARM_UP)
@@ -24,8 +24,8 @@ _WARM_UP_CUDA = ([509, 503, 499, 491], *_WARM_UP)
 def compile_layers(encoder: Encoder) -> None:
     """Compiles the decoder's layers while the encoder keeps running, then swaps the compiled layers in.
 
-    Afterwards this process never recompiles, to avoid delays. Batches that the compiled layers do not support, those of
-    a single token, run eagerly.
+    Afterwards, this process compiles nothing again, so that no batch waits for the compiler. A batch that the compiled
+    layers do not support (a single token) runs eagerly.
 
     Raises:
         UnsupportedModelError: if the weights are prepacked or int8, LoRA modules are loaded, or compilation fails, for
@@ -57,7 +57,7 @@ def _layers(model: torch.nn.Module) -> torch.nn.ModuleList:
 
 
 def _shadow(model: PreTrainedModel) -> tuple[PreTrainedModel, list[torch.nn.Module]]:
-    """A copy of the model that shares its weights, and the copies of its layers."""
+    """A copy of the model, and the copies of its layers. The copies share the weights of the model."""
     twins = [copy.copy(layer) for layer in _layers(model)]
     name = next(name for name, child in model.named_children() if child is _layers(model))
     shadow = copy.copy(model)

@@ -6,14 +6,15 @@ from l2v.models.sources import Source
 from l2v.models.types import Attention
 
 FILE = "config.json"
-# The values of the key `pooling` in NVIDIA's code.
+# The values of the key `pooling` in NVIDIA's code, and the pooling modes that they stand for.
 _POOLINGS = {"avg": "mean", "mean": "mean", "last": "last_token", "cls": "bos_token"}
 
 
 def attention_of(config: Config, base: Source) -> Attention | None:
     """The attention that a published config.json declares, by a key or by its type; None if no attention is declared.
 
-    In transformers, most model classes ignore `use_bidirectional_attention`.
+    This function honours `use_bidirectional_attention` for every type, although most model classes of transformers
+    ignore this key.
 
     Raises:
         SourceError: if a key has an invalid value.
@@ -23,10 +24,14 @@ def attention_of(config: Config, base: Source) -> Attention | None:
     # Multimodal types have the value `all`, or `vision` if attention between text tokens stays causal.
     if not isinstance(both_ways, bool | None) and both_ways not in ("all", "vision"):
         raise SourceError(
-            f"{FILE} of {base.name} has use_bidirectional_attention = {both_ways!r}: set attention instead"
+            f"{FILE} of {base.name} has use_bidirectional_attention = {both_ways!r}, which is not a valid value: set "
+            "attention to bidirectional or causal"
         )
     if not isinstance(causal, bool | None):
-        raise SourceError(f"{FILE} of {base.name} has is_causal = {causal!r}: set attention instead")
+        raise SourceError(
+            f"{FILE} of {base.name} has is_causal = {causal!r}, which is not a valid value: set attention to "
+            "bidirectional or causal"
+        )
     if both_ways in (True, "all") or causal is False:
         return "bidirectional"
     if causal:

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-# Fields for other tasks, and fields whose value is chosen at load.
+# Fields to drop: fields for other tasks, and fields whose value the loading code chooses.
 _DROPPED = {"dtype", "torch_dtype", "id2label", "label2id", "num_labels", "problem_type", "transformers_version"}
 # Fields without effect on the hidden states of an encoder. Their invalid values are dropped.
 _DROPOUTS = {"attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"}
@@ -40,7 +40,10 @@ _SHOWN = 60
 
 
 def usable(content: dict[str, Any], kind: type[PreTrainedConfig]) -> dict[str, Any]:
-    """Drops invalid values of fields without effect, and converts integers to floats where the class needs floats."""
+    """Drops fields that loading does not need and invalid values of fields without effect.
+
+    Converts integers to floats where the class needs floats.
+    """
     kept = {}
     for name, value in content.items():
         if name in _DROPPED or (name in _WITHOUT_EFFECT and _misfit(name, value, kind)):
@@ -71,7 +74,7 @@ def faults(content: dict[str, Any], kind: type[PreTrainedConfig]) -> Iterator[st
 def rope_faults(config: PreTrainedConfig) -> Iterator[str]:
     """Yields a clause for each invalid value of the rotary embeddings, whose types the classes do not declare."""
     declared = getattr(config, "rope_parameters", None) or {}
-    # Does the same as transformers' `nested_rope_parameter_keys`, which release 5.17 of transformers lacks.
+    # These lines replace transformers' `nested_rope_parameter_keys`, which release 5.17 lacks.
     kinds = getattr(config, "_rope_type_labels", None) or getattr(config, "layer_types", None) or ()
     layers = [key for key in declared if key in kinds] if isinstance(declared, dict) else []
     for parameters in [declared[layer] for layer in layers] or [declared]:

@@ -1,7 +1,7 @@
 """How a model is served, as its files declare, and which file each value comes from.
 
-Highest precedence first: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers,
-the defaults.
+Highest precedence first: the caller's settings, l2v.json or llm2vec_config.json, the files of sentence-transformers and
+config.json, the defaults.
 """
 
 from dataclasses import dataclass, fields
@@ -31,7 +31,7 @@ class Declaration:
     """How a model is served.
 
     Attributes:
-        semantics: how an instruction and a text become token ids, and which of them are pooled, see `types.Semantics`.
+        semantics: how an instruction and a text become tokens, and which tokens are pooled, see `types.Semantics`.
         attention: `bidirectional`, or `causal` as in the original decoder.
         pooling: the pooling mode.
         skip_instruction: pool only the text.
@@ -81,7 +81,10 @@ class Declaration:
 
     @property
     def notice(self) -> str:
-        """How serving differs from l2v 0.1, which ignored sentence-transformers' files; "" if nothing differs."""
+        """How serving differs from l2v 0.1, which ignored sentence-transformers' files.
+
+        "" if nothing differs, or if l2v 0.1 could not load the model.
+        """
         if self.semantics.value == "llm2vec" or self.semantics.origin in (SETTING, *OWN_FILES):
             return ""
         if not self.served_before:

@@ -22,12 +22,14 @@ from l2v.models.sources import Source
 
 logger = logging.getLogger(__name__)
 
-# In a copy, because the folder may be in the Hub's cache.
+# The advice says "in a copy", because the folder may be in the Hub's cache.
 _CORRECT = "correct it in a copy of the folder"
 
 
 def read_config(base: Source) -> PreTrainedConfig:
-    """Reads the base's config. A type with its own code is read as its native type, if any; the code is never run.
+    """Reads the base's config. The publisher's own code is never run.
+
+    If transformers has a type with the same network (see `native_types`), the config is read as that type.
 
     Raises:
         SourceError: if the config is damaged or has an invalid value.
@@ -89,7 +91,7 @@ def read_decoder(
         base: the folder with the weights.
         config: see `read_config`.
         dtype: the dtype to load the weights in.
-        ignore: patterns (`*`, `?`) of further tensors to leave out.
+        ignore: patterns (`*`, `?`) of the names of further tensors to leave out.
         claimed: tensors that the caller reads itself, such as a projection.
 
     Returns:
@@ -148,7 +150,7 @@ def _load(
                 dtype=dtype,
                 attn_implementation=attention.NAME,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # `_check_fit` refuses them
+                ignore_mismatched_sizes=True,  # `_check_fit` refuses mismatched sizes
                 **settings,
             )
     except Exception as error:  # the architecture's own code can fail on the values of the config
@@ -159,9 +161,9 @@ def _load(
 
 
 def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, report: dict[str, Any]) -> set[str]:
-    """Checks that files and decoder hold the same tensors, and returns the names of tensors that no encoder needs.
+    """Checks that files and decoder hold the same tensors.
 
-    The files may hold such tensors in addition to the decoder's.
+    The files may also hold tensors that no encoder needs. Returns the names of these.
     """
     names, kind = checkpoint.shapes, type(decoder).__name__
     if twice := sorted(names.keys() & {f"{decoder.base_model_prefix}.{name}" for name in names}):

@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 class Encoder:
     """A decoder with merged adapters, its tokenizer and its pooling. Returned by `models.load`.
 
-    Only one thread at a time may call `forward`; any number may call `tokenize`.
+    Only one thread at a time may call `forward`. Any number of threads may call `tokenize` at the same time.
 
     Attributes:
         model: the bare decoder (no language-modelling head), in evaluation mode.
-        tokenizer: the tokenizer with the special tokens of the files, for exports.
+        tokenizer: the tokenizer with the roles of its special tokens, which exports need.
         tokenization: converts inputs to token ids.
         declaration: how the model is served, and where each value comes from.
         base: the name of the base model, which determines the template.
-        adapters: the LoRA modules that are not merged; encodings name them by id.
-        head: the layers after the decoder, before and after pooling.
+        adapters: the LoRA modules that are not merged. An encoding chooses one by id.
+        head: the Dense layers before and after pooling; there may be none.
         left_out: the tensors of the sources that an encoder does not need.
         provenance: the merged sources in order: name, kind and revision of each.
         evidence: the results of the checks made while loading, as `name: result` lines.
@@ -138,7 +138,7 @@ class Encoder:
         }
 
     def tokenize(self, inputs: Sequence[Input]) -> list[Encoding]:
-        """Tokenizes inputs; raises `InputError` if an input cannot be encoded."""
+        """Tokenizes inputs. Raises `InputError` if an input cannot be encoded."""
         return self.tokenization(inputs)
 
     @torch.inference_mode()

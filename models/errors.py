@@ -4,7 +4,7 @@ Exception
 ├── ModelError                 a model cannot be loaded, exported or trained
 │   ├── SourceError              a source is missing, gated, offline or damaged
 │   ├── AdapterError             an adapter does not fit or has no effect
-│   └── UnsupportedModelError    the architecture cannot be served faithfully
+│   └── UnsupportedModelError    l2v does not support a model, file or setting
 └── ValueError
     └── InputError                 one input cannot be encoded
 """
@@ -21,11 +21,11 @@ class SourceError(ModelError):
 
 
 class AdapterError(ModelError):
-    """An adapter does not fit the base model or has no effect on it."""
+    """An adapter does not fit the base model, has no effect on it, or is of an unsupported kind."""
 
 
 class UnsupportedModelError(ModelError):
-    """The architecture cannot run bidirectionally on packed sequences."""
+    """l2v does not support the model, something that its files declare, or a setting on this device."""
 
 
 class InputError(ValueError):
@@ -43,7 +43,7 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, apart from headings, which end in a colon."""
+    """The first line of an error's message that is not a heading. Headings end in a colon."""
     if isinstance(error, KeyError) and len(error.args) == 1 and " " not in str(error.args[0]):
         return f"there is no {error.args[0]}"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # KeyError adds quotes

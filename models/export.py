@@ -77,7 +77,8 @@ def _write(encoder: Encoder, folder: Path) -> None:
 
 def _write_tokenizer(encoder: Encoder, folder: Path) -> None:
     tokenizer = encoder.tokenizer
-    # Other servers pad batches. As in the reference, the end token is the padding token unless the tokenizer names one.
+    # Other servers pad batches. As in the reference, the end token is the padding token unless the tokenizer
+    # names a padding token.
     padding = {"pad_token": tokenizer.named["eos_token"]} if "eos_token" in tokenizer.named else {}
     kept = dict(tokenizer.kept) | {"model_max_length": encoder.max_length}
     replace(tokenizer, named=padding | dict(tokenizer.named), kept=kept).write(folder)

@@ -30,7 +30,7 @@ up to rounding in the same dtype.
 """
 # The model types that TEI supports. It reads their attention from the keys that exports write.
 _IN_TEI = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
-# The model types whose attention vLLM reads from config.json; it runs all others causally.
+# The model types whose attention vLLM reads from config.json. vLLM runs models of other types causally.
 _TURNED_BY_VLLM = (*_IN_TEI, "ministral3")
 _ON_CUDA_IN_TEI = ("llama", "mistral", "qwen2")
 # The activations of Dense layers that vLLM supports.
@@ -154,7 +154,7 @@ def _reader(
     differs: Mapping[str, object],
     conditions: Mapping[str, object],
 ) -> Reader:
-    """A reader with the clauses that apply. The mappings say whether each clause applies."""
+    """A reader with the clauses that apply. Each mapping says for each clause whether the clause applies."""
     tokenization = encoder.tokenization
     differs = {
         f"it does not put the template `{encoder.template}` around a text": encoder.template != "none",
@@ -203,7 +203,10 @@ def _leaves_out_instruction(encoder: Encoder) -> bool:
 
 
 def _counts_alone_as_in_row(encoder: Encoder) -> bool:
-    """Whether a text has the same tokens with and without an instruction, because the tokenizer prepends a space."""
+    """Whether a text that follows an instruction and a space has the same tokens as the text alone.
+
+    This is so if the tokenizer puts a space before each text.
+    """
     texts = ("x:", "a cat", "x: a cat")
     prompt, alone, row = (encoder.tokenization.tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
     return prompt + alone == row

@@ -42,7 +42,7 @@ def _tokenizer(encoder: Encoder, folder: Path) -> str:
         for text in (*_TEXTS, *(f"a {token} b{token}" for token in special)):
             if theirs(text)["input_ids"] != ours.encode(text).ids:
                 return f"transformers gives the text {text!r} other token ids"
-    except Exception as error:  # it raises errors of any class
+    except Exception as error:  # transformers raises errors of any class
         return f"transformers cannot open the tokenizer ({first_line(error)})"
     return ""
 
@@ -60,7 +60,7 @@ def _states(encoder: Encoder, folder: Path) -> str:
         # On the CPU, since a GPU may not have room for a second model.
         model = AutoModel.from_pretrained(folder, dtype=encoder.model.dtype, local_files_only=True).eval()
         theirs = model(input_ids=torch.tensor([ids])).last_hidden_state[0]
-    except Exception as error:  # it raises errors of any class
+    except Exception as error:  # transformers raises errors of any class
         return f"transformers cannot run the model ({first_line(error)})"
     cosine = torch.nn.functional.cosine_similarity(ours.cpu().float(), theirs.float(), dim=-1).min().item()
     least = _MIN_COSINE_FLOAT32 if encoder.dtype == "float32" else _MIN_COSINE

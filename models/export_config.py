@@ -13,9 +13,10 @@ _WINDOW, _BOTH_WAYS = "sliding_window", "use_bidirectional_attention"
 
 
 def export_config(encoder: Encoder, content: dict[str, Any]) -> dict[str, Any]:
-    """Declares the attention in config.json, and the base, which determines the template.
+    """Returns the content of the export's config.json, which declares the attention and the base model.
 
-    transformers reads `is_causal` for most types and `use_bidirectional_attention` for Gemma; so do vLLM and TEI.
+    The base model determines the template. transformers, vLLM and TEI read `is_causal` for most types, and
+    `use_bidirectional_attention` for Gemma.
 
     Args:
         encoder: the encoder.

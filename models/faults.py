@@ -27,8 +27,9 @@ class Fault(StrEnum):
     def of(cls, error: Exception) -> "Fault":
         """Classifies an error.
 
-        Lack of memory is checked first, since CUDA reports it in the same words as a lost device, but keeps working.
-        After any other CUDA error, the context is lost, and every later call in the process fails.
+        Lack of memory is checked first: CUDA reports it in the same words as a lost device, but the device is still
+        usable. After any other CUDA error except those in `_REFUSED_WORDS`, the CUDA context is lost, and every later
+        CUDA call of the process fails.
         """
         message = str(error)
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or _MEMORY.search(message):

@@ -108,7 +108,7 @@ def _load(config: DenseConfig, declared_by: Source, base: Source) -> Dense:
         if weight.shape != expected[name].shape:
             raise SourceError(
                 f"{name} in {where} has shape {list(weight.shape)}, but its config.json declares "
-                f"{list(expected[name].shape)}: they do not belong together"
+                f"{list(expected[name].shape)}: config.json and weights do not belong together"
             )
         if not weight.isfinite().all():
             raise SourceError(f"{name} in {where} holds NaN or infinity: download it again")

@@ -34,7 +34,8 @@ def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None
 def check_window(config: PreTrainedConfig, declaration: Declaration) -> None:
     """Refuses a `max_length` beyond the model's sliding window if packed attention does not apply that window.
 
-    LLM2Vec clears the window of a model whose layers all have a window, as the reference does for Mistral.
+    With LLM2Vec's semantics, a model whose layers all have a window is accepted. Its window is ignored, as Mistral's is
+    in the reference.
     """
     max_length, window = declaration.max_length.value, getattr(config, "sliding_window", None)
     if not window or max_length <= window or declaration.windowed:

@@ -35,23 +35,23 @@ def load(
     """Loads an encoder and verifies it.
 
     Args:
-        model: a base model, an LLM2Vec repository or a merged export: a Hub id (`id` or `id@revision`), a folder or a
-            published short name.
+        model: a base model, an LLM2Vec repository or a merged export, given as a Hub id (`id` or `id@revision`), a
+            folder or a published short name.
         adapters: adapters to merge, in order, after those that come with the model.
         dtype: `auto`: bfloat16 on Ampere or newer GPUs and on CPUs with native bfloat16, else float32; `int8` (CPUs)
             and `fp8` (CUDA) quantize the linear layers and compute the rest as `auto` does.
         device: `auto`: CUDA if available, else the CPU; or any torch device.
-        semantics: how an instruction and a text become token ids, and which of them are pooled; `llm2vec` ignores the
-            files of sentence-transformers.
+        semantics: how an instruction and a text become tokens, and which tokens are pooled. `llm2vec` ignores the files
+            of sentence-transformers.
         attention, pooling, max_length, doc_max_length, skip_instruction: override the sources' files (see
             `models.declaration`). Defaults if no file declares them: bidirectional, mean, 512, 400, True.
         template: a key of `models.templates.TEMPLATES`; default: the sources' setting, else the base model's template.
-        ignore_tensors: patterns of tensors to leave out, with `*` and `?`, besides those that no encoder needs.
+        ignore_tensors: patterns (`*`, `?`) of the names of tensors to leave out, besides those that no encoder needs.
         lora_modules: name → Hub id or folder, for LoRA adapters to apply without merging. Each input of a batch may
             name one of them, see `models.lora`.
         prepack: convert weights on the CPU to oneDNN's layout, after which they cannot be saved, trained or compiled.
         on_declared: a function that is called with the declaration and the number of dimensions before the weights are
-            read; it may raise.
+            read. If it raises an error, loading stops.
 
     Raises:
         ModelError: if the model cannot be loaded or fails verification; the message is one sentence.
@@ -59,7 +59,7 @@ def load(
     target = select_device(device)
     check_dtype(dtype, target)
     base, adapter_sources = resolve_stack(model, adapters)
-    from l2v.models.assembly import assemble  # imports transformers, which takes longer than the checks above
+    from l2v.models.assembly import assemble  # after the checks above, since importing transformers takes longer
 
     settings = {
         "semantics": semantics,

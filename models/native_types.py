@@ -1,6 +1,7 @@
 """Model types that are published with their own code, but have the same network as a type that transformers knows.
 
-Their code is never run. A `NativeType` says which type the weights belong to, and how the publisher's code differs.
+l2v never runs the publisher's code. A `NativeType` names the type that transformers knows, and says what else the
+publisher's code does.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def native_type(config: Config) -> NativeType | None:
         case "bidirectional_pplx_qwen3":
             return NativeType("qwen3", {})
         case "bidirlm" if "query_pre_attn_scalar" in config or "hidden_activation" in config:
-            # We do not know whether BidirLM's code halves the window, as Gemma 3 does. Half the window is safe anyway.
+            # We do not know whether BidirLM's code halves the window, as Gemma 3 does. `check_window` limits max_length
+            # to half the window, and a window of either width hides no token of such a short text.
             return NativeType("gemma3_text", {"use_bidirectional_attention": True})
         case "bidirlm":
             return NativeType("qwen3", {})
@@ -50,7 +52,7 @@ def native_type(config: Config) -> NativeType | None:
 
 
 def native_config(config: Config) -> Config:
-    """The content of config.json, with a published type replaced by its stand-in; unchanged if there is no stand-in."""
+    """The content of config.json, with a published type replaced by its stand-in, if it has one."""
     native = native_type(config)
     if native is None:
         return config

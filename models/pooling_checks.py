@@ -6,7 +6,11 @@ from l2v.models.tokenization import Tokenization
 
 
 def check_pooling(tokenization: Tokenization, declared: Declaration) -> None:
-    """Refuses `bos_token` if the tokenizer adds no beginning token, or if that token's state is always the same."""
+    """Refuses `bos_token` if the beginning token is missing or its state is always the same.
+
+    LLM2Vec's semantics need a tokenizer that adds a beginning token. With causal attention, that token attends only to
+    itself, so its state is the same for every text.
+    """
     if declared.pooling.value != "bos_token":
         return
     leading = tokenization.leading

@@ -52,7 +52,7 @@ class Trace:
         sequences: the token ids of each sequence.
         layers: the queries, keys and values of each token, [T, n] for each call of attention. The last entry is [T, d],
             the hidden states after the final norm.
-        reach: which tokens attend to which others, for each call of attention; recorded only for packs of three probes.
+        reach: which tokens attend to which others, for each call of attention; empty unless three probes are packed.
     """
 
     sequences: tuple[list[int], ...]
@@ -135,7 +135,11 @@ def _recorded_attention(
     trace.layers.append(torch.cat([states[0].transpose(0, 1).flatten(1) for states in (query, key, value)], 1))
 
     def attending(rows: slice) -> torch.Tensor:
-        """[T] bool: which tokens attend to any of these positions. Equal scores keep every attention weight above 0."""
+        """[T] bool: which tokens attend to any of these positions.
+
+        All scores are equal, so no attention weight is 0. The output of a token is not 0 if the token attends to a
+        marked value.
+        """
         marked = torch.zeros_like(value)
         marked[:, :, rows] = 1
         output: torch.Tensor = attend(module, torch.zeros_like(query), torch.zeros_like(key), marked, *args, **kwargs)[
@@ -182,6 +186,7 @@ def _multiplies(module: torch.nn.Module) -> bool:
 
 def _distance(expected: torch.Tensor, given: torch.Tensor) -> float:
     """The distance relative to the norm of `expected`; infinity if the distance is NaN."""
-    largest = expected.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)  # squares must not overflow
+    # Both are divided by the largest value, so that their squares do not overflow.
+    largest = expected.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     distance = ((given - expected) / largest).norm() / (expected / largest).norm().clamp(min=1e-30)
     return float(distance.nan_to_num(nan=torch.inf))

@@ -8,7 +8,7 @@ DEMO = Path(__file__).parent / "demo"
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A model and its adapters. The docs make their tables from this.
+    """A published model and its adapters. The docs' tables of models are generated from these fields.
 
     Attributes:
         model: a base model, or an LLM2Vec repository that names its base model.
@@ -40,7 +40,7 @@ _Family = tuple[str, str, str, float, int, str, bool]
 _RESEARCH = "Qwen Research, non-commercial"
 _NVIDIA = "NVIDIA Open Model License and Llama 3.2"
 _NON_COMMERCIAL = "NVIDIA and Llama 3.1, non-commercial"
-# Short name, the authors' name, base, parameters, dimensions, licence, gated; all by McGill-NLP.
+# Columns: short name, the authors' name, base, parameters, dimensions, licence, gated. All adapters are by McGill-NLP.
 _FAMILIES: tuple[_Family, ...] = (
     ("sheared-llama-1.3b", "Sheared-LLaMA", "princeton-nlp/Sheared-LLaMA-1.3B", 1.3, 2048, "Apache-2.0", False),
     ("llama-2-7b", "Llama-2-7b-chat-hf", "meta-llama/Llama-2-7b-chat-hf", 6.74, 4096, "Llama 2", True),
@@ -61,8 +61,8 @@ _UNSUPERVISED_FAMILIES: tuple[_Family, ...] = (
     ("qwen3-4b", "Qwen3-4B", "Qwen/Qwen3-4B", 4.02, 2560, "Apache-2.0", False),
     ("qwen3-8b", "Qwen3-8B", "Qwen/Qwen3-8B", 8.19, 4096, "Apache-2.0", False),
 )
-# Short name, repository, parameters, dimensions, tokens, licence, gated: models of other methods, served as their files
-# declare.
+# Models of other methods, served as their files declare. Columns: short name, repository, parameters, dimensions,
+# tokens, licence, gated.
 _MODELS: tuple[tuple[str, str, float, int, int, str, bool], ...] = (
     ("qwen3-embedding-0.6b", "Qwen/Qwen3-Embedding-0.6B", 0.6, 1024, 32768, "Apache-2.0", False),
     ("qwen3-embedding-4b", "Qwen/Qwen3-Embedding-4B", 4.02, 2560, 32768, "Apache-2.0", False),
@@ -83,7 +83,7 @@ _MODELS: tuple[tuple[str, str, float, int, int, str, bool], ...] = (
     ("harrier-27b", "microsoft/harrier-oss-v1-27b", 27.0, 5376, 32768, "MIT", False),
 )
 STAGES = {"mntp": (), "unsupervised": ("unsup-simcse",), "supervised": ("supervised",)}
-_TOKENS = 512  # of all models of McGill-NLP
+_TOKENS = 512  # the maximum tokens of a text, for all models of McGill-NLP
 
 
 def _llm2vec() -> dict[str, Stack]:

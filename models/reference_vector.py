@@ -52,7 +52,7 @@ class ReferenceVector:
 
     @classmethod
     def read(cls, source: Source) -> "ReferenceVector | None":
-        """Reads the vector in the source's folder, if there is one; raises `SourceError` if the file is damaged."""
+        """Reads the vector in the source's folder, if there is one. Raises `SourceError` if the file is damaged."""
         file = FILE if (source.folder / FILE).is_file() else FORMER_FILE
         content = source.read(file)
         if not content:
@@ -84,7 +84,7 @@ class ReferenceVector:
             The outcome, in words.
 
         Raises:
-            ModelError: if the cosine is lower than the dtypes allow.
+            ModelError: if the cosine is lower than the dtypes allow, or the vectors differ in their dimensions.
         """
         try:
             (encoding,) = encoder.tokenize([self.input])

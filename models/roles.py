@@ -1,4 +1,4 @@
-"""The role of each token of an encoded input (special token, template, instruction or text), and which are pooled."""
+"""The role of each token of an encoded input (special token, template, instruction, text), and whether it is pooled."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple

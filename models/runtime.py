@@ -10,10 +10,11 @@ LIBRARIES = {"OMP_WAIT_POLICY": "PASSIVE", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "6
 def prepare_libraries(*, serving: bool = False) -> None:
     """Configures torch's libraries and silences transformers. Call it before torch is imported.
 
-    By default, OpenMP threads spin while they wait for each other. If the cores have other work, as in a server, the
-    spinning makes forward passes several times slower. By default, oneDNN and torch each cache 1,024 kernels, one per
-    shape, of a quarter of a megabyte each. Fewer suffice, since few shapes repeat: the shapes of the current batch,
-    which all layers use, and the shapes of LoRA modules' blocks. Variables that are already set are left alone.
+    OpenMP threads are made to sleep while they wait for each other. By default, they spin, which makes forward passes
+    several times slower if the cores have other work, as in a server. The caches of oneDNN and torch are limited to 64
+    kernels each. By default, each holds 1,024 kernels, one per shape, of a quarter of a megabyte each. Few shapes
+    repeat: the shapes of the current batch, which all layers use, and the shapes of LoRA modules' blocks. Environment
+    variables that are already set keep their values.
 
     Args:
         serving: tokenize each list in one thread. The service tokenizes in its own threads; if each list used all

@@ -1,4 +1,4 @@
-"""The part of SentencePiece's file format that a conversion needs. Requires only protobuf."""
+"""The part of SentencePiece's file format that `tokenizer_convert` reads. This module requires only protobuf."""
 
 from functools import cache
 from typing import Any

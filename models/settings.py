@@ -16,7 +16,7 @@ PREFIX = "L2V_"
 
 
 def split_names(value: object) -> object:
-    """Splits a comma-separated string into a tuple; returns any other value unchanged."""
+    """Splits a comma-separated string into a tuple. Returns any other value unchanged."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -24,7 +24,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_names)]
 
 
 def split_modules(value: object) -> object:
-    """Splits `name=source[,name=source…]` into a dictionary; returns any other value unchanged.
+    """Splits `name=source[,name=source…]` into a dictionary. Returns any other value unchanged.
 
     Raises:
         ValueError: if a part is not of this form, or a name occurs twice.
@@ -108,20 +108,20 @@ class ModelSettings(BaseSettings):
     )
 
     def announce(self) -> None:
-        """Prints on a terminal which model is loaded. Called before torch is imported, since that takes seconds."""
+        """Prints on a terminal which model is loaded. Call it before torch is imported, which takes seconds."""
         if sys.stderr.isatty():
             print(f"l2v: loading {self.model} …", file=sys.stderr, flush=True)  # noqa: T201
 
     def load(self, *, prepack: bool = True, **overrides: Any) -> "Encoder":
-        """Prepares this process, and loads the encoder; raises `ModelError`.
+        """Prepares this process, and loads the encoder. Raises `ModelError` if that fails.
 
         Args:
             prepack: see `models.load`.
-            overrides: settings to use instead of these.
+            overrides: values to use instead of this object's settings, by name.
         """
         from l2v.models.runtime import prepare_libraries
 
         prepare_libraries()
-        from l2v.models.loading import load  # imports torch, which the command's help should not wait for
+        from l2v.models.loading import load  # imports torch; imported here, so that `--help` does not wait for it
 
         return load(**{name: getattr(self, name) for name in ModelSettings.model_fields} | overrides, prepack=prepack)

@@ -38,7 +38,7 @@ _POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 200
 
 
 class Kind(StrEnum):
-    """Kinds of folders."""
+    """What a source's folder holds: a base model, an adapter in peft's format, or an export of l2v."""
 
     BASE = "base"
     ADAPTER = "adapter"
@@ -215,7 +215,7 @@ def _refuse_quantized(source: Source) -> None:
         return
     try:
         files = get_safetensors_metadata(source.name, revision=source.revision or None).files_metadata.values()
-    except Exception as error:  # offline, or another format: the files are checked after the download
+    except Exception as error:  # offline, or in another format; `read_decoder` checks the downloaded files
         logger.debug("no headers of %s: %s", source.name, error)
         return
     dtypes = {name: str(tensor.dtype) for file in files for name, tensor in file.tensors.items()}

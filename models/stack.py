@@ -44,7 +44,8 @@ def resolve_stack(
     if whole := next((name for name in BASE_WEIGHTS if (source.folder / name).is_file()), None):
         raise SourceError(
             f"{source.name} holds both an adapter and a model's weights ({whole}), so it is unclear whether the "
-            "adapter is merged: name the base as the model and this as an adapter, or remove one of them from a copy"
+            "adapter is merged: name the base as the model and this folder as an adapter, or remove the adapter or the "
+            "weights from a copy of the folder"
         )
     named = source.trained_on
     if not named:

@@ -9,8 +9,8 @@ class Template:
     """The strings around instruction and text.
 
     Attributes:
-        prefix: the string before the instruction; pooled only if `skip_instruction` is off.
-        suffix: the string after the text; pooled with the text.
+        prefix: the string before the instruction. It is pooled only if `skip_instruction` is off.
+        suffix: the string after the text. It is pooled with the text.
         eos: the string at the end if the pooling is `eos_token`; None: the architecture determines it.
     """
 

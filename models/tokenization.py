@@ -4,8 +4,8 @@ With sentence-transformers' semantics, the instruction goes before the text verb
 `skip_instruction`, the instruction is not pooled, and its tokens are counted without the text, as in
 sentence-transformers.
 
-Uses only the tokenizer object of the `tokenizers` library, which threads can share. The object's methods for batches
-release the GIL; its methods for one text do not.
+This module uses only the tokenizer object of the `tokenizers` library, which threads can share. It encodes texts only
+with the object's methods for batches, since these release the GIL, but the methods for one text do not.
 """
 
 from array import array
@@ -30,7 +30,7 @@ class Tokenization:
     Attributes:
         tokenizer: the model's tokenizer, with its truncation and padding disabled.
         template: the strings around instruction and text.
-        eos: the suffix that `eos_token` pooling appends after the template; pooled with the text.
+        eos: the suffix that `eos_token` pooling appends after the template. It is pooled with the text.
         max_length: maximum length of a row, in tokens.
         doc_max_length: maximum length of a text, in tokens.
         skip_instruction: pool only the text, not all positions.
@@ -65,7 +65,7 @@ class Tokenization:
         object.__setattr__(self, "trailing", len(special) - len(plain) - leading)
 
     def __call__(self, inputs: Sequence[Input], *, truncate: bool = True) -> list[Encoding]:
-        """Tokenizes inputs; each result is independent of the other inputs.
+        """Tokenizes inputs. Each result is independent of the other inputs.
 
         Args:
             inputs: the inputs.
@@ -153,7 +153,10 @@ class Tokenization:
         return self.semantics == "sentence-transformers"
 
     def _tail(self, text: str) -> str:
-        """The pooled part: the text and its suffixes. As in the reference, the text before a suffix is stripped."""
+        """The pooled part: the text and its suffixes.
+
+        As in the reference, white space at the end of the text is stripped if a suffix follows.
+        """
         text = text.rstrip() + self.template.suffix if self.template.suffix else text
         return text.rstrip() + self.eos if self.eos else text
 
@@ -199,7 +202,7 @@ class Tokenization:
         if not self.skip_instruction:
             pooled = len(row)
         elif self._verbatim:
-            pooled = max(1, len(row) - excluded)  # on its own, an instruction may have one more token than in the row
+            pooled = max(1, len(row) - excluded)  # an instruction alone may have more tokens than in the row
         return Encoding(array("q", row), min(pooled, len(row)), cut or over > 0, self.adapter)
 
     @property

@@ -60,7 +60,7 @@ class ModelTokenizer:
 
 
 def read_tokenizer(source: Source, model_type: str = "", vocab_size: int | None = None) -> ModelTokenizer:
-    """Reads a tokenizer; remote code that its files may name is never run.
+    """Reads a tokenizer. Remote code that its files may name is never run.
 
     Args:
         source: the folder.
@@ -221,7 +221,7 @@ def _set_prefix_space(backend: Tokenizer, prefix_space: bool, *, nested: bool) -
 
 
 def _log_ignored(backend: Tokenizer, declared: TokenizerConfig) -> None:
-    """Logs flags without effect: transformers 4 ignores them for some classes, later releases do not."""
+    """Logs flags that have no effect: transformers 4 ignores them for some classes, but later releases honour them."""
     if declared.kind.adds is not None or declared.complete:
         return
     ids = backend.encode("a").ids or [-1]

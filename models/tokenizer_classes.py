@@ -33,9 +33,10 @@ class TokenizerClass:
         name: the class's name, without `Fast`.
         tokens: default special tokens by role.
         adds: whether the class adds the beginning and the end token by default; None: tokenizer.json alone decides.
-        prefix_space: "set": `add_prefix_space` (default: false) overrides tokenizer.json; "on": only if it is true.
+        prefix_space: "set": the flag `add_prefix_space` (default: false) overrides tokenizer.json; "on": the flag
+            overrides tokenizer.json only if it is true.
         vocabulary: see `Vocabulary`.
-        flags: the properties of special tokens that are given as strings, used if the vocabulary is converted.
+        flags: the properties of special tokens that are given as strings. No code reads this field.
     """
 
     name: str

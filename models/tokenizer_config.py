@@ -2,7 +2,7 @@
 
 Every key of tokenizer_config.json and special_tokens_map.json is of one of four kinds:
 
-- It can change token ids: it is followed, or refused by name (`_READ`).
+- It can change token ids: it is followed (`_READ`), or refused by name (`_REFUSED`).
 - It concerns decoding, padding, lengths, chats, images or the origin of the files: it is ignored (`_HARMLESS`).
 - It is unknown and off (null, false, zero, empty): it is ignored.
 - It is unknown and on. No tokenizer of transformers reads the key, so it has no effect. It is logged, or refused if its

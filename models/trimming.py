@@ -65,7 +65,7 @@ class Trimmer:
         while self._over(count):
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
             if kept == 0:
-                # The reference goes on until the text is empty, so it loses a text without spaces entirely.
+                # The reference would go on until the text is empty, and lose a text without spaces entirely.
                 return self._cut_word(words[0], input_.keep_end)
             words = words[-kept:] if input_.keep_end else words[:kept]
             text = " ".join(words)
@@ -90,7 +90,10 @@ class Trimmer:
         return text, count, True
 
     def piece(self, text: str, keep_end: bool) -> tuple[str, int]:
-        """A part of the text with more than `max_length` tokens, or the whole text; and the number of its tokens."""
+        """A part of the text, and the number of its tokens.
+
+        The part has more than `max_length` tokens, or is the whole text. With `keep_end`, it is the end of the text.
+        """
         size = _PIECE * self.max_length
         while size < len(text):
             piece = text[-size:] if keep_end else text[:size]

@@ -6,7 +6,7 @@ from typing import Literal
 
 Pooling = Literal["mean", "weighted_mean", "eos_token", "last_token", "bos_token"]
 Attention = Literal["bidirectional", "causal"]
-# How an instruction and a text become token ids, and which of these are pooled: as in LLM2Vec, or as in
+# How an instruction and a text become tokens, and which tokens are pooled: as in LLM2Vec, or as in
 # sentence-transformers.
 Semantics = Literal["llm2vec", "sentence-transformers"]
 Metric = Literal["cosine", "dot"]
@@ -37,7 +37,7 @@ def text_fault(value: object) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A text to embed. Filled by the caller.
+    """A text to embed, with its instruction.
 
     Attributes:
         text: the text.
@@ -54,7 +54,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One input as token ids. Filled by `Tokenization`.
+    """One input as token ids, as `Tokenization` returns it.
 
     Attributes:
         ids: the ids of the whole row (special tokens, template, instruction, text, suffix), 64 bits each.

@@ -1,11 +1,11 @@
 """Checks of a loaded model: its weights are finite, its attention is the configured one, and texts do not mix.
 
-No check has a fixed tolerance for the hidden states, since noisy models amplify rounding a hundredfold:
+Some models amplify rounding a hundredfold, so `verify` has no fixed tolerance for the hidden states. Its checks:
 
 1. Reach. With equal scores, each call of attention shows which tokens attend to which, whatever the weights. No token
    may attend to a neighbouring text, and tokens attend ahead if and only if the model is to run bidirectionally.
-2. Direction. In a bidirectional model, a change of the last token moves the first token's state; in a causal model, it
-   moves no earlier token's state.
+2. Direction. In a causal model, a change of the last token may not move the state of any earlier token. A bidirectional
+   model need not pass a similar check, since rounding may hide the last token from the first token's state.
 3. Leaks. If a probe's neighbours are replaced by others of the same lengths, the same kernels run on the same shapes.
    So not a bit of the probe's queries, keys, values and states may change, in any layer and any dtype.
 4. Alone and packed. A probe that runs alone uses other kernels, which round differently. For each layer's queries, keys
@@ -13,7 +13,7 @@ No check has a fixed tolerance for the hidden states, since noisy models amplify
    the values move if each of the model's products is off by one epsilon. In sound models, D is at most 0.8 N at any
    depth, width, scale and dtype; more than 3 N is refused. A fault moves the values about as far as another token does:
    5 to 100 N in bfloat16, thousands of N in float32. If a model is so chaotic that another token moves the values less
-   than 3 N, the other checks have to suffice.
+   than 3 N, only the other checks can find a fault.
 """
 
 from collections.abc import Callable
@@ -125,7 +125,7 @@ def _same(probe: Probe, first: Trace, second: Trace, rows: slice, limits: list[f
 
     The values are compared bit by bit. In two cases, a difference counts only if it exceeds the limits: if the device
     does not reproduce its own results, and if the model is a mixture whose experts multiply only the tokens that are
-    routed to them and cannot be made to multiply all. The rounding of such experts depends on other sequences.
+    routed to them, and cannot be made to multiply all tokens. The rounding of such experts depends on other sequences.
     """
     if not first.differs(second, rows):
         return True

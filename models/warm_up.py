@@ -70,5 +70,5 @@ def _rate(encoder: Encoder, tokens: int) -> float | None:
     except Exception as error:
         if Fault.of(error) is not Fault.OUT_OF_MEMORY:
             raise
-        return None  # rather than the error, which holds the batch's memory
+        return None  # not the error, since it would keep the batch in memory
     return rows * len(row) / (time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""The arguments of transformers' Trainer, from a recipe."""
+"""The arguments of transformers' Trainer, built from the settings of a run."""
 
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
     installed = get_available_reporting_integrations()
     if missing := [name for name in recipe.report_to if name not in installed]:
         raise TrainingError(
-            f"--report-to {missing[0]}: not installed, or unknown to transformers; installed: "
+            f"--report-to {missing[0]}: the tracker is not installed, or transformers does not know it; installed: "
             f"{', '.join(installed) or 'none'}"
         )
     cpu = not recipe.on_cuda
@@ -49,7 +49,7 @@ def arguments(recipe: Recipe, kind: type[Arguments], **extra: Any) -> Arguments:
         "average_tokens_across_devices": False,
         "report_to": list(recipe.report_to) or "none",
         "disable_tqdm": False,  # the default depends on transformers' log level
-        # Split each batch across the devices, so that all of them have rows of the same dataset.
+        # Split each batch across the devices, so that in a step, all devices have rows of the same dataset.
         "accelerator_config": {"split_batches": True},
     }
     args: Arguments = kind(**common, **extra)

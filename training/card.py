@@ -38,7 +38,7 @@ def write(recipe: Recipe, student: Student, losses: Losses, data: Mapping[str, s
         "pipeline_tag": "feature-extraction",
         "tags": ["llm2vec", "lora", stage],
     }
-    if not _HUB_ID.fullmatch(base) or Path(base).exists():  # the Hub accepts only ids
+    if not _HUB_ID.fullmatch(base) or Path(base).exists():  # the Hub accepts only Hub ids as `base_model`
         del front["base_model"], front["base_model_relation"]
     (folder / "README.md").write_text(
         f"""---
@@ -61,7 +61,7 @@ Training data:
 
 {hashes}
 
-Trained with {libraries}. `run.json` holds all of this in machine-readable form.
+Trained with {libraries}. `run.json` holds the settings, data hashes, versions and losses in machine-readable form.
 """,
         encoding="utf-8",
     )

@@ -1,4 +1,4 @@
-"""`l2v train`: runs a recipe and reports the outcome on the terminal."""
+"""`l2v train`: trains an adapter and reports the outcome on the terminal."""
 
 import logging
 import sys
@@ -25,7 +25,7 @@ def run(recipe: Recipe) -> None:
         recipe.announce()
     from l2v.models.runtime import prepare_libraries
 
-    prepare_libraries()  # before importing torch, since its busy-waiting threads slow down a shared machine
+    prepare_libraries()  # before torch is imported: it keeps torch's threads from waiting busily
     from l2v.models.faults import Fault
     from l2v.training.memory import ADVICE
 

@@ -27,7 +27,7 @@ from l2v.training.trainer import AdapterTrainer
 
 
 def build(recipe: Simcse | Supervised) -> "ContrastiveTrainer":
-    """Build the trainer of a recipe. Raises `ModelError` for problems that the user can fix."""
+    """Build the trainer of a run. Raises `ModelError` for problems that the user can fix."""
     preflight.check(recipe)
     if isinstance(recipe, Simcse):
         rows: Dataset | DatasetDict = data.texts(recipe.data, lines=True, columns=recipe.columns)
@@ -47,7 +47,7 @@ def build(recipe: Simcse | Supervised) -> "ContrastiveTrainer":
 
 
 def _check_fields(datasets: dict[str, Dataset], recipe: Supervised) -> None:
-    """Check that all rows have the fields that the recipe uses."""
+    """Check that all rows have the fields that the run uses."""
     for source, rows in datasets.items():
         if "score" in rows.column_names:
             if recipe.micro_batch:
@@ -58,7 +58,8 @@ def _check_fields(datasets: dict[str, Dataset], recipe: Supervised) -> None:
         if recipe.hard_negatives and not all(len(negatives) for negatives in rows["negatives"]):
             index = next(i for i, negatives in enumerate(rows["negatives"]) if not len(negatives))
             raise TrainingError(
-                f"{data_sources.locate(source, index)}: no negatives; add some to each row, or set --hard-negatives 0"
+                f"{data_sources.locate(source, index)}: the row has no negatives: add some to each row, or set "
+                "--hard-negatives 0"
             )
         if recipe.distillation and "vectors" not in rows.column_names:
             raise TrainingError(f"{source}: the rows have no teacher's vectors, which --distillation needs")
@@ -117,9 +118,10 @@ class ContrastiveTrainer(AdapterTrainer, SentenceTransformerTrainer):
         return epochs if several else FixedLengthBatchSampler(epochs, self.recipe.steps)
 
     def _compared(self, rows: Dataset) -> Dataset:
-        """The rows, with one more column for each negative that the run uses, since no text may repeat in a batch.
+        """The rows, with a column for each negative that the run uses, so that the sampler compares negatives too.
 
-        If a text were the negative of one row and the positive of another, it would be pushed away from its own query.
+        No text may repeat in a batch: if a text were the negative of one row and the positive of another, it would be
+        pushed away from its own query.
         """
         count = self.recipe.hard_negatives if isinstance(self.recipe, Supervised) else 0
         if not count or "score" in rows.column_names:
@@ -135,4 +137,4 @@ class ContrastiveTrainer(AdapterTrainer, SentenceTransformerTrainer):
         return FixedLengthBatchSampler(super().get_multi_dataset_batch_sampler(*args, **kwargs), self.recipe.steps)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Skip sentence-transformers' model card: the run writes its own."""
+        """Skip sentence-transformers' model card: the run writes its own card (`l2v.training.card`)."""

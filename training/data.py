@@ -97,7 +97,7 @@ def _pair(row: Example) -> Example:
 
 
 def read_negatives(row: Example) -> list[str]:
-    """The field `negatives`, or `negative`, as in the reference's data; raises `ValueError`."""
+    """The field `negatives`, or `negative`, as in the reference's data. Raises `ValueError` if it is invalid."""
     if row.get("negative") is not None:
         if row.get("negatives") is not None:
             raise ValueError("negative and negatives exclude each other")
@@ -111,7 +111,7 @@ def read_negatives(row: Example) -> list[str]:
 
 
 def read_instruction(row: Example) -> tuple[str, bool]:
-    """The fields `instruction` and `symmetric`; raises `ValueError`."""
+    """The fields `instruction` and `symmetric`. Raises `ValueError` if one is invalid."""
     instruction, symmetric = row.get("instruction") or "", row.get("symmetric") or False
     if not isinstance(instruction, str):
         raise ValueError("instruction must be a string")  # noqa: TRY004 - invalid data, not a wrong call
@@ -124,7 +124,7 @@ def read_instruction(row: Example) -> tuple[str, bool]:
 
 
 def read_score(value: Any) -> float:
-    """A score as a number; raises `ValueError`."""
+    """A score as a number. Raises `ValueError` if it is not a finite number."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -137,7 +137,7 @@ def read_score(value: Any) -> float:
 def _check_vectors(value: Any) -> None:
     try:
         vectors = np.asarray(value)
-    except ValueError:  # their lengths differ
+    except ValueError:  # the vectors have different lengths
         vectors = np.empty(0)
     if vectors.shape != (2, vectors.size // 2) or not vectors.size or vectors.dtype.kind not in "fi":
         raise ValueError("vectors must be two vectors of the same length, one for the query and one for the positive")
@@ -146,7 +146,7 @@ def _check_vectors(value: Any) -> None:
 
 
 def non_blank(row: Example, name: str) -> str:
-    """The text of a field; raises `ValueError`."""
+    """The text of a field. Raises `ValueError` if it is missing, blank or not valid Unicode."""
     if name not in row:
         raise ValueError(f"field {name} is missing")
     value = row[name]
@@ -175,13 +175,14 @@ def _dataset(
         raise TrainingError(f"{', '.join(sources)}: no training data found")
     first = checked(*found, check)
 
+    # `stamp` is not used, but as an argument, it is part of the key of the datasets cache.
     def rows(stamp: str) -> Iterator[Example]:
         for location, raw in data_sources.read(sources, read_file):
             row = checked(location, raw, check)
             _check_same_fields(location, row, first)
             yield row
 
-    # By default, `datasets` infers the types from the first rows only.
+    # Without `features`, `datasets` would infer the types from the first rows only.
     features = Features({name: _FEATURES[name] for name in first})
     try:
         return Dataset.from_generator(

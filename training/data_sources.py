@@ -79,7 +79,7 @@ def stamp(sources: Sequence[str]) -> str:
 
 
 def _contents(source: str) -> dict[str, Path]:
-    """The data files of a source, keyed by their path within it."""
+    """The data files of a source, keyed by their path within the source."""
     path = Path(source)
     if path.exists():
         return {"" if file == path else str(file.relative_to(path)): file for file in _files(source)}
@@ -152,7 +152,7 @@ def _csv_rows(path: Path) -> Iterator[Located]:
             for row in reader:
                 location = f"{path}, line {reader.line_num}"
                 if None in row or None in row.values():
-                    raise TrainingError(f"{location}: has more or fewer cells than the first line")
+                    raise TrainingError(f"{location}: the row has more or fewer cells than the first line")
                 yield location, {name: cell or None for name, cell in row.items()}
         except csv.Error as error:
             raise TrainingError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error

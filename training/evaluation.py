@@ -79,7 +79,7 @@ class MtebEncoder(AbsEncoder):
             text = given.get(prompt_type.value if prompt_type else "query", "")
         else:
             text = "" if prompt_type == PromptType.document else given
-        # MTEB's instructions end in a full stop; the reference's models were trained with a colon.
+        # MTEB's instructions end in a full stop. A colon replaces it, as in the training of the reference's models.
         return text.strip(".") + ":" if from_mteb and text and not text.endswith(":") else text
 
 

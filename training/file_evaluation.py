@@ -56,11 +56,11 @@ def evaluate_file(file: Path, columns: Sequence[str], encode: Encode, instructio
         instruction: the instruction for queries without their own, and for documents in rows with `symmetric`.
 
     Raises:
-        TrainingError: if the file cannot be read, if a row is neither a pair nor a triplet, or if there are both.
+        TrainingError: if the file cannot be read, if a row is neither a pair nor a triplet, or if the file holds both.
     """
     rows = list(_rows(file, columns, instruction))
     if not rows:
-        raise TrainingError(f"{file}: contains no rows")
+        raise TrainingError(f"{file} contains no rows")
     given = {row.query.instruction for row in rows}
     vectors = encode([each for row in rows for each in (row.query, *row.documents)])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

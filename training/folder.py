@@ -53,9 +53,9 @@ def check(recipe: Recipe) -> None:
 
 
 def claim(recipe: Recipe) -> None:
-    """Record the settings and the hashes of data and adapters, or check that they are the same in a resumed run.
+    """Record the settings and the hashes of data and adapters, and delete incomplete checkpoints.
 
-    Also deletes incomplete checkpoints.
+    In a resumed run, first check that settings, data and adapters have not changed.
 
     Raises:
         TrainingError: as `check` does, or if data or adapters have changed.

@@ -24,7 +24,7 @@ def check(recipe: Recipe, devices: int) -> None:
     """Check the estimate against the free memory of the GPU or of this machine.
 
     Args:
-        recipe: the run.
+        recipe: the settings of the run.
         devices: number of devices that share the batch.
 
     Raises:

@@ -26,7 +26,7 @@ from l2v.training.trainer import AdapterTrainer
 
 
 def build(recipe: Mntp) -> "MntpTrainer":
-    """Build the trainer of a recipe. Raises `ModelError` for problems that the user can fix."""
+    """Build the trainer of a run. Raises `ModelError` for problems that the user can fix."""
     preflight.check(recipe)
     texts = data.texts(recipe.data, lines=False, columns=recipe.columns)
     student = Student.load(recipe)

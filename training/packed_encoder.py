@@ -1,4 +1,4 @@
-"""The student as a sentence-transformers module that computes on packed rows."""
+"""The model being trained, as a sentence-transformers module that computes on packed rows."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ Features = dict[str, torch.Tensor]
 
 
 class PackedEncoder(InputModule):
-    """Packs padded rows, runs the student, and pools as the served encoder does."""
+    """Packs padded rows, runs the model being trained, and pools as the served encoder does."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

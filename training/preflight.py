@@ -8,7 +8,7 @@ from l2v.training import folder, memory
 from l2v.training.errors import TrainingError
 from l2v.training.recipes import Recipe
 
-# The other processes wait while the first one reads and tokenizes the texts.
+# How long the other processes wait while the first process reads and tokenizes the texts.
 _TIMEOUT = timedelta(hours=12)
 
 

@@ -15,10 +15,10 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 class Recipe(ModelSettings):
-    """Settings of all stages. Flags override the YAML file, which overrides the environment.
+    """The settings that all stages share. Flags override the YAML file, which overrides the environment.
 
     Attributes:
-        module: the module of `l2v.training` that runs the recipe.
+        module: the module of `l2v.training` that trains with these settings.
     """
 
     module: ClassVar[str]
@@ -118,7 +118,7 @@ class Recipe(ModelSettings):
     @property
     def on_cuda(self) -> bool:
         """Whether the run trains on a GPU."""
-        import torch  # lazily: `l2v train --help` does not need it
+        import torch  # imported here, so that `l2v train --help` does not wait for it
 
         return self.device != "cpu" and torch.cuda.is_available()
 
@@ -175,7 +175,7 @@ class Mntp(Recipe):
 
 
 class Contrastive(Recipe):
-    """Settings of both contrastive stages."""
+    """The settings that both contrastive stages share."""
 
     module = "contrastive"
 

@@ -130,7 +130,7 @@ class Student:
         apply_umask(folder)
         (folder / "README.md").unlink(missing_ok=True)
         self.encoder.tokenizer.write(folder)
-        # Omit max_length and doc_max_length, because training uses low values, and serving would cut texts to them.
+        # Omit max_length and doc_max_length: training uses low values, to which serving would cut texts.
         settings: dict[str, str | bool] = {
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,

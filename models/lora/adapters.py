@@ -1,4 +1,4 @@
-"""The LoRA modules of an encoder: adding, removing, and applying them to batches."""
+"""The LoRA modules of an encoder: adds modules, removes them, and applies them to batches."""
 
 import logging
 import threading
@@ -32,7 +32,7 @@ _GROUPED_CAPABILITY = 9
 class Adapters:
     """The LoRA modules of an encoder.
 
-    `add`, `remove` and `release` may be called in any thread, while batches are computed in another.
+    `add`, `remove` and `release` may be called in any thread, while another thread computes batches.
 
     Args:
         decoder: the bare decoder that computes batches.
@@ -67,7 +67,7 @@ class Adapters:
         return [module.describe() for module in self._snapshot.listed.values()]
 
     def add(self, name: str, source: str, *, max_bytes: int | None = None) -> LoraModule:
-        """Reads, checks and lists a module. If that fails, nothing changes.
+        """Reads, checks and lists a module. If this raises an error, the modules stay as they were.
 
         Args:
             name: the module's name, which no listed module may have.

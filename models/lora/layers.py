@@ -17,13 +17,14 @@ _LINEARS = (torch.nn.Linear, PrepackedLinear, Int8Linear, Fp8Linear)
 
 
 class LoraLayers:
-    """The linear layers of a decoder. Outside of `applying`, they compute what they did before.
+    """The linear layers of a decoder. Outside of `applying`, they compute only their own products.
 
     The layers' `forward` is replaced, not the layers, so that the layers keep their names and classes.
 
     Attributes:
-        groups: for each group of layers that share an input, such as the query, key and value projections, their names.
-            The experts of a mixture are in no group, since they do not get every token of a batch in order.
+        groups: the names of the layers, grouped. The layers of a group share an input, as the query, key and value
+            projections do. The experts of a mixture are in no group, since they do not get every token of a batch in
+            order.
         group_of: maps each layer to the first layer of its group, which identifies the group.
     """
 

@@ -15,7 +15,8 @@ class LoraModule:
         id: identifies the module in encodings; at least 1, and never used again in this process.
         name: the name by which requests choose the module.
         source: the name, kind and revision of the module's source, as in `Encoder.provenance`.
-        tokenization: converts inputs to token ids, with the module's template and lengths, and notes the module's id.
+        tokenization: converts inputs to token ids, with the module's template and lengths, and stores the module's id
+            in each encoding.
         declaration: how the module is served.
         rank: the largest rank of the module's changes.
         layers: the number of linear layers that the module changes.

@@ -1,4 +1,7 @@
-"""Checks by short forward passes that a new LoRA module changes the hidden states, and each layer as merging does."""
+"""Checks of a new LoRA module by short forward passes.
+
+The module must change the hidden states, and must change the output of each layer as merging the module would.
+"""
 
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,7 +23,7 @@ from l2v.models.types import Encoding
 # Each check runs this many rows without the module, and as many with it: 1 for the kernels of small batches, 9 for the
 # kernels of large batches.
 _ROWS = (1, 9)
-# Maximum relative error of a layer's change, in epsilons of the dtype, and the limit for dtypes with a smaller epsilon.
+# Maximum relative error of a layer's change, in epsilons of the dtype. The limit is never below _LEAST_LIMIT.
 _MAX_UNITS, _LEAST_LIMIT = 8, 1e-4
 
 
@@ -76,8 +79,8 @@ def check(
             error = _error(layer, given, factors[layer], layers, added, rows * TOKENS)
             if not error <= limit:
                 raise AdapterError(
-                    f"adapter {name} does not equal its merge in {layer} (off by {error:.1%}, but rounding in {dtype} "
-                    f"explains at most {limit:.1%}): merge it instead (`adapters`)"
+                    f"adapter {name} does not change {layer} as merging it would (off by {error:.1%}, but rounding in "
+                    f"{dtype} explains at most {limit:.1%}): merge it instead (`adapters`)"
                 )
             worst = max(worst, error)
     if not moved:
@@ -88,7 +91,7 @@ def check(
 def _error(
     layer: str, given: torch.Tensor, factors: Factors, layers: LoraLayers, products: Products, start: int
 ) -> float:
-    """The relative error of what a module adds to tokens from `start` on; infinity if earlier tokens change, too."""
+    """The relative error of what a module adds to tokens from `start` on; infinity if it changes earlier tokens."""
     expected = factors.apply(given[0, start:])
     output = given.new_zeros(1, given.shape[1], len(factors.b))
     products.add(layers.group_of[layer], layer, given, output)

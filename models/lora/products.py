@@ -29,7 +29,7 @@ class Products(Protocol):
             group: the name of the first of the layers that share the input `states`.
             layer: the layer's name.
             states: [1, T, in], the layer's input.
-            output: [1, T, out], the base's product; changed in place.
+            output: [1, T, out], the base's product. It is changed in place.
         """
 
 
@@ -107,7 +107,7 @@ def _compiles_shapes(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _cut(start: int, stop: int, weights: Weights, tokens: int) -> list[Block]:
-    """Cuts a slice into blocks. They may cover other modules' tokens, but none extends past the batch."""
+    """Cuts a slice into blocks. A block may cover tokens of other modules, but does not extend past the batch."""
     sizes = [size for size in _BLOCKS if size <= tokens]
     blocks = []
     while start < stop:
@@ -134,7 +134,7 @@ class Stack:
 
 
 def stack(modules: Sequence[Weights], device: torch.device) -> dict[str, Stack]:
-    """Stacks the modules' padded weights in the given order. Each key names the first layer that shares an input."""
+    """Stacks the modules' padded weights in the given order. A key is the first of the layers that share an input."""
     stacks = {}
     for group in dict.fromkeys(group for weights in modules for group in weights):
         found = [weights.get(group) for weights in modules]
@@ -160,7 +160,10 @@ def stack(modules: Sequence[Weights], device: torch.device) -> dict[str, Stack]:
 
 
 class GroupedProducts:
-    """Computes two grouped products per layer, for any number of modules. For GPUs, where each call launches a kernel.
+    """Computes the products of all modules in few calls, for GPUs, where each call launches a kernel.
+
+    A grouped product multiplies each module's tokens by that module's factor, in one call. Layers that share an input
+    share the first grouped product; each layer has a second one.
 
     Args:
         stacks: the stacks of all modules.

@@ -52,7 +52,7 @@ class ModuleReader:
     Attributes:
         base, adapters: the sources of the stack: a base, and the adapters that are merged into it.
         settings: the caller's settings, which apply to modules too; None values have no effect.
-        ignore: patterns of tensors to leave out.
+        ignore: patterns of the names of tensors to leave out.
         declaration, tokenization: how the stack is served, and how it tokenizes.
     """
 
@@ -75,7 +75,7 @@ class ModuleReader:
         Raises:
             ModelError: if the module cannot be read, does not fit, must be merged, or cannot share the stack.
         """
-        from l2v.models.lora.weights import read_factors  # most encoders have no LoRA modules, and load without peft
+        from l2v.models.lora.weights import read_factors  # imports peft, which encoders without LoRA modules lack
 
         source = resolve(source_name)
         if source.kind is not Kind.ADAPTER:
@@ -105,7 +105,8 @@ class ModuleReader:
     def _other_base(self, name: str, source: Source) -> str:
         """The base that a module names, with its revision, if the stack has another base; else "".
 
-        The stack's base may suit the module nevertheless, since the tensors fit: it may be renamed or fine-tuned.
+        The module may suit the stack's base nevertheless, since its tensors fit: the stack's base may be a renamed or
+        fine-tuned copy of the named base.
         """
         named, revision = source.trained_on, str(source.read("adapter_config.json").get("revision"))
         if not named:
@@ -117,7 +118,7 @@ class ModuleReader:
             self.base.read("config.json").get("_name_or_path"),
             *(each.name for each in stack),
         }
-        # Compare only the last part of each path, since folders are moved.
+        # Compare only the last part of each path, since folders may have been moved.
         same = Path(named).name.lower() in {Path(each).name.lower() for each in known if isinstance(each, str)}
         if not same and not any(folder and each.folder.samefile(folder) for each in stack):
             other = label(named)

@@ -15,7 +15,10 @@ from l2v.models.lora.storage import Weights
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module and its weights: on the CPU if the snapshot has stacks of weights on the device, else on the device."""
+    """A module and its weights.
+
+    The weights are on the CPU if the snapshot has stacks of weights on the device, else on the device.
+    """
 
     module: LoraModule
     weights: Weights = field(repr=False)

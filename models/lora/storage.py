@@ -7,7 +7,8 @@ import torch
 
 from l2v.models.errors import AdapterError
 
-# For grouped products, ranks are padded to a multiple of this, since those products need rows of 16 bytes.
+# For grouped products, ranks are padded to a multiple of this, since those products need rows of a multiple of
+# 16 bytes.
 _MULTIPLE = 8
 
 
@@ -77,7 +78,7 @@ def join(
     """Converts a module's factors to the form that forward passes use.
 
     Args:
-        name: the name of the source, for messages.
+        name: the module's name, for messages.
         factors: the factors by layer.
         groups: the layers that share an input.
         device, dtype: the model's device and dtype.

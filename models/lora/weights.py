@@ -28,7 +28,7 @@ def read_factors(
     Args:
         source: the module.
         decoder: the bare decoder, which is not changed; its layers may be quantized.
-        ignore: patterns of tensors of the module to leave out.
+        ignore: patterns of the names of the module's tensors to leave out.
 
     Returns:
         The factors by the name of the decoder's linear layer, and a readable list of the tensors that were left out.

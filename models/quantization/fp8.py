@@ -1,4 +1,4 @@
-"""fp8 (E4M3) on CUDA. Ada, Hopper and newer GPUs multiply it twice as fast as bfloat16.
+"""fp8 (E4M3) on CUDA. Ada, Hopper and newer GPUs multiply fp8 numbers twice as fast as bfloat16 numbers.
 
 Norms, attention and residual sums stay in bfloat16.
 """
@@ -60,7 +60,7 @@ def fp8_product(
 ) -> torch.Tensor:
     """The scaled product of quantized inputs and weights.
 
-    An opaque op, so that the compiler does not trace the branch on the number of tokens.
+    This is an opaque op, so that the compiler does not trace the branch on the number of tokens.
 
     Args:
         values: [T, in] float8_e4m3fn.

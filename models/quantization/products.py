@@ -29,7 +29,10 @@ def recorded_products(model: torch.nn.Module) -> Iterator[dict[str, Product]]:
 
 
 def largest_error(layer: torch.nn.Module, product: Product, repeats: int) -> float:
-    """The largest relative error of a token's product when the layer gets the tokens once, and `repeats` times."""
+    """The largest relative error of a token's product in two calls of the layer.
+
+    The first call gets the recorded tokens, the second gets `repeats` copies of them.
+    """
     states, expected = product[0], product[1].float()
     tokens = states.shape[-2]
     given = torch.stack([layer(torch.cat([states] * n, -2)).float()[..., :tokens, :] for n in (1, repeats)])

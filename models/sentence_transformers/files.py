@@ -68,7 +68,7 @@ class File:
 
     @classmethod
     def read(cls, source: Source, name: str, known: Collection[str]) -> "File":
-        """Reads the file; refuses keys that are not known.
+        """Reads the file, and refuses unknown keys.
 
         Raises:
             SourceError: if the file does not hold a JSON object.

@@ -28,12 +28,19 @@ _QUANTIZER = "st_quantize.FlexibleQuantizer"
 
 
 def read_modules(source: Source, layout: Layout) -> None:
-    """Reads the modules in their order; raises `SourceError` and `UnsupportedModelError`."""
+    """Reads the modules in their order.
+
+    Raises:
+        SourceError: if a file is missing or damaged.
+        UnsupportedModelError: if a module, or the order of the modules, is not supported.
+    """
     file = File(source, MODULES, {})
     pooled = normalized = False
     for index, (name, folder) in enumerate(_modules(file)):
         if (name == "Transformer") != (index == 0):
-            file.refuse(f"has a {name} as module {index} (one Transformer must be the first)")
+            file.refuse(
+                f"has a {name} as module {index} (only the first module may be a Transformer, and it must be one)"
+            )
         match name:
             case "Transformer" if folder:
                 file.refuse(f"keeps the decoder in the folder {folder}")

@@ -22,7 +22,12 @@ _UNLIMITED = 10**9
 
 
 def read_settings(source: Source, layout: Layout) -> None:
-    """Reads the settings of the Transformer; raises `SourceError` and `UnsupportedModelError`."""
+    """Reads the settings of the Transformer.
+
+    Raises:
+        SourceError: if the file is damaged or has an invalid value.
+        UnsupportedModelError: if the file declares something that l2v does not serve.
+    """
     known = {"max_seq_length", "do_lower_case", "modality_config", "unpad_inputs"}
     file = File.read(source, SETTINGS, {*known, *_FIXED, *_UNSERVED, *_OF_MODEL, *_OF_CONFIG, *_OF_TOKENIZER})
     if unserved := next((key for key in _UNSERVED if file.content.get(key)), None):
@@ -58,7 +63,12 @@ def _check_modalities(file: File) -> None:
 
 
 def read_model_settings(source: Source, layout: Layout) -> None:
-    """Reads the settings of the model as a whole; raises `SourceError` and `UnsupportedModelError`."""
+    """Reads the settings of the model as a whole.
+
+    Raises:
+        SourceError: if the file is damaged or has an invalid value.
+        UnsupportedModelError: if the file declares something that l2v does not serve.
+    """
     known = {"__version__", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "model_type"}
     file = File.read(source, MODEL_SETTINGS, known | {"requirements"})
     if (kind := file.get("model_type", str, "SentenceTransformer")) != "SentenceTransformer":

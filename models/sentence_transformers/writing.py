@@ -1,6 +1,7 @@
 """Writes the files that a sentence-transformers repository holds beside its decoder, for other servers.
 
-Where releases or servers expect different forms, the files hold both forms, or only the older form if all read it.
+Some settings have an older and a newer form. The files hold only the older form if every release and server reads it,
+else both forms.
 """
 
 import json
@@ -14,7 +15,7 @@ from l2v.models.head import Dense
 from l2v.models.sentence_transformers.files import MODEL_SETTINGS, MODULES, SETTINGS
 from l2v.models.sentence_transformers.modules import FORMER_KEYS, POOLINGS
 
-# Our pooling modes → theirs. Our `eos_token` also appends a token; no mode of theirs does.
+# Our pooling modes → those of sentence-transformers. Our `eos_token` also appends a token, which none of those does.
 _POOLINGS = {"eos_token": "lasttoken"} | {ours: theirs for theirs, ours in POOLINGS.items()}
 # TEI reads the pooling only at this path.
 _POOLING_FOLDER = "1_Pooling"
@@ -48,22 +49,21 @@ def write_layout(encoder: Encoder, folder: Path) -> None:
         if layer.config.normalized:
             add("Normalize")
         _write_dense(layer, add("Dense"))
-    if (
-        declared.normalize.value or declared.semantics.value == "llm2vec"
-    ):  # LLM2Vec's vectors are normalized, as the service returns them
+    # LLM2Vec's semantics declare no normalization, but the service normalizes vectors by default.
+    if declared.normalize.value or declared.semantics.value == "llm2vec":
         add("Normalize")
     write_json(folder / MODULES, modules)
     settings = {"max_seq_length": encoder.max_length, "do_lower_case": declared.lower_case.value}
-    # Without padding, WordWeights fails.
+    # WordWeights fails on inputs without padding.
     write_json(folder / SETTINGS, settings | ({"unpad_inputs": False} if leading else {}))
     write_json(folder / MODEL_SETTINGS, _model_settings(encoder))
 
 
 def leading_without_weight(encoder: Encoder) -> list[int]:
-    """The ids of the special tokens before a text, if LLM2Vec does not pool them and stock modules can omit them.
+    """The ids of the special tokens before a text that LLM2Vec does not pool and the module WordWeights can leave out.
 
     The module Pooling leaves out a prompt, but in a text without a prompt, it pools the beginning token. The module
-    WordWeights omits that token.
+    WordWeights leaves out that token.
     """
     tokenization = encoder.tokenization
     if encoder.declaration.semantics.value != "llm2vec" or encoder.pooling != "mean":

@@ -286,10 +286,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "lacks base_model.model.layers.0.self_attn.o_proj",
     ),
     "compiled": (lambda f: rename(f, lambda n: n.replace("model.layers", "model._orig_mod.layers")), "`_orig_mod.`"),
-    "wrapped": (lambda f: rename(f, lambda n: f"module.{n}"), "a training tool put `module.` before them"),
+    "wrapped": (lambda f: rename(f, lambda n: f"module.{n}"), "a training tool put `module.` before the names"),
     "bare": (
         lambda f: rename(f, lambda n: n.removeprefix("base_model.model.")),
-        "peft's begin with `base_model.model.`",
+        "peft's names begin with `base_model.model.`",
     ),
     "named": (lambda f: rename(f, lambda n: n.replace(".weight", ".default.weight")), "the adapter's own name"),
     "head alone": (lambda f: rename(f, lambda n: f"base_model.model.lm_head.{n}"), "only base_model.model.lm_head"),

@@ -107,7 +107,7 @@ def test_the_model_is_required_and_trackers_must_be_installed(tmp_path: Path) ->
     with pytest.raises(ValueError, match="no model: pass a base model with --model"):
         Mntp(out=tmp_path, data=("texts",))
     recipe = Mntp(out=tmp_path, data=("texts",), model="m", device="cpu", report_to=("nobody",))
-    with pytest.raises(TrainingError, match="--report-to nobody: not installed, or unknown"):
+    with pytest.raises(TrainingError, match="--report-to nobody: the tracker is not installed"):
         arguments(recipe, TrainingArguments)
     assert "report_to" not in recipe.to_dict()
 

@@ -250,7 +250,7 @@ def test_duplicate_rows_do_not_reduce_the_number_of_steps(base: Path, tmp_path: 
 def test_a_row_without_negatives_is_named(base: Path, pairs: Path, tmp_path: Path) -> None:
     path = tmp_path / "more.jsonl"
     path.write_text(pairs.read_text() + '\n\n{"query": "q", "positive": "p"}\n')
-    with pytest.raises(TrainingError, match=r"more\.jsonl, line 98: no negatives"):
+    with pytest.raises(TrainingError, match=r"more\.jsonl, line 98: the row has no negatives"):
         contrastive.build(supervised(base, [path], tmp_path / "out"))
     rows = [{"query": f"q{i}", "positive": "p", "vectors": [[0.1, 0.2]] * 2} for i in range(16)]
     path.write_text("\n".join(map(json.dumps, rows)))

@@ -129,7 +129,7 @@ def test_csv_a_single_negative_and_other_column_names(tmp_path: Path) -> None:
     ]
     for columns, content, reason in (
         (("query=q",), "question\na\n", "line 2: column q is missing .* the columns are question"),
-        ((), "query,positive\na\n", "line 2: has more or fewer cells"),
+        ((), "query,positive\na\n", "line 2: the row has more or fewer cells"),
         ((), "query,positive,negative,negatives\na,b,c,d\n", "line 2: negative and negatives exclude each other"),
     ):
         path.write_text(content)

@@ -51,26 +51,26 @@ class Trimmer:
             for input_, whole, side in zip(inputs, short, sides, strict=True)
         ]
         return [
-            self._shorten(input_, piece, count)
+            self._shorten(input_.text, side, piece, count)
             if truncate and self._over(count)
             else (piece, count, self._over(count) or len(piece) < len(input_.text))
-            for input_, (piece, count) in zip(inputs, pieces, strict=True)
+            for input_, side, (piece, count) in zip(inputs, sides, pieces, strict=True)
         ]
 
     def _over(self, count: int) -> bool:
         return min(count, self.max_length) > self.doc_max_length
 
-    def _shorten(self, input_: Input, piece: str, count: int) -> tuple[str, int, bool]:
-        text, words = input_.text, input_.text.split()
+    def _shorten(self, text: str, keep_end: bool, piece: str, count: int) -> tuple[str, int, bool]:
+        words = text.split()
         while self._over(count):
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
             if kept == 0:
                 # The reference would go on until the text is empty, and lose a text without spaces entirely.
-                return self._cut_word(words[0], input_.keep_end)
-            words = words[-kept:] if input_.keep_end else words[:kept]
+                return self._cut_word(words[0], keep_end)
+            words = words[-kept:] if keep_end else words[:kept]
             text = " ".join(words)
-            if not (text.endswith(piece) if input_.keep_end else text.startswith(piece)):
-                piece, count = self.piece(text, input_.keep_end)
+            if not (text.endswith(piece) if keep_end else text.startswith(piece)):
+                piece, count = self.piece(text, keep_end)
         return text, count, True
 
     def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:

@@ -75,7 +75,9 @@ class ModuleReader:
         Raises:
             ModelError: if the module cannot be read, does not fit, must be merged, or cannot share the stack.
         """
-        from l2v.models.lora.weights import read_factors  # imports peft, which encoders without LoRA modules lack
+        from l2v.models.lora.weights import (
+            read_factors,
+        )  # imports peft, which encoders without LoRA modules do not need
 
         source = resolve(source_name)
         if source.kind is not Kind.ADAPTER:

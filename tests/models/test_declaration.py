@@ -94,6 +94,15 @@ def described(declaration: Declaration) -> dict[str, tuple[Any, str]]:
     return {name: (each["value"], each["origin"]) for name, each in declaration.describe().items()}
 
 
+def test_a_text_is_cut_on_the_side_that_the_tokenizer_declares(checkpoint: Path) -> None:
+    text = "ab cd ef gh ij kl"
+    for side, kept in (("right", "ab cd"), ("left", "ij kl")):
+        edit(checkpoint, "tokenizer_config.json", truncation_side=side)
+        encoder = load(str(checkpoint), dtype="float32", doc_max_length=6)
+        (cut,) = encoder.tokenize([Input(text)])
+        assert (encoder.tokenizer.backend.decode(list(cut.ids)).strip(), cut.truncated) == (kept, True)
+
+
 def test_the_first_declaration_of_each_value_wins(folder: Path) -> None:
     write_layout(
         folder,

@@ -57,6 +57,20 @@ def summary(runs: list[dict[str, Any]]) -> str:
     return "\n".join([*rows, "", sentences])
 
 
+def amx(run: dict[str, Any]) -> str:
+    """The sentences about a run on a CPU with AMX."""
+    ((shape, found),) = run["shapes"].items()
+    task = found["workloads"]["mixed"]
+    ratios = {name: speedup(task, name) for name in task["engines"] if name != "l2v"}
+    compiled = ratios["vLLM"] / ratios["l2v compiled"]
+    return (
+        f"On a CPU with AMX, which multiplies several times as fast, l2v computes {ratios['vLLM']:.2f} × as many "
+        f"tokens a second as vLLM with {shape.upper()} parameters and mixed texts ({compiled:.2f} × with compiled layers), "
+        f"{ratios['llama.cpp']:.1f} × as many as llama.cpp, {ratios['sentence-transformers']:.1f} × as many as "
+        f"sentence-transformers, and {ratios['llm2vec']:.1f} × as many as llm2vec."
+    )
+
+
 def scheduling_tables(results: dict[str, Any]) -> str:
     """The comparison of scheduling policies, simulated and on servers."""
     costs = ", ".join(f"{tokens:,} in {1000 * seconds:.0f} ms" for tokens, seconds in results["costs"])
@@ -82,7 +96,8 @@ def gpu_tables(results: Path) -> str:
 def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
-    runs = [json.loads((results / name).read_text(encoding="utf-8")) for name in ("cpu.json", "cpu-1.3b.json")]
+    names = ("cpu.json", "cpu-1.3b.json", "cpu-amx.json")
+    *runs, with_amx = (json.loads((results / name).read_text(encoding="utf-8")) for name in names)
     start, queue, http = (
         json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("loading", "backlog", "saturation")
@@ -90,10 +105,11 @@ def pages() -> dict[Path, dict[str, str]]:
     modules = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(results.glob("adapters*.json"))]
     policies = json.loads((results / "scheduling.json").read_text(encoding="utf-8"))
     return {
-        ROOT / "README.md": {"speed": speed_table(runs)},
+        ROOT / "README.md": {"speed": speed_table(runs), "amx": amx(with_amx)},
         ROOT / "docs/performance.md": {
-            "summary": summary(runs),
+            "summary": f"{summary(runs)}\n\n{amx(with_amx)}",
             "bench": "\n\n".join(map(bench_tables, runs)),
+            "bench-amx": bench_tables(with_amx),
             "gpu": gpu_tables(results),
             "queue": f"{backlog(queue)}\n\n{saturation(http)}",
             "loading": loading(start),

@@ -58,16 +58,17 @@ def summary(runs: list[dict[str, Any]]) -> str:
 
 
 def amx(run: dict[str, Any]) -> str:
-    """The sentences about a run on a CPU with AMX."""
+    """The sentence about a run on a CPU with AMX."""
     ((shape, found),) = run["shapes"].items()
-    task = found["workloads"]["mixed"]
-    ratios = {name: speedup(task, name) for name in task["engines"] if name != "l2v"}
-    compiled = ratios["vLLM"] / ratios["l2v compiled"]
+    tasks = found["workloads"]
+
+    def ratios(name: str) -> str:
+        return " and ".join(f"{speedup(task, name):.2f}" for task in tasks.values())
+
     return (
-        f"On a CPU with AMX, which multiplies several times as fast, l2v computes {ratios['vLLM']:.2f} × as many "
-        f"tokens a second as vLLM with {shape.upper()} parameters and mixed texts ({compiled:.2f} × with compiled layers), "
-        f"{ratios['llama.cpp']:.1f} × as many as llama.cpp, {ratios['sentence-transformers']:.1f} × as many as "
-        f"sentence-transformers, and {ratios['llm2vec']:.1f} × as many as llm2vec."
+        f"On a CPU with AMX, which multiplies several times as fast, l2v is {ratios('vLLM')} × as fast as vLLM with "
+        f"{shape.upper()} parameters ({' and '.join(tasks)}), {ratios('sentence-transformers')} × as fast as "
+        f"sentence-transformers, and {ratios('llama.cpp')} × as fast as llama.cpp."
     )
 
 

@@ -36,7 +36,7 @@ from l2v.models.settings import PREFIX
 
 
 class Help(RawDescriptionRichHelpFormatter):
-    """Prints docstrings with their line breaks and brackets."""
+    """Formats the help. Keeps line breaks in docstrings, and prints brackets instead of reading them as markup."""
 
     text_markup = help_markup = False
 
@@ -87,7 +87,7 @@ class L2v(BaseSettings):
 
 
 def source() -> CliSettingsSource[ArgumentParser]:
-    """The command line as a source of settings."""
+    """The parser of the command line, as a source of settings for pydantic-settings."""
     made: CliSettingsSource[ArgumentParser] = CliSettingsSource(
         L2v,
         cli_parse_none_str=flags.NONE,
@@ -111,7 +111,7 @@ def main() -> None:
         raise SystemExit(2) from None
     except (CommandError, InputError, ModelError) as error:
         if (status := getattr(error, "status", 1)) == 1:
-            # Python prints this message at exit, after progress bars have closed.
+            # Python prints the message when it exits with status 1, so after progress bars have closed.
             raise SystemExit(f"l2v: {error}") from None
         print(f"l2v: {error}", file=sys.stderr)
         raise SystemExit(status) from None

@@ -3,7 +3,7 @@
     serve run l2v.app.cluster:build model=mistral-7b-supervised
 
 Ray places, scales and replaces the replicas and routes requests to them. Each replica batches its own requests, like
-a single process. Needs the extra `ray`.
+a single process. This module requires the extra `ray`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _SCRAPE_SECONDS = 5.0
 
 
 class ReplicaSettings(Settings):
-    """The settings of each replica: the application's arguments, else the environment where `build` is called.
+    """The settings of each replica. The application's arguments override the environment in which `build` is called.
 
     Ray's proxies accept the connections, so `host`, `port`, `max_connections`, `max_header_bytes` and `idle_timeout`
     have no effect.
@@ -103,8 +103,8 @@ def build(settings: ReplicaSettings) -> serve.Application:
     """The application that Ray Serve runs. Ray's own configuration decides how many replicas run and where."""
     deployment = serve.deployment(
         name=NAME,
-        # More than the service accepts, so that the service rejects excess requests with 429. Beyond this number, Ray
-        # queues requests without limit.
+        # Ray queues requests beyond this number, without limit. The number is higher than what the service accepts, so
+        # that excess requests reach the service, which rejects them with 429.
         max_ongoing_requests=2 * settings.max_requests,
         graceful_shutdown_timeout_s=settings.drain_timeout,
         health_check_period_s=_CHECK_SECONDS,

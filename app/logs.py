@@ -15,7 +15,7 @@ READY = "l2v.ready"
 
 
 def outline(error: BaseException) -> dict[str, Any]:
-    """The type and stack frames of an error, with short paths. Omits the message, which may quote a text or a key."""
+    """The type and the last stack frames of an error, without its message, which may quote a text or a key."""
     frames = [
         f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
@@ -56,7 +56,7 @@ def configure_logging(level: str, format_: Literal["auto", "text", "json"] = "au
     """Sends all log messages, including those of uvicorn and other libraries, to standard error.
 
     Args:
-        level: the minimum level. The message `ready` is logged even if this is `warning`.
+        level: the minimum level. The message `ready` is logged even if the level is `warning`.
         format_: `text`, `json`, or `auto`: text on a terminal, else JSON.
     """
     on_terminal = sys.stderr.isatty()

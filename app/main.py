@@ -40,7 +40,7 @@ def create_app(
     Args:
         settings: all settings.
         encoder: the encoder to serve. By default, a thread loads the encoder that the settings name.
-        on_failure: called with one sentence if the encoder cannot be loaded or its engine goes down.
+        on_failure: a function that gets one sentence if the encoder cannot be loaded or its engine goes down.
     """
     service = Service(settings, Metrics())
     return build_app(service, local_engine(service, encoder, on_failure))
@@ -51,7 +51,8 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
 
     Args:
         service: the service.
-        engine: a context manager that runs the engine; entered before the first request, exited after the last request.
+        engine: a context manager that runs the engine. The application enters it before the first request and exits it
+            after the last request.
     """
     settings, metrics = service.settings, service.metrics
     auth = Auth(settings)
@@ -86,7 +87,8 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
     bodies = service.usage.body_bytes
     app.add_middleware(RequestLimits, auth=auth, settings=settings, admit=service.admit, bodies=bodies, metrics=metrics)
     app.add_middleware(Telemetry, metrics=metrics, targets=targets, trace=tracing.record if tracing else None)
-    if settings.cors_origins:  # outermost, so that pages can read rejections and errors too
+    if settings.cors_origins:
+        # This layer is outside those above, so that rejections and errors get CORS headers too and pages can read them.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -100,7 +102,7 @@ def build_app(service: Service, engine: AbstractAsyncContextManager[None]) -> Fa
 
 
 def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
-    """Removes the status 422 and the required key from the operations in the OpenAPI document that don't use them."""
+    """Removes from each operation in OpenAPI what does not apply to it: the status 422, or the need for a key."""
     for path, methods in app.openapi()["paths"].items():
         target = targets.find(path)
         for operation in methods.values():
@@ -108,7 +110,7 @@ def _describe(app: FastAPI, targets: Targets, auth: Auth) -> None:
                 operation["responses"].pop("422", None)
             if not auth.requires_key(target):
                 operation.pop("security", None)
-    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own body of a 422
+    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own bodies for 422
         app.openapi()["components"]["schemas"].pop(unused, None)
 
 
@@ -119,7 +121,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Reports Starlette's own errors in the API's form."""
+    """Reports Starlette's own errors as 404 or 405, in the form of the API that the path belongs to."""
     assert isinstance(error, HTTPException)
     kind, path = MethodError if error.status_code == 405 else NotFoundError, request.scope["path"]
     if kind is NotFoundError and (unknown := request.app.state.targets.unknown_model(path)):

@@ -22,7 +22,7 @@ class Metrics:
         prometheus_client.PlatformCollector(registry=registry)
         prometheus_client.GCCollector(registry=registry)
         counter = partial(Counter, registry=registry)
-        # Only the front ends of `http_workers` use the mode, which sums a gauge over the front ends that are running.
+        # Only front ends (`http_workers`) use `multiprocess_mode`. `livesum` adds up the gauges of running ones.
         gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
         histogram = partial(Histogram, registry=registry)
         timer = partial(histogram, buckets=_SECONDS)
@@ -32,7 +32,7 @@ class Metrics:
         )
         self.stage_seconds = timer("l2v_stage_seconds", "Time per stage of a request.", ["stage"])
         self.inputs = counter("l2v_inputs", "Inputs to embed, by model.", ["model"])
-        self.tokens = counter("l2v_tokens", "Tokens of these inputs, by model.", ["model"])
+        self.tokens = counter("l2v_tokens", "Tokens of the inputs to embed, by model.", ["model"])
         self.truncated = counter("l2v_truncated_inputs", "Truncated inputs, by model.", ["model"])
         self.batch_tokens = histogram("l2v_batch_tokens", "Tokens per batch.", buckets=[2**i for i in range(3, 16)])
         self.batch_inputs = histogram("l2v_batch_inputs", "Inputs per batch.", buckets=[2**i for i in range(12)])
@@ -43,7 +43,7 @@ class Metrics:
         self.queue_inputs = gauge("l2v_queue_inputs", "Inputs waiting in the queue.")
         self.in_flight = gauge("l2v_requests_in_flight", "Requests in flight.")
         self.rejected = counter("l2v_rejected", "Requests rejected for overload, by reason.", ["reason"])
-        self.engine_up = gauge("l2v_engine_up", "1 while the engine works, else 0.")
+        self.engine_up = gauge("l2v_engine_up", "1 while the engine is up, else 0.")
         self.model_info = gauge(
             "l2v_model_info", "The served models; always 1.", ["model", "dtype", "device", "version"]
         )
@@ -73,7 +73,7 @@ class Metrics:
 
 
 class Merged(Collector):
-    """Merges the metrics of several processes: adds up the samples with the same name and labels."""
+    """The merged metrics of several processes: samples with the same name and labels are added up."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families: dict[str, Metric] = {}

@@ -22,7 +22,7 @@ from pydantic_settings import NoDecode
 from l2v.models.settings import PREFIX, ModelSettings, Names, split_names
 from l2v.models.types import text_fault
 
-# The upper bound of `max_inputs`.
+# The highest value that `max_inputs` may have.
 MAX_INPUTS = 65_536
 # Parts of the API's paths. A model with one of these names could not be chosen by the path /tei/{name}/….
 _ROUTES = {
@@ -63,7 +63,8 @@ def _check_origins(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _ignore_service_link(value: object) -> object:
-    # Next to a Service named l2v, Kubernetes sets L2V_PORT=tcp://10.0.0.7:8080 in every pod.
+    # If there is a Service named l2v, Kubernetes sets L2V_PORT=tcp://10.0.0.7:8080 in the pods. This is no setting, so
+    # the default applies.
     return 8080 if isinstance(value, str) and value.startswith("tcp://") else value
 
 
@@ -79,8 +80,8 @@ class Settings(ModelSettings):
 
     served_model_name: ModelNames = Field(
         (),
-        description="Names of the base that replace its own, comma-separated. Requests may use any of them; "
-        "responses have the first",
+        description="Names for the base model that replace the name of its source, comma-separated. Requests may use "
+        "any of these names; responses contain the first",
     )
     runtime_adapters: Path | None = Field(
         None,
@@ -170,10 +171,13 @@ class Settings(ModelSettings):
         return (label(self.model),)
 
     def read_prompts(self) -> dict[str, str]:
-        """The file's prompts; if set, `query_instruction` and `document_instruction` replace `query` and `document`.
+        """The prompts in the file `prompts`.
+
+        If `query_instruction` or `document_instruction` is set, it replaces the file's prompt `query` or `document`.
 
         Raises:
-            ValueError: the file cannot be read, or is not a JSON object of names and instructions.
+            ValueError: the file cannot be read, it is not a JSON object of names and instructions, or an instruction
+                is not valid text.
         """
         prompts = {}
         if self.prompts:
@@ -193,7 +197,7 @@ class Settings(ModelSettings):
         return prompts
 
     def read_keys(self) -> tuple[str, ...]:
-        """The keys from the setting and the file. Raises `ValueError` if the file contains none."""
+        """The keys from `api_keys` and `api_keys_file`. Raises `ValueError` if the file is unreadable or has no key."""
         keys = tuple(key.get_secret_value() for key in self.api_keys)
         if self.api_keys_file is None:
             return keys
@@ -240,7 +244,7 @@ class Settings(ModelSettings):
                 raise ValueError(f"runtime_adapters: {self.runtime_adapters} is not a folder")
             if not self.read_keys():
                 raise ValueError(
-                    "runtime_adapters requires api_keys or api_keys_file: without keys, anyone could load one"
+                    "runtime_adapters requires api_keys or api_keys_file: without keys, anyone could load adapters"
                 )
 
 

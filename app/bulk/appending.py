@@ -28,7 +28,7 @@ class AppendedFile:
             if self._file.tell() < size:
                 raise CommandError(f"{path} is shorter than the last run left it: restore the file or start over")
             self._file.truncate(size)
-            stack.pop_all()  # keep it open
+            stack.pop_all()  # keep the file open
 
     def write(self, content: bytes) -> None:
         with file_errors("write", self.path):

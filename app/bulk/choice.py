@@ -38,7 +38,7 @@ class ChoiceSettings(ModelSettings):
         return self.model_name or label(self.model)
 
     def load_chosen(self, **overrides: Any) -> "Encoder":
-        """Loads the encoder to use; raises `ModelError` or `UsageError`. Other named adapters are not loaded.
+        """Loads the encoder to use, but no other adapter of `lora_modules`. Raises `ModelError` or `UsageError`.
 
         Args:
             overrides: arguments of `models.load`.

@@ -47,7 +47,7 @@ class Client:
         url: the service's address, without the path of an endpoint.
         key: the bearer key, if the service requires one.
         retry_for: seconds for which to retry a request.
-        note: called with a message while the service is unavailable, and with "" afterwards.
+        note: a function that gets a message while the service is unavailable, and "" afterwards.
 
     Attributes:
         name: the name of the service in messages.
@@ -84,7 +84,7 @@ class Client:
 
         Raises:
             RejectedError: the service rejects the request.
-            CommandError: the service cannot be reached, or is not l2v.
+            CommandError: the service cannot be reached, is not l2v, or requires another key.
         """
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_BusyError),
@@ -124,9 +124,9 @@ class Client:
             param = detail["param"]
             message = str(detail["message"]).removeprefix(f"Invalid value for '{param}': ").removesuffix(".")
         except (ValueError, KeyError, TypeError):
-            if response.status_code == TOO_LARGE:  # from a proxy, in HTML
+            if response.status_code == TOO_LARGE:  # a proxy's response, whose body is HTML
                 raise RejectedError(TOO_LARGE, "the request is too large", None) from None
-            if response.status_code == 500:  # from Ray's proxy, if a replica has ended
+            if response.status_code == 500:  # the response of Ray's proxy if a replica has ended
                 raise _BusyError("returned 500") from None
             raise CommandError(
                 f"{self.name} is not an l2v service: it returned {response.status_code} with an unexpected body"

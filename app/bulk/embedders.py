@@ -52,7 +52,7 @@ class Embedder(Protocol):
 
     Attributes:
         info: the model's information, as `GET /info` returns it.
-        window: how many batches to submit ahead.
+        window: the number of batches that may be in progress at the same time.
         warning: a caveat about the vectors, known once a batch is done; "" if there is none.
     """
 
@@ -73,7 +73,8 @@ def identity(info: dict[str, Any]) -> dict[str, Any]:
 
 def embed_inputs(embedder: Embedder, inputs: Sequence[Input]) -> Numbers:
     """The vectors of inputs, [n, d] or packed. Raises `CommandError` for an input that cannot be embedded."""
-    max_characters = embedder.info.get("limits", {}).get("max_characters")  # only services have this limit
+    # Only services have this limit, and they reject longer texts.
+    max_characters = embedder.info.get("limits", {}).get("max_characters")
     rows = [Row(number, each.text[:max_characters], each.instruction) for number, each in enumerate(inputs, 1)]
     starts = range(0, max(1, len(rows)), _BATCH_SIZE)
     batches = [batch.result() for batch in [embedder.submit(rows[start : start + _BATCH_SIZE]) for start in starts]]

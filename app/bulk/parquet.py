@@ -67,7 +67,7 @@ class ParquetWriter:
         return [name for name in self._schema.names if name != EMBEDDING]
 
     def _schema_for(self, rows: Sequence[Row]) -> pa.Schema:
-        """The kept columns, with the types of the input's schema or else of the first rows, and the vectors."""
+        """The output's schema: the kept columns, typed as in the input or else by the first rows, and the vectors."""
         if self._types is not None:
             kept = list(self._types)
         else:
@@ -92,7 +92,7 @@ class ParquetWriter:
 
 
 def _check_writable(schema: pa.Schema) -> None:
-    """Raise `CommandError` for a column that Parquet cannot store, before any row is embedded."""
+    """Raise `CommandError` for a column that Parquet cannot store. Call this before the first row is written."""
     for field in schema:
         try:
             pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([field])).close()
@@ -138,7 +138,7 @@ def _type_of(values: list[Any]) -> pa.DataType:
 def _fits(values: list[Any], kind: pa.DataType) -> bool:
     try:
         pa.array(values, kind)
-        # Arrow drops the fraction of a float.
+        # `pa.array` drops the fraction of a float without an error.
         if pa.types.is_integer(kind) and any(isinstance(value, float) and not value.is_integer() for value in values):
             return False
         # Arrow silently drops fields that the column's type lacks.

@@ -75,7 +75,7 @@ class Partial:
         """Start the job, or resume it from the progress of an earlier run.
 
         Raises:
-            CommandError: the earlier run was for another job.
+            CommandError: the earlier run was for another job, or its bad rows are not in `bad_file`.
         """
         # Standard input cannot be read twice, so a run that reads it starts over.
         if job["input"]["path"] == self.job.get("input", {}).get("path", "-") == "-":
@@ -142,7 +142,7 @@ class Partial:
                 if os.path.samestat(os.fstat(descriptor), self.folder.stat()):
                     return descriptor
             except FileNotFoundError:
-                pass  # removed, as above
+                pass  # a run that has just finished removed the folder
             except BlockingIOError:
                 os.close(descriptor)
                 raise CommandError(f"another run is writing {self.output}") from None

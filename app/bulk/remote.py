@@ -42,12 +42,12 @@ class RemoteEmbedder:
         self.info: dict[str, Any] = {}
         self._client = Client(url, key, retry_for, note)
         self._concurrency = concurrency
-        self._max_rows = sys.maxsize  # the maximum per request; lowered when a request takes too long
+        self._max_rows = sys.maxsize  # the maximum per request, lowered when a request takes too long
         self._pending: set[Future[EmbeddedRows]] = set()
         self._model = model
         fields = asdict(options) | {"encoding_format": "base64", "model": model}
         if options.output_dtype == "float":
-            del fields["output_dtype"]  # services older than 0.2 don't know this field
+            del fields["output_dtype"]  # older services don't know this field
         self._fields = {name: value for name, value in fields.items() if value is not None}
         self._dimensions, self._dtype = options.dimensions, options.output_dtype
 
@@ -87,7 +87,7 @@ class RemoteEmbedder:
             raise self._rejection(error) from None
 
     def _chosen(self, name: str) -> dict[str, Any]:
-        """The entry of a model in `/info`; {} for the base."""
+        """The entry of a model in `/info`; {} if `name` is an additional name of the base."""
         self.request("GET", f"v1/models/{quote(name)}")  # fails if there is no such model
         return next((dict(each) for each in self.info.get("models", ()) if each["model"] == name), {})
 
@@ -110,7 +110,7 @@ class RemoteEmbedder:
                 bad.append(good.pop(self._culprit(error, good)).bad(str(error)))
             else:
                 if len(good) == self._max_rows:
-                    self._max_rows += 1  # slowly, since a request that takes too long is wasted
+                    self._max_rows += 1  # raise it slowly, since a request that takes too long is wasted
                 return self._read(answer, good, bad)
         width = stored_width(self._dimensions or self.info["dimensions"], self._dtype)
         return EmbeddedRows([], np.zeros((0, width), NUMPY[self._dtype]), bad, 0)

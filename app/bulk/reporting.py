@@ -62,7 +62,7 @@ class Report:
         return f"/~{round(done * task.total / task.completed):,}"
 
     def _line(self, line: str) -> None:
-        """Log a line, unless a bar is shown or another line was logged just before."""
+        """Print a line, unless a bar is shown or the last line is less than ten seconds old."""
         if not self.bar.live.is_started and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
             print_line(line)

@@ -44,7 +44,7 @@ def run(
 
     Args:
         settings: what to read and where to write it.
-        open_embedder: opens the embedder; takes the callback `note` of `Client`.
+        open_embedder: a function that opens the embedder. It takes the callback `note` of `Client`.
 
     Raises:
         CommandError: the run cannot continue. Everything before the error is durable.

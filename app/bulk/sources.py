@@ -30,7 +30,7 @@ class RowSource(Protocol):
         name: the name to use in messages.
         total: the size of the input in bytes, or in rows for Parquet; None if unknown.
         position: how much has been read, in the unit of `total`.
-        identity: lets a resumed run recognize the input; the entry `path` is `-` if the input can be read only once.
+        identity: values by which a resumed run recognizes the input. `path` is `-` if the input can be read only once.
     """
 
     name: str
@@ -39,7 +39,7 @@ class RowSource(Protocol):
     identity: dict[str, Any]
 
     def rows(self, skip: int) -> Iterator[Row | BadRow]:
-        """The rows after the first `skip`, numbered from 1."""
+        """The rows after the first `skip` rows. The first row of the input has the number 1."""
 
     def types(self) -> "pa.Schema | None":
         """The Arrow types of the kept columns, in order; None if the input has no schema."""
@@ -98,7 +98,7 @@ class LineSource:
             self._stream.close()
 
     def _lines(self) -> Iterator[bytes]:
-        """The lines. Lines that are too long are cut to one byte more than the maximum."""
+        """The lines. A line that is too long is cut to one byte more than the maximum, so that parsers reject it."""
         while line := self._stream.readline(lines.LONGEST + 1):
             self.position += len(line)
             yield line
@@ -110,7 +110,7 @@ class LineSource:
 
 
 class ParquetSource:
-    """A Parquet file. Only a few rows and one page per column are in memory."""
+    """A Parquet file. Only a few rows and one page per column are in memory at a time."""
 
     def __init__(self, path: str, columns: Columns) -> None:
         import pyarrow as pa
@@ -162,7 +162,7 @@ class ParquetSource:
         # Kept values stay Arrow scalars, so that Parquet gets them unchanged.
         arrays = {name: batch.column(name) for name in self._columns.names}
         values: dict[str, Any] = {name: array.cast(_without_dictionaries(array.type)) for name, array in arrays.items()}
-        validated = [name for name in (self._columns.text, self._columns.instruction) if name]  # by `check_row`
+        validated = [name for name in (self._columns.text, self._columns.instruction) if name]  # `check_row` does it
         suspects = [name for name in self._columns.keep if name not in validated and not _is_valid(values[name])]
         for name in validated:
             values[name] = _texts(values[name])
@@ -212,7 +212,7 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _texts(column: "pa.Array") -> list[Any]:
-    """The values of a column as Python objects. Text is decoded here, since it might not be UTF-8."""
+    """The values of a column as Python objects. Text is decoded here, since Arrow fails if it is not UTF-8."""
     import pyarrow as pa
 
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):

@@ -29,7 +29,11 @@ class Check(Settings):
 
 
 def _repeat(encoder: "Encoder") -> str:
-    """Embed one text twice and compare the vectors. Raises `ModelError` if they differ or their length is not 1."""
+    """Embed one text twice, and return a line that reports success.
+
+    Raises:
+        ModelError: the two vectors differ, or a normalized vector does not have the length 1.
+    """
     import numpy as np
 
     from l2v.app.engine.vectors import normalize

@@ -15,9 +15,9 @@ from l2v.app.settings import Settings
 from l2v.models.settings import ModelSettings
 from l2v.training.recipes import Recipe, Simcse, Supervised
 
-# The argument that pydantic-settings reads as null, in place of its default, the text `None`.
+# The argument that means null. By default, pydantic-settings would read the text `None` as null.
 NONE = "\0"
-# The names of types in the help: `_TYPES` by the Python type or, where that says too little, `_NAMED` by the field.
+# What the help shows for a flag's value, such as NUMBER: by the field's name in `_NAMED`, else by its type in `_TYPES`.
 _TYPES = {
     "str": "TEXT",
     "int": "NUMBER",
@@ -42,7 +42,7 @@ _NAMED = {
 }
 # Matches a default in the help that is a tuple of names in Python's notation.
 _TUPLE, _QUOTED = re.compile(r"\(default: \('(.*?)',?\)\)$"), "', '"
-# Arguments that shells complete with file names, by their type or name in pydantic-settings.
+# Shells complete the values of these arguments with file names. pydantic-settings sets them as an argument's metavar.
 _COMPLETED = ("Path", "INPUT", "OUTPUT", "OUT")
 
 
@@ -92,7 +92,7 @@ def add_argument(parser: ArgumentParser, *names: str, **options: Any) -> None:
 
 
 def shorten_usage(parser: ArgumentParser) -> None:
-    """Leaves the flags out of the usage of a parser and its subparsers, since the help lists them."""
+    """Leaves the flags out of the usage lines of a parser and its subparsers, since the help lists all flags."""
     positionals = [action for action in parser._actions if not action.option_strings]  # noqa: SLF001
     words = [
         "COMMAND …" if isinstance(action, _SubParsersAction) else f"{action.metavar}{' …' if action.nargs else ''}"
@@ -104,7 +104,10 @@ def shorten_usage(parser: ArgumentParser) -> None:
 
 
 def parse(parser: ArgumentParser, args: Sequence[str] | None = None, namespace: Namespace | None = None) -> Namespace:
-    """Parses the arguments. Documents become a JSON list, since pydantic-settings splits plain texts at commas."""
+    """Parses the arguments.
+
+    The documents of `l2v similarity` become a JSON list, since pydantic-settings would split plain texts at commas.
+    """
     words = sys.argv[1:] if args is None else list(args)
     children = _children(parser)
     if words and not words[0].startswith("-") and words[0] not in children:

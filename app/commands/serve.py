@@ -35,7 +35,7 @@ class Serve(Settings):
     def cli_cmd(self) -> None:
         # In a container, process 1 ignores SIGTERM until a handler is set. uvicorn sets its own handler later.
         signal.signal(signal.SIGTERM, lambda *_: _exit(""))
-        if reason := _unusable(self.host, self.port):  # before torch, since loading it takes seconds
+        if reason := _unusable(self.host, self.port):  # check this before loading torch, which takes seconds
             _exit(f"l2v: {reason}")
         from l2v.app.logs import configure_logging
 
@@ -88,7 +88,7 @@ def _unusable(host: str, port: int) -> str:
             socket.create_server(address[:2], family=family).close()
     except OSError as error:
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-            return ""  # let the server try, since a host name may have another address that works
+            return ""  # let the server try, since a host name may have another address, which is available
         reason = (error.strerror or str(error)).partition(" (")[0]
         return f"cannot listen on {host}:{port} ({reason}): end the process that uses the port, or set another address"
     return ""

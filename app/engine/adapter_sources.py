@@ -12,7 +12,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?")
 def find_source(path: str, settings: Settings) -> str:
     """The source that a request names for an adapter: a folder below `runtime_adapters`, or a Hub id if allowed.
 
-    Links are resolved, so neither the folder nor its files may lead out of `runtime_adapters`.
+    Links are resolved first. Neither the folder nor its files may be links that lead out of `runtime_adapters`.
 
     Raises:
         InvalidError: if `path` is neither such a folder nor an allowed Hub id.

@@ -1,4 +1,4 @@
-"""The limit of the queue."""
+"""Rejects requests while the queue is full."""
 
 import math
 
@@ -12,7 +12,8 @@ _MAX_RETRY_AFTER = 60
 def check_capacity(tokens: int, limit: int, tokens_per_second: float, metrics: Metrics) -> None:
     """Raises `OverloadedError` if the waiting and reserved tokens have reached the limit.
 
-    A single job may exceed the limit; otherwise small jobs could starve a large job.
+    The tokens of the new job do not count, so a single job may exceed the limit. Otherwise small jobs could keep the
+    queue so full that a large job is always rejected.
 
     Args:
         tokens: the number of waiting and reserved tokens.

@@ -24,10 +24,10 @@ Forward = Callable[[list[Encoding]], Sequence[Vectors]]
 # After this many errors within one batch, a part that fails is no longer split. This limits the cost of a batch in
 # which every input fails; one bad input among two thousand causes about twelve errors.
 _MAX_ERRORS = 64
-# A reduced budget doubles after this many successful forward passes. If memory is still short, only one in this many
-# batches is split again.
+# A reduced budget doubles after this many successful forward passes. If memory does not suffice for the doubled budget,
+# only one in this many batches is split again.
 _RECOVERY_BATCHES = 1000
-# Each pass multiplies the weight of earlier passes in the measured rate by this. So about the last ten passes count.
+# Each pass multiplies the weight of earlier passes in the measured rate by this, so about the last ten passes count.
 _DECAY = 0.9
 
 _MESSAGES = {
@@ -50,7 +50,7 @@ class BatchExecutor:
         forward: `Encoder.forward`.
         max_batch_tokens: the token budget of a batch while memory suffices.
         metrics: counts batches.
-        heartbeat: called before each forward pass.
+        heartbeat: a function to call before each forward pass, which shows that the engine is alive.
 
     Attributes:
         budget: the current token budget of a batch.
@@ -72,7 +72,7 @@ class BatchExecutor:
         return self._tokens / max(self._seconds, 1e-9)
 
     def run(self, batch: JobBatch) -> None:
-        """Runs a batch and settles the jobs that the batch completes; raises `DeviceLostError`."""
+        """Runs a batch, and settles the jobs that it completes or that fail. Raises `DeviceLostError`."""
         parts, errors = [batch], 0
         while parts:
             part = [item for item in parts.pop() if not item.job.settled]
@@ -86,13 +86,14 @@ class BatchExecutor:
             if half and errors < _MAX_ERRORS:
                 parts += [part[half:], part[:half]]
             elif len(batch) == 1 and errors == 1:
-                parts.append(part)  # a batch of one encoding gets a second attempt too
+                # In larger batches, an encoding that fails has run at least twice. So this one gets a second attempt.
+                parts.append(part)
             else:
                 for job, position in part:
                     job.fail(EncodingFailedError(_MESSAGES[fault], position))
 
     def _attempt(self, batch: JobBatch) -> Fault | None:
-        """Runs one forward pass. Returns the kind of failure, if any, but not the error, which holds device memory."""
+        """Runs one forward pass. Returns the kind of failure or None, but not the error, which holds device memory."""
         tokens = sum(len(item.encoding) for item in batch)
         self._heartbeat()
         started = time.monotonic()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from l2v.app.engine.vectors import Vectors
 from l2v.models import Input
 
-# Typical of English prose.
+# The typical ratio in English prose.
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -40,7 +40,10 @@ class InputGroup:
     single: bool = False
 
     def param(self, index: int, field: str) -> str:
-        """The path of an input's `text` or `instruction` in the request, like `inputs[3].text`."""
+        """The path of an input's `text` or `instruction` in the request, like `inputs[3].text`.
+
+        For the default instruction, this is the field that it came from.
+        """
         if field == "instruction" and self.inputs[index].instruction == self.instruction.text:
             return self.instruction.param
         if self.single:

@@ -43,9 +43,9 @@ class Result:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """The encodings of one request. After submission, only the engine thread writes to the job.
+    """The encodings of one request. Any thread may settle a submitted job; only the engine thread changes it otherwise.
 
-    The first outcome (a result, an error or a cancellation) settles the future; later outcomes are dropped.
+    The first outcome (a result, an error or a cancellation) settles the future, and later outcomes are dropped.
 
     Attributes:
         arrival: a number that increases with each new job.
@@ -87,8 +87,8 @@ class Job:
         return Item(self, self.taken - 1)
 
     def put(self, position: int, vector: Vectors) -> None:
-        """Stores the vector of one encoding; the last vector settles the job."""
-        self.vectors[position] = vector.copy()  # since a view would keep the whole batch in memory
+        """Stores the vector of one encoding. The last vector that is missing settles the job."""
+        self.vectors[position] = vector.copy()  # copy it, since a view would keep the whole batch in memory
         if len(self.vectors) == len(self.encodings):
             vectors = [self.vectors[each] for each in range(len(self.encodings))]
             with suppress(InvalidStateError):

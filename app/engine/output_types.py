@@ -10,7 +10,7 @@ from l2v.models.types import Int8Scale
 # `binary` and `ubinary` pack the signs of eight dimensions into a byte, the first sign into the highest bit.
 OutputDtype = Literal["float", "int8", "uint8", "binary", "ubinary"]
 Numbers = NDArray[Any]
-# The numpy types, in memory and in base64 (little-endian).
+# The numpy types of the numbers in memory and in base64. All are little-endian.
 NUMPY: dict[OutputDtype, str] = {"float": "<f4", "int8": "|i1", "uint8": "|u1", "binary": "|i1", "ubinary": "|u1"}
 PACKED: tuple[OutputDtype, ...] = ("binary", "ubinary")
 # uint8 and ubinary are int8 and binary plus 128, which is the same as flipping the highest bit.
@@ -23,7 +23,7 @@ def quantize(vectors: NDArray[np.float32], dtype: OutputDtype, scale: Int8Scale)
     Args:
         vectors: the vectors [n, d], not normalized, since `tanh` depends on their lengths.
         dtype: any type but `float`.
-        scale: how a float becomes an 8-bit integer; `maximum` keeps cosines up to rounding.
+        scale: how a float becomes an 8-bit integer. `maximum` preserves cosine similarities up to rounding.
     """
     if dtype in PACKED:
         packed: Numbers = np.packbits(vectors > 0, axis=1)
@@ -42,7 +42,7 @@ def quantize(vectors: NDArray[np.float32], dtype: OutputDtype, scale: Int8Scale)
 
 
 def dequantize(numbers: Numbers, dtype: OutputDtype) -> NDArray[np.float32]:
-    """Converts numbers to floats [n, d], for comparing vectors: bits become 1 and -1."""
+    """Converts numbers to floats [n, d], to compare vectors. Bits become 1 and -1; 8-bit integers keep their scale."""
     if dtype in PACKED:
         packed = numbers if dtype == "ubinary" else numbers.view(np.uint8) ^ _HIGHEST
         return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1

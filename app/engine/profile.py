@@ -1,4 +1,4 @@
-"""The properties of an encoder that requests need: everything but its weights. Does not import torch."""
+"""The properties of an encoder that requests need: everything but its weights. This module does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -63,7 +63,7 @@ class Profile:
         )
 
     def tokenize(self, inputs: Sequence[Input], *, truncate: bool = True) -> list[Encoding]:
-        """Tokenizes inputs for this encoder; arguments and errors are those of `Tokenization`."""
+        """Tokenizes inputs for this encoder. The arguments and errors are those of `Tokenization`."""
         return self.tokenization(inputs, truncate=truncate)
 
     def __getstate__(self) -> dict[str, Any]:

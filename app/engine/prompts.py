@@ -24,7 +24,7 @@ class Prompts:
 
     @classmethod
     def of(cls, encoder: Profile, configured: Mapping[str, str] | None = None) -> "Prompts":
-        """The prompts that the model declares, replaced and extended by the configured prompts.
+        """The prompts that the model declares, and the configured prompts, which replace prompts of the same name.
 
         Raises:
             ModelError: if a configured prompt, or the model's default prompt, leaves no tokens for a text.

@@ -31,7 +31,7 @@ class JobQueue:
     def __init__(self) -> None:
         self.tokens = self.inputs = 0
         self._by_age: OrderedDict[Future[Result], Job] = OrderedDict()
-        # Sorted by power of two, then by arrival. Unlike a heap, a sorted list allows quick removal of any job.
+        # Sorted by length, compared by power of two, then by arrival. A heap would not allow quick removal of any job.
         self._by_length: list[tuple[int, int, Job]] = []
         self._oldest_first = False
 
@@ -68,7 +68,11 @@ class JobQueue:
         return batch
 
     def _size(self, budget: int) -> int:
-        """The number of tokens for the next batch: twice the tokens of the short jobs that fit into half the budget."""
+        """The number of tokens for the next batch.
+
+        Twice the tokens of the shortest jobs that half the budget holds, but at least `_EFFICIENT_SHARE` of the budget.
+        If no job fits into half the budget, the whole budget.
+        """
         short, half = 0, budget // 2
         for _, _, job in self._by_length:
             if short >= half or job.tokens > half:
@@ -83,7 +87,11 @@ class JobQueue:
         return self._by_length[0][2]
 
     def _fill(self, batch: JobBatch, first: Callable[[], Job], room: int) -> int:
-        """Takes encodings from one job `first()` after another, until one encoding does not fit. Returns the tokens."""
+        """Takes encodings of the job that `first` returns, job after job, until an encoding does not fit.
+
+        Returns:
+            The number of tokens taken.
+        """
         tokens = 0
         while self._by_age:
             job = first()
@@ -93,7 +101,11 @@ class JobQueue:
         return tokens
 
     def _take(self, job: Job, batch: JobBatch, room: int) -> int:
-        """Takes a job's next encodings while they fit; a batch's first encoding always fits. Returns the tokens."""
+        """Takes a job's next encodings while they fit. The first encoding of a batch always fits.
+
+        Returns:
+            The number of tokens taken.
+        """
         tokens = taken = 0
         while job.waiting_inputs and (not batch or tokens + job.next_tokens <= room):
             tokens += job.next_tokens

@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class RuntimeAdapters:
-    """Changes the adapters of an encoder, and the models that requests can choose. Lives in the engine's process.
+    """Changes the adapters of an encoder, and the models that requests can choose. Runs in the engine's process.
 
     Args:
-        service: the service, not open yet; provides the models, the settings and the configured prompts.
+        service: the service before it opens. Until then, `service.prompts` holds only the configured prompts.
         encoder: the encoder.
         base: the model without adapters.
     """
@@ -56,7 +56,7 @@ class RuntimeAdapters:
         self._metrics.memory.labels("adapters").set(self._encoder.adapters.nbytes)
 
     async def load(self, name: str, path: str) -> None:
-        """Loads an adapter, or fails and changes nothing.
+        """Loads an adapter. If that fails, nothing changes.
 
         Args:
             name: the name by which requests choose the adapter.

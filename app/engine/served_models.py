@@ -52,7 +52,7 @@ class ServedModels:
 
     Attributes:
         base_name: the name of the base.
-        sources: the source of each model, by each of the model's names; known even while the model is loading.
+        sources: maps each name of each model to the model's source. The mapping is known even while models load.
         strict: whether unknown names are rejected. A service that can only have one model accepts any name.
     """
 
@@ -80,7 +80,7 @@ class ServedModels:
         return {self.base_name, *(self.sources.keys() - set(self._names))}
 
     def __iter__(self) -> Iterator[ServedModel]:
-        """The loaded models, each once, the base first."""
+        """The loaded models, the base first. A model with several names appears only once."""
         return iter({model.name: model for model in self._models.values()}.values())
 
     def open(self, models: Sequence[ServedModel]) -> None:
@@ -118,13 +118,13 @@ class ServedModels:
         del self._models[name], self.sources[name]
 
     async def wait_unused(self, id_: int) -> None:
-        """Waits until no request uses a hidden adapter."""
+        """Waits until no request uses the hidden adapter with this id."""
         if self._uses[id_]:
             await self._idle.setdefault(id_, asyncio.Event()).wait()
 
     @contextmanager
     def using(self, model: ServedModel) -> Iterator[None]:
-        """Keeps an adapter loaded during the block; raises `NotFoundError` if the adapter has been unloaded."""
+        """Keeps an adapter loaded during the block. Raises `NotFoundError` if the adapter has been unloaded."""
         if model.id and self._models.get(model.name) is not model:
             raise self.unknown()
         self._uses[model.id] += 1

@@ -1,4 +1,4 @@
-"""Loads the encoder, and opens the service. Imports torch."""
+"""Loads the encoder, and opens the service. This module imports torch."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_and_start(service: Service, encoder: "Encoder | None") -> None:
-    """Starts the service with an encoder, by default the encoder that the settings name; raises `ModelError`."""
+    """Starts the service with `encoder`, or loads the encoder that the settings name. Raises `ModelError`."""
     settings = service.settings
     encoder = encoder or settings.load(prepack=not settings.compile)
     freeze()
@@ -34,7 +34,7 @@ def load_and_start(service: Service, encoder: "Encoder | None") -> None:
 
 
 def start(service: Service, encoder: "Encoder") -> None:
-    """Warms up the encoder and opens the service; raises `ModelError` if a prompt leaves no tokens for a text."""
+    """Warms up the encoder and opens the service. Raises `ModelError` if a prompt leaves no tokens for a text."""
     settings, metrics, profile = service.settings, service.metrics, Profile.of(encoder)
     name, sources = service.models.base_name, service.models.sources
     base = ServedModel(name, sources[name], profile, Prompts.of(profile, service.prompts.by_name), name)

@@ -22,7 +22,7 @@ R = TypeVar("R")
 # Inputs per chunk. A request with more inputs is a bulk request. Bulk requests take turns in their own threads, so that
 # they delay no short request and leave most cores to the forward passes.
 _CHUNK = 64
-# Typical of English prose.
+# The typical ratio in English prose.
 _BYTES_PER_TOKEN = 4
 # Python's strings have up to four bytes per character.
 _BYTES_PER_CHARACTER = 4
@@ -48,8 +48,8 @@ class TokenizerPool:
     ) -> list[list[Encoding]]:
         """Returns one encoding per input of each group, for the model.
 
-        Texts that may be rejected are tokenized in steps. The texts that seem to have the most tokens come first, and
-        each step takes as many texts as all previous steps together. So a rejection costs little.
+        Texts that may be rejected are tokenized in steps, so that a rejection costs little. Each step takes about as
+        many texts as all previous steps together. If `truncate` is false, the apparently longest texts come first.
 
         Args:
             model: the model whose tokenizer is used.
@@ -115,15 +115,17 @@ class TokenizerPool:
         Args:
             encoder: the encoder whose tokenizer is used.
             group: the inputs.
-            render: converts the tokens of one input, in a thread; only the result is kept.
+            render: a function that converts the tokens of one input. It runs in a thread, and only its result is kept.
             special: whether to add special tokens.
-            reserve: called with the maximum number of tokens, before any work is done; may reject the request.
+            reserve: a function that gets an upper bound of the number of tokens before any work is done. It may raise
+                an error to reject the request.
 
         Raises:
-            TooLargeError: the inputs may have more than `max_queue_tokens` tokens.
+            InvalidError: an input has too many characters.
+            TooLargeError: there are too many inputs, or they may have more than `max_queue_tokens` tokens.
         """
         self.check_sizes([group])
-        # Each byte may be a token, and special tokens come on top.
+        # Each byte may be a token. Special tokens are added below.
         size = sum(len(input_.text.encode()) + len(input_.instruction.encode()) for input_ in group.inputs)
         if size > (limit := self._settings.max_queue_tokens):
             message = f"the texts may have {size} tokens, one per byte; the maximum is {limit} (max_queue_tokens)"
@@ -134,7 +136,7 @@ class TokenizerPool:
     async def describe(
         self, encoder: Profile, group: InputGroup, encodings: Sequence[Encoding], render: Callable[[Iterator[Token]], T]
     ) -> list[T]:
-        """The tokens of each encoded input as the model gets them, rendered in a thread; only the results are kept."""
+        """What `render` makes of each input's tokens, as the model gets them. `render` runs in a thread."""
         pairs = list(zip(group.inputs, encodings, strict=True))
         return [made async for made in self._map(lambda pair: render(describe(encoder.tokenization, *pair)), pairs)]
 
@@ -147,14 +149,15 @@ class TokenizerPool:
         skip_special: bool,
         reserve: Callable[[int], None],
     ) -> list[str]:
-        """Decodes lists of token ids to texts; items that are texts stay as they are.
+        """Decodes lists of token ids to texts. Items that are texts stay as they are.
 
         Args:
             encoder: the encoder whose tokenizer is used.
             items: texts or lists of token ids.
-            param: returns the path of the item at a position, like `ids[3]`.
+            param: a function that returns the path of the item at a position, like `ids[3]`.
             skip_special: whether to leave special tokens out of the texts.
-            reserve: called with an upper bound of the bytes that the texts take in memory; may reject the request.
+            reserve: a function that gets an upper bound of the bytes that the texts take in memory. It may raise an
+                error to reject the request.
 
         Raises:
             InvalidError: a list is too long, or holds an id that the model does not have.
@@ -176,7 +179,7 @@ class TokenizerPool:
             return str(tokenization.tokenizer.decode_batch([row[1]], skip_special_tokens=skip_special)[0])
 
         async for _ in self._map(check, rows):
-            pass  # check all ids before decoding, which takes ten times as long
+            pass  # check all ids first, since decoding takes ten times as long
         reserve(_BYTES_PER_CHARACTER * size)
         decoded = iter([text async for text in self._map(decode, rows)])
         return [item if isinstance(item, str) else next(decoded) for item in items]
@@ -201,7 +204,7 @@ class TokenizerPool:
     def _check_ids(self, ids: list[int], vocabulary: int, param: str) -> NDArray[np.int64]:
         if len(ids) > (limit := self._settings.max_characters):
             raise InvalidError(f"{len(ids)} token ids; the maximum is {limit} (max_characters)", param)
-        if max(ids) >= vocabulary:  # before numpy, whose integers have 64 bits
+        if max(ids) >= vocabulary:  # checked before numpy gets the ids, since its integers have 64 bits
             raise InvalidError(f"{max(ids)} is not a token id of the model", param)
         array = np.array(ids)
         if array.min() < 0:

@@ -1,4 +1,4 @@
-"""JSON bodies. Counts keys, strings, containers and values as a body arrives; rejects bodies that are costly to parse.
+"""Parses JSON bodies, and rejects costly ones by counting keys, strings, containers and values as a body arrives.
 
 A parser's time and memory depend more on the number of values and keys than on bytes: 16 MB of text take 0.1 s to
 parse, but 16 MB of keys take seconds and a gigabyte of memory. The parser holds the interpreter's lock meanwhile, so
@@ -25,12 +25,12 @@ MAX_VALUES = 1_100_000
 SLICE = 262_144
 # With more escapes than this, Python's parser takes half the time of pydantic's: 16 MB take 0.05 s rather than 0.13 s.
 _MANY_ESCAPES = 262_144
-# Above this mean number of digits between commas, a long body goes to Python's parser too. Pydantic's would hold the
-# lock for 0.2 s, since the time to read a number grows with the square of its length.
+# Above this mean number of digits between commas, a long body goes to Python's parser too. Pydantic's parser would hold
+# the interpreter's lock for 0.2 s, since the time to read a number grows with the square of its length.
 _MANY_DIGITS = 256
-# No field needs longer numbers.
+# Maximum digits of a number. No field needs longer numbers.
 _MAX_DIGITS = 1000
-# Python's default recursion limit.
+# Maximum depth of arrays and objects: Python's default recursion limit.
 _MAX_DEPTH = 1000
 _IRRELEVANT = bytes(set(range(256)) - set(b'",:[]{}'))
 
@@ -53,7 +53,7 @@ class Structure:
         self._in_string = self._escaping = False
 
     def feed(self, data: bytes) -> None:
-        """Counts what `data` contains; raises `TooLargeError` above a limit, `MalformedError` if nested too deeply."""
+        """Counts what `data` contains. Raises `TooLargeError` above a limit, `MalformedError` for deep nesting."""
         outside, strings = self._outside_strings(data)
         opened = outside.count(b"[") + outside.count(b"{")
         found = (outside.count(b":"), strings, opened, opened + outside.count(b","))
@@ -89,13 +89,13 @@ class Structure:
 
 
 async def parse(body: bytes) -> Any:
-    """Parses JSON; raises `MalformedError`."""
+    """Parses JSON. Raises `MalformedError` if the body is not valid JSON."""
     check_encoding(body)
     if body.count(b"\\") <= _MANY_ESCAPES and not _has_long_numbers(body):
         with suppress(ValueError):
             return from_json(body, cache_strings="keys")
     # Python's parser is usually slower, but says what is wrong. It also accepts lone surrogates and deep nesting, so
-    # that the schema can reject the field that has them by name.
+    # that the schema rejects these with an error that names the field.
     try:
         return await asyncio.to_thread(json.loads, body, parse_int=_read_int, parse_float=_read_float)
     except (ValueError, RecursionError) as error:
@@ -114,7 +114,7 @@ def _has_long_numbers(body: bytes) -> bool:
 # Functions written in Python, unlike `int` and `float`, let other threads run while a long list of numbers is parsed.
 def _read_int(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
-        raise ValueError  # as `int` does for more than 4,300 digits, after a longer time
+        raise ValueError  # `int` has such a limit too, but at 4,300 digits, which take longer to read
     return int(digits)
 
 

@@ -33,8 +33,8 @@ class Connection(HttpToolsProtocol):
         settings: the limits.
         targets: the paths, each with the API that decides the form of its errors.
         open_connections: the number of open connections.
-        on_rejected: called if this connection exceeds `max_connections`.
-        uvicorn: uvicorn's own arguments.
+        on_rejected: a function to call if this connection exceeds `max_connections`.
+        uvicorn: the arguments of uvicorn's own class.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Connection(HttpToolsProtocol):
             self._reject_head()
 
     def _parse(self, data: bytes) -> None:
-        """Parses received bytes. Ignores protocol upgrades (RFC 9110, section 7.8), as offered by Java's client.
+        """Parses received bytes. Ignores offers of protocol upgrades (RFC 9110, section 7.8).
 
-        After such an offer, the parser would treat the body as data of the offered protocol, and then as a new request.
-        So the request is parsed again without the offer.
+        Java's client makes such offers. After an offer, the parser would treat the body as data of the offered
+        protocol, and then as a new request. So the request is parsed again without the offer.
         """
         while data:
             try:
@@ -174,7 +174,7 @@ class Connection(HttpToolsProtocol):
 
     def _close_idle(self) -> None:
         if self.flow.write_paused:
-            self._await_head()  # the client is reading a response; reading has its own limit
+            self._await_head()  # the client is reading a response, which has its own time limit
         elif self.unsent:
             self.transport.abort()
         else:

@@ -27,8 +27,9 @@ class Call:
         service: the service.
         state: the state of the request.
         timings: records the stages of the request.
-        reserve: reserves memory for a number of bytes of the response, before they are computed; raises
-            `TooLargeError` if they can never fit, `OverloadedError` if they don't fit now.
+        reserve: a function that reserves memory for a part of the response before that part is computed. It takes the
+            size in bytes. It raises `TooLargeError` if the part can never fit into `max_total_body_bytes`, and
+            `OverloadedError` if it does not fit now.
     """
 
     def __init__(self, service: Service, state: dict[str, Any]) -> None:
@@ -40,7 +41,7 @@ class Call:
         """The model that the path names, else the model called `name`, else the base. Metrics use this model's label.
 
         Raises:
-            NotFoundError: if the service has several models, but none with this name.
+            NotFoundError: if the service can have several models, but has none with this name.
             UnavailableError: while the model is loading.
         """
         model = self.service.models.find(self.state["path_model"] or name)
@@ -65,7 +66,7 @@ class Endpoint:
         return await self._handler(request, call)
 
     async def _read(self, body: bytes) -> Any:
-        """The validated body; raises `MalformedError`, `InvalidError` or `TooLargeError`."""
+        """Returns the validated body. Raises `MalformedError`, `InvalidError` or `TooLargeError`."""
         value = await parse(body) if body else None
         if value is None:
             raise InvalidError("The body is missing.", "body")
@@ -79,7 +80,7 @@ class Endpoint:
 
 
 class Dispatcher:
-    """For a POST request, runs the path's endpoint if there is one; passes all other requests to FastAPI."""
+    """Runs the endpoint of a POST request's path, if there is one. Passes all other requests to FastAPI."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

@@ -120,7 +120,7 @@ def headers(error: ServiceError) -> dict[str, str]:
 
 
 def example(**fields: Any) -> ConfigDict:
-    """The configuration of a schema with an example."""
+    """The pydantic configuration that gives a schema an example in OpenAPI."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 

@@ -28,8 +28,9 @@ class RequestLimits:
     - A deadline runs from the request's headers to the start of its response.
     - A POST request holds a permit from the arrival of its body to the start of its response. So clients that are slow
       to send or to read hold no permit, and excess requests are rejected before they are parsed.
-    - The memory of all request and response bodies together is limited. A request's body counts from its first byte, a
-      response's body even before it is computed. Both count until the response is sent. GET requests are exempt.
+    - The memory of all request and response bodies together is limited, except those of requests other than POST. A
+      request's body counts from its first byte, a response's body even before it is computed. Both bodies count until
+      the response is sent.
 
     Args:
         app: the application to protect.
@@ -72,7 +73,7 @@ class RequestLimits:
                 await _run_while_connected(self._app, scope, messages, receive, gate)
             error = gate.rejection
         except ServiceError as rejection:
-            error = rejection.with_traceback(None)  # since the traceback's frames hold the body
+            error = rejection.with_traceback(None)  # without the traceback, whose frames hold the body
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -115,6 +116,10 @@ class RequestLimits:
         Args:
             bytes_held: the number of bytes that the request has reserved already.
             size: the number of bytes to reserve in addition; a negative number releases bytes.
+
+        Raises:
+            TooLargeError: the request alone would exceed `max_total_body_bytes`.
+            OverloadedError: all requests together would exceed `max_total_body_bytes` now.
         """
         limit = self._settings.max_total_body_bytes
         if size > 0 and bytes_held + size > limit:
@@ -153,12 +158,12 @@ class _ResponseGate:
         self.body_complete = self.started = False
 
     def reserve(self, size: int) -> None:
-        """Reserves memory for a body; raises `OverloadedError` or `TooLargeError`."""
+        """Reserves memory for a body. Raises `OverloadedError` or `TooLargeError` if there is not enough."""
         self._reserve(self.bytes_held, size)
         self.bytes_held += size
 
     def reserve_response(self, size: int) -> None:
-        """Reserves memory for a part of the response, before it is computed; raises as `reserve` does."""
+        """Reserves memory for a part of the response before that part is computed. Raises the errors of `reserve`."""
         self.reserve(size)
         self._response_bytes += size
 
@@ -204,7 +209,7 @@ class _ResponseGate:
 
 
 def _check_media_type(headers: Headers) -> None:
-    """Requires plain JSON. Nothing is decompressed, so no body grows past its limit."""
+    """Raises `MediaTypeError` unless the body is uncompressed JSON. So no small body can unpack to a huge one."""
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return
     for name, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
@@ -222,7 +227,7 @@ async def _run_while_connected(
     assert task is not None
 
     async def replay() -> Message:
-        # Remove the message from the list, so that the body's memory is freed once it is parsed.
+        # Remove the message from the list, so that the memory of the body is freed after parsing.
         return messages.pop() if messages else await asyncio.shield(disconnect)
 
     def leave(_: object) -> None:

@@ -18,7 +18,7 @@ _LINGER_SECONDS = 0.5
 
 
 def protocol(settings: Settings, app: FastAPI) -> Any:
-    """The factory of uvicorn's connections."""
+    """The function that uvicorn calls to make each connection."""
     service: Service = app.state.service
     on_rejected = service.metrics.rejected.labels("connections").inc
     return partial(Connection, settings, app.state.targets, service.usage.connections, on_rejected)
@@ -37,8 +37,8 @@ class Server(uvicorn.Server):
             server_header=False,
             http=protocol(settings, app),
             timeout_keep_alive=math.ceil(settings.idle_timeout),
-            ws="none",  # otherwise, uvicorn logs a handshake with its path and its key
-            timeout_graceful_shutdown=1,  # this server has waited already
+            ws="none",  # otherwise, uvicorn logs the path and the key of WebSocket handshakes
+            timeout_graceful_shutdown=1,  # `on_tick` has already waited for the responses
         )
         super().__init__(config)
         self._service: Service = app.state.service

@@ -51,7 +51,7 @@ def access(level: Access) -> Callable[[F], F]:
 
 
 class Surface(APIRouter):
-    """The routes of an API with its own form of errors, all below one prefix.
+    """One API: its routes, which are all below one prefix, and the form of its errors.
 
     Args:
         render: returns the status and the body of an error.
@@ -114,7 +114,7 @@ class Target:
         surface: the API of the path, which decides the form of errors.
         access: who may call the path without a key.
         methods: the methods that the path supports.
-        endpoint: handles POST requests; if None, FastAPI handles all requests.
+        endpoint: handles POST requests to the path. If None, FastAPI handles all requests to the path.
     """
 
     route: str
@@ -140,7 +140,7 @@ class Targets:
             for route in surface.routes:
                 assert isinstance(route, Route)
                 self._add(route, surface)
-        # Sorted by prefix, the longest first; the native API's surfaces have no prefix and come last.
+        # The longest prefix comes first. The native API's surfaces have no prefix and come last.
         self._unknown = [Target("other", surface) for surface in sorted(surfaces, key=lambda s: -len(s.prefix))]
 
     def resolve(self, path: str) -> tuple[str, str, Target]:
@@ -179,12 +179,15 @@ class Targets:
         return path, ""
 
     def unknown_model(self, path: str) -> NotFoundError | None:
-        """The error for a path below /tei that names an unknown model; None if the service has only one model."""
+        """The error for an unknown path that has the form /tei/{name}/…; None for other paths.
+
+        None also if the service can have only one model.
+        """
         named = self._models.strict and any(name for tail, name in self._names(path) if tail)
         return self._models.unknown() if named else None
 
     def _names(self, path: str) -> Iterator[tuple[str, str]]:
-        """The ways to read a path below /tei as the name of a model and the rest."""
+        """Each way to read a path as /tei/{name}{tail} where /tei{tail} is a known path. Yields tail and name."""
         if path.startswith(f"{_TEI}/"):
             for tail in (known.removeprefix(_TEI) for known in self._exact if known.startswith(_TEI)):
                 if path.endswith(tail):
@@ -204,7 +207,7 @@ class Targets:
 
     @property
     def probes(self) -> list[str]:
-        """The paths that are called every few seconds."""
+        """The paths that probes and scrapers call every few seconds."""
         return [path for path, target in self._exact.items() if target.access in (Access.PROBE, Access.METRICS)]
 
     def _add(self, route: Route, surface: Surface) -> None:

@@ -40,7 +40,8 @@ class Telemetry:
         self._metrics = metrics
         self._targets = targets
         self._trace = trace
-        # Cache the series, since finding a series by its labels takes longer than counting. There are few combinations.
+        # Cache the series, since finding a series by its labels takes longer than counting. There are few combinations
+        # of labels.
         self._requests = cache(metrics.requests.labels)
         self._request_seconds = cache(metrics.request_seconds.labels)
         self._stage_seconds = cache(metrics.stage_seconds.labels)
@@ -69,7 +70,7 @@ class Telemetry:
             raise
         except BaseException as bug:  # a panic in the tokenizers library does not derive from Exception
             logger.error("bug", extra={"request_id": sender.request_id, **outline(bug)})
-            error = InternalError(f"request {sender.request_id}")
+            error = InternalError(f"the service has a bug; its log describes the error of request {sender.request_id}")
         finally:
             if error and sender.status == _CLIENT_CLOSED:
                 await target.surface.to_response(error)(scope, receive, sender)

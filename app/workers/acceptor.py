@@ -23,7 +23,7 @@ class Acceptor:
 
     Args:
         listener: the shared socket.
-        factory: makes the protocol of a connection.
+        factory: makes the asyncio protocol that handles a connection.
         connections: the number of open connections of each process.
     """
 

@@ -40,11 +40,11 @@ class Opening:
 class EngineClient:
     """Sends jobs to the engine, and opens the service once the engine has loaded the encoder.
 
-    Implements `Engine` and `Adapters`.
+    This class implements `Engine` and `Adapters`.
 
     Attributes:
         queue_tokens: always 0, since the engine's process reports the queue.
-        opened: an event that is set once the service is open, or can no longer open.
+        opened: an event that is set as soon as the service is open, or can no longer open.
     """
 
     def __init__(self, service: Service, usage: SharedUsage, reader: StreamReader, writer: StreamWriter) -> None:
@@ -58,7 +58,7 @@ class EngineClient:
         self.opened = asyncio.Event()
 
     async def run(self, on_drain: Callable[[], None]) -> None:
-        """Processes messages until the engine's process ends; calls `on_drain` when the engine says to drain."""
+        """Processes messages until the engine's process ends. Calls `on_drain` when the engine sends `Kind.DRAIN`."""
         try:
             while True:
                 kind, number, body = await receive(self._reader)
@@ -120,7 +120,7 @@ class EngineClient:
 
     @property
     def ready(self) -> bool:
-        """Whether all front ends are open."""
+        """Whether the service accepts requests, which it does once all front ends are open."""
         return self._usage.is_engine_ready
 
     @property

@@ -22,7 +22,7 @@ def count_in_files(folder: Path, slot: int) -> None:
 
 
 def forget_gauges(folder: Path, slot: int) -> None:
-    """Removes the gauges of a front end that has ended; its counters stay."""
+    """Removes the gauges of a front end that has ended, but keeps its counters."""
     mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
 
 

@@ -29,7 +29,8 @@ from l2v.app.workers.wire import STREAM_LIMIT
 
 logger = logging.getLogger(__name__)
 
-# When a process ends, its files are closed first; later, its children get a new parent. Maximum seconds in between.
+# When the engine's process ends, its connections close at once, but its children get a new parent up to this many
+# seconds later. So a front end waits this long before it checks whether the engine is still its parent.
 _ORPHAN_SECONDS = 0.2
 
 
@@ -62,7 +63,7 @@ class FrontEnd:
         self._client.close(0)
 
     async def _follow(self) -> None:
-        """Drains when the engine says so, and ends this process once the engine is gone."""
+        """Drains when the engine sends `Kind.DRAIN`. Ends this process when the engine is gone or an error occurs."""
         try:
             await self._client.run(self._server.drain)
             await asyncio.sleep(_ORPHAN_SECONDS)

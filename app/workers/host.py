@@ -26,9 +26,9 @@ class Host:
     Args:
         slot: the front end's place in the table.
         table: counts the tokens that have arrived.
-        engine: returns the scheduler, which exists before the front end sends its first job.
-        adapters: returns the adapter loader, which also exists before the first job.
-        scrape: returns the metrics.
+        engine: a function that returns the scheduler, which exists before the front end sends its first job.
+        adapters: a function that returns the adapter loader, which exists before the first job too.
+        scrape: a function that returns the metrics.
         writer: writes to the connection.
 
     Attributes:
@@ -70,7 +70,7 @@ class Host:
         return future
 
     async def run(self, reader: StreamReader) -> None:
-        """Processes messages until the front end disconnects; then cancels its jobs."""
+        """Processes messages until the front end disconnects, and then cancels the front end's jobs."""
         try:
             while True:
                 kind, number, body = await receive(reader)

@@ -12,7 +12,7 @@ class Setup:
     """The data that a front end needs to start. It contains API keys, so a private pipe (standard input) carries it.
 
     Attributes:
-        settings: all settings, with the contents of the files that they name.
+        settings: all settings. `api_keys` contains the keys of `api_keys_file` too; the prompts are in `prompts`.
         prompts: the configured prompts.
         started: when the service started, in seconds since the epoch.
         folder: the service's private folder.
@@ -21,7 +21,7 @@ class Setup:
         slot: the front end's place in the table.
         engine: the descriptor of the connection to the engine.
         listeners: the descriptors of the sockets on which to accept connections.
-        loaded: whether the encoder is loaded. If so, the front end gets ready before it accepts connections.
+        loaded: whether the encoder is loaded. If so, the front end opens the service before it accepts connections.
     """
 
     settings: Settings

@@ -42,7 +42,7 @@ class SharedModels(ServedModels):
 
 
 def pack_model(model: ServedModel, base: ServedModel) -> bytes:
-    """Pickles an adapter, but no tokenizer that is shared with the base, since a copy may take 50 MB."""
+    """Pickles an adapter, but not its tokenizer if that is the base's tokenizer, since a copy may take 50 MB."""
     tokenizer = base.profile.tokenization.tokenizer
 
     class Pickler(pickle.Pickler):
@@ -55,7 +55,7 @@ def pack_model(model: ServedModel, base: ServedModel) -> bytes:
 
 
 def unpack_model(body: bytes, base: ServedModel) -> ServedModel:
-    """The adapter that `pack_model` has pickled. The body must come from the engine's process."""
+    """The adapter that `pack_model` has pickled. The body must come from the engine, since unpickling can run code."""
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, _: Any) -> object:

@@ -34,7 +34,8 @@ from l2v.app.workers.wire import STREAM_LIMIT, Kind
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.02
-# A front end that ends sooner than this after its start is replaced after a pause, which doubles each time.
+# The pause before a front end is replaced. The pause doubles each time that a front end ends within `_STEADY_SECONDS`
+# of its start.
 _STEADY_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 # How long a front end may run after `drain_timeout`, or after it disconnects, before it is killed.
@@ -42,7 +43,7 @@ _END_SECONDS = 5.0
 
 
 def serve(settings: Settings) -> str:
-    """Serves with several front ends until a signal, or until the engine fails. Returns the reason for a failure."""
+    """Serves with several front ends until a signal or a failure. Returns the reason for a failure, else ""."""
     with asyncio.Runner(loop_factory=auto_loop_factory()) as runner, tempfile.TemporaryDirectory(prefix="l2v-") as path:
         return runner.run(Supervisor(settings, Path(path)).run())
 
@@ -79,7 +80,7 @@ class Supervisor:
         self._failure = ""
 
     async def run(self) -> str:
-        """Serves until a signal or a failure; returns the reason for the failure, or ""."""
+        """Serves until a signal or a failure. Returns the reason for a failure, else ""."""
         self._loop = asyncio.get_running_loop()
         host, port = self._settings.host, self._settings.port
         try:
@@ -118,7 +119,7 @@ class Supervisor:
             self._stop(f"the supervisor failed ({type(error).__name__})")
 
     def _fail(self, reason: str) -> None:
-        """Stops after a failure. Called from any thread."""
+        """Stops after a failure. Any thread may call this method."""
         self._loop.call_soon_threadsafe(self._stop, reason)
 
     def _stop(self, failure: str = "") -> None:
@@ -155,12 +156,12 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _run(self, slot: int) -> int | None:
-        """Runs a front end until it ends; returns its exit status."""
+        """Runs a front end until it ends. Returns its exit status."""
         ours, theirs = socket.socketpair()
         with theirs:
             engine = theirs.fileno()
             descriptors = (engine, self._setup.table, *self._listeners)
-            # -P: modules in the working folder must not shadow others.
+            # -P keeps Python from importing modules of the working folder instead of installed modules.
             command = (sys.executable, "-P", "-m", "l2v.app.workers.frontend")
             process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=descriptors)
         self._processes[slot] = process
@@ -210,7 +211,7 @@ class Supervisor:
         """
         for slot, beats in enumerate(self._table.column(Column.HEARTBEATS)):
             last, ticks = self._silences[slot]
-            # The first heartbeat comes once the front end has imported its modules.
+            # A front end sends its first heartbeat after importing its modules. Until then, its silence does not count.
             ticks = ticks + 1 if beats and beats == last else 0
             if ticks * _TICK_SECONDS > self._settings.engine_timeout:
                 logger.error("a front end hangs and is killed", extra={"slot": slot})
@@ -255,7 +256,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             listeners.append(socket.create_server(address, family=family, backlog=2048))
         except OSError as error:
             unavailable = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-            if not unavailable or len(found) == 1:  # the host may have another address that works
+            if not unavailable or len(found) == 1:  # the host may have another address, which is available
                 raise
     if not listeners:
         raise OSError(errno.EADDRNOTAVAIL, "no address of the host is available")
@@ -263,7 +264,10 @@ def _listen(host: str, port: int) -> list[socket.socket]:
 
 
 def _resolved(settings: Settings) -> Settings:
-    """The settings with files replaced by their contents, so that front ends that start later get the same contents."""
+    """The settings with the keys of `api_keys_file`, and without prompts, which `Setup.prompts` holds.
+
+    So front ends that start later get the same keys and prompts, even if the files have changed.
+    """
     keys = tuple(SecretStr(key) for key in settings.read_keys())
     without = {"prompts": None, "query_instruction": "", "document_instruction": ""}
     return settings.model_copy(update={"api_keys": keys, "api_keys_file": None, **without})

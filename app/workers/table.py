@@ -61,7 +61,7 @@ class Table:
         return self._cells[len(Column) * self._front_ends :]
 
     def clear(self, slot: int) -> None:
-        """Forgets a front end that has ended."""
+        """Sets the numbers of a front end that has ended to 0."""
         for column in Column:
             self.column(column)[slot] = 0
 
@@ -90,7 +90,7 @@ class SharedAmount(Amount):
 
 
 class SharedUsage(Usage):
-    """The amounts in use by all front ends. `own` and `add` concern only the front end in `slot`."""
+    """The amounts in use by all front ends. Their `own` and `add` concern only the front end in `slot`."""
 
     connections: SharedAmount
 

@@ -15,7 +15,7 @@ from l2v.app.engine.jobs import Result
 from l2v.app.engine.vectors import Vectors
 from l2v.models.types import Encoding
 
-# Kind, number of the job, and length of the body.
+# Kind of the message, number of its job, request or change (0 if none), and length of the body.
 _HEADER = struct.Struct("=BQQ")
 # Seconds queued, seconds computed, and number of arrays.
 _RESULT = struct.Struct("=ddI")

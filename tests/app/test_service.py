@@ -251,7 +251,8 @@ def test_a_bug_returns_the_request_id_and_nothing_else(
     assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]
     error = response.json()["error"]
     assert (response.status_code, error["type"]) == (500, "internal")
-    assert error["message"] == f"request {response.headers['X-Request-Id']}"
+    request_id = response.headers["X-Request-Id"]
+    assert error["message"] == f"the service has a bug; its log describes the error of request {request_id}"
     assert "secret" not in response.text + caplog.text
     assert any(record.message == "bug" for record in caplog.records)
 

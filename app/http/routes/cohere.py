@@ -20,7 +20,7 @@ _rejections = {
     for status, response in responses(400, 401, 404, 413, 415, 429, 500, 503, 504).items()
 }
 _PROMPTS = {"search_query": "query", "search_document": "document"}
-# The assumed size of a text, in numbers.
+# A text counts as this many numbers when a response is divided into chunks.
 _TEXT_WIDTH = 256
 
 

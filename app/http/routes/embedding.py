@@ -27,11 +27,11 @@ async def embed_group(
     """Embeds a group of inputs as the request asks.
 
     Args:
-        call: the call.
+        call: the service and the state of the request.
         model: the model to use.
         group: the inputs.
-        request: its fields describe the vectors.
-        content: returns the body of the response, for the vectors and the embedded group.
+        request: the request, whose fields describe the vectors to return.
+        content: a function that takes the vectors and the embedded group and returns the body of the response.
         truncate: whether to truncate texts that are too long rather than reject them.
     """
     dimensions, encoding, dtype = request.dimensions, request.encoding_format, request.output_dtype

@@ -29,7 +29,7 @@ async def embeddings(request: EmbeddingsRequest, call: CallDep) -> Response:
 
 
 async def respond(request: EmbeddingsFields, call: Call) -> Response:
-    """The response to an embeddings request of any API."""
+    """The response to an embeddings request in OpenAI's form, which TEI accepts too."""
     model = call.choose(request.model)
     if request.truncate_prompt_tokens is not None and not request.truncates:
         raise InvalidError("cannot be combined with a 'truncate' that rejects texts", "truncate_prompt_tokens")

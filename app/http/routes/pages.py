@@ -31,7 +31,7 @@ _SWAGGER = "style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
 def _router(folder: str, policy: str, page: str, below: str, level: Access) -> surfaces.Surface:
-    """Routes for index.html at `page` and for all files of the folder under `below`."""
+    """Routes that serve index.html of `folder` at the path `page`, and all files of `folder` below the path `below`."""
     router, files = surfaces.native(), StaticFiles(directory=_APP / folder)
     headers = _HEADERS | {"Content-Security-Policy": _POLICY + policy}
 

@@ -21,7 +21,7 @@ from l2v.app.http.schemas import tei as schemas
 from l2v.app.http.schemas.openai import EmbeddingsResponse
 from l2v.app.http.surfaces import Access, access
 
-# The assumed size of each item, large enough that each item is written as a chunk of its own.
+# A text counts as this many numbers when a response is divided into chunks. So each text is a chunk of its own.
 _WIDTH = 65_536
 
 router = surfaces.tei(tags=["TEI"])

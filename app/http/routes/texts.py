@@ -19,10 +19,10 @@ async def text_group(
     max_tokens: int | None = None,
     truncate: bool = True,
 ) -> InputGroup:
-    """The inputs of a field that holds a text, token ids, or a list of either; raises as `read_texts` does.
+    """The inputs of a field that holds a text, token ids, or a list of either. Raises the errors of `read_texts`.
 
-    If texts that are too long are to be rejected (`truncate` is false), the longest row of ids is decoded and tokenized
-    before the others, so that rejecting it costs little.
+    If `truncate` is false, texts that are too long are rejected. To make a rejection cheap, the longest row of ids is
+    decoded and tokenized before the others if it has more than `max_length` ids.
     """
     longest = None if truncate or _is_single(value) else max(range(len(value)), key=lambda row: _length(value[row]))
     if longest is not None and _length(value[longest]) > model.profile.tokenization.max_length:
@@ -34,7 +34,7 @@ async def text_group(
 
 
 async def read_texts(call: Call, model: ServedModel, name: str, value: Any, *, skip_special: bool = True) -> list[str]:
-    """The texts of a field that holds a text, token ids, or a list of either; raises as `TokenizerPool.decode` does."""
+    """The texts of a field that holds a text, ids, or a list of either. Raises the errors of `TokenizerPool.decode`."""
     single, service = _is_single(value), call.service
     items = [value] if single else value
     service.tokenizers.check_count(len(items), name)

@@ -40,7 +40,7 @@ class CohereRequest(StrictRequest):
 
     @property
     def dtypes(self) -> dict[EmbeddingType, OutputDtype]:
-        """The type of the numbers for each requested type."""
+        """Maps each requested embedding type to the type of its numbers."""
         return {kind: "float" if kind == "base64" else kind for kind in self.embedding_types}
 
 

@@ -93,7 +93,7 @@ class Rejected:
         return BeforeValidator(self._reject).__get_pydantic_core_schema__(source, handler)
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        # Generators of clients reject enums of booleans.
+        # Not one enum, since generators of clients reject enums of booleans.
         allowed: list[dict[str, Any]] = [{"const": value} for value in self.allowed]
         return {"anyOf": [*allowed, {"type": "null"}], "description": f"{REJECTED}{self.reason}"}
 

@@ -149,7 +149,7 @@ Truncate = Annotated[
 
 
 def read_inputs(inputs: Any, instruction: str) -> list[Input]:
-    """The inputs of a request as a list; those without an instruction get the given one."""
+    """The inputs of a request as a list. Inputs without an instruction of their own get `instruction`."""
     return [_read_input(item, instruction) for item in (inputs if isinstance(inputs, list) else [inputs])]
 
 

@@ -150,7 +150,7 @@ class TokenizeResponse(BaseModel):
 
 
 def render(tokens: Iterator[Token]) -> orjson.Fragment:
-    """The tokens of an input as JSON, since their objects take ten times the memory."""
+    """The tokens of an input as JSON text, which takes a tenth of the memory of the token objects."""
     return orjson.Fragment(orjson.dumps([token._asdict() for token in tokens]))
 
 

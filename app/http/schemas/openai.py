@@ -65,7 +65,7 @@ class EmbeddingsFields(Request):
 
     @property
     def side(self) -> str | None:
-        """`query` or `document`, if the request says which."""
+        """`query` or `document` if `input_type` or `task` says which of the two the texts are, else None."""
         kind = self.input_type or self.task
         return kind and ("query" if kind.endswith("query") else "document")
 

@@ -116,7 +116,7 @@ class Token(BaseModel):
 
 
 def render(tokens: Iterator[tuple[Any, ...]]) -> list[bytes]:
-    """Writes the tokens of a text as JSON, in parts, since their objects take ten times the memory."""
+    """Writes the tokens of a text as JSON, part by part, since dicts of all tokens take ten times the memory."""
     names = tuple(Token.model_fields)
     parts: list[bytes] = []
     while part := [dict(zip(names, token, strict=True)) for token in islice(tokens, 1024)]:

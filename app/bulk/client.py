@@ -84,7 +84,7 @@ class Client:
 
         Raises:
             RejectedError: the service rejects the request.
-            CommandError: the service cannot be reached, is not l2v, or requires another key.
+            CommandError: the service cannot be reached, is not l2v, or requires a valid key.
         """
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_BusyError),

@@ -73,7 +73,7 @@ def identity(info: dict[str, Any]) -> dict[str, Any]:
 
 def embed_inputs(embedder: Embedder, inputs: Sequence[Input]) -> Numbers:
     """The vectors of inputs, [n, d] or packed. Raises `CommandError` for an input that cannot be embedded."""
-    # Only services have this limit, and they reject longer texts.
+    # Only services have this limit. A service would reject longer texts, so they are cut here.
     max_characters = embedder.info.get("limits", {}).get("max_characters")
     rows = [Row(number, each.text[:max_characters], each.instruction) for number, each in enumerate(inputs, 1)]
     starts = range(0, max(1, len(rows)), _BATCH_SIZE)

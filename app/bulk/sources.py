@@ -162,7 +162,8 @@ class ParquetSource:
         # Kept values stay Arrow scalars, so that Parquet gets them unchanged.
         arrays = {name: batch.column(name) for name in self._columns.names}
         values: dict[str, Any] = {name: array.cast(_without_dictionaries(array.type)) for name, array in arrays.items()}
-        validated = [name for name in (self._columns.text, self._columns.instruction) if name]  # `check_row` does it
+        # `check_row` validates these columns.
+        validated = [name for name in (self._columns.text, self._columns.instruction) if name]
         suspects = [name for name in self._columns.keep if name not in validated and not _is_valid(values[name])]
         for name in validated:
             values[name] = _texts(values[name])

@@ -88,7 +88,7 @@ def _unusable(host: str, port: int) -> str:
             socket.create_server(address[:2], family=family).close()
     except OSError as error:
         if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-            return ""  # let the server try, since a host name may have another address, which is available
+            return ""  # let the server try, since a host name may have another address that is available
         reason = (error.strerror or str(error)).partition(" (")[0]
         return f"cannot listen on {host}:{port} ({reason}): end the process that uses the port, or set another address"
     return ""

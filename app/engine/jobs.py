@@ -87,7 +87,7 @@ class Job:
         return Item(self, self.taken - 1)
 
     def put(self, position: int, vector: Vectors) -> None:
-        """Stores the vector of one encoding. The last vector that is missing settles the job."""
+        """Stores the vector of one encoding, and settles the job if it was the last one missing."""
         self.vectors[position] = vector.copy()  # copy it, since a view would keep the whole batch in memory
         if len(self.vectors) == len(self.encodings):
             vectors = [self.vectors[each] for each in range(len(self.encodings))]

@@ -256,7 +256,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             listeners.append(socket.create_server(address, family=family, backlog=2048))
         except OSError as error:
             unavailable = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-            if not unavailable or len(found) == 1:  # the host may have another address, which is available
+            if not unavailable or len(found) == 1:  # the host may have another address that is available
                 raise
     if not listeners:
         raise OSError(errno.EADDRNOTAVAIL, "no address of the host is available")

@@ -250,13 +250,14 @@ class Supervisor:
 def _listen(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen on the addresses of a host, where front ends accept connections; raises `OSError`."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = {(family, address) for family, _, _, _, address in found}
     listeners: list[socket.socket] = []
-    for family, address in {(family, address) for family, _, _, _, address in found}:
+    for family, address in addresses:
         try:
             listeners.append(socket.create_server(address, family=family, backlog=2048))
         except OSError as error:
             unavailable = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-            if not unavailable or len(found) == 1:  # the host may have another address that is available
+            if not unavailable or len(addresses) == 1:  # the host may have another address that is available
                 raise
     if not listeners:
         raise OSError(errno.EADDRNOTAVAIL, "no address of the host is available")

@@ -1,4 +1,4 @@
-"""Merges adapters into the decoder, after checking that they fit and have an effect."""
+"""Merges adapters into the decoder, and checks that they fit and have an effect."""
 
 import os
 import re
@@ -179,7 +179,8 @@ def check_fit(source: Source, weights: dict[str, torch.Tensor], adapted: PeftMod
         first = f"it lacks {missing[0]}" if missing else f"the model has no place for {surplus[0]}"
         raise AdapterError(
             f"adapter {source.name} does not fit the model: {first} ({count([*surplus, *missing], 'key')} in "
-            "total); check that the adapter belongs to this base model, and its adapter_config.json to its weights"
+            "total); check that the adapter belongs to this base model, and that its adapter_config.json and its "
+            "weights belong together"
         )
     for key, weight in weights.items():
         required = expected.get(key, state.get(key))

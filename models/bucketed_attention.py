@@ -10,11 +10,12 @@ from itertools import groupby
 
 import torch
 
-# Lengths up to _EDGE are rounded up to a multiple of _FINE, longer lengths to a multiple of _COARSE. Each rounded
-# length is a bucket. The softmax of bfloat16 takes up to four times as long if the number of keys is not a multiple of
-# 32.
+# Lengths up to _EDGE are rounded up to a multiple of _FINE, longer lengths to a multiple of _COARSE. Sequences
+# of the same rounded length form one or more buckets. The softmax of bfloat16 takes up to four times as long if the
+# number of keys is not a multiple of 32.
 _FINE, _COARSE, _EDGE = 32, 64, 128
-# Maximum number of attention scores computed at once, so that they stay in the CPU's cache.
+# Maximum number of attention scores computed at once, so that they stay in the CPU's cache. A single
+# sequence may exceed it.
 _MAX_SCORES = 2**22
 
 

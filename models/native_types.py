@@ -41,8 +41,8 @@ def native_type(config: Config) -> NativeType | None:
         case "bidirectional_pplx_qwen3":
             return NativeType("qwen3", {})
         case "bidirlm" if "query_pre_attn_scalar" in config or "hidden_activation" in config:
-            # We do not know whether BidirLM's code halves the window, as Gemma 3 does. `check_window` limits max_length
-            # to half the window, and a window of either width hides no token of such a short text.
+            # We do not know whether BidirLM's code halves the window, as Gemma 3's code does. It makes no difference:
+            # `check_window` limits max_length to half the window, so even a halved window hides no token.
             return NativeType("gemma3_text", {"use_bidirectional_attention": True})
         case "bidirlm":
             return NativeType("qwen3", {})

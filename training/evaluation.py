@@ -45,8 +45,8 @@ class MtebEncoder(AbsEncoder):
     def prepare(self, task: TaskMetadata) -> None:
         """Set the revision under which the results of a task are stored.
 
-        The revision changes with the weights, the instructions and the settings, so that MTEB never reuses results of
-        other vectors.
+        The revision depends on the vector of a probe (rounded), the instructions and the settings, so that MTEB does
+        not reuse the results of another model.
         """
         instructions = [self.instruction(task, prompt_type) for prompt_type in PromptType]
         described = json.dumps([instructions, self._settings], sort_keys=True)
@@ -79,7 +79,8 @@ class MtebEncoder(AbsEncoder):
             text = given.get(prompt_type.value if prompt_type else "query", "")
         else:
             text = "" if prompt_type == PromptType.document else given
-        # MTEB's instructions end in a full stop. A colon replaces it, as in the training of the reference's models.
+        # An instruction of MTEB gets a colon at its end, in place of a full stop if it has one: LLM2Vec's published
+        # models were trained so.
         return text.strip(".") + ":" if from_mteb and text and not text.endswith(":") else text
 
 

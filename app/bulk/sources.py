@@ -159,7 +159,7 @@ class ParquetSource:
         return list(range(first, metadata.num_row_groups)), before
 
     def _rows(self, batch: "pa.RecordBatch", before: int) -> Iterator[Row | BadRow]:
-        # Kept values stay Arrow scalars, so that Parquet gets them unchanged.
+        # Kept values other than text and instruction stay Arrow scalars, so that a Parquet output gets them unchanged.
         arrays = {name: batch.column(name) for name in self._columns.names}
         values: dict[str, Any] = {name: array.cast(_without_dictionaries(array.type)) for name, array in arrays.items()}
         # `check_row` validates these columns.
@@ -178,7 +178,10 @@ class ParquetSource:
 
 
 def _without_dictionaries(kind: "pa.DataType") -> "pa.DataType":
-    """The type without dictionaries at any depth, since an Arrow stream holds only the first batch's dictionary."""
+    """The type without dictionaries, also inside structs and lists.
+
+    Batches may have different dictionaries, but an output has only one for each column.
+    """
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 
 class Timings(dict[str, float]):
-    """Seconds per stage, in the order in which the stages started.
+    """Seconds per stage, in the order in which the stages first ended.
 
     Attributes:
-        started: when each stage started, in seconds since the epoch.
+        started: when each stage first started, in seconds since the epoch.
     """
 
     def __init__(self) -> None:

@@ -250,7 +250,7 @@ def test_an_idle_engine_does_not_count_as_hung(fake: FakeEncoder, metrics: Metri
 def test_close_finishes_queued_jobs_and_rejects_new_ones(scheduler: Scheduler, fake: FakeEncoder) -> None:
     hold(scheduler, fake)
     waiting = scheduler.submit(encodings(1, 2, 3, 4, 5))
-    closer = threading.Thread(target=scheduler.close)
+    closer = threading.Thread(target=scheduler.close, args=(SECONDS,))
     closer.start()
     fake.release(10)
     closer.join(SECONDS)

@@ -52,7 +52,10 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _keep_one_unknown(cls, value: Any) -> Any:
-        """Drops all unknown fields but the first, since pydantic would create an error for each one."""
+        """If there are more fields than the model has, drops all unknown fields but the first.
+
+        Otherwise, pydantic would create an error for each of them.
+        """
         if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
             return value
         first = next(name for name in value if name not in cls.model_fields)
@@ -93,7 +96,7 @@ class Rejected:
         return BeforeValidator(self._reject).__get_pydantic_core_schema__(source, handler)
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        # Not one enum, since generators of clients reject enums of booleans.
+        # Separate constants rather than one enum, since client generators reject enums of booleans.
         allowed: list[dict[str, Any]] = [{"const": value} for value in self.allowed]
         return {"anyOf": [*allowed, {"type": "null"}], "description": f"{REJECTED}{self.reason}"}
 

@@ -49,7 +49,7 @@ class Similarity(ClientSettings):
             return self._local_scores(embedder)
 
     def _remote_scores(self, embedder: "RemoteEmbedder") -> list[float]:
-        # Leave out what is not given, so that the service's own defaults apply.
+        # Omit options that the user did not give, so that the service's defaults apply.
         fields = {"documents", "query_instruction", "document_instruction"}
         body = self.model_dump(include=fields, exclude_none=True) | {"queries": [self.query]}
         if self.model_name is not None:

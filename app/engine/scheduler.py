@@ -63,8 +63,8 @@ class Scheduler:
     def submit(self, encodings: Sequence[Encoding]) -> "Future[Result]":
         """Queues the encodings of one request. Cancelling the future drops these encodings.
 
-        The future yields a `Result`, or raises `EncodingFailedError` or `UnavailableError`. This method
-        does not check the queue's capacity, since `reserve` has checked it before tokenization.
+        The future yields a `Result`, or raises `EncodingFailedError` or `UnavailableError`. This method does not
+        check the queue's capacity, since `reserve` has checked it before tokenization.
 
         Raises:
             UnavailableError: the scheduler is closed, or its engine is down.

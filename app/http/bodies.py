@@ -94,8 +94,8 @@ async def parse(body: bytes) -> Any:
     if body.count(b"\\") <= _MANY_ESCAPES and not _has_long_numbers(body):
         with suppress(ValueError):
             return from_json(body, cache_strings="keys")
-    # Python's parser is usually slower, but says what is wrong. It also accepts lone surrogates and deep nesting, so
-    # that the schema rejects these with an error that names the field.
+    # Python's parser is usually slower, but its errors say what is wrong. It also accepts lone surrogates and deep
+    # nesting, which the schema then rejects with an error that names the field.
     try:
         return await asyncio.to_thread(json.loads, body, parse_int=_read_int, parse_float=_read_float)
     except (ValueError, RecursionError) as error:

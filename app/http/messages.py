@@ -61,7 +61,7 @@ def from_validation(error: ValidationError) -> ServiceError:
 
 
 def from_parser(cause: BaseException | None) -> MalformedError:
-    """Converts the parser's exception to an error that says what is wrong in the body and, if known, at which place."""
+    """Converts the parser's exception to an error that says what is wrong in the body, and where, if that is known."""
     match cause:
         case json.JSONDecodeError():
             reason = f"{cause.msg[:1].lower()}{cause.msg[1:]} at line {cause.lineno}, column {cause.colno}"

@@ -1,6 +1,7 @@
-"""Accepts connections from a socket that several processes share."""
+"""Listens on sockets that several processes share, and accepts connections from them."""
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -13,6 +14,23 @@ logger = logging.getLogger(__name__)
 _GRACE_SECONDS = 0.001
 # How long a process stops accepting when it runs out of file descriptors.
 _PAUSE_SECONDS = 1.0
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on the addresses of a host, where front ends accept connections; raises `OSError`."""
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = {(family, address) for family, _, _, _, address in found}
+    listeners: list[socket.socket] = []
+    for family, address in addresses:
+        try:
+            listeners.append(socket.create_server(address, family=family, backlog=2048))
+        except OSError as error:
+            unavailable = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+            if not unavailable or len(addresses) == 1:  # the host may have another address that is available
+                raise
+    if not listeners:
+        raise OSError(errno.EADDRNOTAVAIL, "no address of the host is available")
+    return listeners
 
 
 class Acceptor:

@@ -1,7 +1,6 @@
 """The engine's process: binds the port, starts the front ends, and replaces front ends that end or hang."""
 
 import asyncio
-import errno
 import logging
 import os
 import pickle
@@ -24,6 +23,7 @@ from l2v.app.logs import outline
 from l2v.app.metrics import Metrics
 from l2v.app.settings import Settings
 from l2v.app.workers import exposition
+from l2v.app.workers.acceptor import listen
 from l2v.app.workers.client import Opening
 from l2v.app.workers.host import Host
 from l2v.app.workers.setup import Setup
@@ -84,7 +84,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         host, port = self._settings.host, self._settings.port
         try:
-            listeners = _listen(host, port)
+            listeners = listen(host, port)
         except OSError as error:
             return f"cannot listen on {host}:{port} ({error.strerror})"
         self._listeners = tuple(listener.fileno() for listener in listeners)
@@ -245,23 +245,6 @@ class Supervisor:
             rendered = asyncio.to_thread(exposition.render, self._service.metrics.registry, self._folder)
             self._rendering = asyncio.create_task(rendered)
         return await asyncio.shield(self._rendering)
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen on the addresses of a host, where front ends accept connections; raises `OSError`."""
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    addresses = {(family, address) for family, _, _, _, address in found}
-    listeners: list[socket.socket] = []
-    for family, address in addresses:
-        try:
-            listeners.append(socket.create_server(address, family=family, backlog=2048))
-        except OSError as error:
-            unavailable = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-            if not unavailable or len(addresses) == 1:  # the host may have another address that is available
-                raise
-    if not listeners:
-        raise OSError(errno.EADDRNOTAVAIL, "no address of the host is available")
-    return listeners
 
 
 def _resolved(settings: Settings) -> Settings:

@@ -112,9 +112,14 @@ class ServerProcess:
         self._environment = os.environ | environment
 
     def __enter__(self) -> Self:
-        # Run outside the checkout, as users do.
+        # Run outside the checkout, as users do, and as the leader of a process group, as a shell starts it.
         self.process = subprocess.Popen(
-            self._command, stderr=self._log, stdout=self._log, env=self._environment, cwd=tempfile.gettempdir()
+            self._command,
+            stderr=self._log,
+            stdout=self._log,
+            env=self._environment,
+            cwd=tempfile.gettempdir(),
+            process_group=0,
         )
         return self
 

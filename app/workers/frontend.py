@@ -109,7 +109,7 @@ class FrontEndServer(Server):
 
 
 def main() -> None:
-    # Ignore signals to the whole process group, such as Ctrl-C. The engine gets them too and tells front ends to drain.
+    # Ignore signals to all processes, as systemd sends them. The engine gets them too and tells front ends to drain.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     setup: Setup = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one

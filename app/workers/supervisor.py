@@ -163,7 +163,10 @@ class Supervisor:
             descriptors = (engine, self._setup.table, *self._listeners)
             # -P keeps Python from importing modules of the working folder instead of installed modules.
             command = (sys.executable, "-P", "-m", "l2v.app.workers.frontend")
-            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, pass_fds=descriptors)
+            # In a session of its own, Ctrl-C does not reach a front end, not even while it imports its modules.
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=PIPE, pass_fds=descriptors, start_new_session=True
+            )
         self._processes[slot] = process
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)

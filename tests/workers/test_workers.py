@@ -1,5 +1,6 @@
 """`l2v serve --http-workers 2`: several processes act as one, and a front end that dies takes only its own requests."""
 
+import os
 import re
 import signal
 import socket
@@ -254,10 +255,9 @@ def test_a_killed_engine_ends_all_processes() -> None:
 
 def test_ctrl_c_ends_all_processes_while_the_model_loads() -> None:
     with Workers() as server:
-        server.wait_open()
-        processes = server.front_ends
-        for process in [*processes, psutil.Process(server.process.pid)]:  # the whole group of a terminal
-            process.send_signal(signal.SIGINT)
+        wait_for(lambda: len(server.front_ends) == FRONT_ENDS, LOAD_SECONDS, "front ends")
+        processes = server.front_ends  # which still import their modules
+        os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
         assert server.process.wait(60) == 0
         assert not psutil.wait_procs(processes, 5)[1]
         assert "Traceback" not in server.log

@@ -9,16 +9,16 @@ in every decoder that uses transformers' attention interface.
 import inspect
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from l2v.models.bucketed_attention import bucketed_attention, visible
+from l2v.models.bucketed_attention import bucketed_attention, pays
 from l2v.models.errors import UnsupportedModelError
+from l2v.models.sdpa import sdpa
 
 NAME = "l2v_packed"
 # The inputs that other libraries pass to a decoder. `ModelTokenizer.write` names them in tokenizer_config.json.
@@ -32,8 +32,6 @@ _known = inspect.signature(varlen_attn).parameters
 _varlen_attn: Callable[..., Any] = partial(varlen_attn, **{k: v for k, v in _OPTIONS.items() if k in _known})
 # The kernel's maximum head width, and the number that each head width must be a multiple of.
 _MAX_HEAD, _HEAD_MULTIPLE = 256, 8
-# A single sequence shorter than this is faster with torch's own attention than in a bucket.
-_MIN_BUCKET_TOKENS = 100
 # Arguments by which some architectures change the attention scores. Ignoring one would silently give wrong vectors.
 _UNSUPPORTED = {
     "softcap": "soft-caps its attention scores",
@@ -69,20 +67,17 @@ def attend(
     Returns:
         [1, T, H, D], contiguous.
     """
-    lengths = [end - start for start, end in pairwise(cu_seqlens_cpu.tolist())]
-    grouped = query.shape[1] != key.shape[1]
-    runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+    if len(cu_seqlens_cpu) == 2:
+        return sdpa(query, key, value, scale, causal=causal, window=window, dropout=dropout).contiguous()
+    runs = [(length, len(list(run))) for length, run in groupby(cu_seqlens_cpu.diff().tolist())]
     # The states are split, not sliced: the gradient of each slice would be as large as the whole row.
     sizes = [length * count for length, count in runs]
     parts = (states[0].split_with_sizes(sizes, dim=1) for states in (query, key, value))
     outputs = []
     for (length, count), *run in zip(runs, *parts, strict=True):
         q, k, v = (states.unflatten(1, (count, length)).transpose(0, 1) for states in run)
-        mask = visible(length, length, causal, window, q.device) if 0 < window < length else None
-        attended = scaled_dot_product_attention(
-            q, k, v, mask, scale=scale, enable_gqa=grouped, is_causal=causal and mask is None, dropout_p=dropout
-        )
-        outputs.append(attended.transpose(1, 2).flatten(0, 1))
+        attended = sdpa(q, k, v, scale, causal=causal, window=window, dropout=dropout)
+        outputs.append(attended.flatten(0, 1))
     return torch.cat(outputs)[None]
 
 
@@ -103,7 +98,7 @@ def segment_attention(
     """
     if query.dtype == torch.bfloat16 and not query.is_cuda:
         lengths = tuple(cu_seqlens_cpu.diff().tolist())
-        if len(lengths) > 1 or lengths[0] >= _MIN_BUCKET_TOKENS:
+        if pays(lengths):
             return bucketed_attention(query, key, value, lengths, scale, causal=causal, window=window)
     return attend(query, key, value, cu_seqlens_cpu, scale, causal=causal, window=window)
 

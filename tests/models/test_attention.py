@@ -1,5 +1,6 @@
 """Packed bidirectional attention compared with plain attention, and the architectures that do and do not support it."""
 
+from collections.abc import Iterator
 from itertools import accumulate, pairwise, product
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_a_token_attends_up_to_itself_and_within_the_window(causal: bool, window
         torch.testing.assert_close(output[:, start:end], expected.transpose(1, 2))
 
 
+@pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
+def amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Some sequences are in no bucket with AMX: those of 129, 300 and 600 tokens below."""
+    monkeypatch.setattr(buckets, "_AMX", request.param)
+    buckets._layout.cache_clear()  # noqa: SLF001
+    yield
+    buckets._layout.cache_clear()  # noqa: SLF001
+
+
+@pytest.mark.usefixtures("amx")
 @pytest.mark.parametrize("window", [0, 5, 40])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("key_heads", [1, 4])
@@ -65,8 +76,11 @@ def test_buckets_apply_causality_and_windows_per_sequence(key_heads: int, causal
     torch.testing.assert_close(output, attend(query, key, value, bounds, 0.3, causal=causal, window=window))
 
 
+@pytest.mark.usefixtures("amx")
 @pytest.mark.parametrize("key_heads", [1, 4])
-@pytest.mark.parametrize("lengths", [(1, 40, 3, 300, 129, 33), (100,), (32, 64, 64, 32), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "lengths", [(1, 40, 3, 300, 129, 33), (600, 5, 600, 7, 600, 9), (100,), (32, 64, 64, 32), (1, 1)], ids=str
+)
 def test_bucketed_attention_equals_attention_per_sequence(lengths: tuple[int, ...], key_heads: int) -> None:
     """In float32, which shows smaller errors than bfloat16, the dtype that buckets are meant for."""
     torch.manual_seed(0)
@@ -74,6 +88,14 @@ def test_bucketed_attention_equals_attention_per_sequence(lengths: tuple[int, ..
     query, key, value = states(total, 4), states(total, key_heads), states(total, key_heads)
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
     output = bucketed_attention(query, key, value, lengths, 0.3)
+    torch.testing.assert_close(output, attend(query, key, value, bounds, 0.3))
+
+
+@pytest.mark.usefixtures("amx")
+def test_values_may_be_wider_than_keys() -> None:
+    query, key, value = states(80, 4), states(80, 4), torch.randn(1, 4, 80, 16)
+    bounds = torch.tensor([0, 10, 20, 30, 80], dtype=torch.int32)
+    output = bucketed_attention(query, key, value, (10, 10, 10, 50), 0.3)
     torch.testing.assert_close(output, attend(query, key, value, bounds, 0.3))
 
 

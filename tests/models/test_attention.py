@@ -58,9 +58,9 @@ def test_a_token_attends_up_to_itself_and_within_the_window(causal: bool, window
 def amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Some sequences are in no bucket with AMX: those of 129, 300 and 600 tokens below."""
     monkeypatch.setattr(buckets, "_AMX", request.param)
-    buckets._layout.cache_clear()  # noqa: SLF001
+    buckets._layout.cache_clear()
     yield
-    buckets._layout.cache_clear()  # noqa: SLF001
+    buckets._layout.cache_clear()
 
 
 @pytest.mark.usefixtures("amx")

@@ -41,7 +41,8 @@ def check_model_name(name: str) -> str:
     return name
 
 
-ModelName = Annotated[StrictStr, AfterValidator(check_model_name)]
+# The length is checked here too, so that pydantic rejects text that is not Unicode before an error message repeats it.
+ModelName = Annotated[StrictStr, Field(max_length=100), AfterValidator(check_model_name)]
 ModelNames = Annotated[tuple[ModelName, ...], NoDecode, BeforeValidator(split_names)]
 PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 _PROMPTS = TypeAdapter(dict[PromptName, StrictStr])
@@ -236,6 +237,11 @@ class Settings(ModelSettings):
         if (count := len(self.lora_modules)) > self.max_lora_modules:
             raise ValueError(
                 f"lora_modules has {count} adapters; the maximum is {self.max_lora_modules} (max_lora_modules)"
+            )
+        if self.compile and (self.lora_modules or self.runtime_adapters is not None):
+            other = "lora_modules" if self.lora_modules else "runtime_adapters"
+            raise ValueError(
+                f"compile cannot be combined with {other}: compiled layers cannot apply adapters, so use one of the two"
             )
         if self.runtime_adapters_from_hub and self.runtime_adapters is None:
             raise ValueError("runtime_adapters_from_hub requires runtime_adapters")

@@ -1,5 +1,7 @@
 """Assembles an encoder: checks the files of its sources, merges the adapters, and verifies the result."""
 
+import filecmp
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +17,7 @@ from l2v.models.declaration import Declaration
 from l2v.models.decoder import move, read_config, read_decoder
 from l2v.models.devices import select_dtype
 from l2v.models.encoder import Encoder
+from l2v.models.errors import ModelError
 from l2v.models.head import read_head
 from l2v.models.lengths import check_max_length, check_window
 from l2v.models.lora.adapters import Adapters
@@ -31,6 +34,8 @@ from l2v.models.tokenizer import ModelTokenizer, read_tokenizer
 from l2v.models.tokenizer_checks import check_vocabulary
 from l2v.models.types import DType
 from l2v.models.verify import verify, verify_quantization
+
+logger = logging.getLogger(__name__)
 
 _QUANTIZE = {"int8": int8.quantize, "fp8": fp8.quantize}
 
@@ -74,6 +79,7 @@ def assemble(
         decoder, left_out_of_adapters = _merge(decoder, adapters, device, ignore_tensors)
         if adapters:  # the adapters may have resized the vocabulary
             tokenizer = _read_tokenizer(named, decoder.config)
+        _log_other_tokenizers(named, tokenizer, adapters, decoder.config)
         evidence = _verify(decoder, declaration, dtype, prepack=prepack)
         checked_files = checked.result()
     if device.type == "cpu":
@@ -106,6 +112,26 @@ def _read_tokenizer(source: Source, config: PreTrainedConfig, *, whole: bool = T
     return tokenizer
 
 
+def _log_other_tokenizers(
+    named: Source, tokenizer: ModelTokenizer, adapters: Sequence[Source], config: PreTrainedConfig
+) -> None:
+    """Logs the adapters that come with a tokenizer other than the one in use, see `tokenizer_source`."""
+    for adapter in adapters:
+        files = ("tokenizer.json", "tokenizer_config.json")
+        equal, _, _ = filecmp.cmpfiles(named.folder, adapter.folder, files, shallow=False)
+        if not adapter.has_tokenizer or len(equal) == len(files):
+            continue
+        try:
+            other = read_tokenizer(adapter, config.model_type, config.vocab_size)
+            same = other.backend.to_str() == tokenizer.backend.to_str() and other.cut_left == tokenizer.cut_left
+        except ModelError:
+            same = False
+        if not same:
+            logger.warning(
+                "the tokenizer of %s is ignored: that of %s, which differs, is used", adapter.name, named.name
+            )
+
+
 def _merge(
     decoder: PreTrainedModel, adapters: Sequence[Source], device: torch.device, ignore: Sequence[str]
 ) -> tuple[PreTrainedModel, list[str]]:
@@ -128,7 +154,7 @@ def _verify(decoder: PreTrainedModel, declaration: Declaration, dtype: DType, *,
     """Verifies the decoder, then quantizes or prepacks its linear layers. Returns the evidence."""
     causal, windowed = declaration.causal, declaration.windowed
     with stage("verifying"):
-        evidence = [verify(decoder, causal=causal, windowed=windowed)]
+        evidence = [verify(decoder, causal=causal, windowed=windowed, max_length=declaration.max_length.value)]
     check_window(decoder.config, declaration)  # after `verify`, whose errors take precedence
     if quantize := _QUANTIZE.get(dtype):
         evidence.append(verify_quantization(decoder, quantize, dtype, causal=causal, windowed=windowed))

@@ -9,7 +9,7 @@ in every decoder that uses transformers' attention interface.
 import inspect
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -32,7 +32,13 @@ _known = inspect.signature(varlen_attn).parameters
 _varlen_attn: Callable[..., Any] = partial(varlen_attn, **{k: v for k, v in _OPTIONS.items() if k in _known})
 # The kernel's maximum head width, and the number that each head width must be a multiple of.
 _MAX_HEAD, _HEAD_MULTIPLE = 256, 8
-# Arguments by which some architectures change the attention scores. Ignoring one would silently give wrong vectors.
+# Arguments that have no effect here. `is_causal` restates what the caller of `forward` has passed.
+_HARMLESS = {
+    "cache_position", "deterministic", "is_causal", "output_attentions", "output_hidden_states", "position_ids",
+    "return_dict", "use_cache",
+}  # fmt: skip
+# Arguments by which some architectures change the attention scores. Any other unknown argument may do so too: ignoring
+# one would silently give wrong vectors.
 _UNSUPPORTED = {
     "softcap": "soft-caps its attention scores",
     "s_aux": "uses attention sinks",
@@ -67,9 +73,10 @@ def attend(
     Returns:
         [1, T, H, D], contiguous.
     """
-    if len(cu_seqlens_cpu) == 2:
+    lengths = [end - start for start, end in pairwise(cu_seqlens_cpu.tolist())]
+    if len(lengths) == 1:
         return sdpa(query, key, value, scale, causal=causal, window=window, dropout=dropout).contiguous()
-    runs = [(length, len(list(run))) for length, run in groupby(cu_seqlens_cpu.diff().tolist())]
+    runs = [(length, len(list(run))) for length, run in groupby(lengths)]
     # The states are split, not sliced: the gradient of each slice would be as large as the whole row.
     sizes = [length * count for length, count in runs]
     parts = (states[0].split_with_sizes(sizes, dim=1) for states in (query, key, value))
@@ -155,8 +162,9 @@ def packed_attention(
         raise UnsupportedModelError(f"{architecture} does not pass cu_seqlens to its attention function")
     if attention_mask is not None:
         raise UnsupportedModelError(f"{architecture} passes its own attention mask")
-    for name, effect in _UNSUPPORTED.items():
-        if kwargs.get(name) is not None:
+    for name, argument in kwargs.items():
+        if argument is not None and name not in _HARMLESS:
+            effect = _UNSUPPORTED.get(name, "passes its attention function an argument of its own")
             raise UnsupportedModelError(f"{architecture} {effect} ({name}), which packed attention does not support")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if windowed and sliding_window else 0

@@ -107,6 +107,8 @@ def read_decoder(
     checkpoint = checkpoint.without(unread)
     meta = {name: torch.empty(shape, device="meta") for name, shape in checkpoint.shapes.items()}
     skeleton, report = _load(base, config, meta, torch.float32, device_map={"": "meta"})
+    if _is_encoder(skeleton):
+        raise UnsupportedModelError(_not_a_decoder(base, config))
     unused = _check_fit(base, checkpoint, skeleton, report)
     decoder, report = _load(base, config, checkpoint.without(unused).tensors, dtype)
     _check_fit(base, checkpoint, decoder, report)
@@ -137,10 +139,7 @@ def _load(
     """Builds the decoder from tensors. Returns the decoder and transformers' report on the loading."""
     kind = MODEL_MAPPING.get(type(config), None)
     if kind is None or config.is_encoder_decoder or config.get_text_config() is not config:
-        raise UnsupportedModelError(
-            f"{base.name} ({config.model_type}) is not a text decoder: use a causal language model without an encoder "
-            "or other modalities"
-        )
+        raise UnsupportedModelError(_not_a_decoder(base, config))
     try:
         with quiet():  # `_check_fit` reports instead
             return kind.from_pretrained(  # type: ignore[no-any-return]
@@ -158,6 +157,22 @@ def _load(
             f"{base.name} ({config.model_type}) cannot be built from its config.json or run with packed attention: "
             f"{first_line(error)}"
         ) from error
+
+
+def _is_encoder(model: PreTrainedModel) -> bool:
+    """Whether the architecture attends in both directions by itself, as BERT and ModernBERT do.
+
+    Packed attention would make it causal in silence. Besides, some encoders number positions in other ways.
+    """
+    switched = getattr(model.config, "use_bidirectional_attention", False)  # a decoder with this key on attends so, too
+    return not switched and any(getattr(module, "is_causal", True) is False for module in model.modules())
+
+
+def _not_a_decoder(base: Source, config: PreTrainedConfig) -> str:
+    return (
+        f"{base.name} ({config.model_type}) is not a text decoder: use a causal language model without an encoder or "
+        "other modalities"
+    )
 
 
 def _check_fit(base: Source, checkpoint: Checkpoint, decoder: PreTrainedModel, report: dict[str, Any]) -> set[str]:

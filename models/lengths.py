@@ -21,30 +21,53 @@ def check_max_length(config: PreTrainedConfig, declaration: Declaration) -> None
             f"model: set max_length to at most {positions}"
         )
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = rope.get("rope_type") or rope.get("type")
-    short = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
-    if kind == "longrope" and short and max_length > short:
-        # The longest text of a batch selects one of two sets of frequencies for the whole batch.
+    # Some architectures have parameters for each type of layer.
+    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        kind = part.get("rope_type") or part.get("type")
+        short = part.get("original_max_position_embeddings")
+        short = short or getattr(config, "original_max_position_embeddings", None)
+        if kind == "longrope" and short and max_length > short:
+            # The longest text of a batch selects one of two sets of frequencies for the whole batch.
+            raise UnsupportedModelError(
+                f"{config.model_type} embeds short texts differently in a batch with long ones (longrope): max_length "
+                f"{max_length} must not exceed {short}"
+            )
+    if config.model_type == "llama4_text" and getattr(config, "attn_temperature_tuning", False):
+        # transformers counts a token's position from the start of the row, which holds several texts here.
         raise UnsupportedModelError(
-            f"{config.model_type} embeds short texts differently in a batch with long ones (longrope): max_length "
-            f"{max_length} must not exceed {short}"
+            f"{config.model_type} scales attention by the position in the batch (attn_temperature_tuning): use another "
+            "model"
         )
 
 
 def check_window(config: PreTrainedConfig, declaration: Declaration) -> None:
-    """Refuses a `max_length` beyond the model's sliding window if packed attention does not apply that window.
+    """Refuses a `max_length` beyond the model's window or chunk if packed attention does not apply it.
 
     With LLM2Vec's semantics, a model whose layers all have a window is accepted. Its window is ignored, as Mistral's is
     in the reference.
     """
-    max_length, window = declaration.max_length.value, getattr(config, "sliding_window", None)
+    max_length, window = declaration.max_length.value, sliding_window(config)
+    chunk = getattr(config, "attention_chunk_size", None)
+    if chunk and max_length > chunk and "chunked_attention" in _layer_types(config):
+        raise UnsupportedModelError(
+            f"{config.model_type} has layers that attend within chunks of {chunk} tokens, which l2v does not support: "
+            f"set max_length to at most {chunk}"
+        )
     if not window or max_length <= window or declaration.windowed:
         return
-    layers = set(getattr(config, "layer_types", None) or ["sliding_attention"])
-    cleared = declaration.semantics.value == "llm2vec" and len(layers) == 1
-    if "sliding_attention" in layers and not cleared:
+    cleared = declaration.semantics.value == "llm2vec" and len(_layer_types(config)) == 1
+    if not cleared:
         raise UnsupportedModelError(
             f"{config.model_type} has layers of sliding-window attention, which l2v does not compute in both "
             f"directions: max_length {max_length} ({declaration.max_length.origin}) must not exceed its window of "
             f"{window}, so set max_length to at most {window}"
         )
+
+
+def sliding_window(config: PreTrainedConfig) -> int | None:
+    """The width of the model's sliding window; None if no layer has a window."""
+    return getattr(config, "sliding_window", None) if "sliding_attention" in _layer_types(config) else None
+
+
+def _layer_types(config: PreTrainedConfig) -> set[str]:
+    return set(getattr(config, "layer_types", None) or ["sliding_attention"])

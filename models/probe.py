@@ -53,11 +53,13 @@ class Trace:
         layers: the queries, keys and values of each token, [T, n] for each call of attention. The last entry is [T, d],
             the hidden states after the final norm.
         reach: which tokens attend to which others, for each call of attention; empty unless three probes are packed.
+        windows: the sliding windows that the calls of attention were given.
     """
 
     sequences: tuple[list[int], ...]
     layers: list[torch.Tensor] = field(default_factory=list)
     reach: list[Reach] = field(default_factory=list)
+    windows: set[int | None] = field(default_factory=set)
 
     @property
     def states(self) -> torch.Tensor:
@@ -132,6 +134,7 @@ def _recorded_attention(
     """Calls the model's attention function, and adds the inputs and the reach of the call to the current trace."""
     attend = ALL_ATTENTION_FUNCTIONS[attention.NAME]
     trace = _trace.get()
+    trace.windows.add(kwargs.get("sliding_window"))
     trace.layers.append(torch.cat([states[0].transpose(0, 1).flatten(1) for states in (query, key, value)], 1))
 
     def attending(rows: slice) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from l2v.models.config_keys import FILE, attention_of, has_bidirectional_windows, matryoshka_of, pooling_of
 from l2v.models.declaration import DEFAULT, OWN_FILES, SETTING, Declaration, Declared
-from l2v.models.errors import ModelError, SourceError
+from l2v.models.errors import ModelError, SourceError, UnsupportedModelError
 from l2v.models.native_types import native_config, native_type
 from l2v.models.sentence_transformers.files import MODULES, DenseConfig, Layout
 from l2v.models.sentence_transformers.layout import has_layout, read_layout
@@ -154,7 +154,14 @@ def _read_layout(sources: Sequence[Source], tokenizer: Source, positions: object
     """Reads what sentence-transformers' files and config.json declare."""
     base, source = sources[0], _layout_source(sources)
     layout = read_layout(source) if source else Layout()
-    config = base.read(FILE) | layout.config
+    config = base.read(FILE)
+    key = "use_bidirectional_attention"
+    if config.get("model_type") == "gemma3_text" and layout.config.get(key) and not config.get(key):
+        raise UnsupportedModelError(
+            f"sentence-transformers' files of {base.name} set {key}, which also changes the windows of a gemma3_text: "
+            f"set it in {FILE} in a copy of the folder instead"
+        )
+    config |= layout.config
     if source is None and (pooling := pooling_of(config, base)):
         layout.values["pooling"] = (pooling, FILE)
     if "attention" not in known and (attention := attention_of(config, base)):

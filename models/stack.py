@@ -11,22 +11,56 @@ from l2v.models.sources import BASE_WEIGHTS, Kind, Source, resolve
 logger = logging.getLogger(__name__)
 
 
-def resolve_stack(
-    model: str, adapters: Sequence[str], requested_by: tuple[Source, ...] = ()
-) -> tuple[Source, list[Source]]:
+def resolve_stack(model: str, adapters: Sequence[str]) -> tuple[Source, list[Source]]:
     """Resolves a model and its adapters to local folders.
 
     Args:
         model: a base, an adapter (whose base is then resolved too), an export, or a published short name.
         adapters: further adapters, in the order of merging.
-        requested_by: the adapters that name the model as their base. Their configs may also name the base's revision.
-            An adapter that names itself as its base is refused.
 
     Returns:
         The base or export, and all adapters in the order of merging.
 
     Raises:
-        SourceError: if the model or an adapter cannot be resolved or is of the wrong kind.
+        SourceError: if the model or an adapter cannot be resolved or is of the wrong kind, or if a published adapter
+            lacks the one that it was trained on top of.
+    """
+    base, merged = _resolve_stack(model, adapters)
+    check_first(base, merged)
+    return base, merged
+
+
+def check_first(base: Source, adapters: Sequence[Source]) -> None:
+    """Refuses a second adapter by LLM2Vec's authors directly on the base: its own config does not name the first one.
+
+    Raises:
+        SourceError: if the first adapter is missing; the message names it.
+    """
+    if not adapters:
+        return
+    first, on = _repository(adapters[0]), _repository(base)
+    for name, stack in STACKS.items():
+        if first in stack.adapters and on == stack.base:
+            raise SourceError(
+                f"adapter {first} was trained on top of {stack.model}, which is missing: set the model to {name}, or "
+                f"to {stack.model} with {first} as an adapter"
+            )
+
+
+def _repository(source: Source) -> str:
+    return source.name.partition("@")[0]
+
+
+def _resolve_stack(
+    model: str, adapters: Sequence[str], requested_by: tuple[Source, ...] = ()
+) -> tuple[Source, list[Source]]:
+    """See `resolve_stack`.
+
+    Args:
+        model: see `resolve_stack`.
+        adapters: see `resolve_stack`.
+        requested_by: the adapters that name the model as their base. Their configs may also name the base's revision.
+            An adapter that names itself as its base is refused.
     """
     if published := STACKS.get(model):
         model, adapters = published.model, [*published.adapters, *adapters]
@@ -51,7 +85,7 @@ def resolve_stack(
     if not named:
         raise SourceError(f"adapter {source.name} does not name its base model: name the base as the model instead")
     try:
-        base, earlier = resolve_stack(source.relative(named) or named, [], (*requested_by, source, *further))
+        base, earlier = _resolve_stack(source.relative(named) or named, [], (*requested_by, source, *further))
     except SourceError as error:
         raise SourceError(f"the base of adapter {source.name} cannot be loaded: {error}") from error
     return base, [*earlier, source, *further]

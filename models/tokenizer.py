@@ -229,6 +229,12 @@ def _log_ignored(backend: Tokenizer, declared: TokenizerConfig) -> None:
         wanted = declared.flag(f"add_{role}", None)
         token = declared.named.get(role)
         if wanted is not None and token and wanted != (ids[index] == backend.token_to_id(content_of(token))):
+            if declared.code:
+                raise UnsupportedModelError(
+                    f"{CONFIG} of {declared.name} sets add_{role} to {json.dumps(wanted)}, but tokenizer.json says "
+                    f"otherwise, and l2v never runs the tokenizer's own code ({declared.code}): in a copy, remove the "
+                    "key, or change the post-processor in tokenizer.json"
+                )
             _log_no_effect(declared, f"add_{role}")
     steps = backend.pre_tokenizer.__getstate__() if backend.pre_tokenizer else b""
     follows = declared.kind.prefix_space or b'"add_prefix_space":true' in steps

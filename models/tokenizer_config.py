@@ -87,6 +87,14 @@ class TokenizerConfig:
     extra: tuple[Token, ...]
     added: Mapping[int, AddedToken]
 
+    @property
+    def code(self) -> str:
+        """The publisher's own class for the tokenizer; "" if there is none. Its code is never run."""
+        named = self.values.get("auto_map")
+        classes = named.get("AutoTokenizer") if isinstance(named, dict) else named
+        listed = classes if isinstance(classes, list | tuple) else [classes]
+        return next((name for name in listed if isinstance(name, str)), "")
+
     def flag(self, key: str, default: bool | None = False) -> bool | None:
         """The value of a key: true or false; `default` if the key is absent, None if it is null."""
         value = self.values.get(key, default)

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from l2v.models.devices import check_memory
 from l2v.models.errors import ModelError, UnsupportedModelError, first_line
 from l2v.models.experts import fixed_shapes, is_mixture
+from l2v.models.lengths import sliding_window
 from l2v.models.probe import OWN, RIGHT, TOKENS, Probe, Trace
 from l2v.models.quantization.products import largest_error, recorded_products
 from l2v.models.types import DType
@@ -47,20 +48,21 @@ _MIXES = f"mixes the sequences of a batch (a text's states depend on its neighbo
 
 
 @torch.inference_mode()
-def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = False) -> str:
+def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = False, max_length: int = 0) -> str:
     """Runs a few tokens through the model and checks what it computes, see the docstring of this file.
 
     Args:
         model: the bare decoder, with packed attention.
         causal: whether the model is to run causally.
         windowed: whether the model is to apply the sliding windows of its architecture.
+        max_length: the maximum tokens of a text. Windows that are no shorter have no effect.
 
     Returns:
         The evidence about attention.
 
     Raises:
-        UnsupportedModelError: if the model runs causally but should run bidirectionally, or vice versa, or if a
-            sequence is affected by its neighbours in a packed row.
+        UnsupportedModelError: if the model runs causally but should run bidirectionally, or vice versa, if a sequence
+            is affected by its neighbours in a packed row, or if attention does not get the model's window.
         ModelError: if weights or hidden states are not finite.
     """
     architecture = type(model).__name__
@@ -84,6 +86,11 @@ def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = Fal
     if not all(trace.states.isfinite().all() for trace in (alone, packed, beside_others, changed)):
         raise ModelError(f"{architecture} computes NaN or infinity: its weights are damaged or need another dtype")
     _check_direction(probe, packed, changed, limits)
+    if windowed and (window := sliding_window(model.config)) and window < max_length and window not in packed.windows:
+        raise UnsupportedModelError(
+            f"{architecture} applies its sliding window by a mask, which packed attention does not use: set max_length "
+            f"to at most {window}"
+        )
     if any(reach.leaks for reach in packed.reach) or not _same(probe, packed, beside_others, OWN, limits):
         raise UnsupportedModelError(f"{architecture} {_MIXES}")
     distances = alone.distances(packed, _ALONE, OWN)

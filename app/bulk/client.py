@@ -62,7 +62,7 @@ class Client:
         if address.scheme not in ("http", "https") or not address.host:
             raise CommandError("--url: must be the address of a service, like http://localhost:8080")
         self.name = f"the service at {address.host}{f':{address.port}' if address.port else ''}"
-        self.warning = ""
+        self.warning, self.interruptions = "", 0
         self._retry_for, self._note = retry_for, note or (lambda message: None)
         self._http = httpx.AsyncClient(
             base_url=address,
@@ -86,12 +86,20 @@ class Client:
             RejectedError: the service rejects the request.
             CommandError: the service cannot be reached, is not l2v, or requires a valid key.
         """
+        first_failure: float | None = None
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            nonlocal first_failure
+            failed = state.outcome_timestamp or 0.0
+            first_failure = failed if first_failure is None else first_failure
+            return failed - first_failure >= self._retry_for
+
+        def note(state: tenacity.RetryCallState) -> None:
+            self.interruptions += 1
+            self._note(f"{self.name} {_reason(state)}; retrying")
+
         attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_BusyError),
-            wait=_wait,
-            stop=tenacity.stop_after_delay(self._retry_for),
-            before_sleep=lambda state: self._note(f"{self.name} {_reason(state)}; retrying"),
-            reraise=True,
+            retry=tenacity.retry_if_exception_type(_BusyError), wait=_wait, stop=stop, before_sleep=note, reraise=True
         )
         try:
             body: Any = await attempts(self._once, method, path, content, divisible)

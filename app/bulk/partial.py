@@ -174,6 +174,7 @@ class Partial:
         self.progress, self.job = RunProgress(), {}
 
     def _close(self) -> None:
-        if self._disposable and self.folder.is_dir():
+        # After `publish`, a later run may already have a folder of the same name.
+        if self.folder.is_dir() and os.path.samestat(os.fstat(self._lock), self.folder.stat()) and self._disposable:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)

@@ -16,7 +16,7 @@ import orjson
 from anyio.from_thread import start_blocking_portal
 
 from l2v.app.bulk.client import TOO_LARGE, TOO_LONG, Client, RejectedError
-from l2v.app.bulk.embedders import EmbeddedRows
+from l2v.app.bulk.embedders import EmbeddedRows, identity
 from l2v.app.bulk.errors import CommandError
 from l2v.app.bulk.options import EmbedOptions
 from l2v.app.bulk.rows import BadRow, Row
@@ -56,11 +56,10 @@ class RemoteEmbedder:
             self._portal = stack.enter_context(start_blocking_portal())
             stack.callback(self._portal.call, self._client.close)
             self._limit = self._portal.call(anyio.CapacityLimiter, self._concurrency)
-            self.info = self.request("GET", "info")
-            if not isinstance(self.info, dict) or "dimensions" not in self.info:
-                raise CommandError(f"{self._client.name} is not an l2v service")
-            if self._model is not None:
-                self.info |= self._chosen(self._model)
+            try:
+                self.info = self._portal.call(self._current_info)
+            except RejectedError as error:
+                raise self._rejection(error) from None
             self._open = stack.pop_all()
         return self
 
@@ -86,10 +85,25 @@ class RemoteEmbedder:
         except RejectedError as error:
             raise self._rejection(error) from None
 
-    def _chosen(self, name: str) -> dict[str, Any]:
-        """The entry of a model in `/info`; {} if `name` is an additional name of the base."""
-        self.request("GET", f"v1/models/{quote(name)}")  # fails if there is no such model
-        return next((dict(each) for each in self.info.get("models", ()) if each["model"] == name), {})
+    async def _current_info(self) -> dict[str, Any]:
+        """The properties of the model that requests choose."""
+        info: Any = await self._client.call("GET", "info")
+        if not isinstance(info, dict) or "dimensions" not in info:
+            raise CommandError(f"{self._client.name} is not an l2v service")
+        if self._model is None:
+            return info
+        await self._client.call("GET", f"v1/models/{quote(self._model)}")  # fails if there is no such model
+        # An additional name of the base has no entry.
+        return info | next((dict(each) for each in info.get("models", ()) if each["model"] == self._model), {})
+
+    async def _check_unchanged(self) -> None:
+        """Raises `CommandError` if the service, after it could not be reached, serves another model under this name."""
+        current, started = identity(await self._current_info()), identity(self.info)
+        if differing := ", ".join(name for name in started if current[name] != started[name]):
+            raise CommandError(
+                f"{self._client.name} now serves a different model ({differing}) than when the run started: start the "
+                "former model again and repeat the command, or start over with --overwrite"
+            )
 
     async def _embed(self, rows: Sequence[Row]) -> EmbeddedRows:
         """Embed the rows. If the service's error names the position of a row, this row becomes a bad row."""
@@ -97,9 +111,12 @@ class RemoteEmbedder:
         while good:
             if len(good) > self._max_rows:
                 return _joined([await self._embed(half) for half in _halves(good)], bad)
+            interruptions = self._client.interruptions
             try:
                 async with self._limit:
                     answer = await self._client.call("POST", "embed", self._body(good), divisible=len(good) > 1)
+                if self._client.interruptions > interruptions:
+                    await self._check_unchanged()
             except RejectedError as error:
                 if error.status == TOO_LONG:
                     # For now, other requests of this size are likely to take too long as well.

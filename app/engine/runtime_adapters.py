@@ -12,6 +12,7 @@ from l2v.app.engine.prompts import Prompts
 from l2v.app.engine.served_models import OTHER, ServedModel
 from l2v.app.engine.service import Service
 from l2v.models.errors import ModelError
+from l2v.models.faults import Fault
 from l2v.models.sources import label
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class RuntimeAdapters:
             InvalidError: the name is in use, the source is not allowed, the adapter doesn't fit the base, or too many
                 adapters are loaded.
         """
-        source = find_source(path, self._settings)
+        source = await asyncio.to_thread(find_source, path, self._settings)
         await self._finish(self._load(name, source, path))
 
     async def unload(self, name: str) -> None:
@@ -100,6 +101,12 @@ class RuntimeAdapters:
             except ModelError as error:
                 reason = str(error).replace(source, path)  # without the path on this machine
                 raise InvalidError(reason, "lora_path") from error
+            except Exception as error:
+                if Fault.of(error) is not Fault.OUT_OF_MEMORY:
+                    raise
+                raise InvalidError(
+                    "the device has no memory left for it: unload an adapter first", "lora_path"
+                ) from error
             self.describe(model)
             await self._models.add(model)
         logger.info("loaded an adapter", extra={"model": name, **model.profile.description["adapter"]})
@@ -117,7 +124,8 @@ class RuntimeAdapters:
     async def _unload(self, name: str) -> None:
         async with self._lock:
             try:
-                module = self._encoder.adapters.remove(name)
+                # In a thread, since `remove` waits while another call releases an adapter.
+                module = await asyncio.to_thread(self._encoder.adapters.remove, name)
             except KeyError:
                 loaded = ", ".join(self._encoder.adapters.modules) or "none"
                 raise NotFoundError(f"there is no such adapter; adapters: {loaded}", "lora_name") from None

@@ -1,11 +1,13 @@
 """Tokenizes short requests on the event loop, longer requests in threads, and bulk requests in separate threads."""
 
+import asyncio
 import os
+from asyncio import Semaphore
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from numpy.typing import NDArray
 
 from l2v.app.engine.errors import InvalidError, TooLargeError, TooLongError
@@ -40,8 +42,8 @@ class TokenizerPool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.workers = min(4, os.cpu_count() or 1)
-        self._threads = CapacityLimiter(self.workers)
-        self._bulk_threads = CapacityLimiter(max(1, self.workers // 2))
+        self._threads = Semaphore(self.workers)
+        self._bulk_threads = Semaphore(max(1, self.workers // 2))
 
     async def encode(
         self, model: ServedModel, groups: Sequence[InputGroup], *, truncate: bool, max_tokens: int | None = None
@@ -221,9 +223,21 @@ class TokenizerPool:
         """Processes one chunk after another, so that the remaining chunks of a cancelled request are skipped."""
         threads = self._bulk_threads if len(items) > _CHUNK else self._threads
         for start in range(0, len(items), _CHUNK):
-            yield await to_thread.run_sync(
-                function, items[start : start + _CHUNK], abandon_on_cancel=True, limiter=threads
-            )
+            yield await _in_thread(threads, function, items[start : start + _CHUNK])
+
+
+async def _in_thread(threads: Semaphore, function: Callable[[Sequence[T]], R], items: Sequence[T]) -> R:
+    """Calls `function` in a thread. If the caller is cancelled, the thread counts among `threads` until it ends."""
+
+    def ended(thread: asyncio.Task[R]) -> None:
+        threads.release()
+        if not thread.cancelled():
+            thread.exception()  # else asyncio logs the errors of cancelled callers
+
+    await threads.acquire()
+    thread = asyncio.create_task(to_thread.run_sync(function, items))
+    thread.add_done_callback(ended)
+    return await asyncio.shield(thread)
 
 
 def truncated(encodings: Sequence[Encoding]) -> list[int]:

@@ -28,9 +28,9 @@ class RequestLimits:
     - A deadline runs from the request's headers to the start of its response.
     - A POST request holds a permit from the arrival of its body to the start of its response. So clients that are slow
       to send or to read hold no permit, and excess requests are rejected before they are parsed.
-    - The memory of all request and response bodies together is limited, except those of requests other than POST. A
-      request's body counts from its first byte, a response's body even before it is computed. Both bodies count until
-      the response is sent.
+    - The memory of the bodies of all POST requests and their responses together is limited. A request's body counts
+      from its first byte, a response's body even before it is computed. Both bodies count until the response is sent.
+      The bodies of other requests are dropped as they arrive.
 
     Args:
         app: the application to protect.
@@ -65,7 +65,7 @@ class RequestLimits:
             if post:
                 _check_media_type(headers)
             async with deadline:
-                messages = await self._read(headers, receive, gate)
+                messages = await self._read(headers, receive, gate, keep=post)
                 if not messages:
                     return
                 if post:
@@ -87,10 +87,14 @@ class RequestLimits:
         if error and not gate.started:
             await gate.reject(error, target.surface, receive)
 
-    async def _read(self, headers: Headers, receive: Receive, gate: "_ResponseGate") -> list[Message]:
-        """Reads the body. Returns a list of one message with the body, or an empty list if the client disconnects."""
+    async def _read(self, headers: Headers, receive: Receive, gate: "_ResponseGate", *, keep: bool) -> list[Message]:
+        """Reads the body, and drops it unless `keep` is true.
+
+        Returns:
+            A list of one message with the body, or an empty list if the client disconnects.
+        """
         announced = headers.get("content-length", "")
-        size, body = int(announced) if announced.isdecimal() else 0, bytearray()
+        size, arrived, body = int(announced) if announced.isdecimal() else 0, 0, bytearray()
         structure = Structure(self._settings.max_inputs)
         while True:
             if size > (limit := self._settings.max_body_bytes):
@@ -103,12 +107,14 @@ class RequestLimits:
                 return []
             gate.body_complete = not message.get("more_body", False)
             received = message.get("body", b"")
+            size = arrived = arrived + len(received)
+            if not keep:
+                continue
             for start in range(0, len(received), SLICE):
                 if start:
                     await asyncio.sleep(0)
                 structure.feed(received[start : start + SLICE])
             body += received
-            size = len(body)
 
     def _reserve(self, bytes_held: int, size: int) -> None:
         """Reserves memory for a body, or releases memory.

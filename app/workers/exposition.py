@@ -5,6 +5,8 @@ replacement continues from the counters in these files.
 """
 
 import os
+import struct
+import time
 from itertools import chain
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from prometheus_client import CollectorRegistry, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from l2v.app.metrics import Merged
+
+_RETRY_SECONDS = 0.05
 
 
 def count_in_files(folder: Path, slot: int) -> None:
@@ -28,5 +32,13 @@ def forget_gauges(folder: Path, slot: int) -> None:
 
 def render(registry: CollectorRegistry, folder: Path) -> bytes:
     """The metrics of the engine and of all front ends in Prometheus' text format."""
+    try:
+        return _render(registry, folder)
+    except struct.error:  # a front end that starts has created its file, but has not written it yet
+        time.sleep(_RETRY_SECONDS)
+        return _render(registry, folder)
+
+
+def _render(registry: CollectorRegistry, folder: Path) -> bytes:
     front_ends = MultiProcessCollector(None, str(folder))  # type: ignore[no-untyped-call]
     return prometheus_client.generate_latest(Merged(chain(registry.collect(), front_ends.collect())))  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from l2v.app.engine.errors import InternalError, ServiceError, UnavailableError
+from l2v.app.engine.errors import ServiceError, UnavailableError
 from l2v.app.engine.jobs import EncodingFailedError, Result
 from l2v.app.engine.protocol import Adapters, Engine
 from l2v.app.logs import outline
@@ -18,6 +18,9 @@ from l2v.app.workers.table import Column, EngineCell, Table
 from l2v.app.workers.wire import Kind, Part, pack_result, receive, send, unpack_encodings
 
 logger = logging.getLogger(__name__)
+
+# What the front end gets instead of an unexpected error, which may not be picklable. It then answers as for any bug.
+_BUG = RuntimeError("the engine failed")
 
 
 class Host:
@@ -117,7 +120,7 @@ class Host:
             send(self._writer, Kind.REJECTED, number, [pickle.dumps(error)])
         except Exception as error:
             logger.error("bug", extra=outline(error))
-            send(self._writer, Kind.REJECTED, number, [pickle.dumps(InternalError("the engine failed"))])
+            send(self._writer, Kind.REJECTED, number, [pickle.dumps(_BUG)])
         else:
             send(self._writer, Kind.DONE, number)
 
@@ -156,4 +159,4 @@ def _outcome(job: "Future[Result] | asyncio.Future[Result]") -> tuple[Kind, list
         return Kind.REFUSED, [str(error).encode()]
     except Exception as error:
         logger.error("bug", extra=outline(error))
-        return Kind.FAILED, [b"0 the engine failed"]
+        return Kind.REJECTED, [pickle.dumps(_BUG)]

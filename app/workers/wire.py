@@ -44,7 +44,7 @@ class Kind(IntEnum):
     ADD = auto()  # requests may choose an adapter: a pickled `ServedModel`, to be answered with `CHANGED`
     HIDE = auto()  # hides an adapter (id and name) from new requests; answered with `CHANGED` once no request uses it
     DONE = auto()  # the adapter is loaded or unloaded
-    REJECTED = auto()  # the adapter cannot be loaded or unloaded: a pickled `ServiceError`
+    REJECTED = auto()  # a job, or a change of the adapters, fails: a pickled error
     DRAIN = auto()  # finish the accepted requests, then end
     DOWN = auto()  # the engine is down, and why
     RESULT = auto()  # the vectors of a job

@@ -18,6 +18,7 @@ from l2v.models.lora.storage import Factors
 from l2v.models.pooling_checks import check_pooling
 from l2v.models.resolution import read_declaration, tokenizer_source
 from l2v.models.sources import Kind, Source, label, resolve
+from l2v.models.stack import check_first
 from l2v.models.tokenization import Tokenization
 from l2v.models.tokenizer import read_tokenizer
 from l2v.models.tokenizer_checks import check_vocabulary
@@ -84,6 +85,7 @@ class ModuleReader:
             raise SourceError(
                 f"{source.name}, the source of adapter {name}, is not an adapter (it has no adapter_config.json)"
             )
+        check_first(self.base, [*self.adapters, source])
         with checksums.checking([source]) as checked:
             declaration = self._declaration(source, decoder)
             tokenization = self._tokenization(source, declaration, decoder, id_)

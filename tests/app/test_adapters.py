@@ -23,7 +23,7 @@ from tests.bulk.shell import call
 from tests.gated import GatedEncoder
 from tests.serving import LocalServer, wait_for
 
-KEY = "secret"
+KEY, JSON = "secret", {"Content-Type": "application/json"}
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
@@ -162,6 +162,8 @@ def test_the_base_answers_to_its_served_names(encoder: Encoder) -> None:
         ({"runtime_adapters": "/tmp"}, "requires api_keys"),  # noqa: S108
         ({"runtime_adapters": "/nowhere", "api_keys": "k"}, "/nowhere is not a folder"),
         ({"runtime_adapters_from_hub": True}, "requires runtime_adapters"),
+        ({"lora_modules": "a=x", "compile": True}, "compile cannot be combined with lora_modules"),
+        ({"runtime_adapters": "/tmp", "api_keys": "k", "compile": True}, "cannot be combined with runtime_adapters"),  # noqa: S108
     ],
 )
 def test_settings_that_cannot_be_served_are_rejected(fields: dict[str, Any], reason: str) -> None:
@@ -257,6 +259,10 @@ def test_a_bad_adapter_is_rejected_and_nothing_changes(changeable: LocalServer, 
         response = client.post(LOAD, json={"lora_name": name, "lora_path": path})
         assert (response.status_code, reason in response.text) == (400, True), response.text
         assert str(stack.root) not in response.text
+    for name in ('"\\ud800"', json.dumps("n" * 1_000_000)):
+        response = client.post(LOAD, content=f'{{"lora_name": {name}, "lora_path": "code"}}', headers=JSON)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "lora_name")
+        assert len(response.content) < 1000
     assert (client.get("/info").json(), vector(changeable, "law").tolist()) == before
 
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from pydantic import ValidationError
 
@@ -244,6 +245,22 @@ def _unread_large_response(server: LocalServer) -> Iterator[None]:
         wait_for(lambda: server.service.in_flight)
         wait_for(lambda: not server.service.in_flight)
         yield
+
+
+def test_bodies_of_other_methods_take_no_memory(demo: ServerProcess) -> None:
+    """They need no key and no permit, so their number is limited only by the connections."""
+    demo.wait_ready()
+    size, resident = 15_000_000, psutil.Process(demo.process.pid).memory_info
+    before = resident().rss
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", demo.port))) for _ in range(8)]
+        for client in clients:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+            client.sendall(bytes(size - 1))
+        assert resident().rss < before + 4 * size
+        for client in clients:
+            client.sendall(b"0")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_unread_responses_count_towards_the_total(encoder: Encoder) -> None:

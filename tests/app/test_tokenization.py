@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +59,29 @@ def test_tokens_are_counted_while_texts_are_tokenized(counting: Counting) -> Non
     with pytest.raises(TooLargeError, match="max_batch_tokens"):
         encode(counting, [group("inputs", ["a " * 100] * 64)], truncate=True, max_tokens=300)
     assert counting.texts <= 7
+
+
+def test_a_cancelled_request_counts_until_its_thread_ends(counting: Counting) -> None:
+    pool, inputs, gate, running = TokenizerPool(Settings()), [group("inputs", ["a " * 2000] * 2)], Event(), list[int]()
+    tokenize = counting.tokenize
+
+    def wait(inputs: Sequence[Input], *, truncate: bool) -> list[Encoding]:
+        running.append(1)
+        gate.wait(10)
+        return tokenize(inputs, truncate=truncate)
+
+    async def cancel_many() -> None:
+        model: Any = SimpleNamespace(profile=counting, label="demo")
+        counting.tokenize = wait  # type: ignore[method-assign]
+        for _ in range(3 * pool.workers):
+            task = asyncio.create_task(pool.encode(model, inputs, truncate=True))
+            await asyncio.sleep(0.02)
+            task.cancel()
+        assert len(running) == pool.workers
+        gate.set()
+        assert len((await pool.encode(model, inputs, truncate=True))[0]) == 2
+
+    asyncio.run(cancel_many())
 
 
 def test_an_input_that_the_model_cannot_encode_is_named(counting: Counting) -> None:

@@ -179,6 +179,43 @@ def test_a_change_of_the_served_model_ends_the_run(server: LocalServer) -> None:
         models.open([base])
 
 
+class Restarting(BaseHTTPRequestHandler):
+    """A service that comes back with another pooling under the same name, after one 503."""
+
+    pooling: ClassVar[str] = "mean"
+
+    def do_GET(self) -> None:
+        self._answer(200, {"model": "same", "dimensions": 1, "pooling": self.pooling})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.pooling == "mean":
+            Restarting.pooling = "last_token"
+            self._answer(503, {})
+        else:
+            row = base64.b64encode(np.ones(1, np.float32).tobytes()).decode()
+            self._answer(200, {"model": "same", "dimensions": 1, "embeddings": [row], "tokens": [1]})
+
+    def _answer(self, status: int, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_restart_with_other_settings_ends_the_run() -> None:
+    with (
+        listening(Restarting) as address,
+        RemoteEmbedder(address, None, None, EmbedOptions(), concurrency=1, retry_for=30) as embedder,
+        pytest.raises(CommandError, match=r"different model \(pooling\).* --overwrite"),
+    ):
+        embedder.submit([Row(1, "a")]).result()
+
+
 class Other(BaseHTTPRequestHandler):
     """A service that is not l2v."""
 

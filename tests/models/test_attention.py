@@ -143,6 +143,7 @@ def test_scaling_defaults_to_the_head_dimension() -> None:
         ({"attention_mask": torch.zeros(1)}, "its own attention mask"),
         ({"softcap": 50.0}, "soft-caps"),
         ({"s_aux": torch.zeros(1)}, "sinks"),
+        ({"indices": torch.zeros(1)}, r"an argument of its own \(indices\)"),
     ],
 )
 def test_arguments_that_change_the_scores_are_refused(arguments: dict[str, object], reason: str) -> None:

@@ -290,6 +290,17 @@ def test_what_is_not_served_is_refused_by_name(fault: str, folder: Path) -> None
     assert read(folder, semantics="llm2vec").pooling.value == "mean"
 
 
+def test_a_key_that_changes_windows_must_be_in_config_json(folder: Path) -> None:
+    """transformers halves the windows when it reads the config."""
+    key = {"use_bidirectional_attention": True}
+    write_layout(folder, settings={"max_seq_length": 64, "config_kwargs": key})
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "gemma3_text"}
+    write(folder, "config.json", config)
+    refused(folder, r"windows of a gemma3_text: set it in config\.json")
+    write(folder, "config.json", config | key)
+    assert read(folder).windowed
+
+
 MODULES: dict[str, tuple[list[tuple[str, dict[str, Any]]], str]] = {
     "unknown": ([("LayerNorm", {})], "a LayerNorm as module 2"),
     "pooled twice": ([("Pooling", MEAN)], "a Pooling as module 2"),

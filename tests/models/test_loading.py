@@ -3,17 +3,23 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from l2v.models import AdapterError, Input, ModelError, SourceError, UnsupportedModelError, load, progress
+from l2v.models.declaration import Declared
+from l2v.models.decoder import read_config
+from l2v.models.lengths import check_max_length
 from l2v.models.published import STACKS
 from l2v.models.sources import resolve
+from l2v.models.types import Attention
 from tests import tiny
 from tests.parity.hub import make_hub_cache
 
@@ -95,6 +101,32 @@ def test_a_published_short_name_brings_base_mntp_and_second_adapter() -> None:
     ]
     assert all(len(source["revision"]) == 40 for source in encoder.provenance)
     assert encoder.base == "princeton-nlp/Sheared-LLaMA-1.3B"
+
+
+def test_a_second_adapter_directly_on_the_base_is_refused(base: Path) -> None:
+    """Its adapter_config.json names the base, so that the MNTP adapter would be missing in silence."""
+    raw, mntp = "princeton-nlp/Sheared-LLaMA-1.3B", "McGill-NLP/LLM2Vec-Sheared-LLaMA-mntp"
+    second = f"{mntp}-supervised"
+    reason = f"adapter {second} was trained on top of {mntp}, which is missing: set the model to sheared-llama-1.3b-sup"
+    with pytest.raises(SourceError, match=reason):
+        load(raw, [second])
+    with pytest.raises(SourceError, match=reason):
+        load(raw, lora_modules={"supervised": second}, dtype="float32")
+    assert load(raw, [mntp, second], dtype="float32").provenance[1]["name"] == mntp
+    assert load(mntp, lora_modules={"supervised": second}, dtype="float32").adapters.modules
+
+
+def test_an_adapter_with_another_tokenizer_is_logged(
+    adapter: Path, base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (copy(adapter, tmp_path / name) for name in ("first", "second"))
+    for folder in (first, second):
+        tiny.make_tokenizer(folder)
+    load(str(base), [str(first), str(second)], dtype="float32")
+    assert "tokenizer" not in caplog.text
+    edit(second / "tokenizer_config.json", truncation_side="left")
+    load(str(base), [str(first), str(second)], dtype="float32")
+    assert f"the tokenizer of {second} is ignored: that of {first}, which differs, is used" in caplog.messages
 
 
 def test_the_template_follows_the_base_that_the_adapter_names() -> None:
@@ -408,6 +440,36 @@ def test_the_probe_rejects_causal_attention(base: Path, monkeypatch: pytest.Monk
         verify.verify(model)
 
 
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "modernbert", "eurobert"])
+def test_encoders_are_refused(model_type: str, attention: Attention, tmp_path: Path) -> None:
+    """Packed attention would run them causally, and RoBERTa counts positions from another number."""
+    AutoModel.from_config(AutoConfig.for_model(model_type, **tiny.SHAPE)).save_pretrained(tmp_path)
+    tiny.make_tokenizer(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=rf"\({model_type}\) is not a text decoder"):
+        load(str(tmp_path), dtype="float32", attention=attention)
+
+
+def test_llama_4_is_refused(tmp_path: Path) -> None:
+    """Its attention depends on the place in the batch, and attends within chunks."""
+    shape = {"num_local_experts": 2, "intermediate_size_mlp": 64, "attention_chunk_size": 32}
+    tuned = tiny.make_base(tmp_path / "tuned", "llama4_text", **shape)
+    with pytest.raises(UnsupportedModelError, match="position in the batch"):
+        load(str(tuned), dtype="float32")
+    chunked = tiny.make_base(tmp_path / "chunked", "llama4_text", **shape, attn_temperature_tuning=False)
+    with pytest.raises(UnsupportedModelError, match="set max_length to at most 32"):
+        load(str(chunked), dtype="float32")
+
+
+def test_a_window_that_attention_does_not_get_is_refused(tmp_path: Path) -> None:
+    shape = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32, "max_window_layers": 2}
+    base = tiny.make_base(tmp_path, "qwen2_moe", **shape, use_sliding_window=True, sliding_window=64)
+    ours: dict[str, Any] = {"dtype": "float32", "semantics": "sentence-transformers", "attention": "causal"}
+    assert load(str(base), **ours, max_length=64).max_length == 64
+    with pytest.raises(UnsupportedModelError, match=r"by a mask.* set max_length to at most 64"):
+        load(str(base), **ours, max_length=65)
+
+
 def test_longrope_limits_max_length(tmp_path: Path) -> None:
     """Longrope uses other frequencies for the whole batch if one of its texts is long."""
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "rope_theta": 10_000.0}
@@ -416,3 +478,9 @@ def test_longrope_limits_max_length(tmp_path: Path) -> None:
     assert load(str(base), dtype="float32", max_length=64, doc_max_length=64).max_length == 64
     with pytest.raises(UnsupportedModelError, match=r"longrope.* must not exceed 64"):
         load(str(base), dtype="float32", max_length=65, doc_max_length=64)
+    nested = read_config(resolve(str(base)))
+    nested.rope_parameters = {"full_attention": rope, "sliding_attention": {"rope_type": "default"}}
+    declaration = load(str(base), dtype="float32", max_length=64, doc_max_length=64).declaration
+    check_max_length(nested, declaration)
+    with pytest.raises(UnsupportedModelError, match=r"longrope.* must not exceed 64"):
+        check_max_length(nested, replace(declaration, max_length=Declared(65)))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from l2v.models import Input, ModelError, load
+from l2v.models import Input, ModelError, UnsupportedModelError, load
 from l2v.models.sources import Source
 from l2v.models.tokenizer import ModelTokenizer, read_tokenizer
 from l2v.models.tokenizer_checks import check_vocabulary
@@ -185,6 +185,14 @@ def test_flags_that_the_class_ignores_are_logged(tmp_path: Path, caplog: pytest.
     assert ids(read(case(tmp_path / "flags", "llama3", change))) == ids(read(case(tmp_path / "plain", "llama3")))
     assert {key for message in caplog.messages for key in re.findall(r"add_\w+", message)} == set(change)
     assert all("no effect with a PreTrainedTokenizer, as in transformers 4" in message for message in caplog.messages)
+
+
+def test_flags_that_only_the_publishers_code_reads_are_refused(tmp_path: Path) -> None:
+    code = {"auto_map": {"AutoTokenizer": ["tokenization_qwen.Qwen2Tokenizer", None]}}
+    for flag in ({"add_eos_token": True}, {"add_bos_token": False}):
+        with pytest.raises(UnsupportedModelError, match=rf"{next(iter(flag))} .*code \(tokenization_qwen.Qwen2Tok"):
+            read(case(tmp_path / next(iter(flag)), "llama3", code | flag))
+    assert ids(read(case(tmp_path / "same", "llama3", code | {"add_bos_token": True})))
 
 
 @pytest.mark.parametrize("tokens", [["<extra>"], {"extra_token": "<extra>"}])

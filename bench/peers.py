@@ -48,9 +48,10 @@ def _infinity(folder: Path, dtype: str, device: str) -> ServerEngine:
 
 def _vllm(folder: Path, dtype: str) -> Iterator[LibraryEngine | ServerEngine]:
     yield LibraryEngine("vLLM", "vllm", VENVS / "vllm/bin/python", folder, dtype, "cpu")
-    # `vllm serve` needs a package of the name vllm. Without the variable, it leaves a core idle.
+    # `vllm serve` needs a package of the name vllm. Without the variables, it leaves a core idle, and takes most of the
+    # memory for its cache.
     command = [
-        "env", "VLLM_CPU_NUM_OF_RESERVED_CPU=0", VENVS / "vllm/bin/python",
+        "env", "VLLM_CPU_NUM_OF_RESERVED_CPU=0", "VLLM_CPU_KVCACHE_SPACE=1", VENVS / "vllm/bin/python",
         "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", "any",
         "--runner", "pooling", "--dtype", dtype, "--max-model-len", "512", "--host", "127.0.0.1",
     ]  # fmt: skip

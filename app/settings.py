@@ -94,7 +94,9 @@ class Settings(ModelSettings):
     max_lora_bytes: Count = Field(
         8_589_934_592, description="Maximum bytes of all adapters; beyond that, `/v1/load_lora_adapter` loads no more"
     )
-    compile: bool = Field(False, description="Compile the decoder layers while serving; requires a C++ compiler")
+    compile: bool = Field(
+        False, description="Compile the decoder layers while serving; requires a C++ compiler, and no LoRA modules"
+    )
     prompts: Path | None = Field(None, description="JSON file of named prompts: {name: instruction}")
     query_instruction: str = Field("", description="Default instruction for queries; also the prompt `query`")
     document_instruction: str = Field("", description="Default instruction for documents; also the prompt `document`")

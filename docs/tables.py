@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +58,26 @@ def summary(runs: list[dict[str, Any]]) -> str:
     return "\n".join([*rows, "", sentences])
 
 
-def amx(run: dict[str, Any]) -> str:
-    """The sentence about a run on a CPU with AMX."""
-    ((shape, found),) = run["shapes"].items()
-    tasks = found["workloads"]
+def amx(runs: Sequence[dict[str, Any]]) -> str:
+    """The sentences about runs on a CPU with AMX."""
+    sentences = ["On a CPU with AMX, matrix products are several times as fast, and l2v is ahead by less, or behind."]
+    for shape, found in (item for run in runs for item in run["shapes"].items()):
+        tasks = found["workloads"]
+        names = [
+            name
+            for name in ("vLLM", "sentence-transformers", "llama.cpp")
+            if name in next(iter(tasks.values()))["engines"]
+        ]
+        faster = [
+            f"{_and(f'{speedup(task, name):.2f}' for task in tasks.values())} × as fast as {name}" for name in names
+        ]
+        sentences.append(f"With {shape.upper()} parameters ({_and(tasks)}), l2v is {_and(faster)}.")
+    return " ".join(sentences)
 
-    def ratios(name: str) -> str:
-        return " and ".join(f"{speedup(task, name):.2f}" for task in tasks.values())
 
-    return (
-        f"On a CPU with AMX, which multiplies several times as fast, l2v is {ratios('vLLM')} × as fast as vLLM with "
-        f"{shape.upper()} parameters ({' and '.join(tasks)}), {ratios('sentence-transformers')} × as fast as "
-        f"sentence-transformers, and {ratios('llama.cpp')} × as fast as llama.cpp."
-    )
+def _and(parts: Iterable[str]) -> str:
+    *most, last = parts
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def scheduling_tables(results: dict[str, Any]) -> str:
@@ -97,8 +105,9 @@ def gpu_tables(results: Path) -> str:
 def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
-    names = ("cpu.json", "cpu-1.3b.json", "cpu-amx.json")
-    *runs, with_amx = (json.loads((results / name).read_text(encoding="utf-8")) for name in names)
+    names = ("cpu.json", "cpu-1.3b.json", "cpu-amx.json", "cpu-amx-1.3b.json")
+    *runs, small, large = (json.loads((results / name).read_text(encoding="utf-8")) for name in names)
+    with_amx = [small, large]
     start, queue, http = (
         json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("loading", "backlog", "saturation")
@@ -110,7 +119,7 @@ def pages() -> dict[Path, dict[str, str]]:
         ROOT / "docs/performance.md": {
             "summary": f"{summary(runs)}\n\n{amx(with_amx)}",
             "bench": "\n\n".join(map(bench_tables, runs)),
-            "bench-amx": bench_tables(with_amx),
+            "bench-amx": "\n\n".join(map(bench_tables, with_amx)),
             "gpu": gpu_tables(results),
             "queue": f"{backlog(queue)}\n\n{saturation(http)}",
             "loading": loading(start),

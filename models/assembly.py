@@ -123,7 +123,7 @@ def _log_other_tokenizers(
             continue
         try:
             other = read_tokenizer(adapter, config.model_type, config.vocab_size)
-            same = other.backend.to_str() == tokenizer.backend.to_str() and other.cut_left == tokenizer.cut_left
+            same = other.equals(tokenizer.backend, tokenizer.cut_left)
         except ModelError:
             same = False
         if not same:

@@ -44,7 +44,7 @@ def export(encoder: Encoder, out: Path) -> None:
             f"{encoder.head.layers[0].config.folder}, a layer after the decoder, cannot be exported with LLM2Vec's "
             "semantics: set semantics to sentence-transformers"
         )
-    check_free(out)
+    check_free(out := out.absolute())
     partial = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -189,15 +189,18 @@ class Tokenization:
         over = len(row) - limit
         if over > 0:
             body = len(row) - self.trailing
-            if self.cut_left and not input_.keep_end:
-                first = self.leading
+            if self.cut_left and input_.keep_end is None:
+                first, pooled = self.leading, min(pooled, limit - self.leading - self.trailing)
+                left = pooled
             else:
                 first = body - pooled if input_.keep_end else body - over
                 pooled -= over
+                # The end is the suffix, which is no part of the text.
+                left = pooled - self._suffix_tokens if input_.keep_end else pooled
             row = row[:first] + row[first + over :]
-            if pooled <= 0 and limit < self.max_length:
+            if left <= 0 and limit < self.max_length:
                 raise InputError(index, "text", f"text has no room within {limit} tokens")
-            if pooled <= 0:
+            if left <= 0:
                 raise self._instruction_too_long(index)
         if not self.skip_instruction:
             pooled = len(row)
@@ -205,6 +208,14 @@ class Tokenization:
             pooled = max(1, len(row) - excluded)  # an instruction alone may have more tokens than in the row
         return Encoding(array("q", row), min(pooled, len(row)), cut or over > 0, self.adapter)
 
+    @cached_property
+    def _suffix_tokens(self) -> int:
+        """The number of tokens that follow the text: of the template's suffix and of `eos`."""
+        text, tail = token_ids(self.tokenizer, ["a", self._tail("a")])
+        return len(tail) - len(text)
+
     @property
     def _trimmer(self) -> Trimmer:
-        return Trimmer(self.tokenizer, self.max_length, self.doc_max_length, self._verbatim and self.cut_left)
+        # The reference keeps the beginning of a text that exceeds `doc_max_length`, even if rows are cut from the left.
+        cut_left = self.cut_left and (self._verbatim or self.doc_max_length >= self.max_length)
+        return Trimmer(self.tokenizer, self.max_length, self.doc_max_length, cut_left)

@@ -46,6 +46,11 @@ class ModelTokenizer:
         """Whether rows that are too long lose their beginning, not their end."""
         return self.kept.get("truncation_side") == "left"
 
+    def equals(self, backend: Tokenizer, cut_left: bool) -> bool:
+        """Whether another tokenizer makes the same rows of every text."""
+        splits = self.backend.encode_special_tokens == backend.encode_special_tokens  # `to_str` leaves this out
+        return splits and self.cut_left == cut_left and self.backend.to_str() == backend.to_str()
+
     @property
     def special_ids(self) -> set[int]:
         return {index for index, token in self.backend.get_added_tokens_decoder().items() if token.special}

@@ -34,7 +34,8 @@ class Trimmer:
         """Cuts texts to about `doc_max_length` tokens, as the reference's `_convert_to_str` does.
 
         While a text is too long, this keeps its first int(words · doc_max_length / tokens) words, joined by one space;
-        with `keep_end`, its last words. Tokens are counted only up to `max_length`.
+        with `keep_end`, its last words. Tokens are counted only up to `max_length`. If not even one word would be left,
+        the text is cut between two characters.
 
         Args:
             inputs: texts that are not blank.
@@ -43,7 +44,7 @@ class Trimmer:
         Returns:
             For each input: the resulting text, the number of its tokens, and whether the text was cut.
         """
-        sides = [input_.keep_end or self.cut_left for input_ in inputs]
+        sides = [self.cut_left if input_.keep_end is None else input_.keep_end for input_ in inputs]
         short = [len(input_.text) <= _LONG * self.max_length for input_ in inputs]
         counts = iter(token_ids(self.tokenizer, [i.text for i, whole in zip(inputs, short, strict=True) if whole]))
         pieces = [
@@ -66,19 +67,19 @@ class Trimmer:
             kept = int(len(words) * (self.doc_max_length / min(count, self.max_length)))
             if kept == 0:
                 # The reference would go on until the text is empty, and lose a text without spaces entirely.
-                return self._cut_word(words[0], keep_end)
+                return self._cut_words(" ".join(words), keep_end)
             words = words[-kept:] if keep_end else words[:kept]
             text = " ".join(words)
             if not (text.endswith(piece) if keep_end else text.startswith(piece)):
                 piece, count = self.piece(text, keep_end)
         return text, count, True
 
-    def _cut_word(self, word: str, keep_end: bool) -> tuple[str, int, bool]:
-        """Cuts a single word between two characters, so that as many tokens are left as fit.
+    def _cut_words(self, words: str, keep_end: bool) -> tuple[str, int, bool]:
+        """Cuts words between two characters, so that as many tokens are left as fit.
 
-        If only the white space around the word was too long, the word is not cut.
+        If only the white space around the words was too long, they are not cut.
         """
-        text, _ = self.piece(word, keep_end)
+        text, _ = self.piece(words, keep_end)
         (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
         count, length = len(encoding), self.doc_max_length
         while self._over(count) and length:

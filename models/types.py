@@ -42,13 +42,13 @@ class Input:
     Attributes:
         text: the text.
         instruction: the text's instruction; "" if it has none.
-        keep_end: keep the end of a text that is too long, rather than its beginning.
+        keep_end: keep the end of a text that is too long, rather than its beginning; None: as the tokenizer declares.
         max_tokens: maximum tokens of the whole input, if below the model's own limit; None: the model's limit.
     """
 
     text: str
     instruction: str = ""
-    keep_end: bool = False
+    keep_end: bool | None = None
     max_tokens: int | None = None
 
 

@@ -92,7 +92,7 @@ def _files(source: str) -> list[Path]:
     path = Path(source)
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT | _ROWS and file.is_file())
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _TEXT | _ROWS and file.is_file())
     if not files:
         raise TrainingError(f"{source} contains no file that ends in {', '.join(sorted(_TEXT | _ROWS))}")
     return files
@@ -117,7 +117,7 @@ def _load_from_hub(source: str) -> Dataset:
 
 def read_texts(path: Path, lines: bool) -> Iterator[Located]:
     """Read a file as examples with a field `text`: one for the whole file, or one per line."""
-    if path.suffix in _ROWS:
+    if path.suffix.lower() in _ROWS:
         yield from read_rows(path)
     elif not lines:
         with _name_file_in_errors(path):
@@ -131,14 +131,14 @@ def read_texts(path: Path, lines: bool) -> Iterator[Located]:
 
 def read_rows(path: Path) -> Iterator[Located]:
     """Read the objects of a JSON lines, Parquet or CSV file. An empty cell of a CSV file means null."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         with _name_file_in_errors(path):
             table = Dataset.from_parquet(str(path), keep_in_memory=False)
         yield from ((f"{path}, row {number}", row) for number, row in enumerate(table, 1))
         return
-    if path.suffix not in _ROWS:
+    if path.suffix.lower() not in _ROWS:
         raise TrainingError(f"{path} is not in a supported format ({', '.join(sorted(_ROWS))})")
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         yield from _csv_rows(path)
         return
     for location, line in _lines(path):

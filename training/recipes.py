@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, PydanticBaseSettingsSource
 
 from l2v.models.settings import ModelSettings, Names
-from l2v.models.types import QUANTIZED, DType
+from l2v.models.types import QUANTIZED, Attention, DType
 from l2v.training.columns import Mappings
 from l2v.training.config_file import ConfigFile, find_config
 
@@ -35,6 +35,7 @@ class Recipe(ModelSettings):
     columns: Mappings = Field(
         (), description="Columns whose names differ from the fields', like `query=question,positive=answer`"
     )
+    attention: Attention | None = Field(None, description="Attention to train with; default: bidirectional")
     bidirectional: bool = Field(True, description="Train with bidirectional rather than causal attention")
     lora_r: int = Field(16, ge=1, description="LoRA rank")
     lora_alpha: int = Field(32, ge=1, description="LoRA alpha: the adapter's output is scaled by alpha / rank")
@@ -129,8 +130,9 @@ class Recipe(ModelSettings):
 
         from l2v.models.devices import computes_bfloat16
 
-        on_cuda = self.dtype == "auto" and self.on_cuda
-        return "bfloat16" if on_cuda and computes_bfloat16(torch.device("cuda")) else self.dtype
+        if self.dtype != "auto" or not self.on_cuda:
+            return self.dtype
+        return "bfloat16" if computes_bfloat16(torch.device("cuda")) else "float32"
 
     @property
     def serve_command(self) -> str:

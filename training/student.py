@@ -5,6 +5,7 @@ The model is loaded by the same code as served models, with the same attention, 
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from torch.distributed.tensor import DTensor
 from l2v.models import Encoder
 from l2v.models.batch import Batch
 from l2v.models.checkpoint import Checkpoint
+from l2v.models.declaration import Declaration
 from l2v.models.forward import hidden_states
 from l2v.models.permissions import apply_umask
+from l2v.models.resolution import read_declaration
 from l2v.models.sources import Source
 from l2v.models.stack import resolve_stack
 from l2v.models.templates import template_for
@@ -36,6 +39,7 @@ class Student:
         model: the merged model with the new adapter.
         causal: whether attention is causal; see `Recipe.causal`.
         base: the source of the base model's weights.
+        adapters: the sources of the adapters that are merged into the base, in order.
         parent: the name of the model that the new adapter extends: the last merged adapter, or the base. A relative
             path is relative to the new adapter's folder, so that both folders can be moved together.
     """
@@ -44,6 +48,7 @@ class Student:
     model: PeftModel
     causal: bool
     base: Source
+    adapters: Sequence[Source]
     parent: str
 
     @classmethod
@@ -86,7 +91,7 @@ class Student:
         parent = source.name
         if not source.revision and not source.folder.is_absolute():  # a local folder has no revision
             parent = os.path.relpath(source.folder, recipe.out)
-        return cls(encoder, model, recipe.causal, base, parent)
+        return cls(encoder, model, recipe.causal, base, adapters, parent)
 
     def hidden_states(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """The hidden states of a batch, [T, d]. `model` is this student's model, or a trainer's wrapper around it."""
@@ -135,12 +140,21 @@ class Student:
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,
         }
-        # Omit the defaults, since the reference implementation does not know these settings.
         if self.encoder.declaration.semantics.value != "llm2vec":
             settings["semantics"] = self.encoder.declaration.semantics.value
+        file = folder / "llm2vec_config.json"
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        # The reference implementation does not know these settings, so they are written only if they are needed.
+        served = self._served(folder)
+        if served.causal != self.causal or "semantics" in settings:
             settings["attention"] = "causal" if self.causal else "bidirectional"
-        elif self.causal:
-            settings["attention"] = "causal"
-        if self.encoder.template != template_for(self.parent):  # omit the default, as above
+        # A copy of the base may have a name that implies no template; see `parent`.
+        if {served.template.value, template_for(self.parent)} != {self.encoder.template}:
             settings["template"] = self.encoder.template
-        (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def _served(self, folder: Path) -> Declaration:
+        """How the adapter in this folder would be served, on top of the models that it was trained on."""
+        source = Source(str(folder), folder)
+        positions = getattr(self.encoder.model.config, "max_position_embeddings", None)
+        return read_declaration(self.base, [*self.adapters, source], {}, positions, source)

@@ -20,12 +20,18 @@ class Check(Settings):
 
     def cli_cmd(self) -> None:
         self.announce()
+        from l2v.app.engine.profile import Profile
+        from l2v.app.engine.prompts import Prompts
         from l2v.models.sources import label
 
         encoder = self.load()
+        # Refuses a prompt that leaves no room for a text.
+        prompts = Prompts.of(Profile.of(encoder), self.read_prompts())
         sources = ", ".join(source["name"] for source in encoder.provenance)
         print(f"model: {label(self.model)} of {sources}, {encoder.dtype} on {encoder.device}")
         print(*encoder.evidence, _repeat(encoder), sep="\n")
+        if prompts.by_name:
+            print(f"prompts: {', '.join(prompts.by_name)} leave room for a text")
 
 
 def _repeat(encoder: "Encoder") -> str:

@@ -163,7 +163,7 @@ class ModuleReader:
         own = declared.row_settings(decoder.config.model_type)
         if tokenizer_source(self.base, [*self.adapters, source]) is source:
             tokenizer = read_tokenizer(source, decoder.config.model_type, decoder.config.vocab_size)
-            if tokenizer.backend.to_str() != self.tokenization.tokenizer.to_str():
+            if not tokenizer.equals(self.tokenization.tokenizer, self.tokenization.cut_left):
                 if declared.lower_case.value:
                     raise AdapterError(f"adapter {source.name} has a tokenizer of its own and lower_case: {_APART}")
                 check_vocabulary(source.name, tokenizer.backend, decoder.config.vocab_size)

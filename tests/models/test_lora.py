@@ -353,3 +353,19 @@ def test_experts_are_refused(tmp_path: Path) -> None:
     config = lora(target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj"])
     with pytest.raises(ModelError, match="target_parameters"):
         encoder.adapters.add("experts", str(write(tmp_path / "experts", base, config, AutoModel)))
+
+
+def test_a_module_keeps_the_settings_of_its_tokenizer(base: Path, modules: dict[str, str], tmp_path: Path) -> None:
+    """Files with the same vocabulary can differ in the side that is cut, and in special tokens as text."""
+    folder = tmp_path / "module"
+    shutil.copytree(next(iter(modules.values())), folder)
+    tiny.make_tokenizer(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for changes in ({"truncation_side": "left"}, {"split_special_tokens": True}):
+        (folder / "tokenizer_config.json").write_text(json.dumps(config | changes))
+        encoder = load(str(base), dtype="float32", lora_modules={"own": str(folder)})
+        (module,) = encoder.adapters.modules.values()
+        merged = load(str(base), [str(folder)], dtype="float32").tokenization
+        input_ = Input("</s> " + "ab" * 100, max_tokens=50)
+        assert module.tokenization([input_])[0].ids == merged([input_])[0].ids
+        assert module.tokenization([input_])[0].ids != encoder.tokenization([input_])[0].ids

@@ -9,6 +9,7 @@ import pytest
 from l2v.models import Encoder, Input, InputError
 from l2v.models.templates import TEMPLATES
 from l2v.models.tokenization import Tokenization
+from l2v.models.types import Semantics
 
 
 @pytest.fixture
@@ -55,6 +56,50 @@ def test_surrounding_white_space_does_not_cost_words(tokenization: Tokenization,
     (encoding,) = tokenization([Input(text, keep_end=keep_end)])
     assert text_of(tokenization, encoding.ids) == "hi"
     assert (encoding.pooled, encoding.truncated) == (2, True)
+
+
+@pytest.mark.parametrize("keep_end", [False, True])
+def test_a_text_of_a_few_long_words_is_cut_between_characters(tokenization: Tokenization, keep_end: bool) -> None:
+    """Less than a word would be left, but not only the first word counts."""
+    limits = replace(tokenization, max_length=2000, doc_max_length=40)
+    words = [letter * 300 for letter in "abcde"]
+    for text in (" ".join(words), f"x {' '.join(words)} y"):
+        (encoding,) = limits([Input(text, keep_end=keep_end)])
+        kept = text_of(tokenization, encoding.ids)
+        assert text.endswith(kept) if keep_end else text.startswith(kept)
+        assert encoding.pooled == 40
+
+
+def test_no_row_is_without_a_token_of_the_text(tokenization: Tokenization) -> None:
+    """A suffix of the template stays, however little room there is."""
+    suffixed = replace(tokenization, template=replace(TEMPLATES["inst"], suffix=" [/INST]"))
+    head, suffix = 1 + len("[INST] "), len(" [/INST]")
+    for room in (suffix, suffix + 1):
+        input_ = Input("a long text", keep_end=True, max_tokens=head + room)
+        if room > suffix:
+            (encoding,) = suffixed([input_])
+            assert text_of(tokenization, encoding.ids).endswith("t [/INST]")
+        else:
+            with pytest.raises(InputError, match=f"no room within {head + room} tokens"):
+                suffixed([input_])
+    for limits in (tokenization, replace(tokenization, cut_left=True)):
+        for size in (0, 1):
+            with pytest.raises(InputError, match=f"no room within {size} tokens"):
+                limits([Input("a long text", max_tokens=size)])
+
+
+@pytest.mark.parametrize("semantics", ["llm2vec", "sentence-transformers"])
+def test_the_request_overrides_the_side_that_the_tokenizer_declares(
+    tokenization: Tokenization, semantics: Semantics
+) -> None:
+    left = replace(tokenization, cut_left=True, semantics=semantics, max_length=20, doc_max_length=20)
+    for text in ("begin" + "x" * 30 + "end", "begin" + "x" * 5_000 + "end"):
+        kept = [text_of(tokenization, left([Input(text, keep_end=side)])[0].ids) for side in (None, True, False)]
+        assert [(part.startswith("begin"), part.endswith("end")) for part in kept] == [
+            (False, True),
+            (False, True),
+            (True, False),
+        ]
 
 
 @pytest.mark.parametrize("text", ["x" * 300 + "yz" * 200, "世界" * 400])

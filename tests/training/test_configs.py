@@ -45,7 +45,7 @@ def test_each_model_has_a_config_for_each_stage() -> None:
 def test_dtype_auto_depends_on_the_training_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = Mntp(out=tmp_path, data=("texts",), model="m")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    for capability, dtype in ((8, "bfloat16"), (7, "auto")):  # Ampere, and the generation before it
+    for capability, dtype in ((8, "bfloat16"), (7, "float32")):  # Ampere, and the generation before it
         properties = SimpleNamespace(major=capability)
         monkeypatch.setattr("torch.cuda.get_device_properties", lambda device, found=properties: found)
         assert recipe.base_dtype == dtype

@@ -64,6 +64,21 @@ def test_an_adapter_keeps_the_template_of_a_base_that_it_does_not_name(
     assert (mine.template, mine.base) == ("llama-3-instruct", "Meta-Llama-3-8B-Instruct")
 
 
+def test_a_later_stage_records_what_serving_would_not_find_out(lines: Path, tmp_path: Path) -> None:
+    """The base's name implies a template, and the first adapter declares causal attention."""
+    first = tmp_path / "first"
+    common = {"data": (str(lines),), "device": "cpu", "dtype": "float32", "batch_size": 4, "steps": 1}
+    contrastive.build(
+        Simcse(model="mistralai/Mistral-7B-Instruct-v0.2", out=first, bidirectional=False, template="none", **common)
+    ).run()
+    contrastive.build(Simcse(model=str(first), out=tmp_path / "second", template="none", **common)).run()
+    served = load(str(tmp_path / "second"), dtype="float32")
+    assert [source["kind"] for source in served.provenance] == ["base", "adapter", "adapter"]
+    assert (served.template, served.causal) == ("none", False)
+    declared = load(str(first), dtype="float32")
+    assert (declared.template, declared.causal) == ("none", True)
+
+
 @pytest.mark.parametrize(("bidirectional", "attention"), [(True, "bidirectional"), (False, "causal")])
 def test_an_adapter_of_a_model_with_sentence_transformers_files_is_served_as_it_was_trained(
     bidirectional: bool, attention: str, lines: Path, tmp_path: Path

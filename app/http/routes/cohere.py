@@ -36,7 +36,7 @@ async def embed(request: CohereRequest, call: CallDep) -> Response:
         raise InvalidError(str(error), param or error.param) from None
     kind = request.input_type or ""
     instruction = DefaultInstruction(model.prompts.default(_PROMPTS.get(kind, kind)), "input_type")
-    keep_end = request.truncate == "START"
+    keep_end = request.truncate == "START" if "truncate" in request.model_fields_set else None
     inputs = [Input(text, instruction.text, keep_end, request.max_tokens) for text in request.texts]
     encodings: dict[str, Encoding] = {kind: "base64" if kind == "base64" else "float" for kind in dtypes}
     size = sum(vector_bytes(width, encodings[kind], dtype) for kind, dtype in dtypes.items()) * len(inputs)

@@ -15,7 +15,7 @@ async def text_group(
     value: Any,
     instruction: DefaultInstruction,
     *,
-    keep_end: bool = False,
+    keep_end: bool | None = None,
     max_tokens: int | None = None,
     truncate: bool = True,
 ) -> InputGroup:

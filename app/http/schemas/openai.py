@@ -77,9 +77,11 @@ class EmbeddingsFields(Request):
         return self.truncate not in (False, "NONE")
 
     @property
-    def keep_end(self) -> bool:
-        """Whether truncated texts keep their end."""
-        return self.truncate == "START" or (self.truncate != "END" and self.truncation_side == "left")
+    def keep_end(self) -> bool | None:
+        """Whether truncated texts keep their end; None if the request does not say."""
+        if self.truncate in ("START", "END"):
+            return self.truncate == "START"
+        return self.truncation_side and self.truncation_side == "left"
 
     @property
     def max_tokens_per_text(self) -> int | None:

@@ -38,8 +38,9 @@ class Options(Request):
         return self.truncate is not False
 
     @property
-    def keep_end(self) -> bool:
-        return self.truncation_direction == "left"
+    def keep_end(self) -> bool | None:
+        """Whether truncated texts keep their end; None if the request does not say."""
+        return self.truncation_direction == "left" if "truncation_direction" in self.model_fields_set else None
 
 
 class OpenaiRequest(EmbeddingsFields):

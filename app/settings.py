@@ -41,7 +41,7 @@ def check_model_name(name: str) -> str:
     return name
 
 
-# The length is checked here too, so that pydantic rejects text that is not Unicode before an error message repeats it.
+# To count the characters, pydantic decodes the text, and so rejects lone surrogates before a message repeats them.
 ModelName = Annotated[StrictStr, Field(max_length=100), AfterValidator(check_model_name)]
 ModelNames = Annotated[tuple[ModelName, ...], NoDecode, BeforeValidator(split_names)]
 PromptName = Annotated[StrictStr, Field(min_length=1, max_length=100)]

@@ -119,7 +119,7 @@ def _log_other_tokenizers(
     for adapter in adapters:
         files = ("tokenizer.json", "tokenizer_config.json")
         equal, _, _ = filecmp.cmpfiles(named.folder, adapter.folder, files, shallow=False)
-        if not adapter.has_tokenizer or len(equal) == len(files):
+        if adapter is named or not adapter.has_tokenizer or len(equal) == len(files):
             continue
         try:
             other = read_tokenizer(adapter, config.model_type, config.vocab_size)

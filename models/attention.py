@@ -32,7 +32,7 @@ _known = inspect.signature(varlen_attn).parameters
 _varlen_attn: Callable[..., Any] = partial(varlen_attn, **{k: v for k, v in _OPTIONS.items() if k in _known})
 # The kernel's maximum head width, and the number that each head width must be a multiple of.
 _MAX_HEAD, _HEAD_MULTIPLE = 256, 8
-# Arguments that have no effect here. `is_causal` restates what the caller of `forward` has passed.
+# Arguments that have no effect here; `causal` decides, not `is_causal`.
 _HARMLESS = {
     "cache_position", "deterministic", "is_causal", "output_attentions", "output_hidden_states", "position_ids",
     "return_dict", "use_cache",
@@ -62,7 +62,7 @@ def attend(
     Args:
         query: [1, H, T, D].
         key: [1, H_kv, T, D].
-        value: [1, H_kv, T, D].
+        value: [1, H_kv, T, D_v].
         cu_seqlens_cpu: [n + 1] int32, the bounds of the sequences, on the CPU, so that reading them does not wait for a
             GPU.
         scale: factor on the attention scores.
@@ -71,7 +71,7 @@ def attend(
         dropout: dropout probability of the attention weights.
 
     Returns:
-        [1, T, H, D], contiguous.
+        [1, T, H, D_v], contiguous.
     """
     lengths = [end - start for start, end in pairwise(cu_seqlens_cpu.tolist())]
     if len(lengths) == 1:

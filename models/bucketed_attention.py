@@ -1,8 +1,8 @@
 """Attention in bfloat16 on the CPU: sequences of similar length are computed together, in a few large products.
 
 torch's own CPU attention multiplies blocks of one sequence at a time. Without AMX, it runs at a third to half the speed
-of this module in bfloat16, and as fast in float32. With AMX, it is slower for many short sequences only, so the others
-are left to it (docs/performance.md).
+of this module in bfloat16, and as fast in float32. With AMX, it is faster except for many short sequences, so it
+computes the others (docs/performance.md).
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _MIN_ALONE = 100
 # With AMX, torch's own attention is faster for single sequences, for sequences with at least this many keys, and for
 # buckets of fewer than `_MIN_COUNT` sequences.
 _AMX = bool(torch.cpu.get_capabilities().get("amx_bf16"))
-_AMX_MAX_KEYS, _AMX_MIN_COUNT = 512, 3
+_AMX_LONG, _AMX_MIN_COUNT = 512, 3
 
 
 def pays(lengths: tuple[int, ...]) -> bool:
@@ -139,7 +139,7 @@ def _layout(
     query, key, valid_queries = [none], [none], [none.bool()]
     for keys, run in groupby(by_length, key=lambda index: _rounded_up(lengths[index])):
         indices = list(run)
-        if _AMX and (len(indices) < _AMX_MIN_COUNT or keys >= _AMX_MAX_KEYS):
+        if _AMX and (len(indices) < _AMX_MIN_COUNT or keys >= _AMX_LONG):
             alone += indices
             continue
         most = max(1, _MAX_SCORES // (heads * keys**2))

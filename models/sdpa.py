@@ -19,11 +19,11 @@ def sdpa(
     Args:
         query: [n, H, L, D].
         key: [n, H_kv, L, D].
-        value: [n, H_kv, L, D].
+        value: [n, H_kv, L, D_v].
         scale, causal, window, dropout: see `attention.attend`.
 
     Returns:
-        [n, L, H, D].
+        [n, L, H, D_v].
     """
     length = query.shape[2]
     mask = visible(length, length, causal, window, query.device) if 0 < window < length else None

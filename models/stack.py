@@ -38,17 +38,13 @@ def check_first(base: Source, adapters: Sequence[Source]) -> None:
     """
     if not adapters:
         return
-    first, on = _repository(adapters[0]), _repository(base)
+    first = adapters[0].name
     for name, stack in STACKS.items():
-        if first in stack.adapters and on == stack.base:
+        if first in stack.adapters and base.name == stack.base:
             raise SourceError(
                 f"adapter {first} was trained on top of {stack.model}, which is missing: set the model to {name}, or "
                 f"to {stack.model} with {first} as an adapter"
             )
-
-
-def _repository(source: Source) -> str:
-    return source.name.partition("@")[0]
 
 
 def _resolve_stack(

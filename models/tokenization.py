@@ -191,12 +191,11 @@ class Tokenization:
             body = len(row) - self.trailing
             if self.cut_left and input_.keep_end is None:
                 first, pooled = self.leading, min(pooled, limit - self.leading - self.trailing)
-                left = pooled
             else:
                 first = body - pooled if input_.keep_end else body - over
                 pooled -= over
-                # The end is the suffix, which is no part of the text.
-                left = pooled - self._suffix_tokens if input_.keep_end else pooled
+            keeps_end = self.cut_left if input_.keep_end is None else input_.keep_end
+            left = pooled - self._suffix_tokens if keeps_end else pooled  # the number of tokens of the text itself
             row = row[:first] + row[first + over :]
             if left <= 0 and limit < self.max_length:
                 raise InputError(index, "text", f"text has no room within {limit} tokens")

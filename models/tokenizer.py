@@ -93,7 +93,7 @@ def read_tokenizer(source: Source, model_type: str = "", vocab_size: int | None 
     backend.no_truncation()
     backend.no_padding()
     check_texts(source.name, backend)
-    _log_ignored(backend, declared)
+    _check_ignored(backend, declared)
     named = {role: content_of(token) for role, token in declared.named.items() if role in NAMED}
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     kept = {key: declared.values[key] for key in _KEPT if declared.values.get(key) is not None}
@@ -225,8 +225,12 @@ def _set_prefix_space(backend: Tokenizer, prefix_space: bool, *, nested: bool) -
             step.add_prefix_space = prefix_space
 
 
-def _log_ignored(backend: Tokenizer, declared: TokenizerConfig) -> None:
-    """Logs flags that have no effect: transformers 4 ignores them for some classes, but later releases honour them."""
+def _check_ignored(backend: Tokenizer, declared: TokenizerConfig) -> None:
+    """Logs flags that have no effect: transformers 4 ignores them for some classes, but later releases honour them.
+
+    Raises:
+        UnsupportedModelError: if the tokenizer has code of its own, which may honour them.
+    """
     if declared.kind.adds is not None or declared.complete:
         return
     ids = backend.encode("a").ids or [-1]

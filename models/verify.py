@@ -55,7 +55,7 @@ def verify(model: PreTrainedModel, *, causal: bool = False, windowed: bool = Fal
         model: the bare decoder, with packed attention.
         causal: whether the model is to run causally.
         windowed: whether the model is to apply the sliding windows of its architecture.
-        max_length: the maximum tokens of a text. Windows that are no shorter have no effect.
+        max_length: the maximum tokens of a text. A window of at least this width has no effect.
 
     Returns:
         The evidence about attention.

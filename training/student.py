@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -140,21 +141,24 @@ class Student:
             "pooling_mode": self.encoder.pooling,
             "skip_instruction": self.encoder.tokenization.skip_instruction,
         }
-        if self.encoder.declaration.semantics.value != "llm2vec":
-            settings["semantics"] = self.encoder.declaration.semantics.value
-        file = folder / "llm2vec_config.json"
-        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        # The reference implementation does not know these settings, so they are written only if they are needed.
-        served = self._served(folder)
-        if served.causal != self.causal or "semantics" in settings:
+        # The reference implementation does not know the other settings, so they are written only if serving would find
+        # other values.
+        semantics = self.encoder.declaration.semantics.value
+        found = self._found()
+        if semantics != "llm2vec":
+            settings["semantics"] = semantics
+        if found.causal != self.causal or semantics != "llm2vec":
             settings["attention"] = "causal" if self.causal else "bidirectional"
         # A copy of the base may have a name that implies no template; see `parent`.
-        if {served.template.value, template_for(self.parent)} != {self.encoder.template}:
+        if any(template != self.encoder.template for template in (found.template.value, template_for(self.parent))):
             settings["template"] = self.encoder.template
-        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (folder / "llm2vec_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
-    def _served(self, folder: Path) -> Declaration:
-        """How the adapter in this folder would be served, on top of the models that it was trained on."""
-        source = Source(str(folder), folder)
+    def _found(self) -> Declaration:
+        """What the files of the models that the adapter extends declare."""
         positions = getattr(self.encoder.model.config, "max_position_embeddings", None)
-        return read_declaration(self.base, [*self.adapters, source], {}, positions, source)
+        declared = self.encoder.declaration
+        known: dict[str, Any] = {"semantics": declared.semantics.value, "max_length": declared.max_length.value}
+        if declared.semantics.value != "llm2vec":  # the files may declare no attention
+            known["attention"] = declared.attention.value
+        return read_declaration(self.base, self.adapters, known, positions, self.base)

@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -33,11 +33,16 @@ class RejectedError(Exception):
 
 
 class _BusyError(Exception):
-    """The service may accept the request later. `after` is the header Retry-After in seconds, or 0."""
+    """The service may accept the request later.
 
-    def __init__(self, reason: str, after: float = 0.0) -> None:
+    Attributes:
+        after: the header Retry-After in seconds, or 0.
+        down: whether the service may have been restarted, which it has not if it is only overloaded.
+    """
+
+    def __init__(self, reason: str, after: float = 0.0, *, down: bool = True) -> None:
         super().__init__(reason)
-        self.after = after
+        self.after, self.down = after, down
 
 
 class Client:
@@ -62,7 +67,7 @@ class Client:
         if address.scheme not in ("http", "https") or not address.host:
             raise CommandError("--url: must be the address of a service, like http://localhost:8080")
         self.name = f"the service at {address.host}{f':{address.port}' if address.port else ''}"
-        self.warning, self.interruptions = "", 0
+        self.warning = ""
         self._retry_for, self._note = retry_for, note or (lambda message: None)
         self._http = httpx.AsyncClient(
             base_url=address,
@@ -72,7 +77,15 @@ class Client:
             limits=httpx.Limits(max_connections=None),
         )
 
-    async def call(self, method: str, path: str, content: bytes | None = None, *, divisible: bool = False) -> Any:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        *,
+        divisible: bool = False,
+        on_return: Callable[[], Awaitable[None]] | None = None,
+    ) -> Any:
         """Send a request and return the JSON of the response.
 
         Args:
@@ -81,12 +94,14 @@ class Client:
             content: the JSON body.
             divisible: whether the caller can divide a request that takes too long. If so, `call` raises
                 `RejectedError` for such a request instead of retrying.
+            on_return: called before the response is returned if the service was down meanwhile.
 
         Raises:
             RejectedError: the service rejects the request.
             CommandError: the service cannot be reached, is not l2v, or requires a valid key.
         """
         first_failure: float | None = None
+        was_down = False
 
         def stop(state: tenacity.RetryCallState) -> bool:
             nonlocal first_failure
@@ -95,7 +110,9 @@ class Client:
             return failed - first_failure >= self._retry_for
 
         def note(state: tenacity.RetryCallState) -> None:
-            self.interruptions += 1
+            nonlocal was_down
+            error = state.outcome and state.outcome.exception()
+            was_down |= isinstance(error, _BusyError) and error.down
             self._note(f"{self.name} {_reason(state)}; retrying")
 
         attempts = tenacity.AsyncRetrying(
@@ -106,6 +123,8 @@ class Client:
         except _BusyError as error:
             raise CommandError(f"{self.name} {error}; gave up after {self._retry_for:g} s (--retry-for)") from None
         self._note("")
+        if was_down and on_return:
+            await on_return()
         return body
 
     async def close(self) -> None:
@@ -122,7 +141,8 @@ class Client:
         if response.status_code == TOO_LONG and divisible:
             raise RejectedError(TOO_LONG, "the request takes too long", None)
         if response.status_code in _RETRIED:
-            raise _BusyError(f"returned {response.status_code}", _retry_after(response))
+            down = response.status_code != 429
+            raise _BusyError(f"returned {response.status_code}", _retry_after(response), down=down)
         try:
             body = response.json()
             if response.is_success:

@@ -97,7 +97,7 @@ class RemoteEmbedder:
         return info | next((dict(each) for each in info.get("models", ()) if each["model"] == self._model), {})
 
     async def _check_unchanged(self) -> None:
-        """Raises `CommandError` if the service, after it could not be reached, serves another model under this name."""
+        """Raises `CommandError` if the service came back with another model under the same name."""
         current, started = identity(await self._current_info()), identity(self.info)
         if differing := ", ".join(name for name in started if current[name] != started[name]):
             raise CommandError(
@@ -111,12 +111,11 @@ class RemoteEmbedder:
         while good:
             if len(good) > self._max_rows:
                 return _joined([await self._embed(half) for half in _halves(good)], bad)
-            interruptions = self._client.interruptions
             try:
                 async with self._limit:
-                    answer = await self._client.call("POST", "embed", self._body(good), divisible=len(good) > 1)
-                if self._client.interruptions > interruptions:
-                    await self._check_unchanged()
+                    answer = await self._client.call(
+                        "POST", "embed", self._body(good), divisible=len(good) > 1, on_return=self._check_unchanged
+                    )
             except RejectedError as error:
                 if error.status == TOO_LONG:
                     # For now, other requests of this size are likely to take too long as well.

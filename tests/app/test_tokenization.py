@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from threading import Event
+from threading import Event, Semaphore
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,23 +63,29 @@ def test_tokens_are_counted_while_texts_are_tokenized(counting: Counting) -> Non
 
 def test_a_cancelled_request_counts_until_its_thread_ends(counting: Counting) -> None:
     pool, inputs, gate, running = TokenizerPool(Settings()), [group("inputs", ["a " * 2000] * 2)], Event(), list[int]()
+    begun = Semaphore(0)
     tokenize = counting.tokenize
 
     def wait(inputs: Sequence[Input], *, truncate: bool) -> list[Encoding]:
         running.append(1)
+        begun.release()
         gate.wait(10)
         return tokenize(inputs, truncate=truncate)
 
     async def cancel_many() -> None:
         model: Any = SimpleNamespace(profile=counting, label="demo")
         counting.tokenize = wait  # type: ignore[method-assign]
-        for _ in range(3 * pool.workers):
-            task = asyncio.create_task(pool.encode(model, inputs, truncate=True))
-            await asyncio.sleep(0.02)
+        tasks = [asyncio.create_task(pool.encode(model, inputs, truncate=True)) for _ in range(pool.workers)]
+        for _ in range(pool.workers):
+            await asyncio.to_thread(begun.acquire)
+        tasks += [asyncio.create_task(pool.encode(model, inputs, truncate=True)) for _ in range(pool.workers)]
+        for task in tasks:
             task.cancel()
+        waiting = asyncio.create_task(pool.encode(model, inputs, truncate=True))
+        await asyncio.sleep(0.1)
         assert len(running) == pool.workers
         gate.set()
-        assert len((await pool.encode(model, inputs, truncate=True))[0]) == 2
+        assert len((await waiting)[0]) == 2
 
     asyncio.run(cancel_many())
 

@@ -208,6 +208,7 @@ class Restarting(BaseHTTPRequestHandler):
 
 
 def test_a_restart_with_other_settings_ends_the_run() -> None:
+    Restarting.pooling = "mean"
     with (
         listening(Restarting) as address,
         RemoteEmbedder(address, None, None, EmbedOptions(), concurrency=1, retry_for=30) as embedder,

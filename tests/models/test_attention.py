@@ -56,7 +56,7 @@ def test_a_token_attends_up_to_itself_and_within_the_window(causal: bool, window
 
 @pytest.fixture(params=[False, True], ids=["without AMX", "with AMX"])
 def amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Some sequences are in no bucket with AMX: those of 129, 300 and 600 tokens below."""
+    """With AMX, only buckets of three or more sequences of fewer than 512 tokens are left."""
     monkeypatch.setattr(buckets, "_AMX", request.param)
     buckets._layout.cache_clear()
     yield
@@ -79,7 +79,7 @@ def test_buckets_apply_causality_and_windows_per_sequence(key_heads: int, causal
 @pytest.mark.usefixtures("amx")
 @pytest.mark.parametrize("key_heads", [1, 4])
 @pytest.mark.parametrize(
-    "lengths", [(1, 40, 3, 300, 129, 33), (600, 5, 600, 7, 600, 9), (100,), (32, 64, 64, 32), (1, 1)], ids=str
+    "lengths", [(1, 40, 3, 300, 40, 129, 33), (600, 5, 600, 7, 600, 9), (100,), (32, 64, 64, 32), (1, 1)], ids=str
 )
 def test_bucketed_attention_equals_attention_per_sequence(lengths: tuple[int, ...], key_heads: int) -> None:
     """In float32, which shows smaller errors than bfloat16, the dtype that buckets are meant for."""

@@ -82,10 +82,16 @@ def test_no_row_is_without_a_token_of_the_text(tokenization: Tokenization) -> No
         else:
             with pytest.raises(InputError, match=f"no room within {head + room} tokens"):
                 suffixed([input_])
-    for limits in (tokenization, replace(tokenization, cut_left=True)):
-        for size in (0, 1):
-            with pytest.raises(InputError, match=f"no room within {size} tokens"):
-                limits([Input("a long text", max_tokens=size)])
+    cut_left = replace(tokenization, cut_left=True)
+    for limits, size in (
+        (tokenization, 0),
+        (tokenization, 1),
+        (cut_left, 0),
+        (cut_left, 1),
+        (replace(suffixed, cut_left=True), 1 + suffix),
+    ):
+        with pytest.raises(InputError, match=f"no room within {size} tokens"):
+            limits([Input("a long text", max_tokens=size)])
 
 
 @pytest.mark.parametrize("semantics", ["llm2vec", "sentence-transformers"])

@@ -27,7 +27,9 @@ class CohereRequest(StrictRequest):
         description="The types to return, as in `output_dtype` of /embed; `base64` returns float32 in base64",
     )
     truncate: Literal["END", "START", "NONE"] = Field(
-        "END", description="Where to cut texts that are too long; NONE rejects them"
+        "END",
+        description="Where to cut texts that are too long; NONE rejects them. If absent, as the model's tokenizer "
+        "declares",
     )
     output_dimension: Dimensions | None = Field(None, description="Number of leading dimensions to keep")
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(

@@ -52,7 +52,9 @@ class EmbeddingsFields(Request):
         "means the model's maximum",
     )
     truncation_side: Literal["left", "right"] | None = Field(
-        None, description="Side on which texts are truncated; default: right, the end"
+        None,
+        description="Side on which texts are truncated; default: as the model's tokenizer declares, else right, "
+        "the end",
     )
 
     user: Annotated[Any, NoEffect("nothing is stored about users")] = None

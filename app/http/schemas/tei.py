@@ -28,7 +28,9 @@ class Options(Request):
         None, description="Truncate texts that are too long instead of rejecting them; default: true"
     )
     truncation_direction: Direction = Field(
-        "right", description="Side on which texts are truncated; upper or lower case"
+        "right",
+        description="Side on which texts are truncated, in upper or lower case; if absent, as the model's tokenizer "
+        "declares",
     )
     prompt_name: PromptName | None = Field(None, description="Named prompt to use as the instruction")
 

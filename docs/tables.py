@@ -106,8 +106,8 @@ def pages() -> dict[Path, dict[str, str]]:
     """The tables of each page, by name."""
     results = ROOT / "bench/results"
     names = ("cpu.json", "cpu-1.3b.json", "cpu-amx.json", "cpu-amx-1.3b.json")
-    *runs, small, large = (json.loads((results / name).read_text(encoding="utf-8")) for name in names)
-    with_amx = [small, large]
+    measured = [json.loads((results / name).read_text(encoding="utf-8")) for name in names]
+    runs, with_amx = measured[:2], measured[2:]
     start, queue, http = (
         json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("loading", "backlog", "saturation")

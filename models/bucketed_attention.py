@@ -22,8 +22,8 @@ _FINE, _COARSE, _EDGE = 32, 64, 128
 _MAX_SCORES = 2**22
 # A single sequence shorter than this is faster with torch's own attention.
 _MIN_ALONE = 100
-# With AMX, torch's own attention is faster for single sequences, for sequences with at least this many keys, and for
-# buckets of fewer than `_MIN_COUNT` sequences.
+# With AMX, torch's own attention is faster for single sequences, for sequences whose rounded length is at least
+# `_AMX_LONG`, and where fewer than `_AMX_MIN_COUNT` sequences have the same rounded length.
 _AMX = bool(torch.cpu.get_capabilities().get("amx_bf16"))
 _AMX_LONG, _AMX_MIN_COUNT = 512, 3
 

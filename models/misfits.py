@@ -130,7 +130,7 @@ def _wrapper_cause(names: Collection[str], decoder: PreTrainedModel) -> str:
 
 
 def _wrapper(names: Collection[str], decoder: PreTrainedModel) -> str:
-    """The part, like `module.`, that most tensor names contain and the decoder does not expect; "" if there is none."""
+    """The part, such as `module.`, that most tensor names contain but the decoder does not; "" if there is none."""
     for part in WRAPPERS:
         # The added dots let the part match at the start of a name too, but not in the middle of a word.
         matching = sum(f".{part}" in f".{name}" for name in names)

@@ -89,7 +89,7 @@ class TokenizerConfig:
 
     @property
     def code(self) -> str:
-        """The publisher's own class for the tokenizer; "" if there is none. Its code is never run."""
+        """The tokenizer's class in the publisher's own code, which is never run; "" if there is none."""
         named = self.values.get("auto_map")
         classes = named.get("AutoTokenizer") if isinstance(named, dict) else named
         listed = classes if isinstance(classes, list | tuple) else [classes]
